@@ -1,0 +1,1 @@
+"""Use a trained scgan bundle with numpy and onnxruntime only: load, sample, reconstruct, encode."""
