@@ -1,0 +1,110 @@
+"""The built-in distributions: eight planes, each a function of the number of rows and a numpy generator.
+
+    N is standard normal, U uniform on [0, 1), B a fair coin, every letter drawn anew
+
+    eight_gaussians  (4 (cos a, sin a) + 0.5 N2) / sqrt 2, a = pi/8 + k pi/4, k uniform in 0..7
+    checkerboard     2 (x, U - 2 B + floor(x) mod 2), x = 4 U - 2
+    two_spirals      +-(-t cos t + U/2, t sin t + U/2) / 3 + 0.1 N2, t = 3 pi sqrt U
+    abs              (x, |x| - 1 + e^-1.5 N), x = N
+    sine_wave        (x, sin 5x + e^-1 N), x = N
+    crescent_cubed   (0.2 t^3 + N, t), t = N
+    sinewaved_cube   (x, 0.2 x^3 + sin 5x + e^-1 N), x = N
+    four_circles     2 (cos a, sin a) + 0.1 N2 - (+-1, +-1), a uniform on the circle
+
+The scale is that of the toy data of Durkan et al., "Neural spline flows", and Nielsen et al., "SurVAE flows".
+The paper names a "Sinewaved cube" and defines it nowhere: sine_wave, crescent_cubed and sinewaved_cube are
+its three readings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from scgan_infer.columns import Column, Table
+from scgan_infer.errors import UsageError
+
+Plane = NDArray[np.float64]
+
+SEED_TAG = 0x5C6A  # keeps the data's random stream apart from others made from the same seed
+
+
+def _eight_gaussians(n: int, rng: Generator) -> Plane:
+    angle = np.pi / 8 + np.pi / 4 * rng.integers(8, size=n).astype(np.float64)
+    return (4 * _circle(angle) + 0.5 * rng.standard_normal((n, 2))) / 2**0.5
+
+
+def _checkerboard(n: int, rng: Generator) -> Plane:
+    x = 4 * rng.random(n) - 2
+    y = rng.random(n) - 2 * rng.integers(2, size=n) + np.floor(x) % 2
+    return 2 * np.column_stack([x, y])
+
+
+def _two_spirals(n: int, rng: Generator) -> Plane:
+    t = 3 * np.pi * np.sqrt(rng.random(n))
+    arm = np.column_stack([-t * np.cos(t), t * np.sin(t)]) + rng.random((n, 2)) / 2
+    return _signs((n, 1), rng) * arm / 3 + 0.1 * rng.standard_normal((n, 2))
+
+
+def _abs(n: int, rng: Generator) -> Plane:
+    x = rng.standard_normal(n)
+    return np.column_stack([x, np.abs(x) - 1 + np.exp(-1.5) * rng.standard_normal(n)])
+
+
+def _sine_wave(n: int, rng: Generator) -> Plane:
+    x = rng.standard_normal(n)
+    return np.column_stack([x, np.sin(5 * x) + np.exp(-1) * rng.standard_normal(n)])
+
+
+def _crescent_cubed(n: int, rng: Generator) -> Plane:
+    t = rng.standard_normal(n)
+    return np.column_stack([0.2 * t**3 + rng.standard_normal(n), t])
+
+
+def _sinewaved_cube(n: int, rng: Generator) -> Plane:
+    x = rng.standard_normal(n)
+    return np.column_stack([x, 0.2 * x**3 + np.sin(5 * x) + np.exp(-1) * rng.standard_normal(n)])
+
+
+def _four_circles(n: int, rng: Generator) -> Plane:
+    ring = 2 * _circle(2 * np.pi * rng.random(n)) + 0.1 * rng.standard_normal((n, 2))
+    return ring - _signs((n, 2), rng)
+
+
+def _circle(angle: NDArray[np.float64]) -> Plane:
+    return np.column_stack([np.cos(angle), np.sin(angle)])
+
+
+def _signs(shape: tuple[int, int], rng: Generator) -> NDArray[np.int64]:
+    return 2 * rng.integers(2, size=shape) - 1
+
+
+def table(name: str, n: int, seed: int) -> Table:
+    """Draw n rows of a built-in distribution; other seeds give independent rows.
+
+    Raises:
+        UsageError: no distribution has this name, n is below 1 or the seed below 0.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"no built-in distribution is called {name!r}; choose from {', '.join(DATASETS)}")
+    if n < 1:
+        raise UsageError(f"can't draw {n} rows of {name}; ask for at least 1")
+    if seed < 0:
+        raise UsageError(f"seed {seed} is negative; give 0 or more")
+    rows = DATASETS[name](n, np.random.default_rng([seed, SEED_TAG]))
+    return Table((Column("x"), Column("y")), rows.astype(np.float32))
+
+
+DATASETS: dict[str, Callable[[int, Generator], Plane]] = {
+    "eight_gaussians": _eight_gaussians,
+    "checkerboard": _checkerboard,
+    "two_spirals": _two_spirals,
+    "abs": _abs,
+    "sine_wave": _sine_wave,
+    "crescent_cubed": _crescent_cubed,
+    "sinewaved_cube": _sinewaved_cube,
+    "four_circles": _four_circles,
+}
