@@ -1,0 +1,256 @@
+"""What a training is: one frozen dataclass a stage, one around them, plain data in and out.
+
+Defaults that depend on the data say "auto"; the stage that meets the data resolves them and writes what it took to
+the run folder. Settings come as nested dicts (defaults < preset < TOML file < command line), merged, then checked once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from scgan_infer.errors import UsageError
+
+Auto = Literal["auto"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Stage 1 (equation 1 of the paper).
+
+    Attributes:
+        kind: `columns` (a monotone curve a column), `mlp`, or `auto` (columns where the latent keeps every dimension).
+        latent_dim: e; `auto` keeps all varying columns up to 16.
+        similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
+        temperature: tau, which divides the similarity.
+        noise: standard deviation of the noise of the two views, in standardised units.
+    """
+
+    kind: Literal["auto", "columns", "mlp"] = "auto"
+    latent_dim: int | Auto = "auto"
+    similarity: Literal["euclidean", "cosine"] = "euclidean"
+    temperature: float = 1.0
+    noise: float = 0.1
+    width: int = 96
+    batch: int = 384
+    steps: int = 500
+    lr: float = 2e-3
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Stage 2, first half.
+
+    Attributes:
+        k: number of clusters; `auto` takes the one of best held-out likelihood.
+        refine: expectation-maximisation with full covariances after K-means.
+        split: never let a cluster cross an empty band of a latent coordinate.
+        min_rows: fewest rows a cluster may have.
+    """
+
+    k: int | Auto = "auto"
+    refine: bool = True
+    split: bool = True
+    min_rows: int = 50
+
+
+@dataclass(frozen=True)
+class MapperConfig:
+    """Stage 2, second half (equations 2 and 3): `kind` is a name in `MAPPERS`, or `auto` by number of dimensions.
+
+    Attributes:
+        steps: training steps; `auto` is the kind's own.
+        width: hidden units; `auto` is the kind's own.
+        lr: learning rate; `auto` is the kind's own.
+    """
+
+    kind: str = "auto"
+    steps: int | Auto = "auto"
+    width: int | Auto = "auto"
+    lr: float | Auto = "auto"
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Stage 3 (equation 4).
+
+    Attributes:
+        layers: hidden layers, each with its own noise subspace.
+        noise: noise dimensions a layer; q = layers * noise.
+        warm_steps: steps of reconstruction alone, noise off.
+        steps: steps of the whole objective; `auto` runs them where the latent has fewer dimensions than the data.
+        reconstruction: weight of the squared error with z fixed.
+        lambda_r: weight of the critic on reconstructions.
+        lambda_x: weight of the critic on generations.
+        orthogonality: weight of |U^T U - 1|^2.
+    """
+
+    width: int | Auto = "auto"
+    layers: int = 3
+    noise: int = 2
+    batch: int = 512
+    warm_steps: int = 1500
+    steps: int | Auto = "auto"
+    lr: float = 2e-3
+    joint_lr: float = 2e-4
+    critic_lr: float = 4e-4
+    critic_width: int = 128
+    reconstruction: float = 10.0
+    lambda_r: float = 0.1
+    lambda_x: float = 1.0
+    orthogonality: float = 1.0
+    penalty: float = 0.05
+    ema: float = 0.999
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a training depends on, besides its rows.
+
+    Attributes:
+        latents: where latents for generation come from (`gaussian`, `centers`, `mapper`, `real`).
+        columns: name -> the `Column` fields that the user set (kind, period, low, high, unit, categories).
+        select: names of the columns to use; empty means all.
+        max_rows: rows kept for training, a uniform sample where the data has more.
+    """
+
+    seed: int = 0
+    latents: Literal["gaussian", "centers", "mapper", "real"] = "mapper"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_rows: int = 2_000_000
+    select: tuple[str, ...] = ()
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    encoder: EncoderConfig = EncoderConfig()
+    clusters: ClusterConfig = ClusterConfig()
+    mapper: MapperConfig = MapperConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "standard": {},
+    "quick": {
+        "encoder": {"steps": 200},
+        "mapper": {"steps": 400},
+        "decoder": {"warm_steps": 500},
+    },
+}
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested settings; a later layer wins.
+
+    >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+    {'a': {'x': 1, 'y': 3}}
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = merged.get(key)
+            merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """Parse one `--set KEY=VALUE`: a dotted key and a TOML value, a bare word being a string.
+
+    >>> assignment("encoder.steps=5"), assignment("columns.phi.kind=periodic")
+    ({'encoder': {'steps': 5}}, {'columns': {'phi': {'kind': 'periodic'}}})
+
+    Raises:
+        UsageError: without `=` or with an empty key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UsageError(f"--set {text!r}: write it as KEY=VALUE, for example --set decoder.width=128")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return typing.cast(dict[str, Any], parsed)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a TOML file of settings.
+
+    Raises:
+        UsageError: if it is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path}: {error}") from error
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return plain nested data; inverse of `from_dict`."""
+    return asdict(config)
+
+
+def from_dict(settings: Mapping[str, Any]) -> Config:
+    """Check nested settings and build the configuration.
+
+    Raises:
+        UsageError: naming an unknown key or a value of the wrong type, with what would fit.
+    """
+    return _build(Config, settings, "")
+
+
+def _build(kind: type[T], settings: Any, where: str) -> T:
+    if not isinstance(settings, Mapping):
+        raise UsageError(f"setting {where.rstrip('.')}: a table of settings is needed, not {settings!r}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    values = {}
+    for key, value in settings.items():
+        if key not in names:
+            raise UsageError(f"unknown setting {where}{key}; known here: {', '.join(names)}")
+        hint = hints[key]
+        if is_dataclass(hint):
+            values[key] = _build(typing.cast(type[Any], hint), value, f"{where}{key}.")
+        else:
+            values[key] = _checked(hint, value, f"{where}{key}")
+    return kind(**values)
+
+
+def _checked(hint: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not _fits(hint, value):
+        raise UsageError(f"setting {where} = {value!r}: {_wanted(hint)} is needed")
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
+        raise UsageError(f"setting {where} = {value!r}: it can't be negative")
+    return value
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(part, value) for part in typing.get_args(hint))
+    if origin is dict:
+        return isinstance(value, dict) and all(isinstance(entry, dict) for entry in value.values())
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, typing.cast(type, hint))
+
+
+def _wanted(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in typing.get_args(hint))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_wanted(part) for part in typing.get_args(hint))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, "a table")

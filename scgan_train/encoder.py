@@ -1,0 +1,94 @@
+"""Stage 1: an encoder whose latents keep apart what is apart and near what is near, learned by contrast alone.
+
+Two noisy copies of a row, a = y + s n and b = y + s n', should find each other among the batch (InfoNCE, equation 1):
+
+    loss = - E log [ exp(sim(f(a_i), f(b_i)) / tau) / sum_j exp(sim(f(a_i), f(b_j)) / tau) ]        and with a, b swapped
+
+With sim = -|.|^2 the best critic of this game is -|y - y'|^2 / (4 s^2): the encoder becomes a scaled isometry, so a row's
+position within its cluster survives. Cosine similarity lives on a sphere and flattens clusters at low dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from scgan_train.config import EncoderConfig
+from scgan_train.nets import mlp
+from scgan_train.training import Phase, Player, rows_of
+
+CURVES = 8
+
+
+class ColumnCurves(nn.Module):
+    """A monotone curve for each coordinate: a y + sum_h v_h tanh(s_h y + b_h), all of a, v, s positive."""
+
+    def __init__(self, dims: int, slope: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.full((dims,), math.log(slope)))
+        self.height = nn.Parameter(torch.full((dims, CURVES), -4.0))
+        self.steepness = nn.Parameter(torch.zeros(dims, CURVES))
+        self.offset = nn.Parameter(torch.randn(dims, CURVES, generator=generator))
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return the curves' values [n, dims]."""
+        bends = self.height.exp() * torch.tanh(self.steepness.exp() * y.unsqueeze(-1) + self.offset)
+        return self.slope.exp() * (y + bends.sum(-1))
+
+
+class Encoder(nn.Module):
+    """f: coordinates [n, d'] to latents [n, e], of unit mean spread once `calibrate` was called."""
+
+    center: Tensor
+    spread: Tensor
+
+    def __init__(self, dims: int, config: EncoderConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_dim = min(dims, 16) if config.latent_dim == "auto" else config.latent_dim
+        columns = config.kind == "columns" or (config.kind == "auto" and self.latent_dim == dims)
+        slope = math.sqrt(config.temperature) / (2 * config.noise)
+        self.net: nn.Module = (
+            ColumnCurves(dims, slope, generator)
+            if columns
+            else mlp([dims, config.width, config.width, self.latent_dim], generator)
+        )
+        self.register_buffer("center", torch.zeros(self.latent_dim))
+        self.register_buffer("spread", torch.ones(()))
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return latents [n, e]."""
+        latent: Tensor = self.net(y)
+        if self.config.similarity == "cosine":
+            latent = nn.functional.normalize(latent, dim=-1)
+        return (latent - self.center) / self.spread
+
+    def loss(self, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return InfoNCE of a batch of coordinates [b, d'] (equation 1, both directions)."""
+        noise = self.config.noise * torch.randn(2, *y.shape, generator=generator).to(y)
+        a, b = self(y + noise[0]), self(y + noise[1])
+        if self.config.similarity == "cosine":
+            logits = a @ b.T
+        else:
+            logits = 2 * a @ b.T - a.square().sum(-1, keepdim=True) - b.square().sum(-1)
+        logits = logits / self.config.temperature
+        target = torch.arange(len(y), device=y.device)
+        cross = nn.functional.cross_entropy
+        return {"info_nce": (cross(logits, target) + cross(logits.T, target)) / 2}
+
+    def phases(self, y: Tensor) -> Iterator[Phase]:
+        """Yield the one phase of this stage, on coordinates [n, d']."""
+        config = self.config
+        player = Player("encoder", list(self.net.parameters()), self.loss, config.lr)
+        yield Phase("contrast", config.steps, rows_of(y, batch=min(config.batch, len(y))), (player,), warmup=100)
+
+    @torch.no_grad()
+    def calibrate(self, y: Tensor) -> None:
+        """Centre the latents and divide them by their mean coordinate spread over rows [n, d']."""
+        if self.config.similarity == "euclidean":
+            latent = self(y)
+            self.center.copy_(latent.mean(0))
+            self.spread.copy_(latent.std(0).mean())

@@ -1,0 +1,75 @@
+"""The few blocks that the models are made of; every weight is drawn from the generator that is passed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator, gain: float = 1.0) -> nn.Linear:
+    """Return an affine layer, weights uniform of variance gain^2 / inputs, bias zero."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    bound = gain * math.sqrt(3 / max(inputs, 1))
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        layer.bias.zero_()
+    return layer
+
+
+def mlp(sizes: list[int], generator: torch.Generator) -> nn.Sequential:
+    """Return affine layers of the given sizes with SiLU between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layers += [linear(inputs, outputs, generator, gain=1.5 if layers else 1.0), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class ClusterMLP(nn.Module):
+    """K separate perceptrons of one shape, evaluated together.
+
+    `forward` takes [K, b, inputs] and gives [K, b, outputs], one batched product a layer; `rows` takes [n, inputs] and
+    a cluster for each row, and gathers that cluster's weights.
+    """
+
+    def __init__(self, clusters: int, sizes: list[int], generator: torch.Generator, *, zero: bool = False) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+            bound = math.sqrt(3 / inputs)
+            weight = torch.empty(clusters, inputs, outputs).uniform_(-bound, bound, generator=generator)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(torch.zeros(clusters, 1, outputs)))
+        if zero:
+            nn.init.zeros_(self.weights[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return outputs [K, b, outputs] of inputs [K, b, inputs]."""
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, nn.functional.silu(x) if layer else x, weight)
+        return x
+
+    def rows(self, x: Tensor, cluster: Tensor) -> Tensor:
+        """Return outputs [n, outputs] of inputs [n, inputs], row i through the network of cluster[i]."""
+        x = x.unsqueeze(1)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = (nn.functional.silu(x) if layer else x) @ weight[cluster] + bias[cluster]
+        return x.squeeze(1)
+
+
+def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the logistic loss of a critic that should score `real` high and `fake` low."""
+    return nn.functional.softplus(-real).mean() + nn.functional.softplus(fake).mean()
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """Return the non-saturating loss of a generator that wants its scores high."""
+    return nn.functional.softplus(-fake).mean()
+
+
+def gradient_penalty(scores: Tensor, inputs: Tensor) -> Tensor:
+    """Return R1, the mean squared gradient of the scores at real inputs (Mescheder et al. 2018)."""
+    (gradient,) = torch.autograd.grad(scores.sum(), inputs, create_graph=True)
+    return gradient.square().sum(-1).mean()

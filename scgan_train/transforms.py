@@ -1,0 +1,195 @@
+"""Between rows in the user's units and the space that networks see, in both directions, inside the exported graphs.
+
+Each varying column becomes one standardised coordinate y = (f(x) - shift) / scale, with f by the column's kind:
+
+    real, integer, category   f(x) = x                                    back: rounded for the last two
+    log                       f(x) = log x
+    periodic                  f(x) = (x - cut) mod period                 the cut lies where the data is emptiest
+    bounded, two walls        f(x) = logit(margin + (1 - 2 margin) (x - low) / (high - low))
+    bounded, one wall         f(x) = log(exp t - 1), t = margin + |x - wall| / spread      linear far from the wall
+
+A column that never varies has no coordinate; it is written back as it was. ONNX has no Atan2, hence no angles.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scgan_infer.columns import Column, Table
+
+MARGIN = 1e-4
+ROUNDED = ("integer", "category")
+DEQUANTISE_ABOVE = 16
+
+
+class Transform(nn.Module):
+    """The map of one data set: `forward` to standardised coordinates, `inverse` back.
+
+    Attributes:
+        columns: the d columns.
+        dims: number d' of varying columns, so of coordinates.
+    """
+
+    cut: Tensor
+    spread: Tensor
+    shift: Tensor
+    scale: Tensor
+    constant: Tensor
+    varying: Tensor
+
+    def __init__(self, columns: tuple[Column, ...], varying: NDArray[np.int64] | None = None) -> None:
+        super().__init__()
+        d = len(columns)
+        self.columns = columns
+        keep = torch.arange(d) if varying is None else torch.from_numpy(varying)
+        self.dims = len(keep)
+        slot = torch.zeros(d, dtype=torch.int64)
+        slot[keep] = torch.arange(self.dims)
+        self.register_buffer("varying", keep)
+        self.register_buffer("slot", slot, persistent=False)
+        self.register_buffer("constant", torch.zeros(d))
+        self.register_buffer("cut", torch.zeros(d))
+        self.register_buffer("spread", torch.ones(d))
+        self.register_buffer("shift", torch.zeros(d))
+        self.register_buffer("scale", torch.ones(d))
+        still = torch.ones(d, dtype=torch.bool)
+        still[keep] = False
+        self._mask("still", still.tolist())
+        self._mask("log", [c.kind == "log" for c in columns])
+        self._mask("periodic", [c.kind == "periodic" for c in columns])
+        self._mask("rounded", [c.kind in ROUNDED for c in columns])
+        walls = [(c.low is not None, c.high is not None) if c.kind == "bounded" else (False, False) for c in columns]
+        self._mask("walled", [low and high for low, high in walls])
+        self._mask("floored", [low and not high for low, high in walls])
+        self._mask("roofed", [high and not low for low, high in walls])
+        self._row("period", [c.period or 1.0 for c in columns])
+        self._row("low", [c.low if c.low is not None else 0.0 for c in columns])
+        self._row("high", [c.high if c.high is not None else 1.0 for c in columns])
+
+    def _mask(self, name: str, flags: list[bool]) -> None:
+        self.register_buffer(name, torch.tensor(flags), persistent=False)
+
+    def _row(self, name: str, values: list[float]) -> None:
+        self.register_buffer(name, torch.tensor(values), persistent=False)
+
+    def _has(self, name: str) -> bool:
+        return any(self.get_buffer(name).tolist())
+
+    @classmethod
+    def fit(cls, table: Table) -> Transform:
+        """Return the transform of a table: cuts, spreads, means and standard deviations from its rows."""
+        values = table.values
+        varying = np.flatnonzero(values.min(0) < values.max(0))
+        transform = cls(table.columns, varying if len(varying) else np.zeros(1, np.int64))
+        transform.constant.copy_(torch.from_numpy(values[0].copy()))
+        for j, column in enumerate(table.columns):
+            if column.kind == "periodic":
+                transform.cut[j] = _emptiest(values[:, j], column.period or 1.0)
+            elif column.kind == "bounded":
+                wall = column.low if column.low is not None else column.high or 0.0
+                transform.spread[j] = max(float(np.median(np.abs(values[:, j] - wall))), 1e-30)
+        coordinates = transform._coordinates(torch.from_numpy(values).double())
+        deviation = coordinates.std(0, correction=0)
+        transform.shift.copy_(coordinates.mean(0))
+        transform.scale.copy_(torch.where(deviation > 0, deviation, torch.ones(())))
+        return transform
+
+    def _coordinates(self, x: Tensor) -> Tensor:
+        y = x
+        if self._has("log"):
+            y = torch.where(self.get_buffer("log"), torch.where(self.get_buffer("log"), x, 1.0).log(), y)
+        if self._has("periodic"):
+            turn = x - self.cut
+            period = self.get_buffer("period")
+            y = torch.where(self.get_buffer("periodic"), turn - period * torch.floor(turn / period), y)
+        low, high = self.get_buffer("low"), self.get_buffer("high")
+        if self._has("walled"):
+            share = MARGIN + (1 - 2 * MARGIN) * ((x - low) / (high - low)).clamp(0, 1)
+            y = torch.where(self.get_buffer("walled"), torch.log(share / (1 - share)), y)
+        for name, distance in (("floored", x - low), ("roofed", high - x)):
+            if self._has(name):
+                t = MARGIN + distance.clamp(min=0) / self.spread
+                y = torch.where(self.get_buffer(name), t + torch.log(1 - torch.exp(-t)), y)
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return coordinates [n, d'] of rows [n, d]."""
+        y = (self._coordinates(x) - self.shift) / self.scale
+        return y if self.dims == len(self.columns) else y[:, self.varying]
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Return rows [n, d] of coordinates [n, d'], each inside its column's domain."""
+        if self.dims != len(self.columns):
+            y = y[:, self.get_buffer("slot")]
+        y = y * self.scale + self.shift
+        x = y
+        low, high = self.get_buffer("low"), self.get_buffer("high")
+        if self._has("log"):
+            x = torch.where(self.get_buffer("log"), torch.where(self.get_buffer("log"), y, 0.0).clamp(max=88.0).exp(), x)
+        if self._has("periodic"):
+            period = self.get_buffer("period")
+            turn = y + self.cut - low
+            turn = turn - period * torch.floor(turn / period)
+            turn = torch.where(turn < period, turn, torch.zeros_like(turn))
+            last = torch.nextafter(low + period, low)
+            x = torch.where(self.get_buffer("periodic"), torch.minimum(low + turn, last), x)
+        if self._has("walled"):
+            share = ((torch.sigmoid(y) - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
+            x = torch.where(self.get_buffer("walled"), torch.minimum(low + (high - low) * share, high), x)
+        for name, wall, sign in (("floored", low, 1.0), ("roofed", high, -1.0)):
+            if self._has(name):
+                softplus = y.clamp(min=0) + torch.log(1 + torch.exp(-y.abs()))
+                x = torch.where(
+                    self.get_buffer(name), wall + sign * self.spread * (softplus - MARGIN).clamp(min=0), x
+                )
+        if self._has("rounded"):
+            x = torch.where(self.get_buffer("rounded"), torch.round(x), x)
+            bottom, top = self._ends()
+            x = torch.minimum(torch.maximum(x, bottom), top)
+        if self._has("still"):
+            x = torch.where(self.get_buffer("still"), self.constant, x)
+        return x
+
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """Return the first and last value of category columns and of integer columns with walls; else infinity."""
+        ends = []
+        for column in self.columns:
+            if column.kind == "category":
+                ends.append((0.0, len(column.categories) - 1.0))
+            elif column.kind == "integer":
+                ends.append(
+                    (-3e38 if column.low is None else column.low, 3e38 if column.high is None else column.high)
+                )
+            else:
+                ends.append((-3e38, 3e38))
+        bottom, top = torch.tensor(ends, device=self.scale.device).T
+        return bottom, top
+
+    def dequantise(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Return rows [n, d] with uniform noise of one unit on integer columns that take many values."""
+        noise = torch.rand(values.shape, generator=generator) - 0.5
+        wide = [
+            column.kind == "integer" and len(torch.unique(values[:, j])) > DEQUANTISE_ABOVE
+            for j, column in enumerate(self.columns)
+        ]
+        return values + noise * torch.tensor(wide)
+
+
+def _emptiest(values: NDArray[np.float32], period: float, bins: int = 180) -> float:
+    """Return where a periodic column is emptiest: the middle of the widest run of lowest smoothed counts."""
+    counts, edges = np.histogram(np.mod(values, period), bins, (0.0, period))
+    smooth = sum(np.roll(counts, k) for k in range(-2, 3))
+    empty = np.flatnonzero(smooth == smooth.min())
+    runs = np.split(empty, np.flatnonzero(np.diff(empty) > 1) + 1)
+    if len(runs) > 1 and runs[0][0] == 0 and runs[-1][-1] == bins - 1:
+        runs[0] = np.concatenate([runs.pop() - bins, runs[0]])
+    widest = max(runs, key=len)
+    return float(edges[1]) * (float(widest[0] + widest[-1] + 1) / 2)
+
+
+def table_of(columns: tuple[Column, ...], rows: Tensor) -> Table:
+    """Return rows [n, d] as a table."""
+    return Table(columns, rows.detach().cpu().numpy().astype(np.float32))
