@@ -1,0 +1,356 @@
+"""Stage 2, first half: cut the latent space into K unimodal pieces.
+
+    p(eps) = sum_i pi_i p_i(eps),      p_i close to N(mu_i, F_i F_i^T)
+
+Three steps; the first and the last may be switched off:
+
+1. *Split*: a band of a coordinate that holds no row, and that chance would not leave empty, separates two
+   groups of rows; a cluster never crosses groups. Values of a category are such groups.
+2. *K-means* in every group, as in the paper.
+3. *Refine*: expectation-maximisation with full covariances from there. With phi(x) = [1, x, x x^T] both steps
+   are one matrix product: log-densities = phi Theta^T, sufficient statistics = R^T phi. The step with the
+   best likelihood of held-out rows is kept, and a row belongs to a component drawn by its responsibilities.
+
+A cluster's weight is the share of rows that belong to it, so groups keep their shares exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scgan_infer.errors import UsageError
+from scgan_train.config import ClusterConfig
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+GAP = 0.1  # narrowest empty band that splits, in standard deviations of the coordinate
+SHARE = 0.01  # smallest share of the rows on either side of it
+FLOOR = (
+    1e-4  # smallest standard deviation of a cluster, in those of all rows: a constant coordinate has this one
+)
+ROWS = 30_000  # rows that K-means and expectation-maximisation look at
+LOOK_GAPS = 200_000  # rows that the search for empty bands looks at
+LOOK = 12_000  # rows that the choice of K looks at
+STEPS = 30  # of expectation-maximisation
+HELD = 0.2  # share of the rows that scores
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """K pieces of the latent space; tensors are float32 on the CPU.
+
+    Attributes:
+        weights: [K], each positive, with sum 1.
+        means: [K, e].
+        factors: [K, e, e], lower Cholesky factors of the covariances.
+        kind: which rows a cluster owns: `kmeans`, those nearest to its mean; `em`, those it most likely made.
+    """
+
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
+    kind: str
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+
+class Assign(nn.Module):
+    """Latent to cluster, from differences to the means: exact in float32 for clusters as tight as `FLOOR`."""
+
+    means: Tensor
+    whiten: Tensor
+    scores: Tensor
+
+    def __init__(self, clusters: Clusters) -> None:
+        super().__init__()
+        size, width = clusters.means.shape
+        if clusters.kind == "em":
+            factors = clusters.factors.double()
+            whiten = torch.linalg.inv(factors)
+            scores = factors.diagonal(dim1=1, dim2=2).log().sum(1) - clusters.weights.double().log()
+        else:
+            whiten = torch.eye(width, dtype=torch.float64).expand(size, width, width)
+            scores = torch.zeros(size, dtype=torch.float64)
+        self.register_buffer("means", clusters.means[:, None].clone())
+        self.register_buffer("whiten", whiten.mT.float().contiguous())
+        self.register_buffer("scores", scores.float()[:, None])
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents [n, e] to the index of their cluster [n], int64."""
+        white = (latents - self.means) @ self.whiten
+        return (0.5 * white.square().sum(2) + self.scores).argmin(0)
+
+
+def fit(latents: Tensor, config: ClusterConfig, generator: torch.Generator) -> tuple[Clusters, Tensor, str]:
+    """Fit clusters to latents.
+
+    Args:
+        latents: [N, e].
+        config: how many clusters, and which of the three steps.
+        generator: source of all randomness here.
+
+    Returns:
+        The clusters, each row's cluster [N] int64, and a sentence saying how K was chosen.
+
+    Raises:
+        UsageError: more clusters than rows.
+    """
+    rows = latents.double().cpu().numpy()
+    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    if config.k != "auto" and config.k > len(rows):
+        raise UsageError(f"{config.k} clusters asked of {len(rows)} rows; ask for fewer with --clusters")
+    groups = split(rows, config.min_rows) if config.split else np.zeros(len(rows), np.int64)
+    floor = FLOOR * np.maximum(rows.std(0), 1e-6)
+    if config.k == "auto":
+        k, note = _choose(rows, groups, floor, config, rng)
+    else:
+        k, note = config.k, f"{config.k} clusters, as asked"
+    labels = np.zeros(len(rows), np.int64)
+    parts: list[_Mixture] = []
+    for group in range(groups.max() + 1):
+        inside = np.flatnonzero(groups == group)
+        part_k = max(1, round(k * len(inside) / len(rows)))
+        part = _fit_group(rows[inside], part_k, floor, config.refine, rng, HELD if config.refine else 0.0)[0]
+        drawn, part = _belong(rows[inside], part, config, rng)
+        labels[inside] = drawn + sum(len(other.means) for other in parts)
+        parts.append(part)
+    counts = np.bincount(labels)
+    found = Clusters(
+        weights=torch.from_numpy(counts / len(rows)).float(),
+        means=torch.from_numpy(np.concatenate([part.means for part in parts])).float(),
+        factors=torch.from_numpy(np.concatenate([part.factors for part in parts])).float(),
+        kind="em" if config.refine else "kmeans",
+    )
+    if len(parts) > 1:
+        note += f"; {len(parts)} groups of rows apart"
+    if len(counts) != k:
+        note += f"; {len(counts)} clusters in the end"
+    return found, torch.from_numpy(labels), note
+
+
+def split(rows: Array, min_rows: int) -> Labels:
+    """Number the groups of rows [N, e] that an empty band of some coordinate separates.
+
+    A band counts when it is wider than `GAP`, leaves at least `SHARE` of the rows (and `min_rows`) on either
+    side, and is wider than chance explains: with the density of the sparser side, fewer than e^-3 such bands
+    are expected in all.
+    """
+    groups = np.zeros(len(rows), np.int64)
+    least = max(int(np.ceil(SHARE * len(rows))), min_rows)
+    spread = rows.std(0)
+    unlikely = np.log(rows.size) + 3
+    pending, count = [np.arange(len(rows))], 0
+    while pending:
+        inside = pending.pop()
+        cut = None
+        if len(inside) >= 2 * least:
+            stride = -(-len(inside) // LOOK_GAPS)
+            cut = _widest_gap(rows[inside[::stride]], -(-least // stride), GAP * spread, unlikely)
+        if cut is None:
+            groups[inside] = count
+            count += 1
+        else:
+            column, value = cut
+            below = rows[inside, column] < value
+            pending += [inside[~below], inside[below]]
+    return groups
+
+
+def _widest_gap(rows: Array, least: int, narrowest: Array, unlikely: float) -> tuple[int, float] | None:
+    """Column and middle of the band whose emptiness is the least likely, or None."""
+    best, found = unlikely, None
+    near = min(50, least - 1)
+    for column in range(rows.shape[1]):
+        values = np.sort(rows[:, column])
+        low, high = values[least - 1 : len(values) - least], values[least : len(values) - least + 1]
+        for at in np.flatnonzero(high - low > narrowest[column]):
+            left, right = low[at] - values[at + least - 1 - near], values[at + least + near] - high[at]
+            surprise = near * (high[at] - low[at]) / max(left, right, 1e-12)
+            if surprise > best:
+                best, found = surprise, (column, float(low[at] + high[at]) / 2)
+    return found
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    weights: Array
+    means: Array
+    factors: Array
+
+    def theta(self) -> Array:
+        """Coefficients [K, 1 + e + e^2] of log(pi_i N(x; mu_i, F_i F_i^T)) over phi(x)."""
+        width = self.means.shape[1]
+        inverse = np.linalg.inv(self.factors)
+        precision = inverse.transpose(0, 2, 1) @ inverse
+        linear = np.einsum("kij,kj->ki", precision, self.means)
+        constant = (
+            np.log(self.weights)
+            - np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(1)
+            - 0.5 * np.einsum("ki,ki->k", linear, self.means)
+            - 0.5 * width * np.log(2 * np.pi)
+        )
+        return np.concatenate([constant[:, None], linear, -0.5 * precision.reshape(len(linear), -1)], axis=1)
+
+    def logits(self, rows: Array) -> Array:
+        return _phi(rows) @ self.theta().T
+
+
+def _phi(rows: Array) -> Array:
+    products = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
+    return np.concatenate([np.ones((len(rows), 1)), rows, products], axis=1)
+
+
+def _mixture(statistics: Array, floor: Array) -> _Mixture:
+    """Mixture with the given sums of phi per component [K, 1 + e + e^2] (the M-step).
+
+    A covariance from few rows is pulled to its own diagonal by (e / rows)^2: it stays regular, on its scale.
+    """
+    width = len(floor)
+    counts = np.maximum(statistics[:, 0], 1e-9)
+    means = statistics[:, 1 : 1 + width] / counts[:, None]
+    second = statistics[:, 1 + width :].reshape(-1, width, width) / counts[:, None, None]
+    covariances = second - means[:, :, None] * means[:, None, :]
+    diagonal = np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0.0)
+    pull = np.minimum(width / counts, 1.0)[:, None, None] ** 2
+    regular = (1 - pull) * covariances + (pull * diagonal[:, None] + floor**2) * np.eye(width)
+    return _Mixture(counts / counts.sum(), means, _cholesky(regular))
+
+
+def _cholesky(covariances: Array) -> Array:
+    """Lower factors; rounding may have left an eigenvalue of about -1e-16, which is lifted."""
+    try:
+        return np.asarray(np.linalg.cholesky(covariances), np.float64)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariances)
+        values = np.maximum(values, 1e-12 * np.maximum(values[:, -1:], 1e-12))
+        lifted = vectors * values[:, None] @ vectors.transpose(0, 2, 1)
+        return np.asarray(np.linalg.cholesky(lifted), np.float64)
+
+
+def _expect(rows: Array, theta: Array) -> tuple[Array, float]:
+    """Sums of phi by responsibility [K, 1 + e + e^2], and the rows' mean log-likelihood (the E-step)."""
+    statistics, likelihood = np.zeros_like(theta), 0.0
+    for at in range(0, len(rows), CHUNK):
+        phi = _phi(rows[at : at + CHUNK])
+        logits = phi @ theta.T
+        top = logits.max(1, keepdims=True)
+        shares = np.exp(logits - top)
+        total = shares.sum(1, keepdims=True)
+        likelihood += float((top + np.log(total)).sum())
+        shares /= total
+        statistics += shares.T @ phi
+    return statistics, likelihood / len(rows)
+
+
+def _fit_group(
+    rows: Array,
+    k: int,
+    floor: Array,
+    refine: bool,
+    rng: np.random.Generator,
+    held_share: float = HELD,
+    most: int = ROWS,
+    steps: int = STEPS,
+) -> tuple[_Mixture, float]:
+    """K-means and, if asked, expectation-maximisation; and the log-likelihood of held-out rows."""
+    seen = rows if len(rows) <= most else rows[rng.choice(len(rows), most, replace=False)]
+    centre = seen.mean(0)
+    seen = seen - centre
+    held, used = np.split(rng.permutation(len(seen)), [int(held_share * len(seen))])
+    if len(held) < 10:
+        held = used = np.arange(len(seen))
+    labels = _kmeans(seen[used], k, 20 if refine else 300, rng)
+    mixture = best = _mixture(_sums(seen[used], labels), floor)
+    score, stale = -np.inf, 0
+    for _ in range(steps if refine and len(best.means) > 1 else 1):
+        theta = mixture.theta()
+        now = _expect(seen[held], theta)[1]
+        stale = 0 if now > score + 1e-3 else stale + 1
+        if now > score:
+            best, score = mixture, now
+        if stale == 3:
+            break
+        mixture = _mixture(_expect(seen[used], theta)[0], floor)
+    return _Mixture(best.weights, best.means + centre, best.factors), score
+
+
+def _sums(rows: Array, labels: Labels) -> Array:
+    """Sums of phi over the rows of each label [K, 1 + e + e^2]."""
+    statistics = np.zeros((labels.max() + 1, 1 + rows.shape[1] + rows.shape[1] ** 2))
+    for at in range(0, len(rows), CHUNK):
+        member = np.eye(len(statistics))[labels[at : at + CHUNK]]
+        statistics += member.T @ _phi(rows[at : at + CHUNK])
+    return statistics
+
+
+def _kmeans(rows: Array, k: int, steps: int, rng: np.random.Generator) -> Labels:
+    """Label of each row, 0 to at most k - 1 without a hole."""
+    from sklearn.cluster import KMeans
+
+    k = min(k, len(np.unique(rows, axis=0)))
+    if k == 1:
+        return np.zeros(len(rows), np.int64)
+    found = KMeans(k, n_init=1, max_iter=steps, random_state=int(rng.integers(2**31))).fit_predict(rows)
+    return np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _belong(
+    rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator
+) -> tuple[Labels, _Mixture]:
+    """Draw each row's component; components left with too few rows are dropped and their rows drawn again."""
+    least = min(config.min_rows, len(rows)) if config.refine else 1
+    while True:
+        labels = _draw(rows, mixture, config, rng)
+        counts = np.bincount(labels, minlength=len(mixture.means))
+        if counts.min() >= least or len(counts) == 1:
+            return labels, mixture
+        small = np.argsort(counts)[: max(1, int((counts < least).sum()) // 2)]
+        keep = np.setdiff1d(np.arange(len(counts)), small)
+        mixture = _Mixture(
+            mixture.weights[keep] / mixture.weights[keep].sum(), mixture.means[keep], mixture.factors[keep]
+        )
+
+
+def _draw(rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator) -> Labels:
+    labels = np.empty(len(rows), np.int64)
+    theta = mixture.theta()
+    for at in range(0, len(rows), CHUNK):
+        some = rows[at : at + CHUNK]
+        if config.refine:
+            scores = _phi(some) @ theta.T + rng.gumbel(size=(len(some), len(theta)))
+        else:
+            scores = some @ mixture.means.T - 0.5 * np.square(mixture.means).sum(1)
+        labels[at : at + CHUNK] = scores.argmax(1)
+    return labels
+
+
+def _choose(
+    rows: Array, groups: Labels, floor: Array, config: ClusterConfig, rng: np.random.Generator
+) -> tuple[int, str]:
+    """K of the best held-out log-likelihood of short fits, doubled until it falls, and a sentence on it."""
+    most = max(1, len(rows) // max(config.min_rows, 3 * rows.shape[1]))
+    scores: dict[int, float] = {}
+    k = min(4, most)
+    while k <= min(most, 256):
+        scores[k] = 0.0
+        for group in range(groups.max() + 1):
+            inside = rows[groups == group]
+            share = len(inside) / len(rows)
+            fitted = _fit_group(
+                inside, max(1, round(k * share)), floor, config.refine, rng, most=int(LOOK * share), steps=10
+            )
+            scores[k] += share * fitted[1]
+        if scores[k] < max(scores.values()):
+            break
+        k *= 2
+    best = max(scores, key=lambda k: scores[k])
+    tried = ", ".join(f"{k}: {score:.3f}" for k, score in scores.items())
+    return best, f"{best} clusters have the best held-out log-likelihood a row ({tried})"
