@@ -104,7 +104,11 @@ def rows_of(*tensors: Tensor, batch: int) -> Callable[[torch.Generator], tuple[T
 
 
 def fit(
-    stage: str, module: nn.Module, phases: Callable[[torch.Generator], Iterator[Phase]], seed: int, observer: Observer
+    stage: str,
+    module: nn.Module,
+    phases: Callable[[torch.Generator], Iterator[Phase]],
+    seed: int,
+    observer: Observer,
 ) -> None:
     """Train `module` through its phases.
 
@@ -129,7 +133,9 @@ def fit(
         if phase is None:
             return
         if index >= resume_at:
-            _fit_phase(stage, module, phase, index, generator, observer, restored if index == resume_at else {})
+            _fit_phase(
+                stage, module, phase, index, generator, observer, restored if index == resume_at else {}
+            )
         index += 1
 
 
@@ -143,7 +149,8 @@ def _fit_phase(
     restored: dict[str, Tensor],
 ) -> None:
     optimizers = [
-        torch.optim.AdamW(p.parameters, p.lr, p.betas, weight_decay=p.weight_decay, fused=True) for p in phase.players
+        torch.optim.AdamW(p.parameters, p.lr, p.betas, weight_decay=p.weight_decay, fused=True)
+        for p in phase.players
     ]
     weights = list(phase.average.parameters()) if phase.average else []
     averages = [weight.detach().clone() for weight in weights]

@@ -1,0 +1,248 @@
+"""Stage 2: from Gaussian noise to latents, one small map a cluster, all of them trained together.
+
+    u picks a cluster i with probability pi_i (comparison with cumulative weights on the 2^-24 grid, so exact);
+    w ~ N(0, 1) in R^m goes through g_i to a latent.
+
+`AdversarialMapper` is the paper's: an encoder q_i(w|eps) and a map g_i(eps|w), a critic on codes (equation 2) and a critic on
+latents (equation 3). Maps work in the cluster's own frame, v = L_i^-1 (eps - mu_i), and start as the identity there, so
+that no training leaves a cluster worse than its own Gaussian.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from scgan_infer.errors import UsageError
+from scgan_train.clusters import Clusters
+from scgan_train.config import MapperConfig
+from scgan_train.nets import ClusterMLP, critic_loss, generator_loss, gradient_penalty
+from scgan_train.training import Phase, Player
+
+GRID = 2**24
+REAL_ROWS = 2**15
+
+
+def thresholds(weights: Tensor) -> Tensor:
+    """Return cumulative weights [K] on the 2^24 grid, int64, every cluster at least one step wide, the last 2^24."""
+    steps = (weights.double() * GRID).round().to(torch.int64).clamp(min=1)
+    steps[steps.argmax()] += GRID - steps.sum()
+    return steps.cumsum(0)
+
+
+class LatentModel(nn.Module):
+    """The cluster-selection head and the ensemble behind it: (u [n], w [n, m]) to latents [n, e] and clusters [n].
+
+    Attributes:
+        noise: m.
+        thresholds: int64 [K], cluster i is drawn where thresholds[i-1] <= 2^24 u < thresholds[i].
+    """
+
+    thresholds: Tensor
+
+    def __init__(self, limits: Tensor, ensemble: nn.Module, noise: int) -> None:
+        super().__init__()
+        self.ensemble = ensemble
+        self.noise = noise
+        self.register_buffer("thresholds", limits, persistent=False)
+        self.register_buffer("bounds", limits[:-1].double().div(GRID).float(), persistent=False)
+
+    def select(self, u: Tensor) -> Tensor:
+        """Return the cluster [n] that each u [n] selects."""
+        return (u.unsqueeze(1) >= self.get_buffer("bounds")).float().sum(1).to(torch.int64)
+
+    def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return latents [n, e] and clusters [n]."""
+        cluster = self.select(u)
+        latent: Tensor = self.ensemble(w, cluster)
+        return latent, cluster
+
+    def draw(self, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Return n latents [n, e] for training."""
+        u = torch.randint(GRID, (n,), generator=generator).float().div(GRID).to(device)
+        w = torch.randn(n, self.noise, generator=generator).to(device)
+        latent: Tensor = self(u, w)[0]
+        return latent
+
+
+class RealLatents(LatentModel):
+    """Latents of training rows themselves, sorted by cluster; w is not used."""
+
+    def __init__(self, table: Tensor, limits: Tensor) -> None:
+        super().__init__(limits, nn.Identity(), table.shape[1])
+        self.register_buffer("thresholds", limits)
+        self.register_buffer("table", table)
+
+    @classmethod
+    def of(cls, latents: Tensor, labels: Tensor, generator: torch.Generator) -> RealLatents:
+        """Return the model of latents [N, e] with labels [N]; beyond `REAL_ROWS` rows it keeps a sample of them."""
+        if len(latents) > REAL_ROWS:
+            kept = torch.randperm(len(latents), generator=generator)[:REAL_ROWS]
+            latents, labels = latents[kept], labels[kept]
+        order = torch.argsort(labels, stable=True)
+        ends = torch.bincount(labels).cumsum(0)
+        return cls(
+            latents[order], torch.div(ends * GRID + len(labels) - 1, len(labels), rounding_mode="floor")
+        )
+
+    def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latent of the row that u selects, and its cluster."""
+        table = self.get_buffer("table")
+        row = torch.div((u * GRID).to(torch.int64) * len(table), GRID, rounding_mode="floor")
+        return table[row] + 0.0 * w, self.select(u)
+
+
+class Affine(nn.Module):
+    """g_i(w) = mu_i + L_i w: one Gaussian (K = 1), noisy centres (L_i = sigma_i), or where every mapper starts."""
+
+    def __init__(self, means: Tensor, factors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("means", means, persistent=False)
+        self.register_buffer("factors", factors, persistent=False)
+
+    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+        """Return latents [n, e] of w [n, e]."""
+        turned = (self.get_buffer("factors")[cluster] * w.unsqueeze(1)).sum(-1)
+        return self.get_buffer("means")[cluster] + turned
+
+
+class Mapper(nn.Module, ABC):
+    """A map g_i for every cluster. Subclasses say how it is computed and how it is trained.
+
+    Attributes:
+        noise: m, the number of Gaussian inputs.
+        clusters: the frames that it works in.
+    """
+
+    def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.clusters = clusters
+        self.config = config
+        self.noise = clusters.means.shape[1]
+
+    @abstractmethod
+    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+        """Return latents [n, e] of noise w [n, m] through the maps of cluster [n]; must export to ONNX."""
+
+    @abstractmethod
+    def phases(self, latents: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[Phase]:
+        """Yield the training phases on latents [N, e] with labels [N]; a phase is prepared when it is reached."""
+
+
+class Members:
+    """Rows grouped by cluster, in each cluster's own frame, to draw equal batches from all clusters at once."""
+
+    def __init__(self, clusters: Clusters, latents: Tensor, labels: Tensor) -> None:
+        order = torch.argsort(labels, stable=True)
+        self.counts = torch.bincount(labels, minlength=len(clusters.weights))
+        self.starts = self.counts.cumsum(0) - self.counts
+        centred = (latents - clusters.means.to(latents)[labels])[order].unsqueeze(-1)
+        factors = clusters.factors.to(latents)[labels[order]]
+        self.whitened = torch.linalg.solve_triangular(factors, centred, upper=False).squeeze(-1)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Return whitened rows [K, batch, e]."""
+        share = torch.rand(len(self.counts), batch, generator=generator).to(self.whitened)
+        index = self.starts[:, None] + (share * self.counts[:, None]).long().clamp(
+            max=self.counts[:, None] - 1
+        )
+        return self.whitened[index]
+
+
+class AdversarialMapper(Mapper):
+    """Adversarial autoencoders (equations 2 and 3), one a cluster, every layer a batched product over clusters.
+
+    g(w) = w + MLP(w), q(v) = v + MLP(v), last layers zero at the start; critics on codes and on whitened latents.
+    """
+
+    BATCH = 64
+
+    def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
+        super().__init__(clusters, config, generator)
+        k, e = clusters.means.shape
+        width = 32 if config.width == "auto" else config.width
+        self.map = ClusterMLP(k, [e, width, e], generator, zero=True)
+        self.code = ClusterMLP(k, [e, width, e], generator, zero=True)
+        self.critics = nn.ModuleList(ClusterMLP(k, [e, 24, 24, 1], generator) for _ in range(2))
+        self.frame = Affine(clusters.means, clusters.factors)
+
+    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+        """Return latents [n, e]."""
+        latent: Tensor = self.frame(w + self.map.rows(w, cluster), cluster)
+        return latent
+
+    def loss(self, v: Tensor, w: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the autoencoder's terms on whitened latents v and codes w, both [K, b, e]."""
+        on_codes, on_latents = self.critics
+        code = v + self.code(v)
+        again = code + self.map(code)
+        return {
+            "reconstruction": (again - v).square().mean(),
+            "codes": 0.2 * generator_loss(on_codes(code)),
+            "latents": generator_loss(on_latents(w + self.map(w))),
+        }
+
+    def critic_loss(self, v: Tensor, w: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the two critics' terms, with R1 at a quarter of the real codes and latents."""
+        on_codes, on_latents = self.critics
+        with torch.no_grad():
+            code, fake = v + self.code(v), w + self.map(w)
+        few_w, few_v = (real[:, : self.BATCH // 4].clone().requires_grad_() for real in (w, v))
+        slopes = gradient_penalty(on_codes(few_w), few_w) + gradient_penalty(on_latents(few_v), few_v)
+        return {
+            "critic_codes": critic_loss(on_codes(w), on_codes(code)),
+            "critic_latents": critic_loss(on_latents(v), on_latents(fake)),
+            "penalty": 0.05 * slopes,
+        }
+
+    def phases(self, latents: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[Phase]:
+        """Yield one adversarial phase; the maps' average is what stays."""
+        members = Members(self.clusters, latents, labels)
+        steps = 800 if self.config.steps == "auto" else self.config.steps
+        lr = 2e-3 if self.config.lr == "auto" else self.config.lr
+
+        def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            v = members.draw(self.BATCH, generator)
+            return v, torch.randn(v.shape, generator=generator).to(v)
+
+        maps = [*self.map.parameters(), *self.code.parameters()]
+        players = (
+            Player("critics", list(self.critics.parameters()), self.critic_loss, 1.5 * lr, betas=(0.0, 0.99)),
+            Player("maps", maps, self.loss, lr, betas=(0.0, 0.99)),
+        )
+        yield Phase("adversarial autoencoders", steps, draw, players, average=self.map, decay=0.99)
+
+
+def choose(kind: str, dims: int) -> type[Mapper]:
+    """Return the kind of map by name, or by the latents' dimension for `auto`.
+
+    Raises:
+        UsageError: for an unknown name, listing the known ones.
+    """
+    if kind == "auto":
+        kind = "aae"
+    if kind not in MAPPERS:
+        raise UsageError(f"--mapper {kind!r} is unknown; choose from auto, {', '.join(MAPPERS)}")
+    return MAPPERS[kind]
+
+
+def latent_model(
+    kind: str, clusters: Clusters, config: MapperConfig, generator: torch.Generator
+) -> LatentModel:
+    """Return the untrained latent model `gaussian` (given its one cluster), `centers` or `mapper`."""
+    e = clusters.means.shape[1]
+    ensemble: nn.Module
+    if kind == "mapper":
+        ensemble = choose(config.kind, e)(clusters, config, generator)
+    elif kind == "centers":
+        variances = clusters.factors.square().sum((1, 2)) / e
+        ensemble = Affine(clusters.means, variances.sqrt()[:, None, None] * torch.eye(e))
+    else:
+        ensemble = Affine(clusters.means, clusters.factors)
+    return LatentModel(thresholds(clusters.weights), ensemble, getattr(ensemble, "noise", e))
+
+
+MAPPERS: dict[str, type[Mapper]] = {"aae": AdversarialMapper}

@@ -1,0 +1,207 @@
+"""Training from rows to a run: transform, encoder, clusters, mapper, decoder, each saved when it is finished.
+
+    x --transform--> y --encoder--> eps --clusters--> label --mapper--> g_label(w) ~ eps --decoder--> y
+
+Every stage draws from its own stream of the run's seed, so a stage's result does not depend on where a training resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scgan_infer.columns import Table
+from scgan_infer.errors import DataError, DeviceError, UsageError
+from scgan_train import clusters as clustering
+from scgan_train.clusters import Clusters
+from scgan_train.config import Config
+from scgan_train.decoder import Decoder, DecoderStage
+from scgan_train.encoder import Encoder
+from scgan_train.mappers import MAPPERS, LatentModel, Mapper, RealLatents, choose, latent_model
+from scgan_train.progress import Progress
+from scgan_train.run import Run
+from scgan_train.training import fit, generator_for
+from scgan_train.transforms import Transform
+
+HELD_OUT = 0.05
+MOST_HELD_OUT = 10_000
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device to train on.
+
+    Raises:
+        DeviceError: if `cuda` is asked for and torch has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "--device cuda: torch finds no CUDA device here; use --device cpu, or see `scgan doctor`"
+        )
+    return torch.device(name)
+
+
+def train(table: Table, config: Config, path: Path, source: str = "rows", *, resume: bool = False) -> Run:
+    """Run the three stages on a table and return the finished run.
+
+    Args:
+        table: the rows; some are held out of all stages.
+        config: what to train.
+        path: the run folder, made here; with `resume`, an existing one to finish.
+        source: what the run says of where the rows came from.
+        resume: go on from the last finished stage or checkpoint.
+
+    Raises:
+        DataError: fewer rows than clusters, or other rows than those that the run began with.
+        DeviceError: the device asked for is not there.
+        UsageError: the folder is taken, or a setting does not fit the data.
+        TrainingError: a loss stopped being finite.
+    """
+    device = device_of(config.device)
+    choose(config.mapper.kind, 1)
+    _check_enough(table, config, source)
+    run = _resumed(path, table, config) if resume else _created(path, table, config, source)
+    torch.set_flush_denormal(True)
+    with Progress(run) as progress:
+        return _stages(table, config, run, device, progress)
+
+
+def _stages(table: Table, config: Config, run: Run, device: torch.device, progress: Progress) -> Run:
+    kept, held = _split(len(table), config.seed)
+    values = torch.from_numpy(table.values)
+    if not run.finished("transform"):
+        with _stage(run, "transform"):
+            run.save_held_out(values[held].numpy())
+            run.save_transform(Transform.fit(Table(table.columns, values[kept].numpy())))
+    transform = run.load_transform()
+    with torch.no_grad():
+        y = transform(transform.dequantise(values[kept], generator_for(config.seed, "dequantise"))).to(device)
+
+    if not run.finished("encoder"):
+        with _stage(run, "encoder"):
+            encoder = Encoder(transform.dims, config.encoder, generator_for(config.seed, "encoder")).to(
+                device
+            )
+            fit("encoder", encoder, lambda _: encoder.phases(y), config.seed, progress.stage("encoder"))
+            encoder.calibrate(y)
+            run.save_encoder(encoder)
+    encoder = run.load_encoder(transform.dims).to(device)
+    latents = _latents(encoder, y)
+
+    if not run.finished("clusters"):
+        with _stage(run, "clusters"), progress.busy("clusters"):
+            found, labels, note = _clusters(latents, config)
+            run.facts["clusters"] = note
+            run.save_clusters(found, labels)
+    found, labels = run.load_clusters()
+
+    if not run.finished("mapper"):
+        with _stage(run, "mapper"):
+            model = _mapper(latents, labels.to(device), found, config, progress)
+            names = [name for name, kind in MAPPERS.items() if type(model.ensemble) is kind]
+            run.facts["map"] = names[0] if names else ""
+            run.save_mapper(model)
+    model = run.load_mapper(found).to(device)
+
+    if not run.finished("decoder"):
+        with _stage(run, "decoder"):
+            generator = generator_for(config.seed, "decoder")
+            decoder = Decoder(latents.shape[1], transform.dims, config.decoder, generator)
+            stage = DecoderStage(decoder, model, transform.dims, generator).to(device)
+            fit("decoder", stage, lambda _: stage.phases(latents, y), config.seed, progress.stage("decoder"))
+            run.save_decoder(decoder)
+    return run
+
+
+def _clusters(latents: Tensor, config: Config) -> tuple[Clusters, Tensor, str]:
+    if config.latents == "gaussian":
+        rows = latents.cpu().double()
+        covariance = torch.cov(rows.T).reshape(rows.shape[1], -1) + 1e-9 * torch.eye(rows.shape[1])
+        factor = torch.linalg.cholesky(covariance).float()
+        one = Clusters(torch.ones(1), rows.mean(0, keepdim=True).float(), factor[None], "em")
+        return one, torch.zeros(len(rows), dtype=torch.int64), "one Gaussian"
+    return clustering.fit(latents, config.clusters, generator_for(config.seed, "clusters"))
+
+
+def _mapper(
+    latents: Tensor, labels: Tensor, found: Clusters, config: Config, progress: Progress
+) -> LatentModel:
+    generator = generator_for(config.seed, "mapper")
+    if config.latents == "real":
+        return RealLatents.of(latents, labels, generator)
+    model = latent_model(config.latents, found, config.mapper, generator).to(latents.device)
+    if isinstance(model.ensemble, Mapper):
+        mapper = model.ensemble
+        fit(
+            "mapper",
+            mapper,
+            lambda g: mapper.phases(latents, labels, g),
+            config.seed,
+            progress.stage("mapper"),
+        )
+    return model
+
+
+@torch.no_grad()
+def _latents(encoder: Encoder, y: Tensor) -> Tensor:
+    return torch.cat([encoder(part) for part in y.split(65536)])
+
+
+def _split(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return which rows train and which are held out: 5 %, at most 10,000, at least one, none of a single row."""
+    order = torch.randperm(n, generator=generator_for(seed, "split"))
+    held = min(MOST_HELD_OUT, max(1, int(HELD_OUT * n)), n - 1)
+    return order[held:].sort().values, order[:held].sort().values
+
+
+def _check_enough(table: Table, config: Config, source: str) -> None:
+    wanted = config.clusters.k if isinstance(config.clusters.k, int) else 1
+    if len(table) - 1 < max(wanted, 2):
+        raise DataError(
+            f"{source}: {len(table)} rows are too few for {wanted} clusters; give more rows or --clusters"
+        )
+
+
+def _fingerprint(table: Table) -> str:
+    return hashlib.sha256(table.values.tobytes()).hexdigest()
+
+
+def _created(path: Path, table: Table, config: Config, source: str) -> Run:
+    if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+        raise UsageError(f"--out {path} exists; go on with --resume, or choose another name")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"can't make the run folder {path}: {error.strerror}; choose another --out"
+        ) from error
+    run = Run(path, config, source, table.columns, {"rows": len(table), "sha256": _fingerprint(table)})
+    run.save()
+    return run
+
+
+def _resumed(path: Path, table: Table, config: Config) -> Run:
+    run = Run.load(path)
+    if run.facts.get("sha256") != _fingerprint(table):
+        raise DataError(f"{path} was begun with other rows ({run.source}); give the same data, or train anew")
+    if run.config != config:
+        raise UsageError(
+            f"{path} was begun with other settings (see its config.toml); leave them out, or train anew"
+        )
+    return run
+
+
+@contextmanager
+def _stage(run: Run, name: str) -> Iterator[None]:
+    """Time a stage and record it as finished if it ends well."""
+    began = time.perf_counter()
+    yield
+    run.facts.setdefault("seconds", {})[name] = round(time.perf_counter() - began, 3)
+    run.save()
