@@ -23,6 +23,7 @@ from scgan_infer.columns import Column, Table
 MARGIN = 1e-4
 ROUNDED = ("integer", "category")
 DEQUANTISE_ABOVE = 16
+LARGE = 3e38
 
 
 class Transform(nn.Module):
@@ -44,6 +45,7 @@ class Transform(nn.Module):
         super().__init__()
         d = len(columns)
         self.columns = columns
+        self._present: set[str] = set()
         keep = torch.arange(d) if varying is None else torch.from_numpy(varying)
         self.dims = len(keep)
         slot = torch.zeros(d, dtype=torch.int64)
@@ -69,14 +71,20 @@ class Transform(nn.Module):
         self._row("low", [c.low if c.low is not None else 0.0 for c in columns])
         self._row("high", [c.high if c.high is not None else 1.0 for c in columns])
 
+        ends = [_ends(column) for column in columns]
+        self._row("bottom", [bottom for bottom, _ in ends])
+        self._row("top", [top for _, top in ends])
+
     def _mask(self, name: str, flags: list[bool]) -> None:
         self.register_buffer(name, torch.tensor(flags), persistent=False)
+        if any(flags):
+            self._present.add(name)
 
     def _row(self, name: str, values: list[float]) -> None:
         self.register_buffer(name, torch.tensor(values), persistent=False)
 
     def _has(self, name: str) -> bool:
-        return any(self.get_buffer(name).tolist())
+        return name in self._present
 
     @classmethod
     def fit(cls, table: Table) -> Transform:
@@ -128,7 +136,8 @@ class Transform(nn.Module):
         x = y
         low, high = self.get_buffer("low"), self.get_buffer("high")
         if self._has("log"):
-            x = torch.where(self.get_buffer("log"), torch.where(self.get_buffer("log"), y, 0.0).clamp(max=88.0).exp(), x)
+            logs = torch.where(self.get_buffer("log"), y, 0.0).clamp(-87.0, 88.0)
+            x = torch.where(self.get_buffer("log"), logs.exp(), x)
         if self._has("periodic"):
             period = self.get_buffer("period")
             turn = y + self.cut - low
@@ -147,26 +156,10 @@ class Transform(nn.Module):
                 )
         if self._has("rounded"):
             x = torch.where(self.get_buffer("rounded"), torch.round(x), x)
-            bottom, top = self._ends()
-            x = torch.minimum(torch.maximum(x, bottom), top)
+            x = torch.minimum(torch.maximum(x, self.get_buffer("bottom")), self.get_buffer("top"))
         if self._has("still"):
             x = torch.where(self.get_buffer("still"), self.constant, x)
         return x
-
-    def _ends(self) -> tuple[Tensor, Tensor]:
-        """Return the first and last value of category columns and of integer columns with walls; else infinity."""
-        ends = []
-        for column in self.columns:
-            if column.kind == "category":
-                ends.append((0.0, len(column.categories) - 1.0))
-            elif column.kind == "integer":
-                ends.append(
-                    (-3e38 if column.low is None else column.low, 3e38 if column.high is None else column.high)
-                )
-            else:
-                ends.append((-3e38, 3e38))
-        bottom, top = torch.tensor(ends, device=self.scale.device).T
-        return bottom, top
 
     def dequantise(self, values: Tensor, generator: torch.Generator) -> Tensor:
         """Return rows [n, d] with uniform noise of one unit on integer columns that take many values."""
@@ -176,6 +169,15 @@ class Transform(nn.Module):
             for j, column in enumerate(self.columns)
         ]
         return values + noise * torch.tensor(wide)
+
+
+def _ends(column: Column) -> tuple[float, float]:
+    """Return the first and last value of a category or of an integer column with walls; else the largest floats."""
+    if column.kind == "category":
+        return 0.0, len(column.categories) - 1.0
+    if column.kind == "integer":
+        return -LARGE if column.low is None else column.low, LARGE if column.high is None else column.high
+    return -LARGE, LARGE
 
 
 def _emptiest(values: NDArray[np.float32], period: float, bins: int = 180) -> float:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -145,7 +146,7 @@ def export(run: Run, path: Path) -> Path:
     provenance = {
         "scgan": version("scgan"),
         "torch": str(torch.__version__),
-        "source": run.source,
+        "source": Path(run.source).name,
         "rows": run.facts["rows"],
         "sha256": run.facts["sha256"],
         "clusters": run.facts["clusters"],
@@ -164,7 +165,7 @@ def export(run: Run, path: Path) -> Path:
         parity={"errors": errors, "seed": 0, "index": list(range(8)), "x": made[:8].tolist()},
     )
     extras = {
-        "preview.png": preview(held_out, made, run.columns, run.source),
+        "preview.png": preview(held_out, made, run.columns, run.path.name),
         "card.md": card(manifest).encode(),
     }
     return bundle.save(path, manifest, graphs, extras)
