@@ -1,0 +1,51 @@
+# Needs Python 3.11 or newer, pip and make; everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PLANES := eight_gaussians checkerboard two_spirals abs sinewaved_cube four_circles
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check unit light exported clean
+
+demo: .venv/ready
+	rm -rf demo && mkdir demo
+	$(BIN)/scgan train checkerboard --preset quick --out demo/run
+	$(BIN)/scgan export demo/run --out demo/bundle
+	$(BIN)/scgan sample --model demo/bundle --n 10000 --out demo/samples.npy
+	$(BIN)/scgan plot samples checkerboard --samples demo/samples.npy --out demo/samples.png
+	@echo "bundle:  demo/bundle (ONNX graphs; demo/bundle/card.md says what it is)"
+	@echo "samples: demo/samples.npy (10,000 rows)"
+	@echo "picture: demo/samples.png (data beside samples)"
+
+test: check unit light
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: .venv/ready
+	$(BIN)/python -m pytest
+
+# The inference side alone: no torch, no onnx, nothing but the base install and onnxruntime.
+light: .venv-light/ready
+	.venv-light/bin/python -m pytest tests/infer tests/light
+
+exported: .venv/ready
+	for name in $(PLANES); do \
+	  rm -rf runs/exported/$$name && \
+	  $(BIN)/scgan train $$name --out runs/exported/$$name && \
+	  $(BIN)/scgan export runs/exported/$$name --out exported/$$name || exit 1; \
+	done
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,train,plot,parquet,hdf5,root,fits,dask,sign,dev]'
+	touch $@
+
+.venv-light/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/pip install --quiet -c constraints.txt -e '.[cpu]' pytest hypothesis
+	touch $@
+
+clean:
+	rm -rf .venv .venv-light demo build dist
