@@ -1,0 +1,115 @@
+"""A whole bundle of a few hundred weights, written by hand: four clusters in the plane, one of weight 0."""
+
+import numpy as np
+from onnx_bytes import graph, model, node
+
+from scgan_infer.bundle import Manifest
+from scgan_infer.columns import Column
+
+SIZES = {"d": 2, "e": 2, "m": 3, "q": 5, "K": 4}
+THRESHOLDS = (5_000_000, 9_000_001, 9_000_001, 2**24)
+CENTERS = np.array([[-4, 0], [4, 0], [0, 9], [0, -4]], np.float32)
+
+_rng = np.random.Generator(np.random.PCG64(7))
+
+
+def _weights(*shape):
+    return (_rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+
+
+BOUNDS = (np.array(THRESHOLDS[:-1]) / 2**24).astype(np.float32)
+WEIGHTS = [
+    ("bounds", BOUNDS),
+    ("last", np.array([-1], np.int64)),
+    ("first", np.array([0], np.int64)),
+    ("centers", CENTERS),
+    ("twice", 2 * CENTERS.T),
+    ("squares", (CENTERS**2).sum(1)),
+    ("spread", 0.3 * _weights(3, 2)),
+    ("a1", _weights(2, 32)),
+    ("a2", _weights(5, 32)),
+    ("b", _weights(32)),
+    ("a3", 0.2 * _weights(32, 2)),
+]
+
+ENCODE = [
+    node("Identity", "x", "latent"),
+    node("MatMul", "x twice", "dots"),
+    node("Sub", "squares dots", "distances"),
+    node("ArgMin", "distances", "cluster", axis=1, keepdims=0),
+]
+MAP = [
+    node("Unsqueeze", "u last", "column"),
+    node("GreaterOrEqual", "column bounds", "beyond"),
+    node("Cast", "beyond", "steps", to=7),
+    node("ReduceSum", "steps last", "cluster", keepdims=0),
+    node("Gather", "centers cluster", "center", axis=0),
+    node("MatMul", "w spread", "around"),
+    node("Add", "center around", "latent"),
+]
+DECODE = [
+    node("MatMul", "latent a1", "h1"),
+    node("MatMul", "z a2", "h2"),
+    node("Add", "h1 h2", "h3"),
+    node("Add", "h3 b", "h4"),
+    node("Tanh", "h4", "h5"),
+    node("MatMul", "h5 a3", "h6"),
+    node("Add", "latent h6", "x"),
+]
+SAMPLE = [
+    node("Add", "seed index", "sum"),
+    node("Cast", "sum", "number", to=1),
+    node("Unsqueeze", "number last", "column"),
+    node("Concat", "column column", "x", axis=1),
+]
+NAMES = {
+    "encoder.onnx": (ENCODE, "twice squares"),
+    "mappers.onnx": (MAP, "bounds last centers spread"),
+    "decoder.onnx": (DECODE, "a1 a2 b a3"),
+    "generator.onnx": (MAP + DECODE, "bounds last centers spread a1 a2 b a3"),
+    "sampler.onnx": (SAMPLE, "last"),
+}
+ENDS = {
+    "encoder.onnx": ([("x", "float32", "nd")], [("latent", "float32", "ne"), ("cluster", "int64", "n")]),
+    "mappers.onnx": (
+        [("u", "float32", "n"), ("w", "float32", "nm")],
+        [("latent", "float32", "ne"), ("cluster", "int64", "n")],
+    ),
+    "decoder.onnx": ([("latent", "float32", "ne"), ("z", "float32", "nq")], [("x", "float32", "nd")]),
+    "generator.onnx": (
+        [("u", "float32", "n"), ("w", "float32", "nm"), ("z", "float32", "nq")],
+        [("x", "float32", "nd")],
+    ),
+    "sampler.onnx": ([("seed", "int64", "1"), ("index", "int64", "n")], [("x", "float32", "nd")]),
+}
+
+
+def ends(name):
+    """Return the inputs and outputs of a graph as `graph` takes them."""
+    sides = []
+    for side in ENDS[name]:
+        sides.append(
+            [(key, dtype, [SIZES.get(s, 1 if s == "1" else s) for s in dims]) for key, dtype, dims in side]
+        )
+    return sides
+
+
+def body(name, **changes):
+    """Return a graph's bytes; `changes` replace arguments of `graph`."""
+    nodes, used = NAMES[name]
+    inputs, outputs = ends(name)
+    weights = [item for item in WEIGHTS if item[0] in used.split()]
+    return graph(**{"nodes": nodes, "weights": weights, "inputs": inputs, "outputs": outputs, **changes})
+
+
+GRAPHS = {name: model(body(name)) for name in NAMES}
+MANIFEST = Manifest(
+    name="tiny",
+    columns=(Column("x", unit="cm"), Column("y")),
+    sizes=SIZES,
+    latents="mapper",
+    mapper="adversarial",
+    thresholds=THRESHOLDS,
+    provenance={"scgan": "0.1.0"},
+)
+EXTRAS = {"card.md": b"# tiny\n"}
