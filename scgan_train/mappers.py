@@ -92,7 +92,7 @@ class RealLatents(LatentModel):
         """Return the latent of the row that u selects, and its cluster."""
         table = self.get_buffer("table")
         row = torch.div((u * GRID).to(torch.int64) * len(table), GRID, rounding_mode="floor")
-        return table[row] + 0.0 * w, self.select(u)
+        return table.index_select(0, row) + 0.0 * w, self.select(u)
 
 
 class Affine(nn.Module):
@@ -105,8 +105,8 @@ class Affine(nn.Module):
 
     def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
         """Return latents [n, e] of w [n, e]."""
-        turned = (self.get_buffer("factors")[cluster] * w.unsqueeze(1)).sum(-1)
-        return self.get_buffer("means")[cluster] + turned
+        factors = self.get_buffer("factors").index_select(0, cluster)
+        return self.get_buffer("means").index_select(0, cluster) + (factors * w.unsqueeze(1)).sum(-1)
 
 
 class Mapper(nn.Module, ABC):

@@ -55,7 +55,7 @@ class ClusterMLP(nn.Module):
         """Return outputs [n, outputs] of inputs [n, inputs], row i through the network of cluster[i]."""
         x = x.unsqueeze(1)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = (nn.functional.silu(x) if layer else x) @ weight[cluster] + bias[cluster]
+            x = (nn.functional.silu(x) if layer else x) @ weight.index_select(0, cluster) + bias.index_select(0, cluster)
         return x.squeeze(1)
 
 
