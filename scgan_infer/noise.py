@@ -129,10 +129,10 @@ class _Workspace:
         rows, self.pairs = layout(streams)
         self.group, self.stream = np.array(rows, np.uint64).T[:, :, None]
         self.offsets = np.arange(BLOCK, dtype=np.uint64)
-        self.low, self.high = _aligned(2, BLOCK, dtype=np.uint64)
-        self.state = _aligned(6, len(rows), BLOCK, dtype=np.uint64)
-        self.ab = _aligned(2, len(self.pairs), BLOCK, dtype=np.uint32)
-        self.rts = _aligned(3, len(self.pairs), BLOCK, dtype=np.float32)
+        self.low, self.high = _buffers(2, np.uint64, BLOCK)
+        self.state = _buffers(6, np.uint64, len(rows), BLOCK)
+        self.ab = _buffers(2, np.uint32, len(self.pairs), BLOCK)
+        self.rts = _buffers(3, np.float32, len(self.pairs), BLOCK)
 
     def words(self, seed: int, block: int) -> FourWords:
         """Return words 0..3 of each row of the layout, [G, 4096], as `_rounds` leaves them.
@@ -225,8 +225,12 @@ def _keys(low: int, high: int) -> Keys:
     return tuple((np.array(k0, np.uint64), np.array(k1, np.uint64)) for k0, k1 in steps)
 
 
-def _aligned(*shape: int, dtype: type[np.generic]) -> NDArray[Any]:
-    """Return an uninitialised array that starts on a cache line, which saves a sixth of the time."""
+def _buffers(count: int, dtype: type[np.generic], *shape: int) -> list[NDArray[Any]]:
+    """Return uninitialised arrays that numpy computes on fast.
+
+    Each starts on a cache line, which saves a sixth of the time. None ends where another begins: numpy 1.26
+    takes neighbours for overlapping arrays and falls back to sines that are 20 times slower.
+    """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(size + 64, np.uint8)
-    return memory[-memory.ctypes.data % 64 :][:size].view(dtype).reshape(shape)
+    memories = [np.empty(size + 128, np.uint8) for _ in range(count)]
+    return [memory[-memory.ctypes.data % 64 :][:size].view(dtype).reshape(shape) for memory in memories]

@@ -10,12 +10,13 @@ for which a round of Philox with multipliers M0, M1 and keys k0, k1 is, modulo 2
     A' = M1 (B div 2^32)  xor  2^32 A  xor  2^32 k0
     B' = M0 (A div 2^32)  xor  2^32 B  xor  2^32 k1
 
-since a product's high half meets the counter's odd word, and its low half becomes the new one. That is ten
-operators a round, whatever G is. In the first round the counter's numbers depend on the row or on the index,
-not on both, and broadcast.
+since a product's high half meets the counter's odd word, and its low half becomes the new one. That is some
+ten operators a round, whatever G is. In the first round the counter's numbers depend on the row or on the
+index, not on both, and broadcast.
 
-The integers need 64 bits. OpenVINO computes them in 32 and returns NaN without a word: give it
-`generator.onnx` and noise from outside.
+Numbers are int64, and uint64 only to shift right: older runtimes multiply no unsigned integers and shift no
+signed ones. OpenVINO computes both in 32 bits and returns NaN without a word: give it `generator.onnx` and
+noise from outside.
 """
 
 from __future__ import annotations
@@ -110,16 +111,17 @@ def _noise(node: _Nodes, m: int, q: int) -> None:
     rows, pairs = layout(((MAPPER, m), (DECODER, q)))
     a, b = _philox(node, rows)
 
-    bits = node("BitShift", node("Gather", a, _int(0), axis=0), _uint(40), direction="RIGHT")
+    bits = _shift(node, node("Gather", a, np.array(0, np.int64), axis=0), 40)
     node("Mul", _float(node, node("Cast", bits, to=TensorProto.INT32)), _real(2.0**-24), name="u")
 
     places = np.array([row + (len(rows) if word else 0) for row, word in pairs], np.int64)
     words = node("Gather", node("Concat", a, b, axis=0), places, axis=0)
-    even = node("Cast", node("BitShift", words, _uint(32), direction="RIGHT"), to=TensorProto.UINT32)
-    odd = node("Cast", node("Cast", words, to=TensorProto.UINT32), to=TensorProto.INT32)
+    even = node("Cast", _shift(node, words, 32), to=TensorProto.UINT32)
+    # 2^32 times the low word, signed: a chain of casts is shorter, and onnxruntime 1.15 shortens it wrongly
+    odd = node("Mul", words, _int(WORD))
     unit = node("Add", node("Mul", _float(node, even), _real(2.0**-32)), _real(2.0**-33))
     radius = node("Sqrt", node("Mul", node("Log", unit), _real(-2.0)))
-    angle = node("Mul", _float(node, odd), _real(math.pi * 2.0**-31))
+    angle = node("Mul", _float(node, odd), _real(math.pi * 2.0**-63))
     sides = [node("Mul", radius, node(side, angle)) for side in ("Cos", "Sin")]
     normals = node("Concat", *sides, axis=0)
     for name, first, count in (("w", 0, m), ("z", (m + 1) // 2, q)):
@@ -128,34 +130,37 @@ def _noise(node: _Nodes, m: int, q: int) -> None:
 
 
 def _philox(node: _Nodes, rows: list[tuple[int, int]]) -> tuple[str, str]:
-    """Append Philox 4x32-10 of every row and index; return A and B, [G, n] uint64."""
-    group, stream = np.array(rows, np.uint64).T[:, :, None]
-    seed, index = (node("Cast", name, to=TensorProto.UINT64) for name in ("seed", "index"))
-    seeds = (seed, node("BitShift", seed, _uint(32), direction="RIGHT"))
+    """Append Philox 4x32-10 of every row and index; return A and B, [G, n] int64."""
+    group, stream = np.array(rows, np.int64).T[:, :, None]
+    seeds = ("seed", _high(node, "seed"))
     keys = [_keys(node, word, step) for word, step in zip(seeds, KEY_STEPS, strict=True)]
-    m0, m1 = map(_uint, MULTIPLIERS)
+    m0, m1 = map(_int, MULTIPLIERS)
 
     def xor(x: str | NDArray[Any], y: str | NDArray[Any], z: str) -> str:
         return node("BitwiseXor", node("BitwiseXor", x, y), z)
 
-    def high(x: str) -> str:
-        return node("BitShift", x, _uint(32), direction="RIGHT")
-
-    def raised(x: str) -> str:
-        return node("Mul", x, _uint(WORD))
-
-    low = node("BitwiseAnd", index, _uint(WORD - 1))
-    a = xor(group * m1, keys[0][0], raised(high(index)))
-    b = xor(stream * _uint(WORD), keys[1][0], node("Mul", low, m0))
+    a = xor(group * m1, keys[0][0], node("BitwiseAnd", "index", _int(-WORD)))
+    b = xor(stream * WORD, keys[1][0], node("Mul", node("BitwiseAnd", "index", _int(WORD - 1)), m0))
     for k0, k1 in zip(keys[0][1:], keys[1][1:], strict=True):
-        a, b = xor(raised(a), k0, node("Mul", high(b), m1)), xor(raised(b), k1, node("Mul", high(a), m0))
+        p0, p1 = node("Mul", _high(node, a), m0), node("Mul", _high(node, b), m1)
+        a = xor(node("Mul", a, _int(WORD)), k0, p1)
+        b = xor(node("Mul", b, _int(WORD)), k1, p0)
     return a, b
 
 
 def _keys(node: _Nodes, word: str, step: int) -> list[str]:
     """Append the schedule of one key word; return 2^32 times the key of each round, [1] each."""
-    steps = np.array([round_ * step % WORD * WORD for round_ in range(ROUNDS)], np.uint64)
-    return node.split(node("Add", node("Mul", word, _uint(WORD)), steps), ROUNDS)
+    steps = np.array([i * step % WORD * WORD for i in range(ROUNDS)], np.uint64).view(np.int64)
+    return node.split(node("Add", node("Mul", word, _int(WORD)), steps), ROUNDS)
+
+
+def _high(node: _Nodes, value: str) -> str:
+    return node("Cast", _shift(node, value, 32), to=TensorProto.INT64)
+
+
+def _shift(node: _Nodes, value: str, places: int) -> str:
+    unsigned = node("Cast", value, to=TensorProto.UINT64)
+    return node("BitShift", unsigned, np.array([places], np.uint64), direction="RIGHT")
 
 
 def _float(node: _Nodes, value: str) -> str:
@@ -163,11 +168,7 @@ def _float(node: _Nodes, value: str) -> str:
 
 
 def _int(value: int) -> NDArray[np.int64]:
-    return np.array(value, np.int64)
-
-
-def _uint(value: int) -> NDArray[np.uint64]:
-    return np.array([value], np.uint64)
+    return np.array([value], np.int64)
 
 
 def _real(value: float) -> NDArray[np.float32]:
