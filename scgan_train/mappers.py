@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scgan_infer.errors import UsageError
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
-from scgan_train.nets import ClusterMLP, critic_loss, generator_loss, gradient_penalty
+from scgan_train.nets import ClusterMLP, RowProduct, critic_loss, generator_loss, gradient_penalty
 from scgan_train.training import Phase, Player
 
 GRID = 2**24
@@ -101,12 +101,13 @@ class Affine(nn.Module):
     def __init__(self, means: Tensor, factors: Tensor) -> None:
         super().__init__()
         self.register_buffer("means", means, persistent=False)
-        self.register_buffer("factors", factors, persistent=False)
+        self.register_buffer("factors", factors.mT.flatten(1), persistent=False)
+        self.product = RowProduct(means.shape[1], means.shape[1])
 
     def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
         """Return latents [n, e] of w [n, e]."""
-        factors = self.get_buffer("factors").index_select(0, cluster)
-        return self.get_buffer("means").index_select(0, cluster) + (factors * w.unsqueeze(1)).sum(-1)
+        turned: Tensor = self.product(w, self.get_buffer("factors").index_select(0, cluster))
+        return self.get_buffer("means").index_select(0, cluster) + turned
 
 
 class Mapper(nn.Module, ABC):
