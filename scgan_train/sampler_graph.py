@@ -10,9 +10,9 @@ for which a round of Philox with multipliers M0, M1 and keys k0, k1 is, modulo 2
     A' = M1 (B div 2^32)  xor  2^32 A  xor  2^32 k0
     B' = M0 (A div 2^32)  xor  2^32 B  xor  2^32 k1
 
-since a product's high half meets the counter's odd word, and its low half becomes the new one. That is some
-ten operators a round, whatever G is. In the first round the counter's numbers depend on the row or on the
-index, not on both, and broadcast.
+since a product's high half meets the counter's odd word, and its low half becomes the new one: fourteen
+operators, whatever G is. In the first round the counter's numbers depend on the row or on the index, not on
+both, and broadcast.
 
 Numbers are int64, and uint64 only to shift right: older runtimes multiply no unsigned integers and shift no
 signed ones. OpenVINO computes both in 32 bits and returns NaN without a word: give it `generator.onnx` and
