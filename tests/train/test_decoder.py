@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import settings
+
+from scgan_train.clusters import Clusters
+from scgan_train.config import MapperConfig
+from scgan_train.decoder import Decoder, DecoderStage
+from scgan_train.mappers import latent_model
+from scgan_train.training import fit, generator_for
+from test_training import Watcher
+
+CONFIG = settings(decoder={"warm_steps": 300, "steps": 150, "noise": 2}).decoder
+
+
+@pytest.fixture(scope="module")
+def lossy() -> tuple[DecoderStage, torch.Tensor, torch.Tensor]:
+    """Three columns behind one latent: what the latent does not say, noise must."""
+    generator = generator_for(0, "data")
+    latent = torch.randn(3000, 1, generator=generator)
+    y = torch.cat([latent, latent.square(), torch.randn(3000, 1, generator=generator)], 1)
+    clusters = Clusters(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1), "em")
+    model = latent_model("gaussian", clusters, MapperConfig(), generator)
+    decoder = Decoder(1, 3, CONFIG, generator)
+    stage = DecoderStage(decoder, model, 3, generator)
+    fit("decoder", stage, lambda _: stage.phases(latent, y), 0, Watcher())
+    return stage, latent, y
+
+
+def test_reconstruction_explains_what_the_latent_says(
+    lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
+) -> None:
+    stage, latent, y = lossy
+    with torch.no_grad():
+        error = (stage.decoder.reconstruct(latent) - y).square().mean(0)
+    assert (error[:2] < 0.05).all()
+    assert float(error[2]) > 0.5
+
+
+def test_the_whole_of_equation_4_teaches_the_noise_what_the_latent_loses(
+    lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
+) -> None:
+    stage, latent, _ = lossy
+    with torch.no_grad():
+        noise = torch.randn(len(latent), stage.decoder.noise, generator=generator_for(0, "z"))
+        moved = (stage.decoder(latent, noise) - stage.decoder.reconstruct(latent)).std(0)
+    assert float(moved[2]) > 2 * float(moved[0])
+
+
+def test_subspaces_stay_orthonormal(lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor]) -> None:
+    for subspace in lossy[0].subspaces():
+        gram = subspace.basis.T @ subspace.basis
+        assert torch.allclose(gram, torch.eye(len(gram)), atol=0.02)
+
+
+def test_every_parameter_hears_the_objective(
+    lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
+) -> None:
+    stage, latent, y = lossy
+    terms = stage.loss(latent[:64], y[:64], generator_for(0, "loss"))
+    gradients = torch.autograd.grad(sum(terms.values()), list(stage.decoder.parameters()))
+    assert all(float(gradient.abs().max()) > 0 for gradient in gradients)
+
+
+def test_it_starts_as_the_least_squares_fit() -> None:
+    generator = generator_for(1, "linear")
+    latent = torch.randn(500, 2, generator=generator)
+    y = latent @ torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]) + 0.25
+    decoder = Decoder(2, 3, CONFIG, generator)
+    decoder.start(latent, y)
+    assert torch.allclose(decoder.reconstruct(latent), y, atol=1e-5)

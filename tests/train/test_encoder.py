@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import settings
+
+from scgan_train import datasets
+from scgan_train.encoder import ColumnCurves, Encoder
+from scgan_train.training import fit, generator_for
+from scgan_train.transforms import Transform
+from test_training import Watcher
+
+
+def trained(**options: object) -> tuple[torch.Tensor, torch.Tensor]:
+    table = datasets.table("eight_gaussians", 4000, 0)
+    y = Transform.fit(table)(torch.from_numpy(table.values))
+    config = settings(encoder={"steps": 250, **options}).encoder
+    encoder = Encoder(2, config, generator_for(0, "test"))
+    fit("encoder", encoder, lambda _: encoder.phases(y), 0, Watcher())
+    encoder.calibrate(y)
+    with torch.no_grad():
+        return y, encoder(y)
+
+
+def left_unexplained(y: torch.Tensor, latent: torch.Tensor) -> float:
+    """Share of the rows' variance within pieces that a cubic regression from latents does not explain."""
+    a, b = latent.T
+    design = torch.stack([a**i * b**j for i in range(4) for j in range(4 - i)], 1).double()
+    fitted = design @ torch.linalg.lstsq(design, y.double()).solution
+    angle = torch.atan2(y[:, 1], y[:, 0])
+    piece = ((angle / (torch.pi / 4)).floor().long() % 8)[:, None].expand_as(y)
+    means = torch.zeros(8, 2).scatter_reduce(0, piece, y, "mean", include_self=False)
+    within = (y - means.gather(0, piece)).square().mean()
+    return float((fitted - y).square().mean() / within)
+
+
+@pytest.mark.parametrize("kind", ["columns", "mlp"])
+def test_a_row_s_position_within_its_cluster_survives(kind: str) -> None:
+    assert left_unexplained(*trained(kind=kind)) < 0.02
+
+
+def test_cosine_similarity_on_a_circle_loses_it() -> None:
+    lost = left_unexplained(*trained(kind="mlp", similarity="cosine", temperature=0.1))
+    assert lost > 0.2
+
+
+def test_latents_have_unit_mean_spread() -> None:
+    _, latent = trained()
+    assert float(latent.std(0).mean()) == pytest.approx(1, abs=1e-3)
+    assert float(latent.mean(0).abs().max()) < 1e-3
+
+
+def test_column_curves_are_monotone_and_keep_columns_apart() -> None:
+    curves = ColumnCurves(3, 5.0, generator_for(0, "curves"))
+    for parameter in curves.parameters():
+        torch.nn.init.normal_(parameter, generator=generator_for(1, "curves"))
+    y = torch.linspace(-4, 4, 1000)[:, None].expand(-1, 3)
+    assert (curves(y).diff(dim=0) > 0).all()
+    jacobian = torch.func.jacrev(lambda row: curves(row[None])[0])(torch.zeros(3))
+    assert torch.equal(jacobian, jacobian.diag().diag())

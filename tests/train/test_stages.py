@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import mixed_table, settings
+
+import scgan_train
+from scgan_infer.columns import Column, Table
+from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
+from scgan_train.progress import StageObserver
+from scgan_train.run import STAGES, Run
+from scgan_train.stages import train
+
+
+def weights(run: Run) -> dict[str, bytes]:
+    return {name: (run.path / f"{name}.safetensors").read_bytes() for name in ("transform", *STAGES)}
+
+
+def test_a_run_holds_what_design_says(mixed_run: Run) -> None:
+    names = {path.name for path in mixed_run.path.iterdir()}
+    wanted = {f"{name}.safetensors" for name in ("transform", *STAGES)}
+    assert names == wanted | {"run.json", "config.toml", "held_out.npy", "history.jsonl"}
+    lines = [json.loads(line) for line in (mixed_run.path / "history.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in lines} == {"encoder", "mapper", "decoder"}
+    assert Run.load(mixed_run.path) == mixed_run
+
+
+def test_held_out_rows_are_rows_and_are_few(mixed_run: Run) -> None:
+    held = mixed_run.load_held_out()
+    rows = {tuple(row) for row in mixed_table().values.tolist()}
+    assert len(held) == 75
+    assert all(tuple(row) in rows for row in held.tolist())
+
+
+def test_same_seed_same_weights_and_another_seed_others(mixed_run: Run, tmp_path: Path) -> None:
+    table = mixed_table()
+    again = train(table, settings(), tmp_path / "again", "mixed.csv")
+    assert weights(again) == weights(mixed_run)
+    other = train(table, settings(seed=1), tmp_path / "other", "mixed.csv")
+    assert weights(other)["decoder"] != weights(mixed_run)["decoder"]
+
+
+class Killed(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("at", [3, 70, 140, 260])
+def test_a_killed_run_resumes_to_the_same_bytes(
+    at: int, mixed_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def due(self: StageObserver) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise Killed
+        return calls % 20 == 0
+
+    monkeypatch.setattr(StageObserver, "due", due)
+    with pytest.raises(Killed):
+        train(mixed_table(), settings(), tmp_path / "run", "mixed.csv")
+    calls = 10**6
+    run = train(mixed_table(), settings(), tmp_path / "run", "mixed.csv", resume=True)
+    assert weights(run) == weights(mixed_run)
+    assert (run.path / "history.jsonl").read_bytes() == (mixed_run.path / "history.jsonl").read_bytes()
+
+
+def test_a_folder_that_is_taken_is_left_alone(mixed_run: Run) -> None:
+    before = weights(mixed_run)
+    with pytest.raises(UsageError, match="exists; go on with --resume"):
+        train(mixed_table(), settings(), mixed_run.path)
+    assert weights(mixed_run) == before
+
+
+def test_resuming_with_other_rows_or_settings_is_refused(mixed_run: Run) -> None:
+    with pytest.raises(DataError, match="begun with other rows"):
+        train(mixed_table(1000), settings(), mixed_run.path, resume=True)
+    with pytest.raises(UsageError, match="begun with other settings"):
+        train(mixed_table(), settings(seed=9), mixed_run.path, resume=True)
+
+
+def test_fewer_rows_than_clusters_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="5 rows are too few for 6 clusters"):
+        train(mixed_table(5), settings(), tmp_path / "run", "mixed.csv")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_cuda_is_never_silently_the_cpu(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        train(mixed_table(), settings(device="cuda"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("latents", ["gaussian", "centers", "mapper", "real"])
+def test_every_latent_model_trains_and_exports(latents: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = (np.array([[-2.0], [2.0]])[rng.integers(2, size=800)] + 0.1 * rng.standard_normal((800, 2))).astype(
+        np.float32
+    )
+    table = Table((Column("x"), Column("y")), values)
+    run = train(table, settings(latents=latents, clusters={"k": 2}), tmp_path / "run")
+    bundle = scgan_train.export(run, tmp_path / "bundle")
+    import scgan_infer
+
+    made = scgan_infer.load(bundle).sample(4000)
+    between = (np.abs(made[:, 0]) < 1).mean()
+    assert (between > 0.2) if latents == "gaussian" else (between < 0.01)
+
+
+def test_a_damaged_run_says_which_file(mixed_run: Run, tmp_path: Path) -> None:
+    import shutil
+
+    for name in ("run.json", "config.toml", "encoder.safetensors", "decoder.safetensors", "held_out.npy"):
+        copy = tmp_path / name
+        shutil.copytree(mixed_run.path, copy)
+        (copy / name).write_bytes((copy / name).read_bytes()[:-20])
+        with pytest.raises((ModelError, UsageError), match=name.partition(".")[0]):
+            scgan_train.export(copy, tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
