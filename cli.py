@@ -314,13 +314,14 @@ def mapped(data: str, out: str, takes: Any, gives: Any, function: Callable[[Any]
     from scgan_train.datasets import DATASETS, table
 
     if data in DATASETS:
-        rows = table(data, 10_000, 1).values
-        count, pieces = len(rows), iter([rows])
+        pieces = iter([table(data, 10_000, 1).values])
     else:
-        count, pieces = iter_values(Path(data), takes)
-    with open_writer(out, gives, count) as writer:
+        pieces = iter_values(data, takes)
+    count = 0
+    with open_writer(out, gives) as writer:
         for piece in pieces:
             writer.write(function(piece))
+            count += len(piece)
     told(out, count)
 
 

@@ -71,6 +71,10 @@ class Transform(nn.Module):
         self._row("low", [c.low if c.low is not None else 0.0 for c in columns])
         self._row("high", [c.high if c.high is not None else 1.0 for c in columns])
 
+        end = self.get_buffer("low").double() + torch.tensor([c.period or 1.0 for c in columns]).double()
+        last = end.float()
+        last = torch.where(last.double() < end, last, torch.nextafter(last, torch.full((d,), -LARGE)))
+        self.register_buffer("last", last, persistent=False)
         ends = [_ends(column) for column in columns]
         self._row("bottom", [bottom for bottom, _ in ends])
         self._row("top", [top for _, top in ends])
@@ -126,12 +130,12 @@ class Transform(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return coordinates [n, d'] of rows [n, d]."""
         y = (self._coordinates(x) - self.shift) / self.scale
-        return y if self.dims == len(self.columns) else y[:, self.varying]
+        return y if self.dims == len(self.columns) else y.index_select(1, self.varying)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Return rows [n, d] of coordinates [n, d'], each inside its column's domain."""
         if self.dims != len(self.columns):
-            y = y[:, self.get_buffer("slot")]
+            y = y.index_select(1, self.get_buffer("slot"))
         y = y * self.scale + self.shift
         x = y
         low, high = self.get_buffer("low"), self.get_buffer("high")
@@ -143,8 +147,7 @@ class Transform(nn.Module):
             turn = y + self.cut - low
             turn = turn - period * torch.floor(turn / period)
             turn = torch.where(turn < period, turn, torch.zeros_like(turn))
-            last = torch.nextafter(low + period, low)
-            x = torch.where(self.get_buffer("periodic"), torch.minimum(low + turn, last), x)
+            x = torch.where(self.get_buffer("periodic"), torch.minimum(low + turn, self.get_buffer("last")), x)
         if self._has("walled"):
             share = ((torch.sigmoid(y) - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
             x = torch.where(self.get_buffer("walled"), torch.minimum(low + (high - low) * share, high), x)
