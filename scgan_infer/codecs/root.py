@@ -1,0 +1,92 @@
+"""ROOT (.root), with uproot: the flat branches of a TTree or RNTuple, numbers or strings.
+
+`FILE.root:TREE` names the tree; without it the file's first is read. Written is a TTree called `events`. ROOT
+stamps a file with the time and an identity: two files of the same rows differ in those bytes.
+"""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scgan_infer.codecs.base import Raw, Reader, Rows, extra, indices, refuse_bomb, whole
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError
+
+TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
+
+
+class RootReader(Reader):
+    """Rows of a ROOT tree."""
+
+    def __init__(self, path: Path, inner: str) -> None:
+        super().__init__(path, inner)
+        uproot = extra("uproot", "root")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.file = uproot.open({str(path): None})
+        try:
+            kinds = self.file.classnames(recursive=True)
+            trees = [name for name, kind in kinds.items() if kind in TREES]
+            chosen = [name for name in trees if inner in ("", name, name.partition(";")[0])]
+            if not chosen:
+                raise DataError(
+                    f"{path}: has no tree {inner or 'at all'}; it has {', '.join(kinds) or 'nothing'}"
+                )
+            self.tree = self.file[chosen[0]]
+            self.names, self.rows = tuple(self.tree.keys(recursive=False)), int(self.tree.num_entries)
+        except BaseException:
+            self.file.close()
+            raise
+
+    @classmethod
+    def failures(cls) -> tuple[type[BaseException], ...]:
+        """See `Reader.failures`."""
+        return extra("uproot", "root").DeserializationError, extra("cramjam", "root").DecompressionError
+
+    def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
+        """See `Reader.chunks`."""
+        names = [self.names[j] for j in wanted]
+        branches = dict(zip(self.tree.keys(recursive=False), self.tree.values(recursive=False), strict=True))
+        refuse_bomb(self.path, 4 * len(names) * int(self.tree.num_entries))
+        for name in names:
+            kind = str(getattr(branches[name], "typename", ""))
+            if (
+                "[" in kind
+                or "<" in kind
+                or (branches[name].branches if hasattr(branches[name], "branches") else ())
+            ):
+                raise DataError(
+                    f"{self.path}: branch {name!r} is {kind or 'a group'}, not one value a row; "
+                    "choose flat branches with --columns"
+                )
+        for chunk in self.tree.iterate(
+            filter_name=lambda name: name in names, step_size=size, library="np", entry_stop=self.rows
+        ):
+            yield [np.asarray(chunk[name]) for name in names]
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self.file.close()
+
+
+def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
+    """Write a TTree `events`: float32, int32 and string branches, one basket of each for each chunk."""
+    uproot = extra("uproot", "root")
+    types: dict[str, Any] = {"integer": np.int32, "category": "string"}
+
+    def cells(values: Rows, j: int) -> Raw:
+        column = columns[j]
+        if column.kind == "category":
+            return np.array(column.categories, dtype=object)[indices(values, column, j)]
+        return whole(values, j) if column.kind == "integer" else values[:, j]
+
+    with target.open("w+b") as out, uproot.recreate(out, uuid_function=uuid.uuid4) as file:
+        tree = file.mktree("events", {c.name: types.get(c.kind, np.float32) for c in columns})
+        for values in chunks:
+            tree.extend({column.name: cells(values, j) for j, column in enumerate(columns)})
