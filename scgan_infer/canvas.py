@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
@@ -48,6 +49,8 @@ STYLE = {
     "figure.dpi": 100,
 }
 MOST_POINTS = 20_000  # above this a density
+MOST_NAMES = 12  # of categories on an axis
+LONGEST_LINE = 18  # letters of an axis label
 FARTHEST = 0.001  # share of rows at each end that axes may leave out
 
 
@@ -72,13 +75,13 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 @styled
 def png(figure: Figure, dpi: int = 100) -> bytes:
-    """Return a figure as a PNG of 128 colours, without a date or a program's version in it."""
+    """Return a figure as a PNG of 256 colours, without a date or a program's version in it."""
     from PIL import Image
 
     drawn, file = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(128, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(file, "png", optimize=True)
     return file.getvalue()
 
@@ -135,14 +138,19 @@ def bin_edges(column: Column, values: Rows, bins: int) -> Rows:
 
 def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) -> None:
     """Give an axis the column's name, unit, range and ticks."""
+    label = f"{column.name} [{column.unit}]" if column.unit else column.name
     settings = {
-        "label": f"{column.name} [{column.unit}]" if column.unit else column.name,
+        "label": fill(label, LONGEST_LINE),
         "scale": "log" if column.kind == "log" else "linear",
         "lim": (edges[0], edges[-1]),
     }
     axes.set(**{which + name: value for name, value in settings.items()})
     if column.kind == "category":
-        axes.set(**{f"{which}ticks": range(len(column.categories)), f"{which}ticklabels": column.categories})
+        every = math.ceil(len(column.categories) / MOST_NAMES)
+        names = [name if len(name) <= 12 else f"{name[:11]}…" for name in column.categories[::every]]
+        axes.set(**{f"{which}ticks": range(0, len(column.categories), every), f"{which}ticklabels": names})
+        if which == "x" and sum(map(len, names)) > 20:
+            axes.tick_params(axis="x", labelrotation=90)
     elif column.kind != "log":
         axes.locator_params(axis=which, nbins=5)
 
@@ -178,7 +186,7 @@ def cloud(
     crowd = counts[i, j]
     order = np.argsort(crowd, kind="stable")
     x, y = rows[order].T
-    size = dot(len(rows))
+    size = dot(axes, len(rows))
     axes.scatter(x, y, c=crowd[order], s=size, linewidths=0, cmap=shade, norm=scale, rasterized=True)
 
 
@@ -190,6 +198,8 @@ def shades(colour: str) -> Colormap:
     return LinearSegmentedColormap.from_list("", [tuple(0.4 * full + 0.6), tuple(full), tuple(0.4 * full)])
 
 
-def dot(n: int) -> float:
-    """Area of a point, for n of them in a panel, in points squared."""
-    return float(np.clip(20_000 / n, 2, 12))
+def dot(axes: Axes, n: int) -> float:
+    """Area of a point, in points squared, for n of them in a panel."""
+    panel = axes.get_window_extent()
+    inches = panel.width * panel.height / axes.figure.dpi**2
+    return float(np.clip(1500 * inches / n, 1, max(1, 0.6 * inches)))

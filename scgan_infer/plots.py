@@ -68,7 +68,7 @@ def data_and_samples(
     """Draw as many of the real rows [n, d] as of the generated rows [k, d], on the same axes.
 
     One column is a histogram, two are two planes, more are a matrix of both with the data above its diagonal
-    and the samples below: of the 6 columns that say most about each other; the title names those left out.
+    and the samples below: of the 6 columns that say most about the others; the title names those left out.
     """
     data, samples = _same_number(real, generated)
     if len(columns) > 2:
@@ -122,7 +122,7 @@ def latent_clusters(latents: ArrayLike, clusters: ArrayLike) -> Figure:
     axes = figure.add_subplot()
     colours = np.array(OKABE_ITO)[_far_apart(centres)]
     axes.scatter(
-        points[:, 0], points[:, 1], c=colours[index], s=dot(len(points)), linewidths=0, rasterized=True
+        points[:, 0], points[:, 1], c=colours[index], s=dot(axes, len(points)), linewidths=0, rasterized=True
     )
     if len(present) <= MOST_NUMBERED_CLUSTERS:
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
@@ -200,12 +200,16 @@ def noise_directions(
     )
     if len(columns) == 2:
         return _paths(start, end, strengths, columns, reach)
-    figure = new_figure(2.5 + 0.75 * len(columns), 1.6 + 0.4 * len(reach))
+    numbers = reach.size <= 200
+    figure = new_figure(
+        2.5 + (0.75 if numbers else 0.2) * len(columns), 1.6 + (0.4 if numbers else 0.2) * len(reach)
+    )
     axes = figure.add_subplot()
     image = axes.imshow(reach, cmap="cividis", aspect="auto", vmin=0)
-    axes.set_xticks(range(len(columns)), [column.name for column in columns], rotation=45, ha="right")
+    axes.set_xticks(range(len(columns)), [column.name for column in columns], rotation=90)
     axes.set_yticks(range(len(reach)), [f"z{k}" for k in range(len(reach))])
-    if reach.size <= 200:
+    axes.tick_params(labelsize=9)
+    if numbers:
         for (k, j), value in np.ndenumerate(reach):
             ink = "white" if value < reach.max() / 2 else "black"
             axes.text(j, k, f"{value:.2g}", ha="center", va="center", color=ink, fontsize=9)
@@ -229,7 +233,7 @@ def _bins(n: int) -> int:
 
 
 def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str) -> Figure:
-    telling = np.argsort(-_information(data).max(axis=1), kind="stable")[:MOST_COLUMNS]
+    telling = np.argsort(-_information(data).sum(axis=1), kind="stable")[:MOST_COLUMNS]
     kept = np.sort(telling).tolist()
     left = [column.name for j, column in enumerate(columns) if j not in kept]
     data, samples, shown = data[:, kept], samples[:, kept], [columns[j] for j in kept]
