@@ -1,0 +1,214 @@
+"""A triangular spline flow: the map `flow`.
+
+In a cluster's own frame, v = M_i^-1 (eps - mu_i), noise w becomes a row coordinate by coordinate:
+
+    v_j = s(w_j; knots that a small network computes from v_1 .. v_(j-1) and the cluster)
+
+with s a monotone rational-quadratic spline on [-4, 4] and the identity outside (Durkan et al. 2019, "Neural
+spline flows"). Training goes the other way, w = g^-1(v), where all coordinates are known, and descends
+
+    - log p(v) = |w|^2 / 2 - sum_j log dw_j/dv_j.
+
+From three coordinates on, a second layer takes them in reverse order. The lumpiest coordinate comes first, so
+that what jumps decides about what is smooth, and not the other way round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scgan_train.clusters import Clusters
+from scgan_train.config import MapperConfig
+from scgan_train.mappers import Affine, Mapper
+from scgan_train.training import Phase, Player
+
+BINS = 8
+BOUND = 4.0
+SMALLEST = 1e-4  # of the positive numbers that make a spline
+BATCH = 512
+JITTER = 0.02  # noise on training rows, in the cluster's frame
+
+
+class Spline(nn.Module):
+    """Monotone rational-quadratic splines of [-4, 4] onto itself, the identity outside.
+
+    A spline is given by 3 BINS - 1 real numbers; (r + sqrt(r^2 + 4)) / 2 makes them positive, and 1 of 0. Shares
+    of their sums are the bins' widths and heights; the last BINS - 1 are slopes at inner knots. Two constant
+    matrices give all corners, and multiplication picks a bin: graph runtimes are slow at softmax, softplus,
+    cumulative sums and gathering when rows are short.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        one, every = torch.eye(BINS), torch.ones(BINS, BINS)
+        edges = 2 * BOUND * every.triu(1) - BOUND * every
+        inner = torch.eye(BINS - 1)
+        above, below = torch.zeros(2, 3 * BINS - 1, 6, BINS)
+        above[:BINS, 0], above[:BINS, 2] = edges, 2 * BOUND * one
+        above[BINS : 2 * BINS, 1], above[BINS : 2 * BINS, 3] = edges, 2 * BOUND * one
+        above[2 * BINS :, 4, 1:], above[2 * BINS :, 5, :-1] = inner, inner
+        below[:BINS, 0], below[:BINS, 2] = every, every
+        below[BINS : 2 * BINS, 1], below[BINS : 2 * BINS, 3] = every, every
+        above_bias, below_bias = torch.zeros(2, 6, BINS)
+        above_bias[4, 0] = above_bias[5, -1] = 1.0
+        below_bias[4:] = 1.0
+        for name, tensor in {
+            "above": above.flatten(1),
+            "below": below.flatten(1),
+            "above_bias": above_bias.flatten(),
+            "below_bias": below_bias.flatten(),
+            "steps": (one[1:] - one[:-1]).repeat(1, 6),
+            "first": one[0].repeat(6),
+            "collect": torch.eye(6).repeat_interleave(BINS, 0),
+        }.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    def forward(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Return the values [..., 1] at x [..., 1] of the splines given by raw [..., 3 BINS - 1]."""
+        inside = x.clamp(-BOUND, BOUND)
+        left, low, width, height, start, end = self._bin(inside, raw, 0)
+        z = (inside - left) / width
+        mean = height / width
+        bend = z * (1 - z)
+        y = low + height * (mean * z * z + start * bend) / (mean + (start + end - 2 * mean) * bend)
+        return y + (x - inside)
+
+    def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x [..., 1] with spline(x) = y, and log dx/dy [..., 1]."""
+        inside = y.clamp(-BOUND, BOUND)
+        left, low, width, height, start, end = self._bin(inside, raw, 1)
+        rise = inside - low
+        mean = height / width
+        twist = start + end - 2 * mean
+        a = height * (mean - start) + rise * twist
+        b = height * start - rise * twist
+        z = 2 * mean * rise / (b + (b * b + 4 * a * mean * rise).clamp(min=1e-12).sqrt())
+        bend = z * (1 - z)
+        slope = (end * z * z + 2 * mean * bend + start * (1 - z).square()) * (
+            mean / (mean + twist * bend)
+        ).square()
+        return left + z * width + (y - inside), torch.where(inside == y, -slope.log(), 0.0)
+
+    def _bin(self, at: Tensor, raw: Tensor, side: int) -> tuple[Tensor, ...]:
+        """Left and low corner, width, height and two slopes, [..., 1] each, of the bin that `at` falls in."""
+        positive = SMALLEST + 0.5 * (raw + (raw * raw + 4).sqrt())
+        above = positive @ self.get_buffer("above") + self.get_buffer("above_bias")
+        table = above / (positive @ self.get_buffer("below") + self.get_buffer("below_bias"))
+        passed = (at >= table[..., side * BINS + 1 : (side + 1) * BINS]).to(table.dtype)
+        chosen = passed @ self.get_buffer("steps") + self.get_buffer("first")
+        return torch.split((table * chosen) @ self.get_buffer("collect"), 1, -1)
+
+
+class Triangular(nn.Module):
+    """One layer: e networks side by side, the j-th sees the coordinates before j and the cluster."""
+
+    def __init__(self, clusters: int, width: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+
+        def uniform(bound: float, *shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
+
+        outputs = 3 * BINS - 1
+        self.first = uniform(math.sqrt(6 / width), width, width, hidden)
+        self.first_bias = uniform(1.0, clusters, width, hidden)
+        self.second = uniform(1.5 * math.sqrt(3 / hidden), width, hidden, hidden)
+        self.second_bias = nn.Parameter(torch.zeros(width, 1, hidden))
+        self.last = nn.Parameter(torch.zeros(width, hidden, outputs))
+        self.last_bias = nn.Parameter(torch.zeros(clusters, width, outputs))
+        self.spline = Spline()
+        before = torch.ones(width, width).triu(1).unsqueeze(-1)
+        self.register_buffer("before", before, persistent=False)
+
+    def inverse(self, v: Tensor, cluster: Tensor) -> tuple[Tensor, Tensor]:
+        """Return w [n, e] and log |det dw/dv| [n]."""
+        width = v.shape[1]
+        first = v @ (self.first * self.get_buffer("before")).reshape(width, -1)
+        hidden = nn.functional.silu(first.view(len(v), width, -1) + self.first_bias[cluster]).transpose(0, 1)
+        hidden = nn.functional.silu(torch.baddbmm(self.second_bias, hidden, self.second))
+        raw = torch.bmm(hidden, self.last).transpose(0, 1) + self.last_bias[cluster]
+        w, logs = self.spline.inverse(v.unsqueeze(-1), raw)
+        return w.squeeze(-1), logs.sum((1, 2))
+
+    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+        """Return v [n, e]: e small steps, the first from a table of the clusters alone."""
+        silu = nn.functional.silu
+        bias = self.first_bias.unbind(1)
+        last = self.last_bias.unbind(1)
+        table = silu(silu(bias[0]) @ self.second[0] + self.second_bias[0]) @ self.last[0] + last[0]
+        v: Tensor = self.spline(w[:, :1], table.index_select(0, cluster))
+        for j in range(1, w.shape[1]):
+            hidden = silu(v @ self.first[:j, j] + bias[j].index_select(0, cluster))
+            hidden = silu(hidden @ self.second[j] + self.second_bias[j])
+            raw = hidden @ self.last[j] + last[j].index_select(0, cluster)
+            v = torch.cat([v, self.spline(w[:, j : j + 1], raw)], 1)
+        return v
+
+
+class FlowMapper(Mapper):
+    """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's coordinate order."""
+
+    def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
+        super().__init__(clusters, config, generator)
+        size, width = clusters.means.shape
+        hidden = 64 if config.width == "auto" else config.width
+        layers = 1 if width < 3 else 2
+        self.layers = nn.ModuleList(Triangular(size, width, hidden, generator) for _ in range(layers))
+        factors = clusters.factors.double()
+        order = coordinate_order(clusters)
+        reordered = torch.linalg.cholesky(factors[:, order] @ factors[:, order].mT)
+        frames = reordered[:, torch.argsort(order)]
+        self.frame = Affine(clusters.means, frames.float())
+        self.register_buffer("whiten", torch.linalg.inv(frames).float(), persistent=False)
+
+    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+        """Return latents [n, e]."""
+        for depth in reversed(range(len(self.layers))):
+            w = self.layers[depth](w, cluster)
+            w = w.flip(1) if depth else w
+        latent: Tensor = self.frame(w, cluster)
+        return latent
+
+    def loss(self, v: Tensor, cluster: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return minus the mean log-likelihood of rows v [b, e], given in their clusters' frames."""
+        w, gained = v, torch.zeros(())
+        for depth, layer in enumerate(self.layers):
+            assert isinstance(layer, Triangular)
+            w, logs = layer.inverse(w.flip(1) if depth else w, cluster)
+            gained = gained + logs
+        normal = 0.5 * w.square().sum(1) + 0.5 * math.log(2 * math.pi) * w.shape[1]
+        return {"likelihood": (normal - gained).mean()}
+
+    def phases(self, latents: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[Phase]:
+        """Yield one phase of maximum likelihood; the weights' average is what stays."""
+        means, whiten = self.clusters.means.to(latents), self.get_buffer("whiten").to(latents)
+
+        def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            index = torch.randint(len(latents), (BATCH,), generator=generator)
+            cluster = labels[index]
+            centred = (latents[index] - means[cluster]).unsqueeze(-1)
+            v = (whiten[cluster] @ centred).squeeze(-1)
+            return v + JITTER * torch.randn(v.shape, generator=generator), cluster
+
+        steps = 2500 if self.config.steps == "auto" else self.config.steps
+        lr = 2e-3 if self.config.lr == "auto" else self.config.lr
+        player = Player("flow", list(self.layers.parameters()), self.loss, lr, weight_decay=0.01)
+        yield Phase("likelihood", steps, draw, (player,), average=self.layers, decay=0.995)
+
+
+def coordinate_order(clusters: Clusters) -> Tensor:
+    """Coordinates [e] by the entropy of the clusters' mixture along each, the lowest first."""
+    weights, means = clusters.weights.double().numpy(), clusters.means.double().numpy()
+    spreads = clusters.factors.double().square().sum(2).sqrt().numpy()
+    entropies = []
+    for mean, spread in zip(means.T, spreads.T, strict=True):
+        grid = np.linspace((mean - 3 * spread).min(), (mean + 3 * spread).max(), 200)
+        wide = np.maximum(spread, grid[1] - grid[0])
+        mass = (weights / wide * np.exp(-0.5 * ((grid[:, None] - mean) / wide) ** 2)).sum(1)
+        mass /= mass.sum()
+        entropies.append(-(mass * np.log(np.maximum(mass, 1e-300))).sum())
+    return torch.from_numpy(np.argsort(entropies, kind="stable"))
