@@ -28,7 +28,7 @@ unit: .venv/ready
 
 # The inference side alone: no torch, no onnx, nothing but the base install and onnxruntime.
 light: .venv-light/ready
-	.venv-light/bin/python -m pytest tests/infer tests/light
+	.venv-light/bin/python -m pytest tests/infer
 
 exported: .venv/ready
 	for name in $(PLANES); do \

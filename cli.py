@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 
 from scgan_infer.errors import ScganError, UsageError
+
+if TYPE_CHECKING:
+    from scgan_infer.columns import Column
+    from scgan_infer.engines import Job
+    from scgan_infer.runtime import Model as Loaded
+
+BadCommandLine: type[Exception] = typer.BadParameter.__mro__[1]
 
 SHIPPED = "eight_gaussians"
 
@@ -27,14 +35,14 @@ app = typer.Typer(
 )
 
 
-class Preset(str, Enum):
+class Preset(StrEnum):
     """Sizes of a training."""
 
     quick = "quick"
     standard = "standard"
 
 
-class Latents(str, Enum):
+class Latents(StrEnum):
     """Where latents for generation come from."""
 
     gaussian = "gaussian"
@@ -43,12 +51,19 @@ class Latents(str, Enum):
     real = "real"
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     """What computes."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class Noise(StrEnum):
+    """Decoder noise of reconstructions."""
+
+    fixed = "fixed"
+    random = "random"
 
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A built-in distribution or a file of rows.")]
@@ -59,12 +74,31 @@ Model = Annotated[
     ),
 ]
 Out = Annotated[
-    str, typer.Option("--out", "-o", metavar="FILE", help="File to write; its suffix is the format; - is CSV.")
+    str,
+    typer.Option("--out", "-o", metavar="FILE", help="File to write; its suffix is the format; - is CSV."),
 ]
 Seed = Annotated[int, typer.Option("--seed", "-s", min=0, envvar="SCGAN_SEED", help="Random seed.")]
 OnDevice = Annotated[Device, typer.Option("--device", envvar="SCGAN_DEVICE", help="What computes.")]
+Start = Annotated[int, typer.Option("--start", min=0, help="Index of the first row.")]
+OnEngine = Annotated[
+    str, typer.Option("--engine", envvar="SCGAN_ENGINE", help="Who computes: local or dask.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler", metavar="ADDRESS", envvar="SCGAN_SCHEDULER", help="Dask scheduler; default: one here."
+    ),
+]
+RowsPerFile = Annotated[
+    int | None,
+    typer.Option(
+        "--rows-per-file", min=1, metavar="M", help="Write --out DIR/ in files of M rows, with hashes."
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted --out.")]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, envvar="SCGAN_THREADS", help="Worker threads; default: cores.")
+    int | None,
+    typer.Option("--threads", min=1, envvar="SCGAN_THREADS", help="Worker threads; default: cores."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -113,7 +147,8 @@ def train(
         str | None, typer.Argument(metavar="[DATA]", help="A built-in distribution or a file.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="RUN", help="Run folder; default: a new one in runs/.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="RUN", help="Run folder; default: a new one in runs/."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -243,7 +278,9 @@ def domain(option: str, name: str, value: str) -> dict[str, Any]:
 
 @app.command()
 def export(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run folder; default: newest in runs/.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Run folder; default: newest in runs/.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder; default: exported/NAME.")
     ] = None,
@@ -253,8 +290,9 @@ def export(
     from scgan_train import sources
 
     path = run or sources.newest_run()
-    made = write(path, out or Path("exported") / path.resolve().name)
-    say(f"bundle: {made}; next: scgan sample --model {made} --n 10000 --out samples.npy")
+    target = out or Path("exported") / path.resolve().name
+    write(path, target)
+    say(f"bundle: {target}; next: scgan sample --model {target} --n 10000 --out samples.npy")
 
 
 @app.command()
@@ -263,64 +301,161 @@ def sample(
     n: Annotated[int, typer.Option("--n", "-n", min=0, help="Number of rows.")] = 10_000,
     out: Out = "-",
     seed: Seed = 0,
-    start: Annotated[int, typer.Option("--start", min=0, help="Index of the first row.")] = 0,
+    start: Start = 0,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/M", help="Part I (from 1) of the n rows cut in M.")
+    ] = None,
     cluster: Annotated[
         int | None, typer.Option("--cluster", metavar="I", help="Draw from this cluster alone.")
     ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0, help="Factor on the noise; below 1, rows crowd together.")
+    ] = 1.0,
     device: OnDevice = Device.auto,
     threads: Threads = None,
+    engine: OnEngine = "local",
+    scheduler: Scheduler = None,
+    rows_per_file: RowsPerFile = None,
+    resume: Resume = False,
 ) -> None:
     """Sample rows from a bundle: row i depends on the bundle, the seed and i alone."""
-    from scgan_infer.formats import open_writer
+    from scgan_infer.engines import Job
+
+    loaded = opened(model, device, threads)
+    first, count = part(n, shard)
+    job = Job(
+        loaded,
+        n=count,
+        seed=seed,
+        start=start + first,
+        cluster=cluster,
+        temperature=temperature,
+        scheduler=scheduler,
+    )
+    written(job, engine, out, loaded.columns, count, rows_per_file, resume)
+
+
+@app.command()
+def reconstruct(
+    data: Data,
+    model: Model = None,
+    out: Out = "-",
+    noise: Annotated[
+        Noise, typer.Option("--noise", help="Decoder noise: fixed at zero, or random by --seed.")
+    ] = Noise.fixed,
+    seed: Seed = 0,
+    start: Start = 0,
+    device: OnDevice = Device.auto,
+    threads: Threads = None,
+    engine: OnEngine = "local",
+    scheduler: Scheduler = None,
+) -> None:
+    """Encode and decode each row of DATA."""
+    from scgan_infer.engines import Job
+
+    loaded = opened(model, device, threads)
+    with source(data) as path:
+        job = Job(
+            loaded,
+            op="reconstruct",
+            source=path,
+            noise=noise is Noise.random,
+            seed=seed,
+            start=start,
+            scheduler=scheduler,
+        )
+        written(job, engine, out, loaded.columns)
+
+
+@app.command()
+def encode(
+    data: Data,
+    model: Model = None,
+    out: Out = "-",
+    device: OnDevice = Device.auto,
+    threads: Threads = None,
+    engine: OnEngine = "local",
+    scheduler: Scheduler = None,
+) -> None:
+    """Write the latent and the cluster of each row of DATA."""
+    from scgan_infer.columns import Column
+    from scgan_infer.engines import Job
+
+    loaded = opened(model, device, threads)
+    latents = tuple(Column(f"latent_{j}") for j in range(loaded.manifest.sizes["e"]))
+    with source(data) as path:
+        job = Job(loaded, op="encode", source=path, scheduler=scheduler)
+        written(job, engine, out, (*latents, Column("cluster", "integer")))
+
+
+def opened(model: Path | None, device: Device, threads: int | None) -> Loaded:
+    """Return the bundle at work, and say on stderr which device `auto` took if it was not the CPU."""
     from scgan_infer.runtime import load
 
     loaded = load(find_bundle(model), device.value, threads)
-    with open_writer(out, loaded.columns, n) as writer:
-        for rows in loaded.blocks(n, seed, start, cluster=cluster):
-            writer.write(rows)
-    told(out, n)
+    if device is Device.auto and loaded.device != "cpu":
+        say(f"device: {loaded.device}")
+    return loaded
 
 
-@app.command()
-def reconstruct(data: Data, model: Model = None, out: Out = "-", device: OnDevice = Device.auto) -> None:
-    """Encode and decode each row of DATA, decoder noise fixed."""
-    from scgan_infer.runtime import load
-
-    loaded = load(find_bundle(model), device.value)
-    mapped(data, out, loaded.columns, loaded.columns, loaded.reconstruct)
-
-
-@app.command()
-def encode(data: Data, model: Model = None, out: Out = "-", device: OnDevice = Device.auto) -> None:
-    """Write the latent and the cluster of each row of DATA."""
-    import numpy as np
-
-    from scgan_infer.columns import Column
-    from scgan_infer.runtime import load
-
-    loaded = load(find_bundle(model), device.value)
-    latents = tuple(Column(f"latent_{j}") for j in range(loaded.manifest.sizes["e"]))
-
-    def latent_and_cluster(rows: Any) -> Any:
-        latent, cluster = loaded.encode(rows)
-        return np.column_stack([latent, cluster]).astype(np.float32)
-
-    mapped(data, out, loaded.columns, (*latents, Column("cluster", "integer")), latent_and_cluster)
+def part(n: int, shard: str | None) -> tuple[int, int]:
+    """Return the first row and the number of rows of a shard I/M of n rows."""
+    if shard is None:
+        return 0, n
+    index, _, total = shard.partition("/")
+    if not (index.isdigit() and total.isdigit() and 1 <= int(index) <= int(total)):
+        raise UsageError(f"--shard {shard!r}: write it as I/M with I from 1 to M, for example 1/8")
+    i, m = int(index), int(total)
+    low, high = n * (i - 1) // m, n * i // m
+    return low, high - low
 
 
-def mapped(data: str, out: str, takes: Any, gives: Any, function: Callable[[Any], Any]) -> None:
-    """Write `function` of each piece of DATA's rows."""
-    from scgan_infer.formats import iter_values, open_writer
+@contextmanager
+def source(data: str) -> Iterator[Path]:
+    """Yield the file of DATA; a built-in distribution becomes a file of 10,000 fresh rows for the while."""
     from scgan_train.datasets import DATASETS, table
 
-    if data in DATASETS:
-        pieces = iter([table(data, 10_000, 1).values])
+    if data not in DATASETS:
+        yield Path(data)
+        return
+    from tempfile import TemporaryDirectory
+
+    from scgan_infer.formats import open_writer
+
+    rows = table(data, 10_000, 1)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{data}.csv"
+        with open_writer(path, rows.columns, len(rows)) as writer:
+            writer.write(rows.values)
+        yield path
+
+
+def written(
+    job: Job,
+    engine: str,
+    out: str,
+    columns: Sequence[Column],
+    rows: int | None = None,
+    rows_per_file: int | None = None,
+    resume: bool = False,
+) -> None:
+    """Let the engine do the job and write what comes."""
+    from scgan_infer.engines import ENGINES
+    from scgan_infer.formats import open_shards, open_writer
+
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
+    identity = f"{job.op} {job.model.bundle.sha256} {job.seed} {job.start} {job.cluster} {job.temperature}"
+    if rows_per_file is not None:
+        writer = open_shards(out, columns, rows, rows_per_file, start=job.start, resume=resume, job=identity)
     else:
-        pieces = iter_values(data, takes)
-    count = 0
-    with open_writer(out, gives) as writer:
-        for piece in pieces:
-            writer.write(function(piece))
+        writer = open_writer(out, columns, rows, resume=resume, job=identity)
+    with writer:
+        count = writer.done
+        if count:
+            say(f"going on after {count} rows")
+        for piece in ENGINES[engine](replace(job, start=job.start + count, n=job.n - count)):
+            writer.write(piece)
             count += len(piece)
     told(out, count)
 
@@ -333,7 +468,9 @@ def told(out: str, n: int) -> None:
 
 @app.command()
 def info(
-    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Default: newest in exported/.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="Default: newest in exported/.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a bundle's columns, sizes, graphs, provenance and figures."""
@@ -389,7 +526,7 @@ def main() -> NoReturn:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         code = app(arguments, standalone_mode=False)
-    except (ScganError, click.ClickException, click.Abort, KeyboardInterrupt, BrokenPipeError) as error:
+    except (ScganError, BadCommandLine, typer.Abort, KeyboardInterrupt, BrokenPipeError) as error:
         if debug:
             raise
         sys.exit(failed(error))
@@ -401,8 +538,8 @@ def failed(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, click.ClickException):
-        message, code = error.format_message(), 2
+    if isinstance(error, BadCommandLine):
+        message, code = f"{error.format_message()} (see --help)", 2  # type: ignore[attr-defined]
     elif isinstance(error, ScganError):
         message, code = str(error), error.exit_code
     else:

@@ -28,9 +28,9 @@ def card(manifest: Manifest) -> str:
 
 ![held-out rows beside samples](preview.png)
 
-A generator of rows like those of `{facts["source"]}`, made by [scgan](https://pypi.org/project/scgan/) {facts["scgan"]} from
-{facts["rows"]} rows (5 %, at most 10,000, held out of training). Latent model: {manifest.latents}{map_name}, {sizes["K"]}
-clusters. Not for statements about single rows of the training data, and not a source of information that the data did not have.
+A generator of rows like those of `{facts["source"]}`, made by scgan {facts["scgan"]} from {facts["rows"]} rows
+(5 %, at most 10,000, held out of training). Latent model: {manifest.latents}{map_name}, {sizes["K"]} clusters.
+Not for statements about single rows of the training data; it holds no information that the data did not have.
 
 | column | kind | unit |
 | --- | --- | --- |
@@ -40,8 +40,8 @@ clusters. Not for statements about single rows of the training data, and not a s
 | --- | --- |
 {chr(10).join(figures)}
 
-`c2st` is the ROC AUC of a classifier that tells samples from held-out rows (0.5: it can't); `mse` is the mean squared error of
-reconstructions in units of each column's variance.
+`c2st` is the ROC AUC of a classifier that tells samples from held-out rows (0.5: it can't); `mse` is the mean squared
+error of reconstructions in units of each column's variance.
 
 ```
 scgan sample --model . --n 10000 --out samples.csv

@@ -1,10 +1,11 @@
 """Stage 3: a stochastic decoder from latents to coordinates, noise entering at every layer as in EigenGAN.
 
-    h_0 = A eps + a;   h_{l+1} = W_l silu(h_l + mu_l + U_l diag(s_l) z_l) + c_l;   y = S eps + t + h_L
+    h_0 = W_0 eps;   h_{l+1} = W_{l+1} silu(h_l + mu_l + U_l diag(s_l) z_l);   y = S eps + t + h_L
 
-U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along directions of its own, by importances s_l, around
-the origin mu_l. z = 0 reconstructs. The affine skip S starts as the least-squares fit, the last W as zero. The objective is
-equation 4: squared error of reconstructions with z fixed, a critic on reconstructions, a critic on generations times lambda_x.
+U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along directions of its own, by importances
+s_l, around the origin mu_l, which is the bias of the layer before. z = 0 reconstructs. The affine skip S starts as the
+least-squares fit, the last W as zero. The objective is equation 4: squared error of reconstructions with z fixed, a
+critic on reconstructions, a critic on generations times lambda_x. Layers: He et al., "EigenGAN", ICCV 2021.
 """
 
 from __future__ import annotations
@@ -23,18 +24,17 @@ START_GAIN = 0.02
 
 
 class Subspace(nn.Module):
-    """The place where z_l enters a layer: h + mu + U diag(s) z, U orthonormal [width, q_l]."""
+    """The place where z_l enters a layer: h + U diag(s) z, U orthonormal [width, q_l]."""
 
     def __init__(self, width: int, noise: int, generator: torch.Generator) -> None:
         super().__init__()
         basis, _ = torch.linalg.qr(torch.randn(width, noise, generator=generator))
         self.basis = nn.Parameter(basis)
         self.importance = nn.Parameter(torch.zeros(noise))
-        self.origin = nn.Parameter(torch.zeros(width))
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
         """Return h [n, width] moved by noise z [n, q_l]."""
-        return h + self.origin + (z * self.importance) @ self.basis.T
+        return torch.addmm(h, z, (self.basis * self.importance).T)
 
     def orthogonality(self) -> Tensor:
         """Return |U^T U - 1|^2."""
@@ -50,22 +50,20 @@ class Decoder(nn.Module):
         width = (96 if dims <= 8 else 192) if config.width == "auto" else config.width
         self.config = config
         self.noise = config.layers * config.noise
-        self.entry = linear(latent_dim, width, generator)
         self.subspaces = nn.ModuleList(Subspace(width, config.noise, generator) for _ in range(config.layers))
-        sizes = [width] * config.layers + [dims]
-        self.layers = nn.ModuleList(linear(width, size, generator, gain=1.5) for size in sizes[1:])
+        inputs = [latent_dim] + [width] * (config.layers - 1)
+        self.layers = nn.ModuleList(linear(size, width, generator, gain=1.5) for size in inputs)
+        self.last = nn.Parameter(torch.zeros(dims, width))
         self.skip = linear(latent_dim, dims, generator)
-        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, latent: Tensor, z: Tensor) -> Tensor:
         """Return coordinates [n, d']."""
-        h = self.entry(latent)
-        for subspace, layer, part in zip(
-            self.subspaces, self.layers, z.split(self.config.noise, -1), strict=True
-        ):
+        h = self.layers[0](latent)
+        parts = torch.split(z, self.config.noise, -1)
+        for subspace, layer, part in zip(self.subspaces, self.layers[1:], parts, strict=False):
             h = layer(nn.functional.silu(subspace(h, part)))
-        y: Tensor = self.skip(latent) + h
-        return y
+        h = nn.functional.silu(self.subspaces[-1](h, parts[-1]))
+        return torch.addmm(self.skip(latent), h, self.last.T)
 
     def reconstruct(self, latent: Tensor) -> Tensor:
         """Return coordinates [n, d'] with the noise fixed at zero."""

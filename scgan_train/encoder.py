@@ -2,10 +2,10 @@
 
 Two noisy copies of a row, a = y + s n and b = y + s n', should find each other among the batch (InfoNCE, equation 1):
 
-    loss = - E log [ exp(sim(f(a_i), f(b_i)) / tau) / sum_j exp(sim(f(a_i), f(b_j)) / tau) ]        and with a, b swapped
+    loss = - E log [ exp(sim(f(a_i), f(b_i)) / tau) / sum_j exp(sim(f(a_i), f(b_j)) / tau) ]    and with a, b swapped
 
-With sim = -|.|^2 the best critic of this game is -|y - y'|^2 / (4 s^2): the encoder becomes a scaled isometry, so a row's
-position within its cluster survives. Cosine similarity lives on a sphere and flattens clusters at low dimension.
+With sim = -|.|^2 the best critic of this game is -|y - y'|^2 / (4 s^2): the encoder becomes a scaled isometry, so a
+row's position within its cluster survives. Cosine similarity lives on a sphere and flattens clusters at low dimension.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Encoder(nn.Module):
         """Yield the one phase of this stage, on coordinates [n, d']."""
         config = self.config
         player = Player("encoder", list(self.net.parameters()), self.loss, config.lr)
-        yield Phase("contrast", config.steps, rows_of(y, batch=min(config.batch, len(y))), (player,), warmup=100)
+        yield Phase(
+            "contrast", config.steps, rows_of(y, batch=min(config.batch, len(y))), (player,), warmup=100
+        )
 
     @torch.no_grad()
     def calibrate(self, y: Tensor) -> None:

@@ -106,7 +106,7 @@ def export(run: Run, path: Path) -> Path:
         DataError: the folder can't be written.
     """
     transform = run.load_transform()
-    clusters, labels = run.load_clusters()
+    clusters, _ = run.load_clusters()
     latents = run.load_mapper(clusters)
     encoder = run.load_encoder(transform.dims)
     decoder = run.load_decoder(encoder.latent_dim, transform.dims)
@@ -131,10 +131,14 @@ def export(run: Run, path: Path) -> Path:
     for name, (module, takes, gives) in modules.items():
         module.eval()
         graphs[name] = to_onnx(module, {key: inputs[key] for key in takes}, gives)
-        errors[name] = parity(name, module, graphs[name], {key: inputs[key] for key in takes}, gives, run.columns)
+        errors[name] = parity(
+            name, module, graphs[name], {key: inputs[key] for key in takes}, gives, run.columns
+        )
     graphs["sampler.onnx"] = sampler(graphs["generator.onnx"], sizes["m"], sizes["q"])
     samples = _session(graphs["sampler.onnx"])
-    made = samples.run(None, {"seed": np.zeros(1, np.int64), "index": np.arange(len(held_out), dtype=np.int64)})[0]
+    made = samples.run(
+        None, {"seed": np.zeros(1, np.int64), "index": np.arange(len(held_out), dtype=np.int64)}
+    )[0]
     again = _session(graphs["decoder.onnx"]).run(
         ["x"],
         {
@@ -218,7 +222,7 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ..
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ParityError(f"the exported graph is not valid ONNX: {error}") from error
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def parity(
@@ -287,11 +291,11 @@ def _figures(
     columns: tuple[Column, ...],
 ) -> dict[str, float]:
     """Return the figures that travel with the bundle, on held-out rows."""
-    space = Space.fit(rows, columns)
-    placed = space.place(rows)
-    figures = {"mse": float(np.mean((space.place(again) - placed) ** 2)), "rows": float(len(rows))}
+    space = Space.fit(rows.astype(np.float64), columns)
+    placed, placed_again = (space.place(part.astype(np.float64)) for part in (rows, again))
+    figures = {"mse": float(np.mean((placed_again - placed) ** 2)), "rows": float(len(rows))}
     if len(rows) >= LEAST_ROWS:
-        figures["c2st"] = c2st(placed, space.place(made))
+        figures["c2st"] = c2st(placed, space.place(made.astype(np.float64)))
     return {name: float(f"{value:.4g}") for name, value in figures.items()}
 
 

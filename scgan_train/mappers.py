@@ -3,9 +3,9 @@
     u picks a cluster i with probability pi_i (comparison with cumulative weights on the 2^-24 grid, so exact);
     w ~ N(0, 1) in R^m goes through g_i to a latent.
 
-`AdversarialMapper` is the paper's: an encoder q_i(w|eps) and a map g_i(eps|w), a critic on codes (equation 2) and a critic on
-latents (equation 3). Maps work in the cluster's own frame, v = L_i^-1 (eps - mu_i), and start as the identity there, so
-that no training leaves a cluster worse than its own Gaussian.
+`AdversarialMapper` is the paper's: an encoder q_i(w|eps) and a map g_i(eps|w), a critic on codes (equation 2) and a
+critic on latents (equation 3). Maps work in the cluster's own frame, v = L_i^-1 (eps - mu_i), and start as the identity
+there, so that a cluster begins as its own Gaussian.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class Members:
         index = self.starts[:, None] + (share * self.counts[:, None]).long().clamp(
             max=self.counts[:, None] - 1
         )
-        return self.whitened[index]
+        rows: Tensor = self.whitened[index]
+        return rows
 
 
 class AdversarialMapper(Mapper):

@@ -73,7 +73,9 @@ def newest_run(*, finished: bool = True) -> Path:
     wanted = "decoder.safetensors" if finished else "run.json"
     found = sorted(RUNS.glob(f"*/{wanted}"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise UsageError(f"no {'finished ' if finished else ''}run in {RUNS}/; name one, or make one with `scgan train`")
+        raise UsageError(
+            f"no {'finished ' if finished else ''}run in {RUNS}/; name one, or make one with `scgan train`"
+        )
     return found[-1].parent
 
 

@@ -2,7 +2,7 @@
 
     x --transform--> y --encoder--> eps --clusters--> label --mapper--> g_label(w) ~ eps --decoder--> y
 
-Every stage draws from its own stream of the run's seed, so a stage's result does not depend on where a training resumed.
+Every stage draws from its own stream of the run's seed, so its result does not depend on where a training resumed.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _mapper(
 
 @torch.no_grad()
 def _latents(encoder: Encoder, y: Tensor) -> Tensor:
-    return torch.cat([encoder(part) for part in y.split(65536)])
+    return torch.cat([encoder(part) for part in torch.split(y, 65536)])
 
 
 def _split(n: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
     for step: batch = draw(); for each player: descend its own loss on its own parameters; average the weights
 
-A player's loss returns named terms and the loop descends their sum. A phase's random stream depends only on the seed, the
-stage and the phase's number, and a checkpoint holds weights, optimizers, averages and that stream's state, so that a
+A player's loss returns named terms and the loop descends their sum. A phase's random stream depends only on the seed,
+the stage and the phase's number; a checkpoint holds weights, optimizers, averages and that stream's state, so that a
 resumed training ends in the same bits as one that was never interrupted.
 """
 
@@ -154,7 +154,7 @@ def _fit_phase(
     ]
     weights = list(phase.average.parameters()) if phase.average else []
     averages = [weight.detach().clone() for weight in weights]
-    update_averages = get_ema_multi_avg_fn(phase.decay)
+    update_averages = get_ema_multi_avg_fn(phase.decay)  # type: ignore[no-untyped-call]
     first = 0
     if restored:
         first = int(restored["step"])

@@ -63,7 +63,10 @@ class Transform(nn.Module):
         self._mask("log", [c.kind == "log" for c in columns])
         self._mask("periodic", [c.kind == "periodic" for c in columns])
         self._mask("rounded", [c.kind in ROUNDED for c in columns])
-        walls = [(c.low is not None, c.high is not None) if c.kind == "bounded" else (False, False) for c in columns]
+        walls = [
+            (c.low is not None, c.high is not None) if c.kind == "bounded" else (False, False)
+            for c in columns
+        ]
         self._mask("walled", [low and high for low, high in walls])
         self._mask("floored", [low and not high for low, high in walls])
         self._mask("roofed", [high and not low for low, high in walls])
@@ -147,7 +150,9 @@ class Transform(nn.Module):
             turn = y + self.cut - low
             turn = turn - period * torch.floor(turn / period)
             turn = torch.where(turn < period, turn, torch.zeros_like(turn))
-            x = torch.where(self.get_buffer("periodic"), torch.minimum(low + turn, self.get_buffer("last")), x)
+            x = torch.where(
+                self.get_buffer("periodic"), torch.minimum(low + turn, self.get_buffer("last")), x
+            )
         if self._has("walled"):
             share = ((torch.sigmoid(y) - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
             x = torch.where(self.get_buffer("walled"), torch.minimum(low + (high - low) * share, high), x)
@@ -186,7 +191,7 @@ def _ends(column: Column) -> tuple[float, float]:
 def _emptiest(values: NDArray[np.float32], period: float, bins: int = 180) -> float:
     """Return where a periodic column is emptiest: the middle of the widest run of lowest smoothed counts."""
     counts, edges = np.histogram(np.mod(values, period), bins, (0.0, period))
-    smooth = sum(np.roll(counts, k) for k in range(-2, 3))
+    smooth = np.sum([np.roll(counts, k) for k in range(-2, 3)], axis=0)
     empty = np.flatnonzero(smooth == smooth.min())
     runs = np.split(empty, np.flatnonzero(np.diff(empty) > 1) + 1)
     if len(runs) > 1 and runs[0][0] == 0 and runs[-1][-1] == bins - 1:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import settings
+from test_training import Watcher
 
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.decoder import Decoder, DecoderStage
 from scgan_train.mappers import latent_model
 from scgan_train.training import fit, generator_for
-from test_training import Watcher
 
 CONFIG = settings(decoder={"warm_steps": 300, "steps": 150, "noise": 2}).decoder
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import settings
+from test_training import Watcher
 
 from scgan_train import datasets
 from scgan_train.encoder import ColumnCurves, Encoder
 from scgan_train.training import fit, generator_for
 from scgan_train.transforms import Transform
-from test_training import Watcher
 
 
 def trained(**options: object) -> tuple[torch.Tensor, torch.Tensor]:

@@ -63,7 +63,9 @@ def test_samples_obey_their_columns(mixed_bundle: Path) -> None:
     assert (made["depth"] >= 2).all()
     assert (made["count"] == np.round(made["count"])).all()
     assert (made["same"] == 7.5).all()
-    shares = [np.bincount(part["species"].astype(int), minlength=3) / len(part["species"]) for part in (made, data)]
+    shares = [
+        np.bincount(part["species"].astype(int), minlength=3) / len(part["species"]) for part in (made, data)
+    ]
     assert np.abs(shares[0] - shares[1]).max() < 0.03
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_training import Watcher
 
 from scgan_infer.errors import UsageError
 from scgan_train import clusters as clustering
@@ -10,7 +11,6 @@ from scgan_train.clusters import Clusters
 from scgan_train.config import ClusterConfig, MapperConfig
 from scgan_train.mappers import GRID, MAPPERS, RealLatents, choose, latent_model, thresholds
 from scgan_train.training import fit, generator_for
-from test_training import Watcher
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_training_brings_a_map_closer_to_its_clusters(
 def test_real_latents_are_rows_and_their_clusters(
     latents: torch.Tensor, clustered: tuple[Clusters, torch.Tensor]
 ) -> None:
-    found, labels = clustered
+    _, labels = clustered
     model = RealLatents.of(latents, labels, torch.Generator())
     u = torch.randint(GRID, (50_000,), generator=generator_for(0, "u")).float() / GRID
     made, cluster = model(u, torch.zeros(len(u), 2))

@@ -44,7 +44,7 @@ def test_same_seed_same_weights_and_another_seed_others(mixed_run: Run, tmp_path
     assert weights(other)["decoder"] != weights(mixed_run)["decoder"]
 
 
-class Killed(Exception):  # noqa: N818
+class KilledError(Exception):
     pass
 
 
@@ -58,11 +58,11 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         nonlocal calls
         calls += 1
         if calls == at:
-            raise Killed
+            raise KilledError
         return calls % 20 == 0
 
     monkeypatch.setattr(StageObserver, "due", due)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(mixed_table(), settings(), tmp_path / "run", "mixed.csv")
     calls = 10**6
     run = train(mixed_table(), settings(), tmp_path / "run", "mixed.csv", resume=True)
@@ -100,9 +100,9 @@ def test_cuda_is_never_silently_the_cpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize("latents", ["gaussian", "centers", "mapper", "real"])
 def test_every_latent_model_trains_and_exports(latents: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    values = (np.array([[-2.0], [2.0]])[rng.integers(2, size=800)] + 0.1 * rng.standard_normal((800, 2))).astype(
-        np.float32
-    )
+    values = (
+        np.array([[-2.0], [2.0]])[rng.integers(2, size=800)] + 0.1 * rng.standard_normal((800, 2))
+    ).astype(np.float32)
     table = Table((Column("x"), Column("y")), values)
     run = train(table, settings(latents=latents, clusters={"k": 2}), tmp_path / "run")
     bundle = scgan_train.export(run, tmp_path / "bundle")

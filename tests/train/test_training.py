@@ -50,7 +50,9 @@ class Toy(nn.Module):
     def phases(self, generator: torch.Generator) -> Iterator[Phase]:
         for name in ("first", "second"):
             scale = 1 + 0.1 * torch.rand((), generator=generator)
-            player = Player(name, list(self.net.parameters()), lambda x, g, s=scale: self.loss(s * x, g), 1e-2)
+            player = Player(
+                name, list(self.net.parameters()), lambda x, g, s=scale: self.loss(s * x, g), 1e-2
+            )
             yield Phase(name, 40, rows_of(self.x, batch=16), (player,), average=self.net, decay=0.9, warmup=5)
 
 

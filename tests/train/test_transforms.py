@@ -49,7 +49,7 @@ def test_any_coordinates_come_back_inside_every_domain(table: Table) -> None:
 def test_the_seam_lies_where_the_data_is_emptiest() -> None:
     rng = np.random.default_rng(0)
     angles = (179 + 25 * rng.standard_normal(4000) + 180) % 360 - 180
-    assert (angles > 150).any() and (angles < -150).any()
+    assert (np.abs(angles) > 150).mean() > 0.5
     table = Table((Column("phi", "periodic", period=360.0, low=-180.0),), angles[:, None].astype(np.float32))
     transform = Transform.fit(table)
     y = transform(torch.tensor([[179.9], [-179.9], [90.0]]))

@@ -1,0 +1,116 @@
+"""Graphs in runtimes that nobody here wrote give the rows of `scgan sample`."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+import scgan_infer
+from scgan_infer import noise
+
+ROOT = Path(__file__).parents[2]
+NODE = ROOT / "examples" / "node"
+SEED, START, ROWS = 2**40 + 7, 3 * 2**31, 4096
+TOLERANCE = 1e-5
+
+JAVASCRIPT = """
+import { readFileSync, writeFileSync } from 'node:fs'
+const [runtime, folder, graph] = process.argv.slice(1)
+const ort = await import(runtime)
+const arrays = { float32: Float32Array, int64: BigInt64Array }
+const session = await ort.InferenceSession.create(new Uint8Array(readFileSync(graph)))
+const feeds = {}
+for (const [name, [type, dims]] of Object.entries(JSON.parse(readFileSync(`${folder}/feeds.json`)))) {
+  const bytes = new Uint8Array(readFileSync(`${folder}/${name}`))
+  feeds[name] = new ort.Tensor(type, new arrays[type](bytes.buffer), dims)
+}
+writeFileSync(`${folder}/x`, (await session.run(feeds)).x.data)
+"""
+
+
+@pytest.fixture(scope="module", params=["mixed", "exported"])
+def bundle(request):
+    """One with every kind of column, and one of those that ship."""
+    if request.param == "mixed":
+        return request.getfixturevalue("mixed_bundle")
+    ready = sorted(path.parent for path in (ROOT / "exported").glob("*/bundle.json"))
+    if not ready:
+        pytest.skip("exported/ holds no bundle")
+    return ready[0]
+
+
+@pytest.fixture(scope="module")
+def model(bundle):
+    return scgan_infer.load(bundle, device="cpu")
+
+
+def feeds(model, graph):
+    """What a graph takes to give samples START .. START + ROWS - 1, a whole block."""
+    sizes = model.manifest.sizes
+    if graph == "sampler.onnx":
+        return {"seed": np.array([SEED]), "index": START + np.arange(ROWS)}
+    return dict(zip("uwz", noise.block_noise(SEED, START // ROWS, sizes["m"], sizes["q"]), strict=True))
+
+
+def gap(x, model):
+    """The largest difference from `scgan sample`, in units of a column's spread."""
+    expected = model.sample(ROWS, seed=SEED, start=START).astype(float)
+    assert x.shape == expected.shape
+    difference = np.abs(x - expected)
+    for j, column in enumerate(model.columns):
+        if column.kind == "periodic":
+            difference[:, j] = np.minimum(difference[:, j], column.period - difference[:, j])
+    spread = expected.std(axis=0)
+    return (difference / np.where(spread > 0, spread, 1.0)).max()
+
+
+def javascript(runtime, path, inputs, folder):
+    if not (node := shutil.which("node")) or not (NODE / "node_modules" / runtime.split("/")[0]).is_dir():
+        pytest.skip(f"{runtime} is not installed: make node")
+    for name, value in inputs.items():
+        (folder / name).write_bytes(value.tobytes())
+    kinds = {name: (str(value.dtype), value.shape) for name, value in inputs.items()}
+    (folder / "feeds.json").write_text(json.dumps(kinds))
+    code = ["--input-type=module", "--eval", JAVASCRIPT]
+    subprocess.run([node, *code, "--", runtime, folder, path], cwd=NODE, check=True, timeout=120)
+    return np.fromfile(folder / "x", np.float32).reshape(ROWS, -1)
+
+
+def openvino(path, inputs):
+    core = pytest.importorskip("openvino").Core()
+    graph = core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return graph(inputs)["x"]
+
+
+@pytest.mark.parametrize("graph", ["generator.onnx", "sampler.onnx"])
+def test_onnx_reference_evaluator(bundle, model, graph):
+    evaluator = ReferenceEvaluator(onnx.load(bundle / graph))
+    assert gap(evaluator.run(["x"], feeds(model, graph))[0], model) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("runtime", "graph"),
+    [
+        ("onnxruntime-node", "generator.onnx"),
+        ("onnxruntime-node", "sampler.onnx"),
+        ("onnxruntime-web/wasm", "generator.onnx"),
+        ("onnxruntime-web/wasm", "sampler.onnx"),
+    ],
+)
+def test_javascript(bundle, model, runtime, graph, tmp_path):
+    x = javascript(runtime, bundle / graph, feeds(model, graph), tmp_path)
+    assert gap(x, model) <= TOLERANCE
+
+
+def test_openvino_runs_the_generator(bundle, model):
+    assert gap(openvino(bundle / "generator.onnx", feeds(model, "generator.onnx")), model) <= TOLERANCE
+
+
+def test_openvino_computes_64_bits_in_32_and_so_no_sampler(bundle, model):
+    """docs/runtimes.md warns of it; when this fails, the warning can go."""
+    assert not gap(openvino(bundle / "sampler.onnx", feeds(model, "sampler.onnx")), model) < 1
