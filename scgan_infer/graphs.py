@@ -5,8 +5,8 @@ A graph is straight-line arithmetic on dense tensors, from the inputs to the out
 - bytes that are not one ONNX model in IR 8, opset 18 of the standard operators; nothing is read that
   `onnx_schema` does not list: no functions, no sparse tensors, no training graphs;
 - operators off `OPERATORS`: no control flow and so no loops, nothing random, no operator of another domain;
-  and GatherND, Einsum and division of integers by a computed number, which abort, hang or trap inside
-  onnxruntime on some inputs;
+  and what aborts, hangs or traps inside one onnxruntime or another on some inputs: GatherND, Einsum, TopK, a
+  division of integers by a computed number, a reduction along computed axes;
 - tensors outside the file, of another size than their dimensions say, or not finite;
 - other inputs and outputs than the interface's, by name, order, type and size;
 - metadata below the model's own: exporters put source lines and folders there.
@@ -56,10 +56,10 @@ COUNTS = {"ArgMax", "ArgMin", "Shape", "Size"}
 ARITHMETIC = """
     Abs Acos Add Asin Atan BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Clip Concat Constant
     ConstantOfShape Cos Cosh CumSum Div Elu Erf Exp Expand Flatten Floor Gather GatherElements Gemm
-    HardSigmoid Identity LayerNormalization LeakyRelu Log LogSoftmax MatMul Max Mean Min Mod Mul Neg OneHot
-    Pow Range Reciprocal ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    ReduceSumSquare Relu Reshape Round Selu Sigmoid Sign Sin Sinh Slice Softmax Softplus Softsign Split Sqrt
-    Squeeze Sub Sum Tan Tanh Tile TopK Transpose Unsqueeze Where
+    HardSigmoid Identity LayerNormalization LeakyRelu Log LogSoftmax MatMul Max Mean Min Mod Mul Neg Pow
+    Reciprocal ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
+    Relu Reshape Round Selu Sigmoid Sign Sin Sinh Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum
+    Tan Tanh Transpose Unsqueeze Where
 """
 OPERATORS = COMPARISONS | COUNTS | set(ARITHMETIC.split())
 # attributes that the rules look at, and the field of theirs that counts
@@ -158,7 +158,7 @@ def _check_dimensions(name: str, dimensions: list[int]) -> None:
 
 
 def _check_nodes(graph: dict[str, Any]) -> None:
-    """Check each node, following types and constants so that no integer division can trap."""
+    """Check each node, following types and constants."""
     types = {value["name"]: _declared(value)[0] for value in graph["input"]}
     constants: dict[str, NDArray[Any]] = {}
 
@@ -177,16 +177,10 @@ def _check_nodes(graph: dict[str, Any]) -> None:
         if unknown := [name for name in node["input"] if name and name not in types]:
             raise MalformedError(f"{operator} reads {_quote(unknown[0])} before it is made")
         arguments = [types.get(name, 0) for name in node["input"]]
-        if operator == "Split" and attributes.get("num_outputs", outputs := len(node["output"])) != outputs:
-            raise MalformedError(f"Split into {attributes['num_outputs']} has {outputs} outputs")
-        if operator in ("Div", "Mod") and arguments[:1] not in ([FLOAT], [DOUBLE]):
-            divisor = constants.get(node["input"][-1] if node["input"] else "")
-            if divisor is None or not (divisor > 0).all():
-                raise MalformedError(f"{operator} of integers by something else than a positive constant")
+        _check_traps(node, arguments, attributes, constants)
         dtype = _result(operator, arguments, attributes)
-        for position, name in enumerate(node["output"]):
-            if name:
-                define(name, INT64 if operator == "TopK" and position else dtype)
+        for name in filter(None, node["output"]):
+            define(name, dtype)
         if operator == "Constant" and node["output"]:
             constants[node["output"][0]] = _constant(attributes)[1]
     if missing := [value["name"] for value in graph["output"] if value["name"] not in types]:
@@ -203,6 +197,21 @@ def _check_operator(node: dict[str, Any]) -> None:
         raise MalformedError(f"random operator {operator}")
     if node["op_type"] not in OPERATORS:
         raise MalformedError(f"operator {operator} is not on the list of allowed operators")
+
+
+def _check_traps(
+    node: dict[str, Any], arguments: list[int], attributes: dict[str, Any], constants: dict[str, NDArray[Any]]
+) -> None:
+    """Refuse what ends the process in some onnxruntime: outputs to spare, INT_MIN / -1, an empty reduction."""
+    operator, outputs = node["op_type"], len(node["output"])
+    second = constants.get("".join(node["input"][1:]))
+    if operator == "Split" and attributes.get("num_outputs", outputs) != outputs:
+        raise MalformedError(f"Split into {attributes['num_outputs']} has {outputs} outputs")
+    whole = arguments[:1] not in ([FLOAT], [DOUBLE])
+    if operator in ("Div", "Mod") and whole and (second is None or not (second > 0).all()):
+        raise MalformedError(f"{operator} of integers by something else than a positive constant")
+    if operator.startswith("Reduce") and any(node["input"][1:]) and (second is None or second.ndim != 1):
+        raise MalformedError(f"{operator} along axes that are not a constant list")
 
 
 def _attributes(node: dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +251,7 @@ def _result(operator: str, arguments: list[int], attributes: dict[str, Any]) -> 
         if attributes.get("to") not in TYPES:
             raise MalformedError(f"Cast to type {attributes.get('to')}")
         return int(attributes["to"])
-    place = {"Where": 1, "OneHot": 2}.get(operator, 0)
+    place = 1 if operator == "Where" else 0
     if len(arguments) <= place or arguments[place] == 0:
         raise MalformedError(f"{operator} has too few inputs")
     return arguments[place]
@@ -262,7 +271,7 @@ def _constant(attributes: dict[str, Any]) -> tuple[int, NDArray[Any]]:
 
 
 def _values(tensor: dict[str, Any]) -> NDArray[Any]:
-    """Return a tensor's values, flat, after checking its size and that they are finite."""
+    """Return a tensor's values after checking its size and that they are finite."""
     name = _quote(tensor["name"])
     if tensor["external_data"] or tensor["data_location"]:
         raise MalformedError(f"tensor {name} is external data, outside the file")
@@ -284,7 +293,7 @@ def _values(tensor: dict[str, Any]) -> NDArray[Any]:
         raise MalformedError(f"tensor {name} holds NaN or infinity")
     if tensor["data_type"] == BOOL and (values > 1).any():
         raise MalformedError(f"tensor {name} holds other truth values than 0 and 1")
-    return values
+    return values.reshape(tensor["dims"])
 
 
 def _quote(text: str) -> str:

@@ -415,6 +415,12 @@ REFUSED = {
             [*tiny.DECODE, node("Softmax", "z", "s", more=[(5, message((1, "axis"), (20, 13)))])]
         ),
     },
+    "not a constant list": {
+        "reduction along computed axes": decoder(
+            [*tiny.DECODE, node("Shape", "z", "s"), node("ReduceSum", "z s", "r")]
+        ),
+        "reduction along no list": decoder([*tiny.DECODE, node("ReduceSum", "z two", "r")], [("two", TWO)]),
+    },
     "has 2 outputs": {
         "split with outputs to spare": decoder([*tiny.DECODE, node("Split", "z", "s1 s2", num_outputs=1)]),
     },

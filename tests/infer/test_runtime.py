@@ -1,6 +1,7 @@
 """The sampling contract: sample i is a function of (bundle, seed, i), and of nothing else."""
 
 import hashlib
+import importlib.metadata
 import multiprocessing
 import os
 import pickle
@@ -362,7 +363,10 @@ def test_a_missing_onnxruntime_is_named_with_its_install_command(tiny_path):
 
 
 def test_the_version_is_the_installed_one():
-    assert scgan_infer.__version__.count(".") >= 1
+    try:
+        assert scgan_infer.__version__ == importlib.metadata.version("scgan")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("run from a checkout that is not installed")
     with pytest.raises(AttributeError):
         _ = scgan_infer.nonsense
 
