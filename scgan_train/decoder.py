@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from scgan_train.config import DecoderConfig
-from scgan_train.mappers import LatentModel
+from scgan_train.latents import LatentModel
 from scgan_train.nets import critic_loss, generator_loss, gradient_penalty, linear, mlp
 from scgan_train.training import Phase, Player, rows_of
 

@@ -38,7 +38,7 @@ from scgan_infer.errors import ParityError
 from scgan_train.card import card, preview
 from scgan_train.clusters import Assign
 from scgan_train.decoder import Decoder
-from scgan_train.mappers import GRID, LatentModel
+from scgan_train.latents import GRID, LatentModel
 from scgan_train.run import Run
 from scgan_train.sampler_graph import sampler
 from scgan_train.training import generator_for

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
-from scgan_train.mappers import Affine, Mapper
+from scgan_train.latents import Affine, Mapper
 from scgan_train.training import Phase, Player
 
 BINS = 8

@@ -1,7 +1,4 @@
-"""Stage 2: from Gaussian noise to latents, one small map a cluster, all of them trained together.
-
-    u picks a cluster i with probability pi_i (comparison with cumulative weights on the 2^-24 grid, so exact);
-    w ~ N(0, 1) in R^m goes through g_i to a latent.
+"""Stage 2: the maps from Gaussian noise to a cluster's latents, all clusters trained together; `MAPPERS` names them.
 
 `AdversarialMapper` is the paper's: an encoder q_i(w|eps) and a map g_i(eps|w), a critic on codes (equation 2) and a
 critic on latents (equation 3). Maps work in the cluster's own frame, v = L_i^-1 (eps - mu_i), and start as the identity
@@ -10,7 +7,6 @@ there, so that a cluster begins as its own Gaussian.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -19,139 +15,10 @@ from torch import Tensor, nn
 from scgan_infer.errors import UsageError
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
-from scgan_train.nets import ClusterMLP, RowProduct, critic_loss, generator_loss, gradient_penalty
+from scgan_train.latents import Affine, LatentModel, Mapper, Members, thresholds
+from scgan_train.nets import ClusterMLP, critic_loss, generator_loss, gradient_penalty
 from scgan_train.training import Phase, Player
-
-GRID = 2**24
-REAL_ROWS = 2**15
-
-
-def thresholds(weights: Tensor) -> Tensor:
-    """Return cumulative weights [K] on the 2^24 grid, int64, every cluster at least one step wide, the last 2^24."""
-    steps = (weights.double() * GRID).round().to(torch.int64).clamp(min=1)
-    steps[steps.argmax()] += GRID - steps.sum()
-    return steps.cumsum(0)
-
-
-class LatentModel(nn.Module):
-    """The cluster-selection head and the ensemble behind it: (u [n], w [n, m]) to latents [n, e] and clusters [n].
-
-    Attributes:
-        noise: m.
-        thresholds: int64 [K], cluster i is drawn where thresholds[i-1] <= 2^24 u < thresholds[i].
-    """
-
-    thresholds: Tensor
-
-    def __init__(self, limits: Tensor, ensemble: nn.Module, noise: int) -> None:
-        super().__init__()
-        self.ensemble = ensemble
-        self.noise = noise
-        self.register_buffer("thresholds", limits, persistent=False)
-        self.register_buffer("bounds", limits[:-1].double().div(GRID).float(), persistent=False)
-
-    def select(self, u: Tensor) -> Tensor:
-        """Return the cluster [n] that each u [n] selects."""
-        return (u.unsqueeze(1) >= self.get_buffer("bounds")).float().sum(1).to(torch.int64)
-
-    def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents [n, e] and clusters [n]."""
-        cluster = self.select(u)
-        latent: Tensor = self.ensemble(w, cluster)
-        return latent, cluster
-
-    def draw(self, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
-        """Return n latents [n, e] for training."""
-        u = torch.randint(GRID, (n,), generator=generator).float().div(GRID).to(device)
-        w = torch.randn(n, self.noise, generator=generator).to(device)
-        latent: Tensor = self(u, w)[0]
-        return latent
-
-
-class RealLatents(LatentModel):
-    """Latents of training rows themselves, sorted by cluster; w is not used."""
-
-    def __init__(self, table: Tensor, limits: Tensor) -> None:
-        super().__init__(limits, nn.Identity(), table.shape[1])
-        self.register_buffer("thresholds", limits)
-        self.register_buffer("table", table)
-
-    @classmethod
-    def of(cls, latents: Tensor, labels: Tensor, generator: torch.Generator) -> RealLatents:
-        """Return the model of latents [N, e] with labels [N]; beyond `REAL_ROWS` rows it keeps a sample of them."""
-        if len(latents) > REAL_ROWS:
-            kept = torch.randperm(len(latents), generator=generator)[:REAL_ROWS]
-            latents, labels = latents[kept], labels[kept]
-        order = torch.argsort(labels, stable=True)
-        ends = torch.bincount(labels).cumsum(0)
-        return cls(
-            latents[order], torch.div(ends * GRID + len(labels) - 1, len(labels), rounding_mode="floor")
-        )
-
-    def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the latent of the row that u selects, and its cluster."""
-        table = self.get_buffer("table")
-        row = torch.div((u * GRID).to(torch.int64) * len(table), GRID, rounding_mode="floor")
-        return table.index_select(0, row) + 0.0 * w, self.select(u)
-
-
-class Affine(nn.Module):
-    """g_i(w) = mu_i + L_i w: one Gaussian (K = 1), noisy centres (L_i = sigma_i), or where every mapper starts."""
-
-    def __init__(self, means: Tensor, factors: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("means", means, persistent=False)
-        self.register_buffer("factors", factors.mT.flatten(1), persistent=False)
-        self.product = RowProduct(means.shape[1], means.shape[1])
-
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents [n, e] of w [n, e]."""
-        turned: Tensor = self.product(w, self.get_buffer("factors").index_select(0, cluster))
-        return self.get_buffer("means").index_select(0, cluster) + turned
-
-
-class Mapper(nn.Module, ABC):
-    """A map g_i for every cluster. Subclasses say how it is computed and how it is trained.
-
-    Attributes:
-        noise: m, the number of Gaussian inputs.
-        clusters: the frames that it works in.
-    """
-
-    def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
-        super().__init__()
-        self.clusters = clusters
-        self.config = config
-        self.noise = clusters.means.shape[1]
-
-    @abstractmethod
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents [n, e] of noise w [n, m] through the maps of cluster [n]; must export to ONNX."""
-
-    @abstractmethod
-    def phases(self, latents: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[Phase]:
-        """Yield the training phases on latents [N, e] with labels [N]; a phase is prepared when it is reached."""
-
-
-class Members:
-    """Rows grouped by cluster, in each cluster's own frame, to draw equal batches from all clusters at once."""
-
-    def __init__(self, clusters: Clusters, latents: Tensor, labels: Tensor) -> None:
-        order = torch.argsort(labels, stable=True)
-        self.counts = torch.bincount(labels, minlength=len(clusters.weights))
-        self.starts = self.counts.cumsum(0) - self.counts
-        centred = (latents - clusters.means.to(latents)[labels])[order].unsqueeze(-1)
-        factors = clusters.factors.to(latents)[labels[order]]
-        self.whitened = torch.linalg.solve_triangular(factors, centred, upper=False).squeeze(-1)
-
-    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Return whitened rows [K, batch, e]."""
-        share = torch.rand(len(self.counts), batch, generator=generator).to(self.whitened)
-        index = self.starts[:, None] + (share * self.counts[:, None]).long().clamp(
-            max=self.counts[:, None] - 1
-        )
-        rows: Tensor = self.whitened[index]
-        return rows
+from scgan_train.transport import TransportMapper
 
 
 class AdversarialMapper(Mapper):
@@ -225,7 +92,7 @@ def choose(kind: str, dims: int) -> type[Mapper]:
         UsageError: for an unknown name, listing the known ones.
     """
     if kind == "auto":
-        kind = "aae"
+        kind = "ot"
     if kind not in MAPPERS:
         raise UsageError(f"--mapper {kind!r} is unknown; choose from auto, {', '.join(MAPPERS)}")
     return MAPPERS[kind]
@@ -247,4 +114,4 @@ def latent_model(
     return LatentModel(thresholds(clusters.weights), ensemble, getattr(ensemble, "noise", e))
 
 
-MAPPERS: dict[str, type[Mapper]] = {"aae": AdversarialMapper}
+MAPPERS: dict[str, type[Mapper]] = {"aae": AdversarialMapper, "ot": TransportMapper}

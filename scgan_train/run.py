@@ -36,7 +36,8 @@ from scgan_train.clusters import Clusters
 from scgan_train.config import Config
 from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
-from scgan_train.mappers import LatentModel, RealLatents, latent_model
+from scgan_train.latents import LatentModel, RealLatents
+from scgan_train.mappers import latent_model
 from scgan_train.transforms import Transform
 
 M = TypeVar("M", bound=nn.Module)

@@ -23,7 +23,8 @@ from scgan_train.clusters import Clusters
 from scgan_train.config import Config
 from scgan_train.decoder import Decoder, DecoderStage
 from scgan_train.encoder import Encoder
-from scgan_train.mappers import MAPPERS, LatentModel, Mapper, RealLatents, choose, latent_model
+from scgan_train.latents import LatentModel, Mapper, RealLatents
+from scgan_train.mappers import MAPPERS, choose, latent_model
 from scgan_train.progress import Progress
 from scgan_train.run import Run
 from scgan_train.training import fit, generator_for

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
-from scgan_train.mappers import Affine, Mapper, Members
+from scgan_train.latents import Affine, Mapper, Members
 from scgan_train.nets import ClusterMLP
 from scgan_train.training import Phase, Player
 

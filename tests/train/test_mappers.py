@@ -9,7 +9,8 @@ from scgan_infer.errors import UsageError
 from scgan_train import clusters as clustering
 from scgan_train.clusters import Clusters
 from scgan_train.config import ClusterConfig, MapperConfig
-from scgan_train.mappers import GRID, MAPPERS, RealLatents, choose, latent_model, thresholds
+from scgan_train.latents import GRID, RealLatents, thresholds
+from scgan_train.mappers import MAPPERS, choose, latent_model
 from scgan_train.training import fit, generator_for
 
 

@@ -22,6 +22,7 @@ JAVASCRIPT = """
 import { readFileSync, writeFileSync } from 'node:fs'
 const [runtime, folder, graph] = process.argv.slice(1)
 const ort = await import(runtime)
+ort.env.wasm.numThreads = 1
 const arrays = { float32: Float32Array, int64: BigInt64Array }
 const session = await ort.InferenceSession.create(new Uint8Array(readFileSync(graph)))
 const feeds = {}
@@ -77,7 +78,8 @@ def javascript(runtime, path, inputs, folder):
     kinds = {name: (str(value.dtype), value.shape) for name, value in inputs.items()}
     (folder / "feeds.json").write_text(json.dumps(kinds))
     code = ["--input-type=module", "--eval", JAVASCRIPT]
-    subprocess.run([node, *code, "--", runtime, folder, path], cwd=NODE, check=True, timeout=120)
+    run = subprocess.run([node, *code, "--", runtime, folder, path], cwd=NODE, stderr=subprocess.PIPE, timeout=120)
+    assert run.returncode == 0, run.stderr[-500:].decode()
     return np.fromfile(folder / "x", np.float32).reshape(ROWS, -1)
 
 
@@ -90,7 +92,9 @@ def openvino(path, inputs):
 @pytest.mark.parametrize("graph", ["generator.onnx", "sampler.onnx"])
 def test_onnx_reference_evaluator(bundle, model, graph):
     evaluator = ReferenceEvaluator(onnx.load(bundle / graph))
-    assert gap(evaluator.run(["x"], feeds(model, graph))[0], model) <= TOLERANCE
+    with np.errstate(over="ignore"):  # its sigmoid computes a branch that it does not take
+        (x,) = evaluator.run(["x"], feeds(model, graph))
+    assert gap(x, model) <= TOLERANCE
 
 
 @pytest.mark.parametrize(
