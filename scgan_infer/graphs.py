@@ -212,6 +212,8 @@ def _check_traps(
         raise MalformedError(f"{operator} of integers by something else than a positive constant")
     if operator.startswith("Reduce") and any(node["input"][1:]) and (second is None or second.ndim != 1):
         raise MalformedError(f"{operator} along axes that are not a constant list")
+    if operator == "CumSum" and (second is None or second.size != 1):
+        raise MalformedError("CumSum along an axis that is not a constant number")
 
 
 def _attributes(node: dict[str, Any]) -> dict[str, Any]:

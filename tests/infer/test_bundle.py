@@ -421,6 +421,11 @@ REFUSED = {
         ),
         "reduction along no list": decoder([*tiny.DECODE, node("ReduceSum", "z two", "r")], [("two", TWO)]),
     },
+    "not a constant number": {
+        "sum along a computed axis": decoder(
+            [*tiny.DECODE, node("Shape", "z", "s"), node("CumSum", "z s", "r")]
+        )
+    },
     "has 2 outputs": {
         "split with outputs to spare": decoder([*tiny.DECODE, node("Split", "z", "s1 s2", num_outputs=1)]),
     },
