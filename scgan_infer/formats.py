@@ -8,6 +8,7 @@ first column. `FILE.root:TREE` looks inside a file that holds more than one tabl
 from __future__ import annotations
 
 import csv
+import os
 import stat
 import struct
 import tokenize
@@ -212,15 +213,16 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Reader]:
     file, inner = _split(path)
+    if os.path.isdir(file):
+        raise DataError(f"{path}: is a folder; name a file of rows")
     chosen = FORMATS.get(file.suffix.lower())
     if chosen is None:
         raise DataError(f"{path}: no format has the suffix {file.suffix!r}; there are {', '.join(FORMATS)}")
+    if inner and not chosen.reader.inside:
+        raise DataError(f"{path}: a {file.suffix} file holds one table; leave out {':' + inner!r}")
     with _reading(path, chosen.reader):
-        mode = file.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise DataError(
-                f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a file'}; name a file of rows"
-            )
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise DataError(f"{path}: is not a file of rows")
         with file.open("rb"):
             reader = chosen.reader(file, inner)
     with reader:
@@ -230,7 +232,7 @@ def _opened(path: str | Path) -> Iterator[Reader]:
 def _split(path: str | Path) -> tuple[Path, str]:
     """Take `FILE:INNER` apart."""
     before, colon, inner = str(path).rpartition(":")
-    if colon and Path(before).suffix.lower() in FORMATS:
+    if colon and Path(before).suffix.lower() in FORMATS and not os.path.exists(path):
         return Path(before), inner
     return Path(path), ""
 

@@ -29,7 +29,6 @@ from scgan_infer.kinds import guess
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
 EXACT = 2**24
 MOST_CATEGORIES = 256
-FEWER = "remove the row, or leave the column out with --columns"
 
 
 class BadCellError(Exception):
@@ -54,7 +53,12 @@ class Intake:
         self, name: str, column: Column | None, settings: Mapping[str, Any] | None = None, unit: str = ""
     ) -> None:
         self.name, self.column, self.unit = name, column, unit
+        self.remedy = "remove the row" + ("" if column else ", or leave the column out with --columns")
         self.settings = dict(settings or {})
+        known = Column.__dataclass_fields__
+        for key in self.settings:
+            if key not in known:
+                raise UsageError(f"column {name!r}: there is no setting {key!r}, but {', '.join(known)}")
         self.kind: str | None = column.kind if column else self._asked()
         self.rows = 0
         self.low, self.high, self.whole = np.inf, -np.inf, True
@@ -82,7 +86,7 @@ class Intake:
             fields["kind"] = self.kind
         try:
             return Column.from_dict(fields)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise UsageError(str(error)) from error
 
     @property
@@ -96,6 +100,10 @@ class Intake:
         Raises:
             BadCellError: The first cell at fault; rows count from 0 over all chunks.
         """
+        if raw.ndim != 1:
+            raise BadCellError(
+                self.rows, f"holds {raw.shape[1:]} values, not one; leave it out with --columns"
+            )
         raw = np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw
         if raw.dtype.kind in "OUT":
             cells: list[Any] = raw.tolist()
@@ -127,8 +135,10 @@ class Intake:
             value = number(cell) if isinstance(cell, str) else None
             if value is None:
                 if cell is None or str(cell).strip().lower() in MISSING:
-                    raise self._bad(index, f"{_shown(cell)} is missing; fill it in, {FEWER}")
-                raise self._bad(index, f"{_shown(cell)} is text where a number belongs; mend it, {FEWER}")
+                    raise self._bad(index, f"{_shown(cell)} is missing; fill it in, {self.remedy}")
+                raise self._bad(
+                    index, f"{_shown(cell)} is text where a number belongs; mend it, {self.remedy}"
+                )
             out[index] = value
         return out
 
@@ -137,13 +147,15 @@ class Intake:
         known = {} if known is None else known
         for cell in dict.fromkeys(cells):
             if not isinstance(cell, str) or not cell.strip():
-                raise self._bad(cells.index(cell), f"{_shown(cell)} is missing; fill it in, {FEWER}")
+                raise self._bad(cells.index(cell), f"{_shown(cell)} is missing; fill it in, {self.remedy}")
             if self.column and cell not in known:
                 listed = ", ".join(self.column.categories[:8]) + (", ..." if len(known) > 8 else "")
                 raise self._bad(
-                    cells.index(cell), f"{_shown(cell)} is none of its categories ({listed}); {FEWER}"
+                    cells.index(cell), f"{_shown(cell)} is none of its categories ({listed}); {self.remedy}"
                 )
             if not self.column and self.kind is None and number(cell) is not None:
+                if 2 * sum(number(other) is not None for other in cells) >= len(cells):
+                    self._parsed(cells)
                 raise self._bad(
                     cells.index(cell),
                     f"{_shown(cell)} is a number in a column of text; mend it, or say --category {self.name}",
@@ -161,7 +173,7 @@ class Intake:
 
     def _coded(self, raw: Raw) -> NDArray[np.float32]:
         """Take numbers for categories: as codes of known ones, else by their spelling."""
-        self._refuse(~np.isfinite(raw), raw, "is not a finite number; fill it in")
+        self._refuse(~np.isfinite(raw), raw, "is missing or infinite")
         if self.column is None:
             distinct, inverse = np.unique(raw, return_inverse=True)
             names = np.array([f"{value:.9g}" for value in distinct.tolist()], dtype=object)
@@ -179,7 +191,7 @@ class Intake:
     def _refuse(self, bad: NDArray[np.bool_], raw: Raw, why: str) -> None:
         if bad.any():
             index = int(np.argmax(bad))
-            raise self._bad(index, f"{_shown(raw[index])} {why}; {FEWER}")
+            raise self._bad(index, f"{_shown(raw[index])} {why}; {self.remedy}")
 
     def _numbers(self, raw: Raw) -> NDArray[np.float32]:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -195,15 +207,13 @@ class Intake:
                 if np.isinf(cell)
                 else "is beyond float32 (3.4e38)"
             )
-            raise self._bad(index, f"{_shown(cell)} {why}; mend it, {FEWER}")
+            raise self._bad(index, f"{_shown(cell)} {why}; mend it, {self.remedy}")
         self._note(raw, values)
         if self.kind == "log":
-            self._refuse(
-                values <= 0, raw, "is not positive, and its logarithm is needed; another kind than log"
-            )
+            self._refuse(values <= 0, raw, "is not positive, as a log column must be")
         if self.kind == "integer":
             fault = (np.rint(values) != values) | (np.abs(values) > EXACT)
-            self._refuse(fault, raw, "is not a whole number up to 2**24; another kind than integer")
+            self._refuse(fault, raw, "is not a whole number up to 2**24, as an integer column needs")
         if self.column and self.kind == "bounded":
             return self._walled(raw, values, self.column)
         if self.column and self.kind == "periodic":
@@ -215,7 +225,7 @@ class Intake:
         high = np.float32(np.inf if column.high is None else column.high)
         outside = np.maximum(low - values, values - high)
         walls = f"[{'' if column.low is None else column.low}, {'' if column.high is None else column.high}]"
-        self._refuse(outside > column.slack, raw, f"is outside its walls {walls}; mend it")
+        self._refuse(outside > column.slack, raw, f"is outside its walls {walls}")
         return np.clip(values, low, high)
 
     def _note(self, raw: Raw, values: NDArray[np.float32]) -> None:
@@ -241,7 +251,7 @@ class Intake:
         if self.whole and self.rounded and self.kind != "category":
             row, shown = self.rounded
             raise BadCellError(
-                row, f"{shown} is too large for float32, exact up to 2**24; use a larger unit, {FEWER}"
+                row, f"{shown} is too large for float32, exact up to 2**24; use a larger unit, {self.remedy}"
             )
 
     def settle(self, values: NDArray[np.float32]) -> tuple[Column, NDArray[np.float32]]:
@@ -296,12 +306,13 @@ def wrapped(raw: Raw, column: Column) -> NDArray[np.float32]:
     outside = (exact < low) | (exact >= low + period)
     exact = np.where(outside, low + np.mod(exact - low, period), exact)
     first, last = np.float32(low), np.float32(low + period)
-    first = np.nextafter(first, np.float32(np.inf)) if first < low else first
-    last = np.nextafter(last, np.float32(-np.inf)) if last >= low + period else last
+    first = np.nextafter(first, np.float32(np.inf)) if float(first) < low else first
+    last = np.nextafter(last, np.float32(-np.inf)) if float(last) >= low + period else last
     return np.clip(exact.astype(np.float32), first, last)
 
 
 def _shown(cell: object) -> str:
     """Show a cell, cut short."""
     text = repr(cell) if isinstance(cell, str) else "an empty cell" if cell is None else str(cell)
+    text = text.removesuffix(".0")
     return text if len(text) <= 60 else text[:57] + "..."

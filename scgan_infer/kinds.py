@@ -9,8 +9,9 @@ s(300) = 11, an exponential one 9 and a density that falls to zero on a straight
 those that 1 in 200 level densities exceed.
 
 Other rows of the same kind reach a little farther than these did, by s on average. So a guessed wall lies 5
-to 10 s outside, at the roundest number there; or nearer, if a rounder number is. And as a wall with a rare
-leak can't be told from a strict one, rows may reach over it by 100 s (`Column.slack`).
+to 10 s outside, at the roundest number there; or nearer, if there is a number so round that one would lie
+within 10 s by chance in 1 of 4 cases at most. And as a wall with a rare leak can't be told from a strict one,
+rows may reach over it by 100 s (`Column.slack`).
 """
 
 from __future__ import annotations
@@ -65,9 +66,10 @@ def _wall(values: NDArray[np.float64], end: float) -> tuple[float, float] | None
     spacing = {k: (outermost[0] - outermost[k]) / k for k in LIMITS}
     if any(spacing[a] > LIMITS[a] * spacing[b] for a, b in combinations(LIMITS, 2)):
         return None
-    near, near_places = _roundest(end, end + 10 * spacing[100])
-    far, far_places = _roundest(end + 5 * spacing[100], end + 10 * spacing[100])
-    return near if near_places < far_places else far, 100 * spacing[100]
+    reach = 10 * float(spacing[100])
+    near, places = _roundest(end, end + reach)
+    wall = near if 10.0**places * reach < 1 / 4 else _roundest(end + reach / 2, end + reach)[0]
+    return wall, 10 * reach
 
 
 def _roundest(start: float, stop: float) -> tuple[float, int]:

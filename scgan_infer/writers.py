@@ -115,9 +115,9 @@ class FileWriter(Writer):
         self.saved = 0.0
 
     def __enter__(self) -> Self:
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             raise DataError(f"{self.path}: is a folder; name a file, or end it with / for a folder of files")
-        if not self.path.parent.is_dir():
+        if not os.path.isdir(self.path.parent):
             raise DataError(f"{self.path}: there is no folder {self.path.parent}")
         left = self._left() if self.resume else None
         with self.writing():
@@ -148,7 +148,7 @@ class FileWriter(Writer):
 
     def _left(self) -> tuple[int, int] | None:
         """Return the rows and bytes of an interrupted writer's last checkpoint."""
-        if not (self.state.is_file() and self.part.is_file()):
+        if not (os.path.isfile(self.state) and os.path.isfile(self.part)):
             return None
         try:
             state = json.loads(self.state.read_text("utf-8"))
@@ -247,8 +247,8 @@ class FileWriter(Writer):
         try:
             yield
         except (OSError, RuntimeError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise DataError(f"{self.path}: can't be written: {why}") from error
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())
+            raise DataError(f"{self.path}: can't be written: {why[:200]}") from error
 
 
 def put(path: Path, content: dict[str, Any]) -> None:

@@ -114,6 +114,8 @@ class NpyReader(Reader):
 class NpzReader(Reader):
     """Rows of a .npz file: its one table, or its 1-D arrays as columns; `FILE.npz:NAME` chooses an array."""
 
+    inside = True
+
     def __init__(self, path: Path, inner: str) -> None:
         super().__init__(path, inner)
         self.zip = zipfile.ZipFile(path)

@@ -38,12 +38,14 @@ class Reader(ABC):
         named: Whether the names are the file's own (a plain array has none: x0, x1, ...).
         rows: How many rows the header claims; None where only reading tells.
         units: The units of the columns that have one.
+        inside: Whether a file may hold several tables, of which `FILE:NAME` chooses.
     """
 
     names: tuple[str, ...] = ()
     named: bool = True
     rows: int | None = None
     units: Mapping[str, str] = {}
+    inside: bool = False
 
     def __init__(self, path: Path, inner: str) -> None:
         self.path = path
@@ -55,7 +57,7 @@ class Reader(ABC):
 
         Args:
             wanted: Positions in `names`.
-            size: Most rows in a chunk; only the last chunk has fewer.
+            size: Most rows in a chunk.
             text: Positions whose cells stay text, however much they look like numbers.
         """
 

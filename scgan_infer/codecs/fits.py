@@ -22,10 +22,13 @@ from scgan_infer.errors import DataError
 TYPES = {"L": "u1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "A": "S"}
 BYTES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, "C": 8, "M": 16, "P": 8, "Q": 16}
 BLOCK = 2880
+LONGEST_NAME = 60
 
 
 class FitsReader(Reader):
     """Rows of a FITS binary table."""
+
+    inside = True
 
     def __init__(self, path: Path, inner: str) -> None:
         super().__init__(path, inner)
@@ -131,10 +134,15 @@ def fits_stream(columns: Sequence[Column]) -> Stream:
     ]
     dtype = np.dtype([(f"f{j}", form) for j, (_, form) in enumerate(cells)])
     for column in columns:
-        _ascii(column.name)
-    table = fits.BinTableHDU.from_columns(
-        [fits.Column(c.name, form, unit=c.unit or None) for c, (form, _) in zip(columns, cells, strict=True)]
-    ).header
+        if len(_ascii(column.name)) > LONGEST_NAME:
+            raise DataError(f"column {column.name!r}: FITS holds names of up to {LONGEST_NAME}; rename it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = [
+            fits.Column(column.name, form, unit=column.unit or None)
+            for column, (form, _) in zip(columns, cells, strict=True)
+        ]
+        table = fits.BinTableHDU.from_columns(made).header
     primary = fits.PrimaryHDU().header
     primary["EXTEND"] = True
 

@@ -22,6 +22,8 @@ CACHE = 64 << 20
 class Hdf5Reader(Reader):
     """Rows of an HDF5 file."""
 
+    inside = True
+
     def __init__(self, path: Path, inner: str) -> None:
         super().__init__(path, inner)
         self.h5py = extra("h5py", "hdf5")

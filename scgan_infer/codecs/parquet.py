@@ -1,4 +1,6 @@
-"""Apache Parquet (.parquet), with pyarrow: flat columns of numbers, booleans or text; a row group at a time.
+"""Apache Parquet (.parquet), with pyarrow: flat columns of numbers, booleans or text.
+
+Row groups are read one by one: pyarrow keeps what it has read of all the groups that it was asked for.
 
 A column's unit is its field's metadata `unit`.
 """
@@ -33,8 +35,9 @@ class ParquetReader(Reader):
         names = [self.names[j] for j in wanted]
         for name in names:
             self._check(name)
-        for batch in self.file.iter_batches(size, columns=names):
-            yield [self._numpy(batch.column(name)) for name in names]
+        for group in range(self.file.num_row_groups):
+            for batch in self.file.iter_batches(size, row_groups=[group], columns=names):
+                yield [self._numpy(batch.column(name)) for name in names]
 
     def _check(self, name: str) -> None:
         types, kind = self.pa.types, self.file.schema_arrow.field(name).type

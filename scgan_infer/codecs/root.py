@@ -24,6 +24,8 @@ TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
 class RootReader(Reader):
     """Rows of a ROOT tree."""
 
+    inside = True
+
     def __init__(self, path: Path, inner: str) -> None:
         super().__init__(path, inner)
         uproot = extra("uproot", "root")
