@@ -20,7 +20,6 @@ import numpy as np
 
 from scgan_infer.errors import ScganError, UsageError
 from scgan_infer.runtime import Floats, Model, cut, in_order, pieces, reopen
-from scgan_infer.sessions import cores
 
 OPERATIONS = ("sample", "reconstruct", "encode")
 TASK_ROWS = 2**20
@@ -41,8 +40,8 @@ class Job:
         n, seed, start, cluster, temperature: as in `Model.sample`.
         source: the file to reconstruct or encode.
         noise: reconstruct with the decoder noise of `seed` from `start` on, instead of none.
-        scheduler: address of a Dask scheduler; None starts a cluster on this machine.
-        workers: how many processes that cluster has; None for one a core.
+        scheduler: address of a Dask scheduler; None starts one on this machine, with a process for each of the
+            model's threads.
     """
 
     model: Model
@@ -55,13 +54,10 @@ class Job:
     source: str | Path = ""
     noise: bool = False
     scheduler: str | None = None
-    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.op not in OPERATIONS:
             raise UsageError(f"operation {self.op!r} is not one of {', '.join(OPERATIONS)}")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"workers must be at least 1, not {self.workers}")
         self.model.draw(self.n, self.seed, self.start, self.cluster, self.temperature)
 
     def piece(self, low: int, high: int) -> dict[str, Any]:
@@ -139,7 +135,7 @@ def _client(job: Job) -> Iterator[Any]:
     try:
         if job.scheduler is None:
             cluster = distributed.LocalCluster(
-                n_workers=job.workers or cores(),
+                n_workers=job.model.threads,
                 threads_per_worker=1,
                 dashboard_address=LOCAL,
                 silence_logs=logging.CRITICAL,

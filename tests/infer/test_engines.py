@@ -113,11 +113,11 @@ def test_a_worker_that_is_killed_changes_nothing(cluster, model):
         assert np.array_equal(found[low : low + 5000], model.sample(5000, 1, low))
 
 
-def test_a_cluster_of_ones_own_is_started_and_ended(model):
+def test_a_cluster_of_ones_own_is_started_and_ended(model, tiny_path):
     pytest.importorskip("distributed")
     psutil = pytest.importorskip("psutil")
     before = psutil.Process().children(recursive=True)
-    found = np.concatenate(list(ENGINES["dask"](Job(model, n=9000, workers=1))))
+    found = np.concatenate(list(ENGINES["dask"](Job(load(tiny_path, "cpu", 1), n=9000))))
     assert np.array_equal(found, model.sample(9000))
     assert set(psutil.Process().children(recursive=True)) <= set(before)
 
