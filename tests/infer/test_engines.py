@@ -85,7 +85,6 @@ def test_nothing_asked_is_nothing_given(engine, model):
     [
         ({"op": "train"}, "operation"),
         ({"n": -1}, "n must be"),
-        ({"workers": 0}, "workers"),
         ({"cluster": 2}, "weight 0"),
     ],
 )
