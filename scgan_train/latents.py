@@ -81,14 +81,15 @@ class RealLatents(LatentModel):
             latents, labels = latents[kept], labels[kept]
         order = torch.argsort(labels, stable=True)
         ends = torch.bincount(labels).cumsum(0)
-        return cls(
-            latents[order], torch.div(ends * GRID + len(labels) - 1, len(labels), rounding_mode="floor")
-        )
+        limits = torch.div(ends * GRID + len(labels) - 1, len(labels), rounding_mode="floor")
+        # in float32, u times the number of rows may round up to a limit one step before it
+        limits -= ((limits - 1).float() / GRID * len(labels) >= ends).to(torch.int64)
+        return cls(latents[order], limits)
 
     def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return the latent of the row that u selects, and its cluster."""
         table = self.get_buffer("table")
-        row = torch.div((u * GRID).to(torch.int64) * len(table), GRID, rounding_mode="floor")
+        row = (u * len(table)).to(torch.int64)
         return table.index_select(0, row) + 0.0 * w, self.select(u)
 
 

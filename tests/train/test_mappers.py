@@ -94,6 +94,16 @@ def test_real_latents_are_rows_and_their_clusters(
     assert len({tuple(row) for row in made.tolist()}) > 0.99 * len(latents)
 
 
+@pytest.mark.parametrize("rows", [7, 20_001, 32_768])
+def test_real_latents_change_clusters_where_u_does(rows: int) -> None:
+    labels = torch.arange(rows) * 7 // rows
+    model = RealLatents.of(labels[:, None].float(), labels, torch.Generator())
+    steps = (model.thresholds[:, None] + torch.tensor([-2, -1, 0, 1])).flatten()
+    u = steps[steps < GRID].float() / GRID
+    made, cluster = model(u, torch.zeros(len(u), 1))
+    assert (made[:, 0] == cluster).all()
+
+
 def test_noisy_centres_keep_each_cluster_s_size(clustered: tuple[Clusters, torch.Tensor]) -> None:
     found, _ = clustered
     model = latent_model("centers", found, MapperConfig(), torch.Generator())
