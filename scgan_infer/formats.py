@@ -88,7 +88,7 @@ def read_table(
         path: The file, or `FILE:INNER`.
         names: Take these columns only, in this order.
         columns: The columns that the file must have, in any order and among others; in a file without names,
-            exactly these. None: kinds are guessed where safe.
+            exactly these. None: kinds are guessed where safe. They win over `names` and `overrides`.
         overrides: Fields of `Column` by column name that win over guesses.
         max_rows: Most rows to keep; memory doesn't grow beyond.
         generator: Draws the sample; by default one of seed 0.
@@ -151,7 +151,7 @@ def open_writer(
     if str(path) == "-":
         if resume:
             raise UsageError("--resume: what went to standard output can't be gone on with; name a file")
-        return PipeWriter(csv_stream(columns))
+        return PipeWriter(columns, csv_stream(columns))
     path = Path(path)
     chosen = FORMATS.get(path.suffix.lower())
     if chosen is None:
@@ -260,8 +260,9 @@ def _chunks(
     while True:
         with _reading(path, type(reader)):
             chunk = next(chunks, None)
-        if chunk is None:
-            return
+            if chunk is None:
+                return
+            chunk = [np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw for raw in chunk]
         if len({len(column) for column in chunk}) > 1:
             raise DataError(f"{path}: its columns differ in length")
         yield chunk

@@ -104,7 +104,6 @@ class Intake:
             raise BadCellError(
                 self.rows, f"holds {raw.shape[1:]} values, not one; leave it out with --columns"
             )
-        raw = np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw
         if raw.dtype.kind in "OUT":
             cells: list[Any] = raw.tolist()
             values = self._named(cells) if self._is_text(cells) else self._numbers(self._parsed(cells))
@@ -176,7 +175,10 @@ class Intake:
         self._refuse(~np.isfinite(raw), raw, "is missing or infinite")
         if self.column is None:
             distinct, inverse = np.unique(raw, return_inverse=True)
-            names = np.array([f"{value:.9g}" for value in distinct.tolist()], dtype=object)
+            spelt = [
+                f"{value:.9g}" if isinstance(value, float) else str(value) for value in distinct.tolist()
+            ]
+            names = np.array(spelt, dtype=object)
             return self._named(names[inverse].tolist())
         codes = self.column.codes
         order = np.argsort(codes)
@@ -199,15 +201,9 @@ class Intake:
         finite = np.isfinite(values)
         if not finite.all():
             index = int(np.argmax(~finite))
-            cell = raw[index]
-            why = (
-                "is missing"
-                if np.isnan(cell)
-                else "is infinite"
-                if np.isinf(cell)
-                else "is beyond float32 (3.4e38)"
-            )
-            raise self._bad(index, f"{_shown(cell)} {why}; mend it, {self.remedy}")
+            faults = {np.isnan: "missing", np.isinf: "infinite", np.isfinite: "beyond float32 (3.4e38)"}
+            why = next(fault for holds, fault in faults.items() if holds(raw[index]))
+            raise self._bad(index, f"{_shown(raw[index])} is {why}; mend it, {self.remedy}")
         self._note(raw, values)
         if self.kind == "log":
             self._refuse(values <= 0, raw, "is not positive, as a log column must be")

@@ -67,7 +67,8 @@ class ShardWriter(Writer):
             self.folder.mkdir(parents=True, exist_ok=True)
         left = self.state.is_file()
         if any(self.folder.iterdir()) and not (self.resume and left):
-            raise DataError(f"{self.folder}: is not empty; name another folder, or go on in it with --resume")
+            held = "complete" if (self.folder / self.MANIFEST).exists() else "not empty"
+            raise DataError(f"{self.folder}: is {held}; name another folder")
         if left:
             self._take_up()
         self.done = sum(file["rows"] for file in self.files)

@@ -25,7 +25,7 @@ import numpy as np
 
 from scgan_infer.codecs.base import Convert, Rows, Stream
 from scgan_infer.columns import Column
-from scgan_infer.errors import DataError
+from scgan_infer.errors import DataError, ModelError
 
 CHECKPOINT_SECONDS = 5.0
 CHUNK_BYTES = 16 << 20
@@ -45,6 +45,7 @@ class Writer(ABC):
         """Add rows, float32 [k, d].
 
         Raises:
+            ModelError: A value isn't finite.
             DataError: The disk or folder doesn't take them.
             BrokenPipeError: Nobody reads stdout any more.
         """
@@ -63,12 +64,12 @@ class Writer(ABC):
 class PipeWriter(Writer):
     """Writes to standard output."""
 
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
+    def __init__(self, columns: Sequence[Column], stream: Stream) -> None:
+        self.columns, self.stream = tuple(columns), stream
 
     def write(self, values: Rows) -> None:
         """See `Writer.write`."""
-        sys.stdout.buffer.write(self.stream.encode(values))
+        sys.stdout.buffer.write(self.stream.encode(_sound(values, self.columns)))
         self.done += len(values)
 
     def __enter__(self) -> Self:
@@ -168,16 +169,19 @@ class FileWriter(Writer):
             import fcntl
 
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.part)):
+                return
         except ImportError:
             return
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise DataError(f"{self.path}: another process is writing it") from error
+            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOENT):
+                return
+        raise DataError(f"{self.path}: another process is writing it")
 
     def write(self, values: Rows) -> None:
         """See `Writer.write`."""
         with self.writing():
-            self.file.write(self.stream.encode(values))
+            self.file.write(self.stream.encode(_sound(values, self.columns)))
         self.done += len(values)
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self.checkpoint()
@@ -249,6 +253,16 @@ class FileWriter(Writer):
         except (OSError, RuntimeError) as error:
             why = " ".join(str(getattr(error, "strerror", None) or error).split())
             raise DataError(f"{self.path}: can't be written: {why[:200]}") from error
+
+
+def _sound(values: Rows, columns: Sequence[Column]) -> Rows:
+    values = np.asarray(values, np.float32)
+    if values.ndim != 2 or values.shape[1] != len(columns):
+        raise ValueError(f"rows of shape {values.shape} for {len(columns)} columns")
+    if not np.isfinite(values).all():
+        row, j = np.argwhere(~np.isfinite(values))[0]
+        raise ModelError(f"column {columns[j].name!r}: the model gave {values[row, j]}; nothing is written")
+    return values
 
 
 def put(path: Path, content: dict[str, Any]) -> None:

@@ -278,6 +278,11 @@ def test_arrays_that_are_no_table(tmp_path, array):
     refused(tmp_path / "rows.npy")
 
 
+def test_text_that_is_not_utf_8(tmp_path):
+    np.save(tmp_path / "rows.npy", np.array([b"ok", b"\xff\xfe"]))
+    refused(tmp_path / "rows.npy", "utf-8")
+
+
 def test_no_rows(tmp_path):
     for suffix in SUFFIXES:
         with open_writer(tmp_path / f"rows{suffix}", REAL, 0):

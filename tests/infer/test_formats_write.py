@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from scgan_infer.columns import Column
-from scgan_infer.errors import DataError, UsageError
+from scgan_infer.errors import DataError, ModelError, UsageError
 from scgan_infer.formats import FORMATS, open_shards, open_writer, read_table
 
 PACKAGES = {"": "numpy", "parquet": "pyarrow", "hdf5": "h5py", "root": "uproot", "fits": "astropy"}
@@ -157,7 +157,7 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(tmp_path, suffix):
     straight, path = tmp_path / f"straight{suffix}", tmp_path / f"rows{suffix}"
     whole(straight)
     rng, reached = np.random.default_rng(len(suffix)), []
-    for pause in (0.01, 0.01, 0.01, 0.0):
+    for pause in (0.01, 0.01, 0.0):
         code = WRITE.format(path=sys.path, file=str(path), pause=pause)
         writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         with writer:
@@ -213,6 +213,17 @@ def test_a_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(DataError, match="Permission denied"), open_writer(tmp_path / "rows.npy", COLUMNS, N):
         pass
+
+
+def test_values_that_are_no_numbers_are_never_written(tmp_path):
+    values = rows()
+    values[3, 1] = np.nan
+    with (
+        pytest.raises(ModelError, match="column 'n': the model gave nan"),
+        open_writer(tmp_path / "rows.npy", COLUMNS, N) as writer,
+    ):
+        writer.write(values)
+    assert names(tmp_path) == []
 
 
 def test_an_unknown_suffix(tmp_path):
@@ -320,3 +331,10 @@ def test_shards_leave_nothing_behind_an_error_and_touch_nothing_that_was_there(t
     with pytest.raises(DataError, match="not empty"):
         open_shards(folder, COLUMNS, N, 100).__enter__()
     assert names(folder) == ["thesis.tex"]
+
+
+def test_a_complete_folder_is_left_alone(tmp_path):
+    with open_shards(tmp_path / "out", COLUMNS, N, 2000) as writer:
+        writer.write(rows())
+    with pytest.raises(DataError, match="is complete"):
+        open_shards(tmp_path / "out", COLUMNS, N, 2000, resume=True).__enter__()
