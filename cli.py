@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum, StrEnum
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -23,11 +26,21 @@ if TYPE_CHECKING:
 BadCommandLine: type[Exception] = typer.BadParameter.__mro__[1]
 
 SHIPPED = "eight_gaussians"
+TRAIN_EXTRA = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "sklearn",
+    "scipy",
+    "safetensors",
+    "tomli_w",
+    "rich",
+    "matplotlib",
+)
 
 app = typer.Typer(
     name="scgan",
     help="Generate data that lives on disconnected pieces: train in PyTorch, export to ONNX, sample anywhere.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -284,6 +297,10 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder; default: exported/NAME.")
     ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="KEY.pem", help="Ed25519 private key; writes bundle.sig."),
+    ] = None,
 ) -> None:
     """Export a finished run to a bundle of ONNX graphs."""
     from scgan_train import export as write
@@ -291,7 +308,14 @@ def export(
 
     path = run or sources.newest_run()
     target = out or Path("exported") / path.resolve().name
+    key = None
+    if sign is not None:
+        from scgan_infer import signing
+
+        key = signing.private_key(sign)
     write(path, target)
+    if key is not None:
+        signing.sign(target, key)
     say(f"bundle: {target}; next: scgan sample --model {target} --n 10000 --out samples.npy")
 
 
@@ -499,6 +523,26 @@ def info(
 
 
 @app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")],
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="PUBLIC.pem", help="The maker's Ed25519 key; checks bundle.sig."),
+    ] = None,
+) -> None:
+    """Check a bundle: checksums, graph rules, stored rows computed again, signature."""
+    from scgan_infer.verify import verify as check
+
+    verdict = check(bundle, key)
+    replayed = f"{verdict.vectors} stored rows replayed" if verdict.vectors else "no stored rows to replay"
+    typer.echo(
+        f"{bundle}: good; {len(verdict.bundle.manifest.files)} checksums, {len(verdict.bundle.graphs)} graphs, "
+        f"{replayed}, largest difference {verdict.worst:g} of the spread; "
+        + ("signature of this key" if verdict.signed else "signature not asked for (--key)")
+    )
+
+
+@app.command()
 def datasets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them.")] = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Number of rows.")] = 10_000,
@@ -520,32 +564,68 @@ def datasets(
     told(out, n)
 
 
+class Terminated(KeyboardInterrupt):
+    """The system asks to end (SIGTERM)."""
+
+
 def main() -> NoReturn:
     """Run the command line; every error becomes one line and its exit code."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    if not debug:
+        sys.excepthook = unexpected
+    signal.signal(signal.SIGTERM, terminate)
     try:
-        code = app(arguments, standalone_mode=False)
-    except (ScganError, BadCommandLine, typer.Abort, KeyboardInterrupt, BrokenPipeError) as error:
+        code = run(arguments or ["--help"])
+    except (ScganError, BadCommandLine, typer.Abort, KeyboardInterrupt, OSError) as error:
         if debug:
-            raise
-        sys.exit(failed(error))
-    sys.exit(code if isinstance(code, int) else 0)
+            traceback.print_exception(error)
+        code = failed(error)
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return the exit code that it asks for."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("scgan", arguments) as context:
+            command.invoke(context)
+        code = 0
+    except typer.Exit as stop:
+        code = stop.exit_code
+    sys.stdout.flush()
+    return code
+
+
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does: what is begun is cleaned up, or kept for --resume."""
+    raise Terminated
 
 
 def failed(error: BaseException) -> int:
     """Say in one line what was wrong and return the exit code."""
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    if isinstance(error, BadCommandLine):
+    if isinstance(error, OSError):
+        if error.filename is None:  # stdout takes no more; without this, Python would try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 0
+        message, code = f"{error.filename or 'output'}: {error.strerror or error}", 7
+    elif isinstance(error, BadCommandLine):
         message, code = f"{error.format_message()} (see --help)", 2  # type: ignore[attr-defined]
     elif isinstance(error, ScganError):
         message, code = str(error), error.exit_code
+    elif isinstance(error, Terminated):
+        message, code = "terminated", 143
     else:
         message, code = "interrupted", 130
     say("scgan: " + " ".join(message.split()))
     return code
+
+
+def unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one line that this is a fault of scgan; Python then ends with exit code 1."""
+    what = " ".join(f"{kind.__name__}: {error}".split())
+    say(f"scgan: unexpected {what[:300]}; run again with --debug and report it")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@
     NAME/generator.onnx   u [n], w [n,m], z [n,q] -> x [n,d]
     NAME/sampler.onnx     seed [1] int64, index [n] int64 -> x [n,d], its own noise inside
     NAME/preview.png, NAME/card.md      optional
+    NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
 
 Graphs are float32 but for cluster, seed and index, in IR 8 and opset 18, and keep the rules of `graphs`.
 Equal content gives equal bytes: no dates, no machine.
@@ -41,9 +42,10 @@ from scgan_infer.errors import ChecksumError, DataError, ModelError, UsageError
 from scgan_infer.graphs import MAX_BYTES, check
 from scgan_infer.manifest import EXTRAS, FILE, FORMAT, GRAPHS, GRID, Manifest
 
-__all__ = ["EXTRAS", "FILE", "FORMAT", "GRAPHS", "GRID", "Bundle", "Manifest", "load", "save"]
+__all__ = ["EXTRAS", "FILE", "FORMAT", "GRAPHS", "GRID", "Bundle", "Manifest", "load", "read", "save"]
 
 MAX_MANIFEST = 2**20
+SIGNATURE = "bundle.sig"
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,9 @@ def load(path: str | Path) -> Bundle:
     if not path.is_dir():
         raise ModelError(f"no bundle at {path}: a bundle is a folder with a {FILE} (scgan export makes one)")
     try:
-        data = _read(path, FILE, MAX_MANIFEST)
+        data = read(path, FILE, MAX_MANIFEST)
         manifest = Manifest.from_json(data)
-        contents = {name: _read(path, name, MAX_BYTES) for name in manifest.files}
+        contents = {name: read(path, name, MAX_BYTES) for name in manifest.files}
         for name, content in contents.items():
             if _sha256(content) != manifest.files[name]["sha256"]:
                 raise ChecksumError(
@@ -151,8 +153,12 @@ def load(path: str | Path) -> Bundle:
     return Bundle(path, manifest, _sha256(data), graphs)
 
 
-def _read(folder: Path, name: str, cap: int) -> bytes:
-    """Return a regular file's bytes, read once and without following a link."""
+def read(folder: Path, name: str, cap: int) -> bytes:
+    """Return a regular file's bytes, read once and without following a link.
+
+    Raises:
+        ModelError: it is missing, is something else, can't be read, or has more than `cap` bytes.
+    """
 
     def opener(path: str, flags: int) -> int:
         return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))

@@ -163,11 +163,11 @@ class Model:
             self.draw(len(values), seed, start, None, 1.0)
 
         def decode(low: int, high: int) -> Floats:
-            latent, _ = self._run("encoder.onnx", x=_padded(values[low:high]))
+            latent, _ = self.run("encoder.onnx", x=_padded(values[low:high]))
             z = np.zeros((BLOCK, q), np.float32)
             if seed is not None:
                 z[: high - low] = normals(seed, start + low, high - low, DECODER, q)
-            return self._run("decoder.onnx", latent=latent, z=z)[0][: high - low]
+            return self.run("decoder.onnx", latent=latent, z=z)[0][: high - low]
 
         return self._fill(decode, 0, len(values), self.manifest.sizes["d"])
 
@@ -181,7 +181,7 @@ class Model:
         clusters = np.empty(len(values), np.int64)
 
         def encode(low: int, high: int) -> Floats:
-            latent, cluster = self._run("encoder.onnx", x=_padded(values[low:high]))
+            latent, cluster = self.run("encoder.onnx", x=_padded(values[low:high]))
             clusters[low:high] = cluster[: high - low]
             return latent[: high - low]
 
@@ -225,7 +225,7 @@ class Model:
         if draw.temperature != 1:
             w *= np.float32(draw.temperature)
             z *= np.float32(draw.temperature)
-        x: Floats = self._run("generator.onnx", u=u, w=w, z=z)[0]
+        x: Floats = self.run("generator.onnx", u=u, w=w, z=z)[0]
         return x
 
     def _span(self, draw: Draw, low: int, high: int) -> Floats:
@@ -271,8 +271,12 @@ class Model:
             out[:, place] = _taken(values[:, place], column)
         return out
 
-    def _run(self, name: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return a graph's outputs for a whole block, checked to be what the interface says."""
+    def run(self, name: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return a graph's outputs for a whole block of 4096 rows, checked to be what the interface says.
+
+        Raises:
+            ModelError: onnxruntime can't take the graph, it fails, or it gives something else.
+        """
         try:
             outputs = self._session(name).run(None, inputs)
         except failures() as error:
