@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 BadCommandLine: type[Exception] = typer.BadParameter.__mro__[1]
 
 SHIPPED = "eight_gaussians"
-TRAIN_EXTRA = (
-    "torch",
-    "onnx",
-    "onnxscript",
-    "sklearn",
-    "scipy",
-    "safetensors",
-    "tomli_w",
-    "rich",
-    "matplotlib",
-)
 
 app = typer.Typer(
     name="scgan",
@@ -577,7 +566,14 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, terminate)
     try:
         code = run(arguments or ["--help"])
-    except (ScganError, BadCommandLine, typer.Abort, KeyboardInterrupt, OSError) as error:
+    except (
+        ScganError,
+        BadCommandLine,
+        typer.Abort,
+        KeyboardInterrupt,
+        OSError,
+        ModuleNotFoundError,
+    ) as error:
         if debug:
             traceback.print_exception(error)
         code = failed(error)
@@ -610,6 +606,8 @@ def failed(error: BaseException) -> int:
         if isinstance(error, BrokenPipeError):
             return 0
         message, code = f"{error.filename or 'output'}: {error.strerror or error}", 7
+    elif isinstance(error, ModuleNotFoundError):
+        message, code = f"{error.name} is not installed; pip install 'scgan[train]'", 2
     elif isinstance(error, BadCommandLine):
         message, code = f"{error.format_message()} (see --help)", 2  # type: ignore[attr-defined]
     elif isinstance(error, ScganError):
