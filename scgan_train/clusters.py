@@ -108,6 +108,8 @@ def fit(latents: Tensor, config: ClusterConfig, generator: torch.Generator) -> t
     if config.k != "auto" and config.k > len(rows):
         raise UsageError(f"{config.k} clusters asked of {len(rows)} rows; ask for fewer with --clusters")
     groups = split(rows, config.min_rows) if config.split else np.zeros(len(rows), np.int64)
+    if config.k != "auto" and config.k <= groups.max():
+        groups = np.zeros(len(rows), np.int64)
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
     if config.k == "auto":
         k, note = _choose(rows, groups, floor, config, rng)
@@ -115,9 +117,8 @@ def fit(latents: Tensor, config: ClusterConfig, generator: torch.Generator) -> t
         k, note = config.k, f"{config.k} clusters, as asked"
     labels = np.zeros(len(rows), np.int64)
     parts: list[_Mixture] = []
-    for group in range(groups.max() + 1):
+    for group, part_k in enumerate(_apportion(k, groups)):
         inside = np.flatnonzero(groups == group)
-        part_k = max(1, round(k * len(inside) / len(rows)))
         part = _fit_group(rows[inside], part_k, floor, config.refine, rng, HELD if config.refine else 0.0)[0]
         drawn, part = _belong(rows[inside], part, config, rng)
         labels[inside] = drawn + sum(len(other.means) for other in parts)
@@ -162,6 +163,15 @@ def split(rows: Array, min_rows: int) -> Labels:
             below = rows[inside, column] < value
             pending += [inside[~below], inside[below]]
     return groups
+
+
+def _apportion(k: int, groups: Labels) -> list[int]:
+    """Share k clusters among groups by their rows (Webster's method), at least one each."""
+    sizes = np.bincount(groups)
+    parts = np.ones(len(sizes), np.int64)
+    for _ in range(k - len(sizes)):
+        parts[np.argmax(sizes / (parts + 0.5))] += 1
+    return [int(part) for part in parts]
 
 
 def _widest_gap(rows: Array, least: int, narrowest: Array, unlikely: float) -> tuple[int, float] | None:
@@ -341,12 +351,10 @@ def _choose(
     k = min(4, most)
     while k <= min(most, 256):
         scores[k] = 0.0
-        for group in range(groups.max() + 1):
+        for group, part_k in enumerate(_apportion(k, groups)):
             inside = rows[groups == group]
             share = len(inside) / len(rows)
-            fitted = _fit_group(
-                inside, max(1, round(k * share)), floor, config.refine, rng, most=int(LOOK * share), steps=10
-            )
+            fitted = _fit_group(inside, part_k, floor, config.refine, rng, most=int(LOOK * share), steps=10)
             scores[k] += share * fitted[1]
         if scores[k] < max(scores.values()):
             break

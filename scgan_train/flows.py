@@ -163,6 +163,7 @@ class FlowMapper(Mapper):
         reordered = torch.linalg.cholesky(factors[:, order] @ factors[:, order].mT)
         frames = reordered[:, torch.argsort(order)]
         self.frame = Affine(clusters.means, frames.float())
+        self.register_buffer("means", clusters.means, persistent=False)
         self.register_buffer("whiten", torch.linalg.inv(frames).float(), persistent=False)
 
     def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
@@ -173,9 +174,14 @@ class FlowMapper(Mapper):
         latent: Tensor = self.frame(w, cluster)
         return latent
 
+    def whitened(self, latents: Tensor, cluster: Tensor) -> Tensor:
+        """Return latents [n, e] in the frames of their clusters [n]."""
+        centred = latents - self.get_buffer("means")[cluster]
+        return (self.get_buffer("whiten")[cluster] @ centred.unsqueeze(-1)).squeeze(-1)
+
     def loss(self, v: Tensor, cluster: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return minus the mean log-likelihood of rows v [b, e], given in their clusters' frames."""
-        w, gained = v, torch.zeros(())
+        w, gained = v, torch.zeros_like(v[:, 0])
         for depth, layer in enumerate(self.layers):
             assert isinstance(layer, Triangular)
             w, logs = layer.inverse(w.flip(1) if depth else w, cluster)
@@ -185,14 +191,11 @@ class FlowMapper(Mapper):
 
     def phases(self, latents: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[Phase]:
         """Yield one phase of maximum likelihood; the weights' average is what stays."""
-        means, whiten = self.clusters.means.to(latents), self.get_buffer("whiten").to(latents)
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            index = torch.randint(len(latents), (BATCH,), generator=generator)
-            cluster = labels[index]
-            centred = (latents[index] - means[cluster]).unsqueeze(-1)
-            v = (whiten[cluster] @ centred).squeeze(-1)
-            return v + JITTER * torch.randn(v.shape, generator=generator), cluster
+            index = torch.randint(len(latents), (BATCH,), generator=generator).to(labels.device)
+            v = self.whitened(latents[index], labels[index])
+            return v + JITTER * torch.randn(v.shape, generator=generator).to(v), labels[index]
 
         steps = 2500 if self.config.steps == "auto" else self.config.steps
         lr = 2e-3 if self.config.lr == "auto" else self.config.lr

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from scgan_infer.errors import UsageError
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
+from scgan_train.flows import FlowMapper
 from scgan_train.latents import Affine, LatentModel, Mapper, Members, thresholds
 from scgan_train.nets import ClusterMLP, critic_loss, generator_loss, gradient_penalty
 from scgan_train.training import Phase, Player
@@ -114,4 +115,4 @@ def latent_model(
     return LatentModel(thresholds(clusters.weights), ensemble, getattr(ensemble, "noise", e))
 
 
-MAPPERS: dict[str, type[Mapper]] = {"aae": AdversarialMapper, "ot": TransportMapper}
+MAPPERS: dict[str, type[Mapper]] = {"aae": AdversarialMapper, "ot": TransportMapper, "flow": FlowMapper}

@@ -53,7 +53,7 @@ class TransportMapper(Mapper):
     def phases(self, latents: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[Phase]:
         """Yield one phase of regression on the pairs."""
         members = Members(self.clusters, latents, labels)
-        codes, rows, counts = _pairs(members.whitened, members.counts, generator)
+        codes, rows, counts = optimal_pairs(members.whitened, members.counts, generator)
         starts = (counts.cumsum(0) - counts)[:, None]
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -67,8 +67,19 @@ class TransportMapper(Mapper):
         yield Phase("optimal transport", steps, draw, (player,), average=self.map, decay=0.99)
 
 
-def _pairs(whitened: Tensor, counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes [P, e], rows [P, e] and how many of them a cluster has [K], from rows sorted by cluster."""
+def optimal_pairs(
+    whitened: Tensor, counts: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pair rows with Gaussian codes, cluster by cluster.
+
+    Args:
+        whitened: rows [N, e] in their clusters' frames, sorted by cluster.
+        counts: rows of each cluster [K].
+        generator: draws the codes.
+
+    Returns:
+        Codes [P, e], their rows [P, e], sorted by cluster, and how many pairs each cluster has [K].
+    """
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     rounds = max(1, min(ROUNDS, round(PAIRS / len(whitened))))
     most = math.ceil(PAIRS * 1.5 / len(counts))

@@ -1,0 +1,154 @@
+"""Laws of the clusters: what belongs together stays, what is apart is kept apart, shares are exact."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from sklearn.mixture import GaussianMixture
+
+from scgan_infer.errors import UsageError
+from scgan_train.clusters import Assign, Clusters, fit, split
+from scgan_train.config import ClusterConfig
+from scgan_train.exporter import to_onnx
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def blobs(n: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    which = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    centres = np.array([[0.0, 0.0], [3.0, 0.5], [0.5, 3.0]])
+    rows = centres[which] + rng.standard_normal((n, 2)) @ np.array([[0.3, 0.0], [0.1, 0.1]])
+    return torch.from_numpy(rows).float(), which
+
+
+def log_likelihood(clusters: Clusters, rows: np.ndarray) -> float:
+    terms = [
+        np.log(float(w)) + multivariate_normal(m.numpy(), (f @ f.T).numpy()).logpdf(rows)
+        for w, m, f in zip(clusters.weights, clusters.means, clusters.factors.double(), strict=True)
+    ]
+    return float(np.logaddexp.reduce(terms).mean())
+
+
+def test_blobs_are_found_with_their_shares_and_shapes():
+    rows, which = blobs(6000)
+    clusters, labels, _ = fit(rows, ClusterConfig(k=3), seeded())
+    for blob in range(3):
+        inside = labels[which == blob]
+        found = int(inside.mode().values)
+        assert (inside == found).double().mean() > 0.99
+        assert abs(float(clusters.weights[found]) - np.mean(which == blob)) < 0.005
+        covariance = clusters.factors[found] @ clusters.factors[found].T
+        torch.testing.assert_close(
+            covariance, torch.tensor([[0.1, 0.01], [0.01, 0.01]]), rtol=0.1, atol=0.002
+        )
+
+
+def test_held_out_likelihood_is_that_of_scikit_learn():
+    rows, _ = blobs(4000)
+    fresh = blobs(4000, seed=1)[0].double().numpy()
+    clusters, _, _ = fit(rows, ClusterConfig(k=3, split=False), seeded())
+    peer = GaussianMixture(3, random_state=0).fit(rows.numpy()).score(fresh)
+    assert log_likelihood(clusters, fresh) > peer - 0.01
+
+
+def test_auto_finds_about_as_many_clusters_as_there_are_and_says_why():
+    rng = np.random.default_rng(0)
+    angle = rng.integers(16, size=8000) * np.pi / 8
+    rows = 3 * np.column_stack([np.cos(angle), np.sin(angle)]) + 0.1 * rng.standard_normal((8000, 2))
+    clusters, _, note = fit(torch.from_numpy(rows).float(), ClusterConfig(split=False), seeded())
+    assert 16 <= len(clusters) <= 32
+    assert f"{len(clusters)} clusters have the best held-out" in note
+
+
+def test_categories_keep_their_shares_exactly_and_stay_constant():
+    rng = np.random.default_rng(0)
+    category = rng.choice(4, 5000, p=[0.6, 0.3, 0.08, 0.02])
+    rows = torch.from_numpy(np.column_stack([category / 0.8, rng.standard_normal(5000) + category])).float()
+    clusters, labels, _ = fit(rows, ClusterConfig(), seeded())
+    for value in range(4):
+        mine = (clusters.means[:, 0] - value / 0.8).abs() < 1e-3
+        assert float(clusters.weights[mine].sum()) == pytest.approx(np.mean(category == value), abs=1e-6)
+        assert set(labels[category == value].tolist()) == set(mine.nonzero().flatten().tolist())
+        assert float(clusters.factors[mine, 0, 0].max()) < 1e-3
+    agreement = Assign(clusters)(rows) == labels
+    assert agreement[category == 3].all()
+
+
+@pytest.mark.parametrize("n", [200, 2000, 50_000])
+def test_continuous_rows_are_not_split_by_chance(n: int):
+    rng = np.random.default_rng(n)
+    rows = np.column_stack([rng.standard_normal((n, 3)), rng.exponential(size=(n, 2)), rng.random(n)])
+    assert split(rows, 5).max() == 0
+
+
+def test_an_empty_band_splits():
+    rng = np.random.default_rng(0)
+    rows = rng.random((1000, 2))
+    rows[:, 1] += rng.integers(2, size=1000) * 1.5
+    groups = split(rows, 20)
+    assert groups.max() == 1
+    assert len(set(groups[rows[:, 1] < 1])) == len(set(groups[rows[:, 1] > 1])) == 1
+
+
+def test_plain_k_means_gives_each_row_its_nearest_mean():
+    rows = torch.randn(3000, 3, generator=seeded())
+    clusters, labels, _ = fit(rows, ClusterConfig(k=20, refine=False, split=False), seeded())
+    assert torch.equal(torch.cdist(rows, clusters.means).argmin(1), labels)
+    torch.testing.assert_close(clusters.means[3], rows[labels == 3].mean(0), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("k", [1, 7, 40, "auto"])
+@pytest.mark.parametrize("refine", [True, False])
+def test_clusters_are_whole(k: int | str, refine: bool):
+    rows = torch.randn(600, 4, generator=seeded()).round(decimals=1)
+    clusters, labels, _ = fit(rows, ClusterConfig(k=k, refine=refine, min_rows=10), seeded())
+    counts = torch.bincount(labels, minlength=len(clusters))
+    assert counts.min() >= (min(10, 600) if refine else 1)
+    torch.testing.assert_close(clusters.weights, counts / len(rows))
+    assert torch.isfinite(torch.linalg.inv(clusters.factors)).all()
+    assert torch.equal(clusters.factors, clusters.factors.tril())
+
+
+def test_the_same_generator_gives_the_same_clusters():
+    rows, _ = blobs(1500)
+    first, second = (fit(rows, ClusterConfig(), seeded(3)) for _ in range(2))
+    assert torch.equal(first[0].means, second[0].means)
+    assert torch.equal(first[1], second[1])
+
+
+def test_duplicates_and_constant_rows_are_fine():
+    rows = torch.tensor([[1.0, 2.0], [3.0, 2.0]]).repeat(100, 1)
+    clusters, labels, _ = fit(rows, ClusterConfig(k=8), seeded())
+    assert len(clusters) == 2
+    torch.testing.assert_close(clusters.means[labels], rows)
+    clusters, _, _ = fit(torch.full((80, 3), 5.0), ClusterConfig(), seeded())
+    torch.testing.assert_close(clusters.means, torch.full((1, 3), 5.0))
+
+
+def test_more_clusters_than_rows_is_an_error():
+    with pytest.raises(UsageError, match="12 clusters asked of 10 rows"):
+        fit(torch.zeros(10, 2), ClusterConfig(k=12), seeded())
+
+
+def test_assign_agrees_with_exact_likelihoods_and_exports():
+    factors = torch.tensor([[[1e-4, 0.0], [0.0, 1e-4]], [[1.0, 0.0], [0.5, 0.2]], [[1e-4, 0.0], [0.3, 1e-3]]])
+    means = torch.tensor([[1.5, 0.0], [1.5, 0.1], [1.50001, 0.3]])
+    clusters = Clusters(torch.tensor([0.2, 0.5, 0.3]), means, factors, "em")
+    which = torch.randint(3, (4000,), generator=seeded())
+    noise = torch.randn(4000, 2, 1, generator=seeded(1))
+    rows = means[which] + (factors[which] @ noise).squeeze(2)
+    white = torch.linalg.solve_triangular(
+        factors.double(), (rows[:, None] - means).double()[..., None], upper=False
+    )
+    scale = factors.double().diagonal(dim1=1, dim2=2).log().sum(1)
+    exact = (clusters.weights.double().log() - scale - 0.5 * white.square().sum((2, 3))).argmax(1)
+    found = Assign(clusters)(rows)
+    assert (found == exact).double().mean() > 0.999
+    graph = to_onnx(Assign(clusters), {"latent": rows}, ("cluster",))
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (exported,) = session.run(None, {"latent": rows.numpy()})
+    assert np.array_equal(exported, found.numpy())
