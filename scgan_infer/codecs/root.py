@@ -67,9 +67,15 @@ class RootReader(Reader):
                     f"{self.path}: branch {name!r} is {kind or 'a group'}, not one value a row; "
                     "choose flat branches with --columns"
                 )
-        for chunk in self.tree.iterate(
+        found = self.tree.iterate(
             filter_name=lambda name: name in names, step_size=size, library="np", entry_stop=self.rows
-        ):
+        )
+        while True:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                chunk = next(found, None)
+            if chunk is None:
+                return
             yield [np.asarray(chunk[name]) for name in names]
 
     def close(self) -> None:
