@@ -557,6 +557,35 @@ class Terminated(KeyboardInterrupt):
     """The system asks to end (SIGTERM)."""
 
 
+@app.command()
+def bench(
+    model: Model = None, threads: Threads = None, device: OnDevice = Device.auto, as_json: AsJson = False
+) -> None:
+    """Measure rows per second on this machine, stage by stage."""
+    import json
+    from dataclasses import asdict
+
+    from scgan_infer.bench import rates
+
+    measured = rates(opened(model, device, threads))
+    if as_json:
+        typer.echo(json.dumps({**asdict(measured), "share": measured.share}))
+        return
+    typer.echo(f"{measured.threads} threads, {measured.device}; million rows per second")
+    for stage in ("noise", "mapper", "decoder", "whole", "write"):
+        typer.echo(f"{stage:<8} {getattr(measured, stage) / 1e6:8.2f}")
+    typer.echo(f"whole / decoder: {measured.share:.0%}")
+
+
+@app.command()
+def doctor() -> None:
+    """List runtimes, providers, clashes and extras, and what to install."""
+    from scgan_infer.doctor import report
+
+    for line in report():
+        typer.echo(line)
+
+
 def main() -> NoReturn:
     """Run the command line; every error becomes one line and its exit code."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -609,7 +638,7 @@ def failed(error: BaseException) -> int:
     elif isinstance(error, ModuleNotFoundError):
         message, code = f"{error.name} is not installed; pip install 'scgan[train]'", 2
     elif isinstance(error, BadCommandLine):
-        message, code = f"{error.format_message()} (see --help)", 2  # type: ignore[attr-defined]
+        message, code = f"{error.format_message()}{given(error)} (see --help)", 2  # type: ignore[attr-defined]
     elif isinstance(error, ScganError):
         message, code = str(error), error.exit_code
     elif isinstance(error, Terminated):
@@ -618,6 +647,16 @@ def failed(error: BaseException) -> int:
         message, code = "interrupted", 130
     say("scgan: " + " ".join(message.split()))
     return code
+
+
+def given(error: Exception) -> str:
+    """Return what the command line gave for the option that an error is about."""
+    for option in getattr(getattr(error, "param", None), "opts", []):
+        for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+            name, equals, value = word.partition("=")
+            if name == option:
+                return f", not {value if equals else following!r}"
+    return ""
 
 
 def unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
