@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
+from scgan_infer.intake import BadCellError, Intake
 from scgan_train.config import Config, to_dict
 from scgan_train.datasets import DATASETS, table
 from scgan_train.run import Run
@@ -46,15 +47,30 @@ def load(data: str | Path | ArrayLike, config: Config) -> tuple[str, Table]:
 
 
 def chosen(rows: Table, config: Config) -> Table:
-    """Return the columns that the configuration selects, as it describes them."""
+    """Return the columns that the configuration selects, as it describes them.
+
+    Raises:
+        DataError: a value outside the domain that was described.
+        UsageError: a column that is not there, or a description that does not fit.
+    """
     for name in (*config.select, *config.columns):
         if name not in rows.names:
             raise UsageError(f"no column is called {name!r}; there are {', '.join(rows.names)}")
     kept = [j for j, name in enumerate(rows.names) if not config.select or name in config.select]
-    columns = tuple(
-        Column.from_dict(rows.columns[j].to_dict() | config.columns.get(rows.names[j], {})) for j in kept
-    )
-    return Table(columns, np.ascontiguousarray(rows.values[:, kept]))
+    try:
+        columns = tuple(
+            Column.from_dict(rows.columns[j].to_dict() | config.columns.get(rows.names[j], {})) for j in kept
+        )
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"columns: {error}") from error
+    values = np.ascontiguousarray(rows.values[:, kept])
+    for j, column in enumerate(columns):
+        if column.name in config.columns:
+            try:
+                values[:, j] = Intake(column.name, column).take(values[:, j])
+            except BadCellError as error:
+                raise DataError(f"column {column.name!r}, row {error.row + 1}: {error}") from error
+    return Table(columns, values)
 
 
 def begun(out: Path | None, data: str | None) -> tuple[Path, dict[str, Any], str]:
