@@ -19,8 +19,11 @@ import typer
 from scgan_infer.errors import ScganError, UsageError
 
 if TYPE_CHECKING:
-    from scgan_infer.columns import Column
+    from matplotlib.figure import Figure
+
+    from scgan_infer.columns import Column, Table
     from scgan_infer.engines import Job
+    from scgan_infer.evaluation import Subject
     from scgan_infer.runtime import Model as Loaded
 
 BadCommandLine: type[Exception] = typer.BadParameter.__mro__[1]
@@ -321,6 +324,9 @@ def sample(
     cluster: Annotated[
         int | None, typer.Option("--cluster", metavar="I", help="Draw from this cluster alone.")
     ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="NAME=VALUE", help="Draw rows of this category alone.")
+    ] = None,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, help="Factor on the noise; below 1, rows crowd together.")
     ] = 1.0,
@@ -335,13 +341,21 @@ def sample(
     from scgan_infer.engines import Job
 
     loaded = opened(model, device, threads)
+    if cluster is not None and where is not None:
+        raise UsageError("--cluster and --where name clusters both; give one of them")
+    if where is not None:
+        from scgan_infer.where import clusters_where
+
+        chosen: int | tuple[int, ...] | None = clusters_where(loaded, where)
+    else:
+        chosen = cluster
     first, count = part(n, shard)
     job = Job(
         loaded,
         n=count,
         seed=seed,
         start=start + first,
-        cluster=cluster,
+        cluster=chosen,
         temperature=temperature,
         scheduler=scheduler,
     )
@@ -584,6 +598,161 @@ def doctor() -> None:
 
     for line in report():
         typer.echo(line)
+
+
+HeldOut = Annotated[
+    str, typer.Argument(metavar="DATA", help="Rows not trained on: a built-in distribution or a file.")
+]
+Samples = Annotated[
+    Path | None,
+    typer.Option("--samples", metavar="FILE", help="File of generated rows, in place of a model's."),
+]
+Compared = Annotated[int, typer.Option("--n", "-n", min=10, help="Most generated rows to compare at a time.")]
+
+
+def subject(
+    data: str, model: Path | None, samples: Path | None, train: Path | None, n: int, seed: int
+) -> Subject:
+    """Return what is judged: the rows of --samples, else rows of a bundle, beside those of DATA."""
+    from scgan_infer import evaluation
+    from scgan_infer.runtime import load
+
+    loaded = load(find_bundle(model)) if model is not None or samples is None else None
+    real = judging(data, loaded, n, seed)
+    trained = None if train is None else evaluation.training_rows(train, real.columns)
+    if samples is not None:
+        return evaluation.from_file(real, samples, n, loaded, trained)
+    assert loaded is not None
+    return evaluation.from_model(real, loaded, n, seed, trained)
+
+
+def judging(data: str, model: Loaded | None, n: int, seed: int) -> Table:
+    """Return rows to judge n generated ones by; of a built-in distribution, rows that no training has seen."""
+    from scgan_infer.evaluation import heldout
+    from scgan_train.datasets import DATASETS, fresh
+
+    if data in DATASETS:
+        return fresh(data, 2 * n, seed)
+    return heldout(Path(data), None if model is None else model.columns, n)
+
+
+@app.command()
+def evaluate(
+    data: HeldOut,
+    model: Model = None,
+    samples: Samples = None,
+    train: Annotated[
+        Path | None,
+        typer.Option("--train", metavar="FILE", help="Rows trained on; measures copies of them."),
+    ] = None,
+    n: Compared = 10_000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with pictures.")
+    ] = None,
+) -> None:
+    """Measure how far generated rows are from DATA, each figure beside what real rows score."""
+    import json
+
+    from scgan_infer.evaluation import write
+    from scgan_infer.metrics import table_text
+
+    judged = subject(data, model, samples, train, n, seed)
+    figures = judged.figures(seed)
+    origin = samples if judged.model is None or samples is not None else judged.model.bundle.path
+    facts = {"data": data, "generated rows": str(origin), "seed": str(seed)}
+    if train is not None:
+        facts["training rows"] = str(train)
+    if report is not None:
+        write(report, judged.page(figures, f"{origin} against {data}", facts))
+        say(f"report: {report}")
+    typer.echo(json.dumps({**facts, **figures.to_dict()}, indent=1) if as_json else table_text(figures))
+
+
+plot = typer.Typer(
+    help="Pictures, as PNG or PDF: of samples, clusters, latents, a training, the decoder's noise."
+)
+app.add_typer(plot, name="plot")
+
+Picture = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Picture: .png or .pdf.")]
+
+
+@plot.command("samples")
+def plot_samples(
+    data: Data,
+    model: Model = None,
+    samples: Samples = None,
+    n: Compared = 10_000,
+    seed: Seed = 0,
+    out: Picture = Path("samples.png"),
+) -> None:
+    """Draw rows of DATA beside as many generated rows."""
+    from scgan_infer.plots import data_and_samples
+
+    shown = subject(data, model, samples, None, n, seed)
+    drawn(data_and_samples(shown.real.values[:n], shown.samples[:n], shown.real.columns), out)
+
+
+@plot.command("clusters")
+def plot_clusters(
+    data: Data, model: Model = None, seed: Seed = 0, out: Picture = Path("clusters.png")
+) -> None:
+    """Draw the latents of DATA, coloured by cluster."""
+    from scgan_infer.plots import latent_clusters
+
+    loaded = opened(model, Device.cpu, None)
+    drawn(latent_clusters(*loaded.encode(judging(data, loaded, 10_000, seed).values)), out)
+
+
+@plot.command("latents")
+def plot_latents(
+    data: Data,
+    models: Annotated[
+        list[Path],
+        typer.Option("--model", "-m", metavar="BUNDLE", help="Bundle. Repeatable: of one encoder."),
+    ],
+    seed: Seed = 0,
+    out: Picture = Path("latents.png"),
+) -> None:
+    """Draw the latents of DATA beside those that each model generates from."""
+    from scgan_infer.evaluation import latent_picture
+    from scgan_infer.runtime import load
+
+    loaded = [load(model) for model in models]
+    drawn(latent_picture(judging(data, loaded[0], 10_000, seed).values, loaded), out)
+
+
+@plot.command("curves")
+def plot_curves(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Run folder; default: newest in runs/.")
+    ] = None,
+    out: Picture = Path("curves.png"),
+) -> None:
+    """Draw the losses of a training."""
+    from scgan_infer.plots import training_curves
+
+    found = sorted(Path("runs").glob("*/history.jsonl"), key=lambda path: path.stat().st_mtime)
+    if run is None and not found:
+        raise UsageError("no run in runs/; name one, or make one with `scgan train`")
+    drawn(training_curves(found[-1] if run is None else run / "history.jsonl"), out)
+
+
+@plot.command("noise")
+def plot_noise(model: Model = None, seed: Seed = 0, out: Picture = Path("noise.png")) -> None:
+    """Draw what each dimension of the decoder's noise does to rows."""
+    from scgan_infer.evaluation import noise_picture
+
+    drawn(noise_picture(opened(model, Device.cpu, None), seed), out)
+
+
+def drawn(picture: Figure, out: Path) -> None:
+    """Write a picture and say so."""
+    from scgan_infer.plots import save
+
+    save(picture, out)
+    say(f"picture: {out}")
 
 
 def main() -> NoReturn:

@@ -108,7 +108,7 @@ def main() -> None:
             flows.append(flow_rate(10**6 // scale))
         rate, decoder, flow = max(rates), max(decoders), max(flows)
         print(
-            f"1. scgan sample: {rate / 1e6:.2f} M rows/s; decoder alone {decoder / 1e6:.2f}; spline flow {flow / 1e6:.3f}"
+            f"1. M rows/s: scgan sample {rate / 1e6:.2f}, decoder alone {decoder / 1e6:.2f}, flow {flow / 1e6:.3f}"
         )
         print(
             f"   share of the decoder-only rate: {rate / decoder:.0%}; times the spline flow: {rate / flow:.1f}"
@@ -120,13 +120,11 @@ def main() -> None:
         print(f"2. two threads: {(one - start) / (two - start):.2f} times one")
         small = timed(sampling(bundle, 10**6, folder))[1]
         large = timed(sampling(bundle, 3 * 10**7 // scale, folder))[1]
-        print(
-            f"3. peak memory: {large:.0f} MiB at {3 * 10**7 // scale} rows, {small:.0f} MiB at 10^6: {large / small:.2f}"
-        )
+        print(f"3. peak memory: {large:.0f} MiB at 3x10^7 rows, {small:.0f} MiB at 10^6: {large / small:.2f}")
         imports = [sys.executable, "-c", "import onnxruntime, numpy"]
         some, bare, help_ = best(5, sampling(bundle, 10_000, folder), imports, [SCGAN, "--help"])
         print(
-            f"4. 10,000 rows: {some:.2f} s, {some / bare:.2f} times importing onnxruntime and numpy; --help {help_:.2f} s"
+            f"4. 10,000 rows: {some:.2f} s, {some / bare:.2f} times importing both libraries; --help {help_:.2f} s"
         )
         if not options.quick:
             n = 10**8
