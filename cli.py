@@ -228,6 +228,8 @@ def train(
     layers = [base, configs.read(config) if config else {}, *map(configs.assignment, settings or []), flags]
     merged = configs.from_dict(configs.merge(*layers))
     source, table = sources.load(data or SHIPPED, merged)
+    for note in sources.notes(table, merged):
+        say(note)
     path = out or sources.free_folder(source)
     run = run_stages(table, merged, path, source, resume=resume)
     took = sum(run.seconds.values())

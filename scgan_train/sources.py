@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,18 @@ def chosen(rows: Table, config: Config) -> Table:
             except BadCellError as error:
                 raise DataError(f"column {column.name!r}, row {error.row + 1}: {error}") from error
     return Table(columns, values)
+
+
+def notes(rows: Table, config: Config) -> Iterator[str]:
+    """Yield what the user should know of the columns: kinds that were guessed, and columns that never vary."""
+    for j, column in enumerate(rows.columns):
+        values = rows.values[:, j]
+        if values.min() == values.max():
+            yield f"note: column {column.name} is {values[0]:g} in every row; it is kept and written back"
+        elif column.kind != "real" and column.name not in config.columns:
+            walls = f" from {column.low} to {column.high}" if column.kind == "bounded" else ""
+            undo = f"--set columns.{column.name}.kind=real" if column.kind != "category" else "--columns"
+            yield f"note: column {column.name} looks {column.kind}{walls}; {undo} says otherwise"
 
 
 def begun(out: Path | None, data: str | None) -> tuple[Path, dict[str, Any], str]:
