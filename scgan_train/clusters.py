@@ -39,6 +39,7 @@ LOOK_GAPS = 200_000  # rows that the search for empty bands looks at
 LOOK = 12_000  # rows that the choice of K looks at
 STEPS = 30  # of expectation-maximisation
 HELD = 0.2  # share of the rows that scores
+ENOUGH = 0.01  # nats a row that more clusters must gain
 CHUNK = 4096
 
 
@@ -345,7 +346,10 @@ def _draw(rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.
 def _choose(
     rows: Array, groups: Labels, floor: Array, config: ClusterConfig, rng: np.random.Generator
 ) -> tuple[int, str]:
-    """K of the best held-out log-likelihood of short fits, doubled until it falls, and a sentence on it."""
+    """K from the held-out log-likelihood of short fits, doubled until it falls, and a sentence on it.
+
+    The smallest K within `ENOUGH` of the best: twice the clusters cost twice the pairs, tables and noise.
+    """
     most = max(1, len(rows) // max(config.min_rows, 3 * rows.shape[1]))
     scores: dict[int, float] = {}
     k = min(4, most)
@@ -359,6 +363,7 @@ def _choose(
         if scores[k] < max(scores.values()):
             break
         k *= 2
-    best = max(scores, key=lambda k: scores[k])
+    best = max(scores.values())
+    enough = next(k for k, score in scores.items() if score > best - ENOUGH)
     tried = ", ".join(f"{k}: {score:.3f}" for k, score in scores.items())
-    return best, f"{best} clusters have the best held-out log-likelihood a row ({tried})"
+    return enough, f"{enough} clusters are enough by the log-likelihood of held-out rows ({tried})"
