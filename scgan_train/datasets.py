@@ -30,6 +30,7 @@ from scgan_infer.errors import UsageError
 Plane = NDArray[np.float64]
 
 SEED_TAG = 0x5C6A  # keeps the data's random stream apart from others made from the same seed
+SEEDS = 2**63  # of trainings
 
 
 def _eight_gaussians(n: int, rng: Generator) -> Plane:
@@ -96,6 +97,11 @@ def table(name: str, n: int, seed: int) -> Table:
         raise UsageError(f"seed {seed} is negative; give 0 or more")
     rows = DATASETS[name](n, np.random.default_rng([seed, SEED_TAG]))
     return Table((Column("x"), Column("y")), rows.astype(np.float32))
+
+
+def fresh(name: str, n: int, seed: int) -> Table:
+    """Draw n rows that no training draws, whatever its seed; raises as `table`."""
+    return table(name, n, SEEDS + seed)
 
 
 DATASETS: dict[str, Callable[[int, Generator], Plane]] = {
