@@ -635,6 +635,8 @@ def judging(data: str, model: Loaded | None, n: int, seed: int) -> Table:
 
     if data in DATASETS:
         return fresh(data, 2 * n, seed)
+    if not Path(data).suffix and not Path(data).exists():
+        raise UsageError(f"{data!r} is neither a file nor a built-in distribution: {', '.join(DATASETS)}")
     return heldout(Path(data), None if model is None else model.columns, n)
 
 
@@ -663,9 +665,9 @@ def evaluate(
     judged = subject(data, model, samples, train, n, seed)
     figures = judged.figures(seed)
     origin = samples if judged.model is None or samples is not None else judged.model.bundle.path
-    facts = {"data": data, "generated rows": str(origin), "seed": str(seed)}
+    facts = {"data": data, "generated": str(origin), "seed": str(seed)}
     if train is not None:
-        facts["training rows"] = str(train)
+        facts["train"] = str(train)
     if report is not None:
         write(report, judged.page(figures, f"{origin} against {data}", facts))
         say(f"report: {report}")
@@ -755,6 +757,27 @@ def drawn(picture: Figure, out: Path) -> None:
 
     save(picture, out)
     say(f"picture: {out}")
+
+
+@app.command()
+def reproduce(
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each cell.")] = 1,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write.")] = Path(
+        "reproduced"
+    ),
+    preset: Annotated[Preset, typer.Option("--preset", help="Speed or quality.")] = Preset.standard,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Processes at a time; default: cores.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,
+) -> None:
+    """Make the paper's Table 1 and Figures 2 and 3, with its own maps and the default ones."""
+    from scgan_train.reproduce import Plan
+    from scgan_train.reproduce import reproduce as run_plan
+
+    run_plan(Plan(out, seeds, preset.value), jobs=jobs, resume=resume)
+    typer.echo((out / "table.md").read_text("utf-8"), nl=False)
+    say(f"table and figures: {out}")
 
 
 def main() -> NoReturn:

@@ -170,7 +170,8 @@ def _check_enough(table: Table, config: Config, source: str) -> None:
         )
 
 
-def _fingerprint(table: Table) -> str:
+def fingerprint(table: Table) -> str:
+    """Return the SHA-256 of a table's values, by which a run knows its rows."""
     return hashlib.sha256(table.values.tobytes()).hexdigest()
 
 
@@ -183,14 +184,14 @@ def _created(path: Path, table: Table, config: Config, source: str) -> Run:
         raise DataError(
             f"can't make the run folder {path}: {error.strerror}; choose another --out"
         ) from error
-    run = Run(path, config, source, table.columns, {"rows": len(table), "sha256": _fingerprint(table)})
+    run = Run(path, config, source, table.columns, {"rows": len(table), "sha256": fingerprint(table)})
     run.save()
     return run
 
 
 def _resumed(path: Path, table: Table, config: Config) -> Run:
     run = Run.load(path)
-    if run.facts.get("sha256") != _fingerprint(table):
+    if run.facts.get("sha256") != fingerprint(table):
         raise DataError(f"{path} was begun with other rows ({run.source}); give the same data, or train anew")
     if run.config != config:
         raise UsageError(

@@ -1,0 +1,362 @@
+"""The paper's Table 1 and Figures 2 and 3: four latent models on every plane, everything else equal.
+
+    cell = (maps, plane, latent model, seed)      unit = all cells of a plane and seed
+
+`maps` is `default`, or `paper`: adversarial autoencoders on plain K-means, and the decoder trained with all of
+equation 4, so that the latent model acts on reconstructions as it does in the paper. In a unit what a cell
+does not change is trained once and copied: stage 1 for all; clusters for all but one Gaussian; under the default
+maps, where no critic looks at generations, the decoder. A finished cell is a JSON file, so any run of this
+can be resumed; a cell's run folder can be exported like any other.
+
+    DIR/cells/MAPS-PLANE-LATENTS-SEED.json, .npz     figures, rows for the pictures
+    DIR/runs/MAPS-PLANE-LATENTS-SEED/                run folders
+    DIR/table.csv, table.md, figure2-MAPS.png, .pdf, figure3-MAPS.png, .pdf
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scgan_infer.columns import Table
+from scgan_infer.errors import UsageError
+from scgan_infer.evaluation import write
+from scgan_infer.metrics import evaluate
+from scgan_infer.sessions import cores
+from scgan_train import config as configs
+from scgan_train.config import Config
+from scgan_train.datasets import DATASETS, fresh, table
+from scgan_train.run import Run
+from scgan_train.sources import BUILT_IN_ROWS
+from scgan_train.stages import fingerprint, train
+from scgan_train.training import generator_for
+
+Floats = NDArray[np.float32]
+
+LATENTS = ("gaussian", "centers", "mapper", "real")
+MAPS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "clusters": {"refine": False, "split": False},
+        "mapper": {"kind": "aae"},
+        "decoder": {"steps": 1200},
+    },
+}
+FILES = {  # of each stage that cells share
+    "transform": ("transform.safetensors", "held_out.npy"),
+    "encoder": ("encoder.safetensors",),
+    "clusters": ("clusters.safetensors",),
+    "decoder": ("decoder.safetensors",),
+}
+CUBE = (0.062, 0.023, 0.024, 0.021)
+PAPER: dict[str, tuple[float, float, float, float]] = {  # its Table 1, in the order of LATENTS
+    "eight_gaussians": (2.339, 0.053, 0.065, 0.016),
+    "checkerboard": (0.337, 0.034, 0.015, 0.009),
+    "two_spirals": (1.771, 0.058, 0.062, 0.011),
+    "abs": (0.133, 0.021, 0.029, 0.019),
+    "sine_wave": CUBE,
+    "crescent_cubed": CUBE,
+    "sinewaved_cube": CUBE,
+    "four_circles": (0.031, 0.034, 0.044, 0.035),
+}
+FIGURES = ("c2st", "off", "missed", "sliced_wasserstein")
+COMPARED = 10_000
+SHOWN = 4_000
+COLUMNS = (
+    "maps",
+    "plane",
+    "latents",
+    "seeds",
+    "mse",
+    "paper",
+    *(f"{f}{end}" for f in FIGURES for end in ("", "_floor")),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to reproduce.
+
+    Attributes:
+        out: folder of everything.
+        seeds: 0 .. seeds - 1.
+        preset: of the trainings.
+        settings: what wins over preset and maps.
+        planes: names of built-in distributions.
+        rows: of each plane, training and held out of training.
+        compared: generated rows compared at a time with as many real ones.
+    """
+
+    out: Path
+    seeds: int = 1
+    preset: str = "standard"
+    settings: Mapping[str, Any] | None = None
+    planes: tuple[str, ...] = tuple(DATASETS)
+    rows: int = BUILT_IN_ROWS
+    compared: int = COMPARED
+
+    def config(self, cell: Cell) -> Config:
+        """Return how a cell is trained."""
+        own = {"seed": cell.seed, "latents": cell.latents, "device": "cpu"}
+        layers = (configs.PRESETS[self.preset], MAPS[cell.maps], self.settings or {}, own)
+        return configs.from_dict(configs.merge(*layers))
+
+    def cells(self) -> list[Cell]:
+        """Return all cells."""
+        return [cell for seed in range(self.seeds) for plane in self.planes for cell in unit(plane, seed)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its figures."""
+
+    maps: str
+    plane: str
+    latents: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its files' name."""
+        return f"{self.maps}-{self.plane}-{self.latents}-{self.seed}"
+
+    def result(self, out: Path) -> Path:
+        """Where its figures are once it is finished."""
+        return out / "cells" / f"{self.name}.json"
+
+
+def unit(plane: str, seed: int) -> list[Cell]:
+    """Return the cells of a plane and seed."""
+    return [Cell(maps, plane, latents, seed) for maps in MAPS for latents in LATENTS]
+
+
+def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> list[dict[str, Any]]:
+    """Run what is not finished, in processes of one thread, then write tables and figures.
+
+    Args:
+        plan: what to run.
+        jobs: processes; by default one a core.
+        resume: go on with what is in the folder.
+
+    Returns:
+        The table: for each maps, plane and latent model, medians over seeds.
+
+    Raises:
+        UsageError: the folder is taken, or was begun with other settings.
+    """
+    _begin(plan, resume)
+    todo = [cell for cell in plan.cells() if not cell.result(plan.out).exists()]
+    units = list(dict.fromkeys((cell.plane, cell.seed) for cell in todo))
+    _say(f"{len(plan.cells()) - len(todo)} of {len(plan.cells())} cells are finished")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    pool = ProcessPoolExecutor(max(1, min(jobs or cores(), len(units))), multiprocessing.get_context("spawn"))
+    try:
+        for done in as_completed([pool.submit(work, plan, *which) for which in units]):
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    lines = summary(plan)
+    write(plan.out / "table.csv", as_csv(lines))
+    write(plan.out / "table.md", as_markdown(lines))
+    pictures(plan)
+    return lines
+
+
+def work(plan: Plan, plane: str, seed: int) -> None:
+    """Train and measure the cells of a plane and seed that are not finished."""
+    torch.set_num_threads(1)
+    rows, judges = table(plane, plan.rows, seed), fresh(plane, 2 * plan.compared, seed)
+    runs: dict[Cell, Run] = {}
+    for cell in unit(plane, seed):
+        began = time.perf_counter()
+        runs[cell] = trained(plan, cell, rows, runs)
+        if cell.result(plan.out).exists():
+            continue
+        found, shown = measured(runs[cell], judges, plan.compared)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **shown)
+        cell.result(plan.out).with_suffix(".npz").write_bytes(buffer.getvalue())
+        facts = {"seconds": runs[cell].seconds, "clusters": runs[cell].facts["clusters"]}
+        write(cell.result(plan.out), json.dumps(asdict(cell) | facts | found, indent=1))
+        _say(
+            f"{plane}, {cell.maps} maps, {cell.latents}, seed {seed}: C2ST {found['c2st']['value']:.3f}, "
+            f"MSE {found['mse_raw']['value']:.2g} ({time.perf_counter() - began:.0f} s)"
+        )
+
+
+def trained(plan: Plan, cell: Cell, rows: Table, earlier: Mapping[Cell, Run]) -> Run:
+    """Return the finished run of a cell; what earlier cells of its unit have in common with it is theirs."""
+    path, config = plan.out / "runs" / cell.name, plan.config(cell)
+    if not (path / "run.json").exists():
+        path.mkdir(parents=True, exist_ok=True)
+        facts: dict[str, Any] = {"rows": len(rows), "sha256": fingerprint(rows), "seconds": {}}
+        for stage, donor in donors(cell, config, earlier).items():
+            for file in FILES[stage]:
+                shutil.copyfile(donor.path / file, path / file)
+            facts["seconds"][stage] = donor.seconds[stage]
+            if stage == "clusters":
+                facts["clusters"] = donor.facts["clusters"]
+        Run(path, config, cell.plane, rows.columns, facts).save()
+    return train(rows, config, path, cell.plane, resume=True)
+
+
+def donors(cell: Cell, config: Config, earlier: Mapping[Cell, Run]) -> dict[str, Run]:
+    """Return which earlier run of a unit gives each stage that this cell would train to the same bits."""
+    alike = [other for other in earlier if other.maps == cell.maps]
+    clustered = [other for other in alike if "gaussian" not in (other.latents, cell.latents)]
+    found = {"transform": list(earlier), "encoder": list(earlier), "clusters": clustered}
+    if config.decoder.steps in ("auto", 0):  # a plane's latent keeps both dimensions: auto means no critics
+        found["decoder"] = alike
+    return {stage: earlier[cells[0]] for stage, cells in found.items() if cells}
+
+
+@torch.no_grad()
+def measured(run: Run, judges: Table, n: int) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """Return a run's figures on fresh rows, and latents and rows for the pictures."""
+    transform = run.load_transform()
+    encoder = run.load_encoder(transform.dims)
+    model = run.load_mapper(run.load_clusters()[0])
+    decoder = run.load_decoder(encoder.latent_dim, transform.dims)
+    generator = generator_for(run.config.seed, "judged")
+    latent = model.draw(3 * n, generator, torch.device("cpu"))
+    samples = transform.inverse(
+        decoder(latent, torch.randn(3 * n, decoder.noise, generator=generator))
+    ).numpy()
+    real = torch.from_numpy(judges.values)
+    true = encoder(transform(real))
+    again = transform.inverse(decoder.reconstruct(true)).numpy()
+    figures = evaluate(
+        judges.values,
+        samples,
+        columns=judges.columns,
+        reconstructed=(judges.values, again),
+        seed=run.config.seed,
+    )
+    shown = {
+        "true": true[:SHOWN].numpy(),
+        "latents": latent[:SHOWN].numpy(),
+        "rows": judges.values[:SHOWN],
+        "samples": samples[:SHOWN],
+    }
+    return figures.to_dict(), shown
+
+
+def summary(plan: Plan) -> list[dict[str, Any]]:
+    """Return medians over seeds of the finished cells, the paper's number beside the reconstruction error."""
+    found = [json.loads(cell.result(plan.out).read_text("utf-8")) for cell in plan.cells()]
+    lines = []
+    for maps in MAPS:
+        for plane in plan.planes:
+            for place, latents in enumerate(LATENTS):
+                key = (maps, plane, latents)
+                same = [cell for cell in found if (cell["maps"], cell["plane"], cell["latents"]) == key]
+                line: dict[str, Any] = dict(zip(COLUMNS, key, strict=False))
+                line |= {"seeds": len(same), "mse": _median(cell["mse_raw"]["value"] for cell in same)}
+                line["paper"] = PAPER[plane][place]
+                for figure in FIGURES:
+                    line[figure] = _median(cell[figure]["value"] for cell in same)
+                    line[f"{figure}_floor"] = _median(cell[figure]["floor"] for cell in same)
+                lines.append(line)
+    return lines
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(f"{np.median(list(values)):.4g}")
+
+
+def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def as_markdown(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table as Markdown: reconstruction as the paper lays it out, then generation."""
+    parts = [
+        f"Medians over {lines[0]['seeds']} seed(s). MSE is in the plane's units squared, the paper's number in "
+        'brackets; the paper\'s "sinewaved cube" has three readings. Generation: the figure, and in brackets '
+        "what real rows score in place of the generated ones.\n"
+    ]
+    for maps in MAPS:
+        own = [line for line in lines if line["maps"] == maps]
+        planes = list(dict.fromkeys(line["plane"] for line in own))
+        parts.append(f"### {maps.capitalize()} maps\n\nReconstruction MSE\n")
+        parts.append(_grid(own, planes, lambda line: f"{line['mse']:.2g} ({line['paper']:g})"))
+        for figure, title, shape in (
+            ("c2st", "C2ST", ".3f"),
+            ("off", "Off the real support", ".2%"),
+            ("missed", "Missed", ".2%"),
+            ("sliced_wasserstein", "Sliced Wasserstein-2, in spreads", ".3f"),
+        ):
+            parts.append(f"{title}\n")
+            parts.append(
+                _grid(
+                    own, planes, lambda line, f=figure, s=shape: f"{line[f]:{s}} ({line[f'{f}_floor']:{s}})"
+                )
+            )
+    return "\n".join(parts)
+
+
+def _grid(lines: Sequence[Mapping[str, Any]], planes: Sequence[str], text: Any) -> str:
+    cells = {(line["plane"], line["latents"]): text(line) for line in lines}
+    rows = [["plane", *LATENTS], ["---"] * (1 + len(LATENTS))]
+    rows += [[plane, *(cells[plane, latents] for latents in LATENTS)] for plane in planes]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def pictures(plan: Plan) -> None:
+    """Write Figure 2, latent models against true latents, and Figure 3, generations, of the first seed."""
+    from scgan_infer.plots import planes, save
+
+    for maps in MAPS:
+        for number, first, title, key in (
+            (2, "true", "latents", "latents"),
+            (3, "rows", "rows", "samples"),
+        ):
+            grid: dict[str, dict[str, Floats]] = {}
+            for plane in plan.planes:
+                shown = {
+                    latents: np.load(Cell(maps, plane, latents, 0).result(plan.out).with_suffix(".npz"))
+                    for latents in LATENTS
+                }
+                grid[plane] = {f"real {title}": shown["real"][first]}
+                grid[plane] |= {latents: arrays[key] for latents, arrays in shown.items()}
+            figure = planes(grid, title=f"{title} of four latent models, {maps} maps")
+            for suffix in ("png", "pdf"):
+                save(figure, plan.out / f"figure{number}-{maps}.{suffix}")
+
+
+def _begin(plan: Plan, resume: bool) -> None:
+    path = plan.out / "settings.json"
+    settings = json.dumps(asdict(plan) | {"out": "", "seeds": 0, "maps": MAPS}, indent=1, sort_keys=True)
+    if plan.seeds < 1:
+        raise UsageError(f"--seeds {plan.seeds}: at least 1 is needed")
+    if plan.out.exists() and any(plan.out.iterdir()):
+        if not resume:
+            raise UsageError(f"--out {plan.out} exists; go on with --resume, or choose another name")
+        if not path.exists() or path.read_text("utf-8") != settings:
+            raise UsageError(f"{plan.out} was begun with other settings; choose another --out")
+    (plan.out / "cells").mkdir(parents=True, exist_ok=True)
+    write(path, settings)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
