@@ -102,8 +102,8 @@ class TransportMapper(Mapper):
 def _power(matrices: Tensor, exponent: float) -> Tensor:
     """Powers of symmetric positive matrices [K, e, e], eigenvalues kept above 1e-6."""
     values, vectors = torch.linalg.eigh(matrices)
-    powers: Tensor = values.clamp(min=1e-6).pow(exponent)
-    return (vectors * powers.unsqueeze(1)) @ vectors.mT
+    power: Tensor = (vectors * values.clamp(min=1e-6).pow(exponent).unsqueeze(1)) @ vectors.mT
+    return power
 
 
 def _most(labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
