@@ -1,10 +1,11 @@
 # Needs Python 3.11 or newer, pip and make; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+NODE := examples/node/node_modules/.package-lock.json
 PLANES := eight_gaussians checkerboard two_spirals abs sinewaved_cube four_circles
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check unit light exported clean
+.PHONY: demo test check unit light node exported clean
 
 demo: .venv/ready
 	rm -rf demo && mkdir demo
@@ -23,12 +24,19 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: .venv/ready
+unit: .venv/ready node
 	$(BIN)/python -m pytest
 
 # The inference side alone: no torch, no onnx, nothing but the base install and onnxruntime.
 light: .venv-light/ready
 	.venv-light/bin/python -m pytest tests/infer
+
+# onnxruntime for Node and browsers; where it can't be installed, the tests that need it are skipped.
+node: $(NODE)
+
+$(NODE): examples/node/package-lock.json
+	cd examples/node && ONNXRUNTIME_NODE_INSTALL=skip npm ci --silent --no-audit --no-fund || \
+	  echo "no onnxruntime for Node: its tests will be skipped" >&2
 
 exported: .venv/ready
 	for name in $(PLANES); do \
@@ -48,4 +56,4 @@ exported: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-light demo build dist
+	rm -rf .venv .venv-light examples/node/node_modules demo build dist
