@@ -1,0 +1,17 @@
+"""Rows from generator.onnx and noise of one's own: python generator.py BUNDLE N [SEED] > rows.csv."""
+
+import sys
+
+import numpy as np
+import onnxruntime
+
+bundle, n, noise = sys.argv[1], int(sys.argv[2]), np.random.default_rng(int((*sys.argv, 0)[3]))
+session = onnxruntime.InferenceSession(f"{bundle}/generator.onnx", providers=["CPUExecutionProvider"])
+_, w, z = (tensor.shape for tensor in session.get_inputs())
+for rows in (min(4096, n - start) for start in range(0, n, 4096)):
+    feeds = {
+        "u": (noise.integers(2**24, size=rows) / 2**24).astype(np.float32),
+        "w": noise.standard_normal((rows, w[1]), np.float32),
+        "z": noise.standard_normal((rows, z[1]), np.float32),
+    }
+    np.savetxt(sys.stdout, session.run(["x"], feeds)[0], "%.9g", delimiter=",")
