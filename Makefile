@@ -44,6 +44,7 @@ exported: .venv/ready
 	  $(BIN)/scgan train $$name --out runs/exported/$$name && \
 	  $(BIN)/scgan export runs/exported/$$name --out exported/$$name || exit 1; \
 	done
+	$(BIN)/scgan export runs/exported/eight_gaussians --out exported/eight_gaussians --triton examples/triton
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -113,6 +113,10 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
+def nobody(message: str) -> None:
+    """Say nothing: another process says it."""
+
+
 def find_bundle(model: Path | None) -> Path:
     """Return the bundle asked for; else the newest in exported/; else the one that ships with the package."""
     if model is not None:
@@ -207,7 +211,7 @@ def train(
 ) -> None:
     """Train on a built-in distribution or on your own rows."""
     from scgan_train import config as configs
-    from scgan_train import sources
+    from scgan_train import distributed, sources
     from scgan_train.stages import train as run_stages
 
     flags: dict[str, Any] = {
@@ -223,18 +227,22 @@ def train(
         flags["select"] = names(columns)
     flags["columns"] = described(log, periodic, bounded, integer, category)
     base = configs.PRESETS[preset.value]
+    tell = say if distributed.rank() == 0 else nobody
+    if resume and out is not None and not out.exists():
+        tell(f"{out}: there is nothing to resume yet; it begins now")
+        resume = False
     if resume:
         out, base, data = sources.begun(out, data)
     layers = [base, configs.read(config) if config else {}, *map(configs.assignment, settings or []), flags]
     merged = configs.from_dict(configs.merge(*layers))
     source, table = sources.load(data or SHIPPED, merged)
     for note in sources.notes(table, merged):
-        say(note)
+        tell(note)
     path = out or sources.free_folder(source)
     run = run_stages(table, merged, path, source, resume=resume)
     took = sum(run.seconds.values())
-    say(f"clusters: {run.facts['clusters']}")
-    say(f"run: {path} ({took:.0f} s on {run.facts['rows']} rows); next: scgan export {path}")
+    tell(f"clusters: {run.facts['clusters']}")
+    tell(f"run: {run.path} ({took:.0f} s on {run.facts['rows']} rows); next: scgan export {run.path}")
 
 
 def whole(option: str, text: str) -> int:
@@ -295,8 +303,13 @@ def export(
         Path | None,
         typer.Option("--sign", metavar="KEY.pem", help="Ed25519 private key; writes bundle.sig."),
     ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option("--triton", metavar="DIR", help="Write a Triton model repository, too."),
+    ] = None,
 ) -> None:
     """Export a finished run to a bundle of ONNX graphs."""
+    from scgan_infer.bundle import load
     from scgan_train import export as write
     from scgan_train import sources
 
@@ -308,8 +321,14 @@ def export(
 
         key = signing.private_key(sign)
     write(path, target)
+    for note in load(target).manifest.metrics.get("notes", []):
+        say(f"note: {note}")
     if key is not None:
         signing.sign(target, key)
+    if triton is not None:
+        from scgan_train.triton import repository
+
+        say(f"Triton model repository: {repository(target, triton)}")
     say(f"bundle: {target}; next: scgan sample --model {target} --n 10000 --out samples.npy")
 
 
