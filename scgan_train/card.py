@@ -22,7 +22,8 @@ def card(manifest: Manifest) -> str:
     """Return the card: what the bundle was trained on, how good it is, how to call it."""
     facts, metrics, sizes = manifest.provenance, manifest.metrics, manifest.sizes
     rows = [f"| {c.name} | {c.kind} | {c.unit or '-'} |" for c in manifest.columns]
-    figures = [f"| {name} | {value:.4g} |" for name, value in metrics.items()]
+    figures = [f"| {name} | {value:.4g} |" for name, value in metrics.items() if name != "notes"]
+    notes = "".join(f"\nNote: {note}.\n" for note in metrics.get("notes", []))
     map_name = f" ({manifest.mapper})" if manifest.mapper else ""
     return f"""# {manifest.name}
 
@@ -42,7 +43,7 @@ Not for statements about single rows of the training data; it holds no informati
 
 `c2st` is the ROC AUC of a classifier that tells samples from held-out rows (0.5: it can't); `mse` is the mean squared
 error of reconstructions in units of each column's variance.
-
+{notes}
 ```
 scgan sample --model . --n 10000 --out samples.csv
 ```

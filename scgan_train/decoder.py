@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from scgan_train import distributed
 from scgan_train.config import DecoderConfig
 from scgan_train.latents import LatentModel
 from scgan_train.nets import critic_loss, generator_loss, gradient_penalty, linear, mlp
@@ -96,8 +97,10 @@ class DecoderStage(nn.Module):
         """Return n generated rows of coordinates [n, d']."""
         device = self.decoder.skip.weight.device
         with torch.no_grad():
-            latent = self._latents[0].draw(n, generator, device)
-        y: Tensor = self.decoder(latent, torch.randn(n, self.decoder.noise, generator=generator).to(device))
+            rows = n * distributed.size()
+            latent = distributed.mine(self._latents[0].draw(rows, generator, device))
+        z = distributed.mine(torch.randn(rows, self.decoder.noise, generator=generator)).to(device)
+        y: Tensor = self.decoder(latent, z)
         return y
 
     def warm_loss(self, latent: Tensor, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -140,7 +143,7 @@ class DecoderStage(nn.Module):
         self.decoder.start(latent, y)
         draw = rows_of(latent, y, batch=min(config.batch, len(y)))
         warm = Player("decoder", weights, self.warm_loss, config.lr)
-        yield Phase("reconstruction", config.warm_steps, draw, (warm,), floor=0.002)
+        yield Phase("reconstruction", config.warm_steps, draw, (warm,), floor=0.002, share=True)
         steps = config.steps
         if steps == "auto":
             steps = 0 if latent.shape[1] == y.shape[1] else 1200
@@ -154,4 +157,4 @@ class DecoderStage(nn.Module):
             Player("critics", critics, self.critic_loss, config.critic_lr, betas=(0.0, 0.99)),
             Player("decoder", weights, self.loss, config.joint_lr, betas=(0.0, 0.99)),
         )
-        yield Phase("critics", steps, draw, players, average=self.decoder, decay=config.ema)
+        yield Phase("critics", steps, draw, players, average=self.decoder, decay=config.ema, share=True)

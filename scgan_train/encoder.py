@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from scgan_train import distributed
 from scgan_train.config import EncoderConfig
 from scgan_train.nets import mlp
 from scgan_train.training import Phase, Player, rows_of
@@ -68,23 +69,33 @@ class Encoder(nn.Module):
 
     def loss(self, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return InfoNCE of a batch of coordinates [b, d'] (equation 1, both directions)."""
-        noise = self.config.noise * torch.randn(2, *y.shape, generator=generator).to(y)
+        rows = len(y) * distributed.size()
+        drawn = torch.randn(2, rows, y.shape[1], generator=generator)
+        noise = self.config.noise * distributed.mine(drawn, 1).to(y)
         a, b = self(y + noise[0]), self(y + noise[1])
-        if self.config.similarity == "cosine":
-            logits = a @ b.T
-        else:
-            logits = 2 * a @ b.T - a.square().sum(-1, keepdim=True) - b.square().sum(-1)
-        logits = logits / self.config.temperature
-        target = torch.arange(len(y), device=y.device)
+        target = torch.arange(len(y), device=y.device) + distributed.rank() * len(y)
         cross = nn.functional.cross_entropy
-        return {"info_nce": (cross(logits, target) + cross(logits.T, target)) / 2}
+        forth, back = self.similarity(a, distributed.gather(b)), self.similarity(b, distributed.gather(a))
+        return {"info_nce": (cross(forth, target) + cross(back, target)) / 2}
+
+    def similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return sim / tau of each latent a [n, e] with each b [k, e], as [n, k]."""
+        dots = a @ b.T
+        if self.config.similarity == "euclidean":
+            dots = 2 * dots - a.square().sum(-1, keepdim=True) - b.square().sum(-1)
+        return dots / self.config.temperature
 
     def phases(self, y: Tensor) -> Iterator[Phase]:
         """Yield the one phase of this stage, on coordinates [n, d']."""
         config = self.config
         player = Player("encoder", list(self.net.parameters()), self.loss, config.lr)
         yield Phase(
-            "contrast", config.steps, rows_of(y, batch=min(config.batch, len(y))), (player,), warmup=100
+            "contrast",
+            config.steps,
+            rows_of(y, batch=min(config.batch, len(y))),
+            (player,),
+            warmup=100,
+            share=True,
         )
 
     @torch.no_grad()

@@ -38,6 +38,7 @@ from scgan_infer.errors import ParityError
 from scgan_train.card import card, preview
 from scgan_train.clusters import Assign
 from scgan_train.decoder import Decoder
+from scgan_train.guards import judged
 from scgan_train.latents import GRID, LatentModel
 from scgan_train.run import Run
 from scgan_train.sampler_graph import sampler
@@ -147,6 +148,7 @@ def export(run: Run, path: Path) -> Path:
         },
     )[0]
     figures = _figures(held_out, made, again, run.columns)
+    notes = [*run.facts.get("notes", []), *judged(figures)]
     provenance = {
         "scgan": version("scgan"),
         "torch": str(torch.__version__),
@@ -165,7 +167,7 @@ def export(run: Run, path: Path) -> Path:
         thresholds=tuple(latents.thresholds.tolist()),
         files={},
         provenance=provenance,
-        metrics=figures,
+        metrics={**figures, "notes": notes} if notes else figures,
         parity={"errors": errors, "seed": 0, "index": list(range(8)), "x": made[:8].tolist()},
     )
     extras = {

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bars
 from torch import Tensor
 
+from scgan_train import distributed
 from scgan_train.run import Run
 
 CHECKPOINT_SECONDS = 30.0
@@ -33,7 +34,7 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[losses]}"),
             console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty() or distributed.rank() > 0,
         )
 
     def __enter__(self) -> Progress:
@@ -80,14 +81,14 @@ class StageObserver:
             "step": step,
             **{k: round(v, 7) for k, v in terms.items()},
         }
-        with self.history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if distributed.rank() == 0:
+            self.run.append("history.jsonl", json.dumps(line) + "\n")
         shown = " ".join(f"{name} {value:.4g}" for name, value in list(terms.items())[:4])
         self.progress.bars.update(self.task, completed=step + 1, losses=shown)
 
     def due(self) -> bool:
         """Say whether the last checkpoint is old."""
-        return time.monotonic() - self.saved > CHECKPOINT_SECONDS
+        return distributed.rank() == 0 and time.monotonic() - self.saved > CHECKPOINT_SECONDS
 
     def save(self, state: dict[str, Tensor]) -> None:
         """Write the checkpoint of this stage."""
@@ -95,6 +96,12 @@ class StageObserver:
         name = torch.tensor(list(self.stage.encode()), dtype=torch.uint8)
         self.run.save_tensors("checkpoint", state | {"stage": name, "history": torch.tensor(size)})
         self.saved = time.monotonic()
+
+    def note(self, message: str) -> None:
+        """Keep a sentence with the run, and say it."""
+        self.run.facts.setdefault("notes", []).append(message)
+        if distributed.rank() == 0:
+            self.progress.bars.console.print(f"note: {message}", markup=False, soft_wrap=True)
 
     def restore(self) -> dict[str, Tensor]:
         """Return this stage's checkpoint if there is one, and cut the history back to where it was then."""

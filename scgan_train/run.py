@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError
 from scgan_train import config as configs
+from scgan_train import distributed
 from scgan_train.clusters import Clusters
 from scgan_train.config import Config
 from scgan_train.decoder import Decoder
@@ -106,6 +107,8 @@ class Run:
         Raises:
             DataError: if it can't be written.
         """
+        if distributed.rank() > 0:
+            return
         temporary = self.path / f".{name}.part"
         try:
             with temporary.open("wb") as file:
@@ -117,6 +120,20 @@ class Run:
             temporary.unlink(missing_ok=True)
             raise DataError(
                 f"can't write {self.path / name}: {error.strerror}; free space or choose --out"
+            ) from error
+
+    def append(self, name: str, line: str) -> None:
+        """Add a line to a file of the run.
+
+        Raises:
+            DataError: if it can't be written.
+        """
+        try:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise DataError(
+                f"can't write {self.path / name}: {error.strerror}; free space, then --resume"
             ) from error
 
     def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:

@@ -8,8 +8,9 @@ Every stage draws from its own stream of the run's seed, so its result does not 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from scgan_infer.columns import Table
 from scgan_infer.errors import DataError, DeviceError, UsageError
 from scgan_train import clusters as clustering
+from scgan_train import distributed, guards
 from scgan_train.clusters import Clusters
 from scgan_train.config import Config
 from scgan_train.decoder import Decoder, DecoderStage
@@ -46,7 +48,8 @@ def device_of(name: str) -> torch.device:
         raise DeviceError(
             "--device cuda: torch finds no CUDA device here; use --device cpu, or see `scgan doctor`"
         )
-    return torch.device(name)
+    local = distributed.local()
+    return torch.device(name) if name == "cpu" or local is None else torch.device(name, local)
 
 
 def train(table: Table, config: Config, path: Path, source: str = "rows", *, resume: bool = False) -> Run:
@@ -68,7 +71,14 @@ def train(table: Table, config: Config, path: Path, source: str = "rows", *, res
     device = device_of(config.device)
     choose(config.mapper.kind, 1)
     _check_enough(table, config, source)
-    run = _resumed(path, table, config) if resume else _created(path, table, config, source)
+    path = distributed.agreed(path)
+    if resume:
+        run = _resumed(path, table, config)
+    elif distributed.rank() == 0:
+        run = _created(path, table, config, source)
+    distributed.barrier()
+    if distributed.rank() > 0:
+        run = Run.load(path)
     torch.set_flush_denormal(True)
     with Progress(run) as progress:
         return _stages(table, config, run, device, progress)
@@ -92,6 +102,7 @@ def _stages(table: Table, config: Config, run: Run, device: torch.device, progre
             )
             fit("encoder", encoder, lambda _: encoder.phases(y), config.seed, progress.stage("encoder"))
             encoder.calibrate(y)
+            guards.check_encoder(_latents(encoder, y), y)
             run.save_encoder(encoder)
     encoder = run.load_encoder(transform.dims).to(device)
     latents = _latents(encoder, y)
@@ -117,6 +128,7 @@ def _stages(table: Table, config: Config, run: Run, device: torch.device, progre
             decoder = Decoder(latents.shape[1], transform.dims, config.decoder, generator)
             stage = DecoderStage(decoder, model, transform.dims, generator).to(device)
             fit("decoder", stage, lambda _: stage.phases(latents, y), config.seed, progress.stage("decoder"))
+            guards.check_decoder(_mapped(decoder.reconstruct, latents), y)
             run.save_decoder(decoder)
     return run
 
@@ -150,9 +162,13 @@ def _mapper(
     return model
 
 
-@torch.no_grad()
 def _latents(encoder: Encoder, y: Tensor) -> Tensor:
-    return torch.cat([encoder(part) for part in torch.split(y, 65536)])
+    return _mapped(encoder, y)
+
+
+@torch.no_grad()
+def _mapped(network: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    return torch.cat([network(part) for part in torch.split(rows, 65536)])
 
 
 def _split(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -178,14 +194,20 @@ def fingerprint(table: Table) -> str:
 def _created(path: Path, table: Table, config: Config, source: str) -> Run:
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
         raise UsageError(f"--out {path} exists; go on with --resume, or choose another name")
+    new = path.with_name(f".{path.name}.new")
+    run = Run(new, config, source, table.columns, {"rows": len(table), "sha256": fingerprint(table)})
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        run.save()
+        new.rename(path)
     except OSError as error:
         raise DataError(
             f"can't make the run folder {path}: {error.strerror}; choose another --out"
         ) from error
-    run = Run(path, config, source, table.columns, {"rows": len(table), "sha256": fingerprint(table)})
-    run.save()
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    run.path = path
     return run
 
 
@@ -207,3 +229,6 @@ def _stage(run: Run, name: str) -> Iterator[None]:
     yield
     run.facts.setdefault("seconds", {})[name] = round(time.perf_counter() - began, 3)
     run.save()
+    if distributed.rank() == 0:
+        (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
+    distributed.barrier()

@@ -4,7 +4,8 @@
 
 A player's loss returns named terms and the loop descends their sum. A phase's random stream depends only on the seed,
 the stage and the phase's number; a checkpoint holds weights, optimizers, averages and that stream's state, so that a
-resumed training ends in the same bits as one that was never interrupted.
+resumed training ends in the same bits as one that was never interrupted. Several processes share out a batch (see
+`distributed`). A phase whose critic wins outright leaves nothing but noise in the gradients: it is undone.
 """
 
 from __future__ import annotations
@@ -19,13 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from scgan_infer.errors import ScganError
+from scgan_train import distributed, guards
+from scgan_train.guards import TrainingError
 
 LOG_EVERY = 25
-
-
-class TrainingError(ScganError):
-    """A training that went wrong beyond repair."""
+CRITIC = "critic_"
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class Phase:
         average: its parameters' exponential moving average replaces them when the phase ends.
         warmup: steps of linear warm-up.
         floor: the cosine schedule ends at this share of the learning rate.
+        share: whether processes share out each batch; else all compute the whole of it.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Phase:
     decay: float = 0.999
     warmup: int = 0
     floor: float = 0.02
+    share: bool = False
 
 
 class Observer(Protocol):
@@ -86,6 +87,9 @@ class Observer(Protocol):
     def restore(self) -> dict[str, Tensor]:
         """Return the checkpoint to go on from, or an empty dict."""
 
+    def note(self, message: str) -> None:
+        """Keep a sentence on how the training went."""
+
 
 def generator_for(seed: int, *path: object) -> torch.Generator:
     """Return a generator whose stream is a function of the seed and the path alone."""
@@ -94,7 +98,8 @@ def generator_for(seed: int, *path: object) -> torch.Generator:
 
 
 def rows_of(*tensors: Tensor, batch: int) -> Callable[[torch.Generator], tuple[Tensor, ...]]:
-    """Return a `draw` that takes `batch` rows, with replacement, at the same places of every tensor."""
+    """Return a `draw` that takes `batch` rows a process, with replacement, at the same places of every tensor."""
+    batch *= distributed.size()
 
     def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
         index = torch.randint(len(tensors[0]), (batch,), generator=generator)
@@ -123,6 +128,7 @@ def fit(
         TrainingError: when a loss stops being a finite number.
     """
     restored = observer.restore()
+    distributed.barrier()
     resume_at = int(restored["phase"]) if restored else 0
     generator = torch.Generator()
     sequence = phases(generator)
@@ -156,14 +162,22 @@ def _fit_phase(
     averages = [weight.detach().clone() for weight in weights]
     update_averages = get_ema_multi_avg_fn(phase.decay)  # type: ignore[no-untyped-call]
     first = 0
+    scores: list[float] = []
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     if restored:
         first = int(restored["step"])
+        scores = restored["scores"].tolist()
+        before = _part(restored, "before.")
         _restore(module, optimizers, averages, generator, restored)
     observer.begin(phase.name, phase.steps)
     for step in range(first, phase.steps):
         if observer.due():
-            observer.save(_state(module, optimizers, averages, generator, index, step))
+            state = _state(module, optimizers, averages, generator, index, step)
+            state |= {f"before.{name}": tensor.cpu() for name, tensor in before.items()}
+            observer.save(state | {"scores": torch.tensor(scores, dtype=torch.float64)})
         batch = phase.draw(generator)
+        if phase.share:
+            batch = tuple(map(distributed.mine, batch))
         share = _schedule(step, phase)
         terms: dict[str, Tensor] = {}
         for player, optimizer in zip(phase.players, optimizers, strict=True):
@@ -171,7 +185,7 @@ def _fit_phase(
                 continue
             losses = player.loss(*batch, generator)
             gradients = torch.autograd.grad(sum(losses.values(), torch.zeros(())), player.parameters)
-            for parameter, gradient in zip(player.parameters, gradients, strict=True):
+            for parameter, gradient in zip(player.parameters, distributed.average(gradients), strict=True):
                 parameter.grad = gradient
             nn.utils.clip_grad_norm_(player.parameters, player.clip)
             for group in optimizer.param_groups:
@@ -182,13 +196,24 @@ def _fit_phase(
         if averages:
             update_averages(averages, [weight.detach() for weight in weights], step)
         if step % LOG_EVERY == 0 or step == phase.steps - 1:
-            numbers = {name: float(value.detach()) for name, value in terms.items()}
+            means = distributed.average([value.detach().reshape(()) for value in terms.values()])
+            numbers = {name: float(value) for name, value in zip(terms, means, strict=True)}
             if not all(map(math.isfinite, numbers.values())):
                 bad = ", ".join(f"{name} = {value}" for name, value in numbers.items())
                 raise TrainingError(
                     f"stage {stage}, {phase.name}, step {step}: {bad}; lower its learning rate or look for extreme rows"
                 )
             observer.losses(phase.name, step, numbers)
+            rivals = [value for name, value in numbers.items() if name.startswith(CRITIC)]
+            if rivals and step >= 0.75 * phase.steps:
+                scores.append(min(rivals))
+    if guards.won(scores):
+        module.load_state_dict(before)
+        observer.note(
+            f"stage {stage}, {phase.name}: a critic won outright (loss {sum(scores) / len(scores):.2g}, 1.39 is a "
+            "draw); what this phase had learned is undone; lower the critics' learning rate"
+        )
+        return
     with torch.no_grad():
         for weight, average in zip(weights, averages, strict=True):
             weight.copy_(average)
@@ -225,7 +250,7 @@ def _restore(
     generator: torch.Generator,
     state: dict[str, Tensor],
 ) -> None:
-    module.load_state_dict({name[7:]: tensor for name, tensor in state.items() if name.startswith("module.")})
+    module.load_state_dict(_part(state, "module."))
     for i, average in enumerate(averages):
         average.copy_(state[f"average.{i}"])
     for i, optimizer in enumerate(optimizers):
@@ -236,3 +261,7 @@ def _restore(
                 moments.setdefault(int(j), {})[moment] = tensor
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     generator.set_state(state["generator"])
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

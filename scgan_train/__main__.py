@@ -1,0 +1,22 @@
+"""`python -m scgan_train ...` is `scgan train ...`; `torchrun --nproc-per-node N -m scgan_train ...` is it N times.
+
+A second front door beside `cli`, which it hands its arguments to.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Train, as one of the processes that torchrun started or alone."""
+    import cli
+    from scgan_train import distributed
+
+    sys.argv[1:1] = ["train"]
+    with distributed.group():
+        cli.main()
+
+
+if __name__ == "__main__":
+    main()

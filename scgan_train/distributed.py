@@ -1,0 +1,111 @@
+"""Training by several processes, as `torchrun` starts them: the batch of a step is shared out, the gradient averaged.
+
+    g = 1/N sum_r grad L_r        every process then takes the same step, so weights stay equal without being sent
+
+That is what DistributedDataParallel computes; it wraps one module's forward and backward, whereas a step here is
+several players' losses and gradients, so the average is taken where the gradients are. Noise is drawn for the whole
+batch by every process from equal generators, and each keeps its part: N processes with batch b compute what one
+computes with batch N b, up to the order of float sums. Contrastive losses see the rows of all processes (`gather`).
+
+Without torchrun every function here does nothing. Process 0 alone writes files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+MAX_PATH = 4096
+
+
+def rank() -> int:
+    """Return this process's number."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local() -> int | None:
+    """Return this process's number on its machine, None without torchrun."""
+    return int(os.environ["LOCAL_RANK"]) if dist.is_initialized() else None
+
+
+@contextmanager
+def group() -> Iterator[None]:
+    """Join the processes that torchrun started, over NCCL where each has a GPU, else over gloo."""
+    if "RANK" not in os.environ:
+        yield
+        return
+    gpus = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ["LOCAL_RANK"])
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def mine(batch: Tensor, dim: int = 0) -> Tensor:
+    """Return this process's part of something drawn for all."""
+    return batch.chunk(size(), dim)[rank()] if size() > 1 else batch
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes; backwards, the sum of what all processes want of one's own rows."""
+
+    @staticmethod
+    def forward(ctx: object, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return mine(total)
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Return the rows [b, e] of all processes [N b, e]; gradients flow back to where they came from."""
+    if size() == 1:
+        return rows
+    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def average(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the mean of each tensor over all processes, in one message."""
+    if size() == 1 or not tensors:
+        return tensors
+    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    parts = torch.split(flat / size(), [tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def barrier() -> None:
+    """Wait for all processes: what process 0 has written is there."""
+    if size() > 1:
+        dist.all_reduce(torch.zeros(1))
+
+
+def agreed(path: Path) -> Path:
+    """Return the path that process 0 has chosen."""
+    if size() == 1:
+        return path
+    name = os.fsencode(path.absolute())[:MAX_PATH]
+    sent = torch.zeros(MAX_PATH, dtype=torch.uint8)
+    sent[: len(name)] = torch.tensor(list(name), dtype=torch.uint8)
+    dist.broadcast(sent, 0)
+    return Path(os.fsdecode(bytes(sent.tolist()).rstrip(b"\0")))
