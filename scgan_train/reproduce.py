@@ -159,7 +159,7 @@ def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> l
     Raises:
         UsageError: the folder is taken, or was begun with other settings.
     """
-    _begin(plan, resume)
+    begin(plan, resume)
     todo = [cell for cell in plan.cells() if not cell.result(plan.out).exists()]
     units = list(dict.fromkeys((cell.plane, cell.seed) for cell in todo))
     _say(f"{len(plan.cells()) - len(todo)} of {len(plan.cells())} cells are finished")
@@ -178,11 +178,13 @@ def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> l
 
 
 def work(plan: Plan, plane: str, seed: int) -> None:
-    """Train and measure the cells of a plane and seed that are not finished."""
+    """Train and measure the cells of a plane and seed that are not finished, of which there are some."""
     torch.set_num_threads(1)
     rows, judges = table(plane, plan.rows, seed), fresh(plane, 2 * plan.compared, seed)
     runs: dict[Cell, Run] = {}
-    for cell in unit(plane, seed):
+    cells = unit(plane, seed)
+    last = max(place for place, cell in enumerate(cells) if not cell.result(plan.out).exists())
+    for cell in cells[: last + 1]:
         began = time.perf_counter()
         runs[cell] = trained(plan, cell, rows, runs)
         if cell.result(plan.out).exists():
@@ -344,7 +346,8 @@ def pictures(plan: Plan) -> None:
                 save(figure, plan.out / f"figure{number}-{maps}.{suffix}")
 
 
-def _begin(plan: Plan, resume: bool) -> None:
+def begin(plan: Plan, resume: bool) -> None:
+    """Make the folder, or check that it is the plan's; raises as `reproduce`."""
     path = plan.out / "settings.json"
     settings = json.dumps(asdict(plan) | {"out": "", "seeds": 0, "maps": MAPS}, indent=1, sort_keys=True)
     if plan.seeds < 1:

@@ -1,0 +1,105 @@
+"""A reproduction in miniature: every cell, what cells share, and going on after an end."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+from scgan_infer.errors import UsageError
+from scgan_train.datasets import DATASETS, table
+from scgan_train.reproduce import LATENTS, MAPS, PAPER, Cell, Plan, begin, reproduce, work
+from scgan_train.run import Run
+from scgan_train.stages import train
+
+TINY = {
+    "encoder": {"steps": 30},
+    "clusters": {"k": 5},
+    "mapper": {"steps": 20},
+    "decoder": {"warm_steps": 60},
+}
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    return Plan(tmp_path_factory.mktemp("reproduce") / "out", 1, "quick", TINY, ("abs",), 1500, 100)
+
+
+@pytest.fixture(scope="module")
+def lines(plan):
+    """The whole table, with few steps of the critics."""
+    kept = MAPS["paper"]["decoder"]
+    MAPS["paper"]["decoder"] = {"steps": 10}
+    begin(plan, resume=False)
+    work(plan, "abs", 0)
+    yield reproduce(plan, resume=True)
+    MAPS["paper"]["decoder"] = kept
+
+
+def run_of(plan, maps, latents):
+    return Run.load(plan.out / "runs" / Cell(maps, "abs", latents, 0).name)
+
+
+def bytes_of(plan, maps, latents, stage):
+    return (run_of(plan, maps, latents).path / f"{stage}.safetensors").read_bytes()
+
+
+def test_every_cell_has_a_line_beside_the_papers_number(plan, lines):
+    keys = [(line["maps"], line["plane"], line["latents"]) for line in lines]
+    assert keys == [(maps, "abs", latents) for maps in MAPS for latents in LATENTS]
+    assert [line["paper"] for line in lines[:4]] == [0.133, 0.021, 0.029, 0.019]
+    with (plan.out / "table.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [float(row["c2st"]) for row in written] == [line["c2st"] for line in lines]
+    text = (plan.out / "table.md").read_text()
+    assert text.count("| abs |") == 5 * len(MAPS)
+    assert "(0.133)" in text
+
+
+def test_one_gaussian_is_worse_than_real_latents(lines):
+    off = {line["latents"]: line["off"] for line in lines if line["maps"] == "default"}
+    assert off["gaussian"] > 0.05 > off["real"]
+
+
+def test_cells_share_what_they_would_train_alike(plan, lines):
+    encoders = {bytes_of(plan, maps, latents, "encoder") for maps in MAPS for latents in LATENTS}
+    assert len(encoders) == 1
+    for maps in MAPS:
+        assert len({bytes_of(plan, maps, latents, "clusters") for latents in LATENTS[1:]}) == 1
+    assert len({bytes_of(plan, "default", latents, "decoder") for latents in LATENTS}) == 1
+    assert len({bytes_of(plan, "paper", latents, "decoder") for latents in LATENTS}) == 4
+
+
+def test_a_shared_stage_is_what_training_alone_gives(plan, lines, tmp_path):
+    run = run_of(plan, "default", "real")
+    alone = train(table("abs", plan.rows, 0), run.config, tmp_path / "alone", "abs")
+    for stage in ("encoder", "clusters", "mapper", "decoder"):
+        mine, theirs = alone.load_tensors(stage), run.load_tensors(stage)
+        assert all((mine[name] == theirs[name]).all() for name in theirs), stage
+
+
+def test_figures_are_pictures_of_all_latent_models(plan, lines):
+    for number in (2, 3):
+        for maps in MAPS:
+            assert (plan.out / f"figure{number}-{maps}.png").read_bytes().startswith(b"\x89PNG")
+            assert (plan.out / f"figure{number}-{maps}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_lost_cell_alone_is_made_again_to_the_same_figures(plan, lines):
+    lost, kept = (Cell("default", "abs", latents, 0).result(plan.out) for latents in ("mapper", "real"))
+    before, time = json.loads(lost.read_text()), kept.stat().st_mtime_ns
+    lost.unlink()
+    assert reproduce(plan, jobs=1, resume=True) == lines
+    assert json.loads(lost.read_text())["c2st"] == before["c2st"]
+    assert kept.stat().st_mtime_ns == time
+
+
+def test_a_folder_is_not_taken_over(plan, lines):
+    with pytest.raises(UsageError, match="--resume"):
+        reproduce(plan)
+    with pytest.raises(UsageError, match="other settings"):
+        reproduce(replace(plan, rows=plan.rows + 1), resume=True)
+
+
+def test_the_paper_has_a_line_for_every_plane():
+    assert list(PAPER) == list(DATASETS)
