@@ -21,6 +21,8 @@ from scgan_train.nets import ClusterMLP, critic_loss, generator_loss, gradient_p
 from scgan_train.training import Phase, Player
 from scgan_train.transport import TransportMapper
 
+MOST_TRANSPORTED = 4  # dimensions; above, transport pairs say more about the sample than about the cluster
+
 
 class AdversarialMapper(Mapper):
     """Adversarial autoencoders (equations 2 and 3), one a cluster, every layer a batched product over clusters.
@@ -93,7 +95,7 @@ def choose(kind: str, dims: int) -> type[Mapper]:
         UsageError: for an unknown name, listing the known ones.
     """
     if kind == "auto":
-        kind = "ot"
+        kind = "ot" if dims <= MOST_TRANSPORTED else "flow"
     if kind not in MAPPERS:
         raise UsageError(f"--mapper {kind!r} is unknown; choose from auto, {', '.join(MAPPERS)}")
     return MAPPERS[kind]
