@@ -687,6 +687,10 @@ def evaluate(
     facts = {"data": data, "generated": str(origin), "seed": str(seed)}
     if train is not None:
         facts["train"] = str(train)
+        if judged.seen() > 0.5:
+            say(
+                f"note: {judged.seen():.0%} of the rows of {data} are in {train} too; give rows not trained on"
+            )
     if report is not None:
         write(report, judged.page(figures, f"{origin} against {data}", facts))
         say(f"report: {report}")

@@ -22,7 +22,7 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.distances import MOST_TREE_ROWS
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.formats import read_table
-from scgan_infer.metrics import CUTS, LEAST_ROWS, MOST_ROWS, Figures
+from scgan_infer.metrics import CUTS, MOST_ROWS, Figures
 from scgan_infer.metrics import evaluate as compare
 from scgan_infer.noise import BLOCK, block_noise
 from scgan_infer.report import html
@@ -73,11 +73,18 @@ class Subject:
             self.samples,
             columns=columns,
             train=self.train,
-            reconstructed=(values, self.model.reconstruct(values)) if len(values) >= LEAST_ROWS else None,
+            reconstructed=(values, self.model.reconstruct(values)),
             clusters_data=self.model.encode(values)[1],
             clusters_generated=self.model.encode(self.samples)[1],
             seed=seed,
         )
+
+    def seen(self) -> float:
+        """Return the share of held-out rows that are training rows, number for number."""
+        if self.train is None:
+            return 0.0
+        known = {row.tobytes() for row in self.train}
+        return float(np.mean([row.tobytes() in known for row in self.real.values]))
 
     def page(self, figures: Figures, title: str, facts: dict[str, str]) -> str:
         """Return figures and pictures as one page of HTML."""

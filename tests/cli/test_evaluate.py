@@ -58,6 +58,8 @@ def test_copies_of_training_rows_are_seen(scgan, tmp_path):
     found = json.loads(scgan(*command, "--train", tmp_path / "known.npy").out)
     assert found["nearest_ratio"]["value"] < 0.3 < 0.8 < found["nearest_ratio"]["floor"]
     assert "nearest_ratio" not in json.loads(scgan(*command).out)
+    known = tmp_path / "known.npy"
+    assert "100% of the rows" in scgan("evaluate", known, *command[2:], "--train", known).err
 
 
 def test_samples_that_break_walls_are_judged_not_refused(scgan, tmp_path):
