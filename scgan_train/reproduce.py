@@ -21,6 +21,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +35,7 @@ import torch
 from numpy.typing import NDArray
 
 from scgan_infer.columns import Table
-from scgan_infer.errors import UsageError
+from scgan_infer.errors import ScganError, UsageError
 from scgan_infer.evaluation import write
 from scgan_infer.metrics import evaluate
 from scgan_infer.sessions import cores
@@ -164,12 +165,20 @@ def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> l
     units = list(dict.fromkeys((cell.plane, cell.seed) for cell in todo))
     _say(f"{len(plan.cells()) - len(todo)} of {len(plan.cells())} cells are finished")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    pool = ProcessPoolExecutor(max(1, min(jobs or cores(), len(units))), multiprocessing.get_context("spawn"))
-    try:
-        for done in as_completed([pool.submit(work, plan, *which) for which in units]):
-            done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ProcessPoolExecutor(
+        max(1, min(jobs or cores(), len(units))),
+        multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
+        try:
+            for done in as_completed([pool.submit(work, plan, *which) for which in units]):
+                done.result()
+        except (KeyboardInterrupt, ScganError):
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
     lines = summary(plan)
     write(plan.out / "table.csv", as_csv(lines))
     write(plan.out / "table.md", as_markdown(lines))
