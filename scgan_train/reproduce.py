@@ -202,7 +202,7 @@ def work(plan: Plan, plane: str, seed: int) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **shown)
         cell.result(plan.out).with_suffix(".npz").write_bytes(buffer.getvalue())
-        facts = {"seconds": runs[cell].seconds, "clusters": runs[cell].facts["clusters"]}
+        facts = {"seconds": runs[cell].seconds, "note": runs[cell].facts["clusters"]}
         write(cell.result(plan.out), json.dumps(asdict(cell) | facts | found, indent=1))
         _say(
             f"{plane}, {cell.maps} maps, {cell.latents}, seed {seed}: C2ST {found['c2st']['value']:.3f}, "

@@ -90,7 +90,9 @@ def test_a_lost_cell_alone_is_made_again_to_the_same_figures(plan, lines):
     before, time = json.loads(lost.read_text()), kept.stat().st_mtime_ns
     lost.unlink()
     assert reproduce(plan, jobs=1, resume=True) == lines
-    assert json.loads(lost.read_text())["c2st"] == before["c2st"]
+    again = json.loads(lost.read_text())
+    assert again["c2st"] == before["c2st"]
+    assert again["note"] == "5 clusters, as asked"
     assert kept.stat().st_mtime_ns == time
 
 
