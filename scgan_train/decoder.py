@@ -30,7 +30,7 @@ class Subspace(nn.Module):
     def __init__(self, width: int, noise: int, generator: torch.Generator) -> None:
         super().__init__()
         basis, _ = torch.linalg.qr(torch.randn(width, noise, generator=generator))
-        self.basis = nn.Parameter(basis)
+        self.basis = nn.Parameter(basis.contiguous())
         self.importance = nn.Parameter(torch.zeros(noise))
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:

@@ -13,8 +13,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,8 +77,10 @@ class Run:
 
     def save(self) -> None:
         """Write `run.json` and `config.toml`."""
+        config = tomli_w.dumps(configs.to_dict(self.config)).encode()
         head = {"version": VERSION, "source": self.source, "columns": [c.to_dict() for c in self.columns]}
-        self.write("config.toml", tomli_w.dumps(configs.to_dict(self.config)).encode())
+        head["config_sha256"] = hashlib.sha256(config).hexdigest()
+        self.write("config.toml", config)
         self.write("run.json", json.dumps(head | self.facts, indent=1).encode())
 
     @classmethod
@@ -94,7 +98,10 @@ class Run:
                     f"{path}: run of version {version}, this scgan reads {VERSION}; install a newer scgan"
                 )
             columns = tuple(Column.from_dict(column) for column in facts.pop("columns"))
-            config = configs.from_dict(configs.read(path / "config.toml"))
+            written = (path / "config.toml").read_bytes()
+            if hashlib.sha256(written).hexdigest() != facts.pop("config_sha256"):
+                raise ModelError(f"{path / 'config.toml'} is not as this run began; put it back, or train again")
+            config = configs.from_dict(tomllib.loads(written.decode()))
             return cls(path, config, facts.pop("source"), columns, facts)
         except FileNotFoundError as error:
             raise ModelError(f"{path} is not a run folder: {Path(error.filename).name} is missing") from error
@@ -151,11 +158,13 @@ class Run:
         """
         path = self.path / f"{name}.safetensors"
         try:
-            return tensors_from_bytes(path.read_bytes())
+            tensors = tensors_from_bytes(path.read_bytes())
         except FileNotFoundError as error:
             raise ModelError(f"{path} is missing: the run is not finished; go on with --resume") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path}: damaged ({error}); train again") from error
+        # Where a tensor lies decides how its sums are grouped: a copy lies as one that was never written.
+        return {key: tensor.clone() for key, tensor in tensors.items()}
 
     def save_held_out(self, rows: NDArray[np.float32]) -> None:
         """Write the rows that no stage may see."""

@@ -1,0 +1,239 @@
+"""Killed at any moment, on a full disk, in a read-only folder, with a file cut: outputs are whole or absent.
+
+The killed commands are forks of one process that has imported everything, so that 50 kills take little time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, FAST, Done, apart
+
+Scgan = Callable[..., Done]
+KILLS = 25
+
+FORKS = """
+import os, signal, sys, time
+import numpy, torch, sklearn.cluster, safetensors.torch, rich.progress, tomli_w
+import scgan_train.progress, scgan_train.stages, scgan_infer.writers, scgan_infer.runtime, cli
+scgan_train.progress.CHECKPOINT_SECONDS = scgan_infer.writers.CHECKPOINT_SECONDS = 0.01
+generator = numpy.random.default_rng(int(sys.argv[1]))
+kills, sys.argv = int(sys.argv[2]), ["scgan", *sys.argv[3:]]
+
+def start():
+    child = os.fork()
+    if child == 0:
+        sys.stderr = open(os.devnull, "w")
+        try:
+            cli.main()
+        except SystemExit as stop:
+            os._exit(stop.code)
+    return child
+
+def ended(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+began = time.monotonic()
+if kills == 0:
+    assert ended(start()) == 0
+print(time.monotonic() - began, flush=True)
+killed = 0
+if kills:
+    whole = float(sys.stdin.readline())
+    while killed < kills:
+        child = start()
+        time.sleep(generator.uniform(0, whole * max(0.05, 1 - killed / kills)))
+        os.kill(child, signal.SIGKILL)
+        code = ended(child)
+        assert code in (0, -signal.SIGKILL), code
+        killed += 1
+        print("killed" if code else "done", flush=True)
+        if code == 0:
+            break
+    assert ended(start()) in (0, 7)
+"""
+
+
+def forked(folder: Path, seed: int, kills: int, seconds: float, *arguments: object) -> list[str]:
+    """Run a command to its end, or kill it so many times before; return the lines that tell."""
+    command = [sys.executable, "-c", FORKS, str(seed), str(kills), *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        input=f"{seconds}\n",
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Return the files of a run or bundle, without the seconds that stages took."""
+    found = {path.name: path.read_bytes() for path in sorted(run.iterdir()) if path.is_file()}
+    if "run.json" in found:
+        facts = json.loads(found["run.json"])
+        assert set(facts.pop("seconds")) == {"transform", "encoder", "clusters", "mapper", "decoder"}
+        found["run.json"] = json.dumps(facts).encode()
+    return found
+
+
+TRAINING = [
+    *("train", "rows.npy", *FAST, "--set", "encoder.steps=60", "--set", "mapper.steps=40"),
+    *("--set", "decoder.warm_steps=60", "--set", "decoder.steps=40", "--resume"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("seed", [1])
+def test_a_training_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path, seed: int) -> None:
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(1000, 2)) ** 3)
+    seconds = float(forked(tmp_path, seed, 0, 0, *TRAINING, "--out", straight)[0])
+    kills = 0
+    for attempt in range(40):
+        if kills >= KILLS:
+            break
+        shutil.rmtree(run, ignore_errors=True)
+        lines = forked(tmp_path, seed * 100 + attempt, KILLS - kills, seconds, *TRAINING, "--out", run)
+        kills += lines.count("killed")
+        assert contents(run) == contents(straight)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.npy", "run", "straight"]
+    assert kills >= KILLS
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize(("suffix", "kills"), [(".npy", 9), (".csv", 8), (".npz", 8)])
+def test_a_sampling_killed_again_and_again_ends_in_the_same_bytes(
+    model: Path, tmp_path: Path, suffix: str, kills: int
+) -> None:
+    straight, out = tmp_path / f"straight{suffix}", tmp_path / f"rows{suffix}"
+    command = ["sample", "--model", model, "--n", 1_000_000, "--threads", 1, "--resume", "--out"]
+    seconds = float(forked(tmp_path, 1, 0, 0, *command, straight)[0])
+    done = 0
+    for attempt in range(40):
+        if done >= kills:
+            break
+        out.unlink(missing_ok=True)
+        done += forked(tmp_path, attempt, kills - done, seconds, *command, out).count("killed")
+        assert out.read_bytes() == straight.read_bytes()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, straight.name])
+    assert done >= kills
+
+
+@contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    """Mount a small file system in memory, or skip."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user can't mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    assert apart("train", "abs", "--out", run, *FAST).code == 0
+    return run
+
+
+def test_a_full_disk(finished: Path, model: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.npy"
+    np.save(rows, np.ones((300_000, 2), np.float32))
+    with small_disk(tmp_path / "disk", "size=128k") as disk:
+        for suffix in (".npy", ".csv", ".npz"):
+            out = disk / f"rows{suffix}"
+            done = apart("sample", "--model", model, "--n", 300_000, "--out", out)
+            done.failed(7, str(out), "No space left")
+            assert files(disk) == []
+            apart("encode", rows, "--model", model, "--out", out).failed(7, str(out))
+            assert files(disk) == []
+        apart("train", "abs", "--out", disk / "run", *FAST).failed(7, "run", "No space left")
+        shutil.rmtree(disk / "run")
+        (disk / "filler").write_bytes(bytes(100_000))
+        apart("export", finished, "--out", disk / "bundle").failed(7, str(disk / "bundle"), "No space left")
+        assert files(disk) == ["filler"]
+
+
+@pytest.mark.parametrize("limit", [0, 4096, 20_000])
+def test_files_that_may_not_grow(finished: Path, model: Path, tmp_path: Path, limit: int) -> None:
+    """The portable stand-in for a full disk."""
+    resource = pytest.importorskip("resource")
+
+    def hold() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    out = tmp_path / "out"
+    out.mkdir()
+    done = apart("sample", "--model", model, "--out", out / "rows.npy", preexec_fn=hold)
+    done.failed(7, "rows.npy", "File too large")
+    if limit:  # torch itself writes small files when it exports
+        apart("export", finished, "--out", out / "bundle", preexec_fn=hold).failed(7, "File too large")
+    assert files(out) == []
+    done = apart("train", "abs", "--out", out / "run", *FAST, preexec_fn=hold)
+    done.failed(7, "run", "File too large")
+    assert not [name for name in files(out) if name.endswith(".part")]
+
+
+def test_a_read_only_folder(finished: Path, model: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=1m,ro") as disk:
+        for command in (["sample", "--model", model], ["datasets", "abs"]):
+            apart(*command, "--out", disk / "rows.npy").failed(7, str(disk), "Read-only")
+        apart("train", "abs", "--out", disk / "run", *FAST).failed(7, str(disk), "Read-only")
+        apart("export", finished, "--out", disk / "bundle").failed(7, str(disk), "Read-only")
+
+
+NEEDED = {
+    *("run.json", "config.toml", "transform.safetensors", "encoder.safetensors", "clusters.safetensors"),
+    *("mapper.safetensors", "decoder.safetensors", "held_out.npy"),
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
+def test_every_file_of_a_run_folder_cut(scgan: Scgan, finished: Path, tmp_path: Path, share: float) -> None:
+    assert {path.name for path in finished.iterdir()} - {"history.jsonl"} == NEEDED
+    for name in sorted(NEEDED):
+        run = tmp_path / name
+        shutil.copytree(finished, run)
+        whole = (run / name).read_bytes()
+        (run / name).write_bytes(whole[: int(share * len(whole))])
+        scgan("export", run, "--out", tmp_path / "bundle").failed(3, str(run), name.partition(".")[0])
+        if name != "held_out.npy":
+            scgan("train", "--out", run, "--resume").failed(3, str(run))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_cut_history_and_checkpoint(scgan: Scgan, finished: Path, tmp_path: Path) -> None:
+    """A history is for people; a checkpoint that can't be read is said to be so, and not trained over."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    facts = json.loads((run / "run.json").read_text())
+    del facts["seconds"]["decoder"]
+    (run / "run.json").write_text(json.dumps(facts))
+    (run / "history.jsonl").write_bytes((run / "history.jsonl").read_bytes()[:-30])
+    (run / "checkpoint.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{")
+    scgan("train", "--out", run, "--resume").failed(3, "checkpoint.safetensors")
+    (run / "checkpoint.safetensors").unlink()
+    assert scgan("train", "--out", run, "--resume").code == 0
+    assert contents(run) == contents(finished)
