@@ -38,6 +38,7 @@ ROWS = 30_000  # rows that K-means and expectation-maximisation look at
 LOOK_GAPS = 200_000  # rows that the search for empty bands looks at
 LOOK = 12_000  # rows that the choice of K looks at
 STEPS = 30  # of expectation-maximisation
+MOST = 256  # clusters that `auto` considers
 HELD = 0.2  # share of the rows that scores
 ENOUGH = 0.01  # nats a row that more clusters must gain
 CHUNK = 4096
@@ -90,13 +91,16 @@ class Assign(nn.Module):
         return (0.5 * white.square().sum(2) + self.scores).argmin(0)
 
 
-def fit(latents: Tensor, config: ClusterConfig, generator: torch.Generator) -> tuple[Clusters, Tensor, str]:
+def fit(
+    latents: Tensor, config: ClusterConfig, generator: torch.Generator, most: int = MOST
+) -> tuple[Clusters, Tensor, str]:
     """Fit clusters to latents.
 
     Args:
         latents: [N, e].
         config: how many clusters, and which of the three steps.
         generator: source of all randomness here.
+        most: the largest K that `auto` considers.
 
     Returns:
         The clusters, each row's cluster [N] int64, and a sentence saying how K was chosen.
@@ -113,7 +117,7 @@ def fit(latents: Tensor, config: ClusterConfig, generator: torch.Generator) -> t
         groups = np.zeros(len(rows), np.int64)
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
     if config.k == "auto":
-        k, note = _choose(rows, groups, floor, config, rng)
+        k, note = _choose(rows, groups, floor, config, most, rng)
     else:
         k, note = config.k, f"{config.k} clusters, as asked"
     labels = np.zeros(len(rows), np.int64)
@@ -344,16 +348,16 @@ def _draw(rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.
 
 
 def _choose(
-    rows: Array, groups: Labels, floor: Array, config: ClusterConfig, rng: np.random.Generator
+    rows: Array, groups: Labels, floor: Array, config: ClusterConfig, most: int, rng: np.random.Generator
 ) -> tuple[int, str]:
     """K from the held-out log-likelihood of short fits, doubled until it falls, and a sentence on it.
 
     The smallest K within `ENOUGH` of the best: twice the clusters cost twice the pairs, tables and noise.
     """
-    most = max(1, len(rows) // max(config.min_rows, 3 * rows.shape[1]))
+    most = min(most, max(1, len(rows) // max(config.min_rows, 3 * rows.shape[1])))
     scores: dict[int, float] = {}
     k = min(4, most)
-    while k <= min(most, 256):
+    while k <= most:
         scores[k] = 0.0
         for group, part_k in enumerate(_apportion(k, groups)):
             inside = rows[groups == group]

@@ -152,6 +152,8 @@ class Triangular(nn.Module):
 class FlowMapper(Mapper):
     """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's coordinate order."""
 
+    most_clusters = 16
+
     def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
         super().__init__(clusters, config, generator)
         size, width = clusters.means.shape

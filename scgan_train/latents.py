@@ -114,7 +114,10 @@ class Mapper(nn.Module, ABC):
     Attributes:
         noise: m, the number of Gaussian inputs.
         clusters: the frames that it works in.
+        most_clusters: the most that `auto` should cut the latents into for it.
     """
+
+    most_clusters = 256
 
     def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
         super().__init__()

@@ -140,7 +140,8 @@ def _clusters(latents: Tensor, config: Config) -> tuple[Clusters, Tensor, str]:
         factor = torch.linalg.cholesky(covariance).float()
         one = Clusters(torch.ones(1), rows.mean(0, keepdim=True).float(), factor[None], "em")
         return one, torch.zeros(len(rows), dtype=torch.int64), "one Gaussian"
-    return clustering.fit(latents, config.clusters, generator_for(config.seed, "clusters"))
+    most = choose(config.mapper.kind, latents.shape[1]).most_clusters
+    return clustering.fit(latents, config.clusters, generator_for(config.seed, "clusters"), most)
 
 
 def _mapper(
