@@ -5,7 +5,7 @@ NODE := examples/node/node_modules/.package-lock.json
 PLANES := eight_gaussians checkerboard two_spirals abs sinewaved_cube four_circles
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check unit light node exported clean
+.PHONY: demo test check unit light oldest licences node exported clean
 
 demo: .venv/ready
 	rm -rf demo && mkdir demo
@@ -17,7 +17,7 @@ demo: .venv/ready
 	@echo "samples: demo/samples.npy (10,000 rows)"
 	@echo "picture: demo/samples.png (data beside samples)"
 
-test: check unit light
+test: check unit light oldest
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -30,6 +30,14 @@ unit: .venv/ready node
 # The inference side alone: no torch, no onnx, nothing but the base install and onnxruntime.
 light: .venv-light/ready
 	.venv-light/bin/python -m pytest tests/infer
+
+# The same with the oldest numpy and onnxruntime that pyproject.toml allows.
+oldest: .venv-oldest/ready
+	.venv-oldest/bin/python -m pytest tests/infer
+
+# The licences of what `make` installs beside scgan.
+licences: .venv/ready
+	$(BIN)/python docs/licences.py > docs/licences.md
 
 # onnxruntime for Node and browsers; where it can't be installed, the tests that need it are skipped.
 node: $(NODE)
@@ -56,5 +64,10 @@ exported: .venv/ready
 	.venv-light/bin/pip install --quiet -c constraints.txt -e '.[cpu]' pytest hypothesis
 	touch $@
 
+.venv-oldest/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet -e . numpy==1.26.* onnxruntime==1.18.* pytest hypothesis
+	touch $@
+
 clean:
-	rm -rf .venv .venv-light examples/node/node_modules demo build dist
+	rm -rf .venv .venv-light .venv-oldest examples/node/node_modules demo build dist
