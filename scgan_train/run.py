@@ -99,8 +99,10 @@ class Run:
                 )
             columns = tuple(Column.from_dict(column) for column in facts.pop("columns"))
             written = (path / "config.toml").read_bytes()
-            if hashlib.sha256(written).hexdigest() != facts.pop("config_sha256"):
-                raise ModelError(f"{path / 'config.toml'} is not as this run began; put it back, or train again")
+            if facts.pop("config_sha256", None) not in (None, hashlib.sha256(written).hexdigest()):
+                raise ModelError(
+                    f"{path / 'config.toml'} is not as this run began; put it back, or train again"
+                )
             config = configs.from_dict(tomllib.loads(written.decode()))
             return cls(path, config, facts.pop("source"), columns, facts)
         except FileNotFoundError as error:
