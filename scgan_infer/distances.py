@@ -188,7 +188,7 @@ def correlations(rows: Rows) -> Rows:
     return np.asarray(unit.T @ unit / len(rows))
 
 
-def _need(module: str) -> Any:  # noqa: ANN401  the packages are not typed
+def _need(module: str) -> Any:
     from importlib import import_module
 
     try:
