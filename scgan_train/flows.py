@@ -30,7 +30,7 @@ from scgan_train.training import Phase, Player
 BINS = 8
 BOUND = 4.0
 SMALLEST = 1e-4  # of the positive numbers that make a spline
-BATCH = 512
+BATCH = 256
 JITTER = 0.02  # noise on training rows, in the cluster's frame
 
 
@@ -199,8 +199,8 @@ class FlowMapper(Mapper):
             v = self.whitened(latents[index], labels[index])
             return v + JITTER * torch.randn(v.shape, generator=generator).to(v), labels[index]
 
-        steps = 2500 if self.config.steps == "auto" else self.config.steps
-        lr = 2e-3 if self.config.lr == "auto" else self.config.lr
+        steps = 2000 if self.config.steps == "auto" else self.config.steps
+        lr = 5e-3 if self.config.lr == "auto" else self.config.lr
         player = Player("flow", list(self.layers.parameters()), self.loss, lr, weight_decay=0.01)
         yield Phase("likelihood", steps, draw, (player,), average=self.layers, decay=0.995)
 
