@@ -130,6 +130,8 @@ def _stages(table: Table, config: Config, run: Run, device: torch.device, progre
             fit("decoder", stage, lambda _: stage.phases(latents, y), config.seed, progress.stage("decoder"))
             guards.check_decoder(_mapped(decoder.reconstruct, latents), y)
             run.save_decoder(decoder)
+    run.load_decoder(latents.shape[1], transform.dims)
+    run.load_held_out()
     return run
 
 
