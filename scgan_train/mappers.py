@@ -21,7 +21,7 @@ from scgan_train.nets import ClusterMLP, critic_loss, generator_loss, gradient_p
 from scgan_train.training import Phase, Player
 from scgan_train.transport import TransportMapper
 
-MOST_TRANSPORTED = 4  # dimensions; above, transport pairs say more about the sample than about the cluster
+MOST_TRANSPORTED = 3  # dimensions; above, transport pairs say more about the sample than about the cluster
 
 
 class AdversarialMapper(Mapper):
