@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from conftest import ENVIRONMENT, FAST, Done, apart, spawn
+from commands import ENVIRONMENT, FAST, Done, apart, spawn
 from test_formats_bad import SUFFIXES, cells
 
 from scgan_infer import bundle

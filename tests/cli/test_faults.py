@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, FAST, Done, apart
+from commands import ENVIRONMENT, FAST, Done, apart
 
 Scgan = Callable[..., Done]
 KILLS = 25

@@ -1,0 +1,48 @@
+"""How a command of `scgan` ended, and commands in a process of their own, where one must die, hang or fill a disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+FAST = [
+    *("--set", "encoder.steps=20", "--set", "mapper.steps=20", "--set", "decoder.warm_steps=20"),
+    *("--set", "max_rows=2000", "--clusters", "3", "--mapper", "aae", "--device", "cpu"),
+]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def failed(self, code: int, *words: str) -> None:
+        """Check the exit code, that stderr is one line without a traceback, and that it says these words."""
+        assert self.code == code, self.err
+        lines = [line for line in self.err.splitlines() if not line.startswith("model: ")]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("scgan: ")
+        assert "Traceback" not in self.err
+        assert len(lines[0]) < 700
+        for word in words:
+            assert word in lines[0]
+
+
+def spawn(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    """Start a command in a process of its own."""
+    command = [sys.executable, "-m", "cli", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
+    return subprocess.Popen(command, **{**pipes, **options})  # type: ignore[call-overload, no-any-return]
+
+
+def apart(*arguments: object, **options: object) -> Done:
+    """Run a command in a process of its own."""
+    with spawn(*arguments, **options) as process:
+        out, err = process.communicate(timeout=120)
+    return Done(process.returncode, out or "", err or "")
