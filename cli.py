@@ -823,6 +823,11 @@ def main() -> NoReturn:
         if debug:
             traceback.print_exception(error)
         code = failed(error)
+    except RuntimeError as error:
+        stopped = interruption(error)
+        if stopped is None:
+            raise
+        code = failed(stopped)
     sys.exit(code)
 
 
@@ -842,6 +847,13 @@ def run(arguments: list[str]) -> int:
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
     """End as Ctrl-C does: what is begun is cleaned up, or kept for --resume."""
     raise Terminated
+
+
+def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the signal that an error comes from: Python's locks complain when one falls between their steps."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def failed(error: BaseException) -> int:

@@ -377,6 +377,17 @@ def test_130_in_this_process(scgan: Scgan, monkeypatch: pytest.MonkeyPatch) -> N
     scgan("info", "anything").failed(130, "interrupted")
 
 
+def test_130_from_within_a_lock(scgan: Scgan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+
+    monkeypatch.setattr(bundle, "load", torn)
+    scgan("info", "anything").failed(130, "interrupted")
+
+
 def test_debug_shows_the_traceback_and_keeps_the_code(scgan: Scgan, tmp_path: Path) -> None:
     done = scgan("--debug", "info", tmp_path / "none")
     assert done.code == 3
