@@ -25,15 +25,15 @@ check: .venv/ready
 	$(BIN)/mypy
 
 unit: .venv/ready node
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The inference side alone: no torch, no onnx, nothing but the base install and onnxruntime.
 light: .venv-light/ready
-	.venv-light/bin/python -m pytest tests/infer
+	.venv-light/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' tests/infer
 
 # The same with the oldest numpy and onnxruntime that pyproject.toml allows.
 oldest: .venv-oldest/ready
-	.venv-oldest/bin/python -m pytest tests/infer
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' tests/infer
 
 # The licences of what `make` installs beside scgan.
 licences: .venv/ready
@@ -61,12 +61,12 @@ exported: .venv/ready
 
 .venv-light/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-light
-	.venv-light/bin/pip install --quiet -c constraints.txt -e '.[cpu]' pytest hypothesis
+	.venv-light/bin/pip install --quiet -c constraints.txt -e '.[cpu]' pytest pytest-xdist hypothesis
 	touch $@
 
 .venv-oldest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet -e . numpy==1.26.* onnxruntime==1.18.* pytest hypothesis
+	.venv-oldest/bin/pip install --quiet -e . numpy==1.26.* onnxruntime==1.18.* pytest pytest-xdist hypothesis
 	touch $@
 
 clean:

@@ -236,11 +236,11 @@ def train(
     layers = [base, configs.read(config) if config else {}, *map(configs.assignment, settings or []), flags]
     merged = configs.from_dict(configs.merge(*layers))
     source, table = sources.load(data or SHIPPED, merged)
-    for note in sources.notes(table, merged):
-        tell(note)
     path = out or sources.free_folder(source)
     run = run_stages(table, merged, path, source, resume=resume)
     took = sum(run.seconds.values())
+    for note in sources.notes(table, merged):
+        tell(note)
     tell(f"clusters: {run.facts['clusters']}")
     tell(f"run: {run.path} ({took:.0f} s on {run.facts['rows']} rows); next: scgan export {run.path}")
 

@@ -43,6 +43,7 @@ def faults(make, numbers, model):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "count"), [(fuzzing.bundle_case, 1300), (fuzzing.file_case, 700)])
 def test_whatever_is_damaged_is_said_in_one_line(make, count, tiny_path):
     pytest.importorskip("resource")
