@@ -867,7 +867,8 @@ def failed(error: BaseException) -> int:
     elif isinstance(error, ModuleNotFoundError):
         message, code = f"{error.name} is not installed; pip install 'scgan[train]'", 2
     elif isinstance(error, BadCommandLine):
-        message, code = f"{error.format_message()}{given(error)} (see --help)", 2  # type: ignore[attr-defined]
+        said, value = error.format_message(), given(error)  # type: ignore[attr-defined]
+        message, code = f"{said}{'' if value[6:] in said else value} (see --help)", 2
     elif isinstance(error, ScganError):
         message, code = str(error), error.exit_code
     elif isinstance(error, Terminated):
