@@ -100,7 +100,9 @@ def main() -> None:
         # first of all, while this process is small: a child begins with its parent's peak
         small = timed(sampling(bundle, 10**6, folder))[1]
         large = timed(sampling(bundle, 3 * 10**7 // scale, folder))[1]
-        print(f"3. peak memory: {large:.0f} MiB at 3x10^7 rows, {small:.0f} MiB at 10^6: {large / small:.2f}")
+        print(
+            f"3. peak MiB: {large:.0f} at {3 * 10**7 // scale} rows, {small:.0f} at 10^6: {large / small:.2f}"
+        )
         n = 2 * 10**7 // scale
         rates, decoders, flows = [], [], []
         for _ in range(rounds):
