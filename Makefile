@@ -66,7 +66,7 @@ exported: .venv/ready
 
 .venv-oldest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet -e . numpy==1.26.* onnxruntime==1.18.* pytest pytest-xdist hypothesis
+	.venv-oldest/bin/pip install --quiet -e . numpy==1.26.* onnxruntime==1.18.* click==8.2.1 pytest pytest-xdist hypothesis
 	touch $@
 
 clean:
