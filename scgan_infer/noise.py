@@ -13,7 +13,7 @@ Seeds and indices lie in 0..2^63-1. Words become
                  r = sqrt(-2 ln((a + 1/2) 2^-32)),  t = 2 pi b 2^-32
 
 (a + 1/2) 2^-32 is rounded to float32 too. Near 1 its grid is 2^-24, so the smallest radii are 0 and sqrt(k) 3.5e-4;
-one pair in a million is moved by more than 1e-5 for it. Host and graph round alike.
+a few pairs in a million are moved by more than 1e-5 for it. Host and graph round alike.
 
 So no normal exceeds sqrt(66 ln 2) = 6.764, which a = 0 reaches. b is read as a signed integer: that takes a
 whole turn off t, which then lies in [-pi, pi], where float32 is finest.

@@ -13,6 +13,7 @@ import io
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -119,7 +120,8 @@ class NpzReader(Reader):
     def __init__(self, path: Path, inner: str) -> None:
         super().__init__(path, inner)
         self.zip = zipfile.ZipFile(path)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.zip.close)
             members = {i.filename.removesuffix(".npy"): i for i in self.zip.infolist()}
             if inner and inner not in members:
                 raise DataError(f"{path}: has no array {inner!r}; it has {', '.join(members)}")
@@ -140,9 +142,7 @@ class NpzReader(Reader):
                     f"{path}: holds no single table but {held or 'nothing'}; choose with {path}:NAME"
                 )
             self.rows = self.arrays[0].rows
-        except BaseException:
-            self.zip.close()
-            raise
+            stack.pop_all()
 
     def _array(self, info: zipfile.ZipInfo) -> _Array:
         where = f"{self.path}:{info.filename.removesuffix('.npy')}"

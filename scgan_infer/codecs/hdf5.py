@@ -7,6 +7,7 @@ and virtual datasets are refused: a file must not read other files. A column's u
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,10 @@ class Hdf5Reader(Reader):
         super().__init__(path, inner)
         self.h5py = extra("h5py", "hdf5")
         self.file = self.h5py.File(path, "r", rdcc_nbytes=CACHE)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.file.close)
             self._find(inner)
-        except BaseException:
-            self.file.close()
-            raise
+            stack.pop_all()
 
     def _find(self, inner: str) -> None:
         place = self._inside(self.file, inner) if inner else self.file

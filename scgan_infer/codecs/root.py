@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ class RootReader(Reader):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.file = uproot.open({str(path): None})
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.file.close)
             kinds = self.file.classnames(recursive=True)
             trees = [name for name, kind in kinds.items() if kind in TREES]
             chosen = [name for name in trees if inner in ("", name, name.partition(";")[0])]
@@ -42,9 +44,7 @@ class RootReader(Reader):
                 )
             self.tree = self.file[chosen[0]]
             self.names, self.rows = tuple(self.tree.keys(recursive=False)), int(self.tree.num_entries)
-        except BaseException:
-            self.file.close()
-            raise
+            stack.pop_all()
 
     @classmethod
     def failures(cls) -> tuple[type[BaseException], ...]:
