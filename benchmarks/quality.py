@@ -295,10 +295,13 @@ KINDS: dict[str, tuple[Callable[[int, list[str]], Iterator[Case]], dict[str, tup
 }
 
 
-def measure(kind: str, seeds: int, out: Path, scale: float, only: list[str], threads: int) -> None:
+def measure(
+    kind: str, seeds: int, out: Path, scale: float, only: list[str], wanted: list[str], threads: int
+) -> None:
     """Train and judge what is not in `out` yet, writing it after each."""
     torch.set_num_threads(threads)
-    cases, models = KINDS[kind]
+    cases, known = KINDS[kind]
+    models = {name: known[name] for name in wanted or known}
     head = {"kind": kind, "scale": scale, "threads": threads, "machine": machine()}
     results: list[Settings] = []
     if out.exists():
@@ -432,6 +435,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", default="", help="comma-separated sets")
+    parser.add_argument("--models", default="", help="comma-separated models")
     parser.add_argument("--scale", type=float, default=1.0, help="share of all step counts, for trials")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
@@ -439,7 +443,8 @@ def main() -> None:
         lay_out(given.files)
         return
     out = given.out or Path(__file__).with_name(f"{given.kind}.json")
-    measure(given.kind, given.seeds, out, given.scale, [s for s in given.only.split(",") if s], given.threads)
+    only, wanted = ([name for name in text.split(",") if name] for text in (given.only, given.models))
+    measure(given.kind, given.seeds, out, given.scale, only, wanted, given.threads)
 
 
 if __name__ == "__main__":
