@@ -2,10 +2,9 @@
 
     g = 1/N sum_r grad L_r        every process then takes the same step, so weights stay equal without being sent
 
-That is what DistributedDataParallel computes; it wraps one module's forward and backward, whereas a step here is
-several players' losses and gradients, so the average is taken where the gradients are. Noise is drawn for the whole
-batch by every process from equal generators, and each keeps its part: N processes with batch b compute what one
-computes with batch N b, up to the order of float sums. Contrastive losses see the rows of all processes (`gather`).
+DistributedDataParallel does that around each player's loss (`shared`). Noise is drawn for the whole batch by every
+process from equal generators, and each keeps its part: N processes with batch b compute what one computes with batch
+N b, up to the order of float sums. Contrastive losses see the rows of all processes (`gather`).
 
 Without torchrun every function here does nothing. Process 0 alone writes files.
 """
@@ -13,14 +12,17 @@ Without torchrun every function here does nothing. Process 0 alone writes files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
 
+Loss = Callable[..., dict[str, Tensor]]
 MAX_PATH = 4096
 
 
@@ -60,6 +62,39 @@ def mine(batch: Tensor, dim: int = 0) -> Tensor:
     return batch.chunk(size(), dim)[rank()] if size() > 1 else batch
 
 
+class _Loss(nn.Module):
+    """A loss and the parameters that descend it, as the one module that DistributedDataParallel wraps."""
+
+    def __init__(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__()
+        self.loss = loss
+        self.descend = nn.ParameterList(parameters)
+
+    def forward(self, *arguments: object) -> dict[str, Tensor]:
+        return self.loss(*arguments)
+
+
+def shared(loss: Loss, parameters: Sequence[nn.Parameter]) -> Loss:
+    """Return the same loss, whose gradient by these parameters becomes the mean over all processes."""
+    if size() == 1:
+        return loss
+    parallel = DistributedDataParallel(_Loss(loss, parameters))
+    parallel.register_comm_hook(None, lambda _, bucket: _mean_in_order(bucket.buffer()))
+    return parallel
+
+
+def _mean_in_order(gradients: Tensor) -> Future[Tensor]:
+    """Return the mean over all processes, summed in the order of their ranks.
+
+    The order of an all-reduce's sums depends on where a number lies, and DistributedDataParallel sorts its buckets anew
+    after the first step: with three processes, a resumed training would end in other bits.
+    """
+    parts = [torch.empty_like(gradients) for _ in range(size())]
+    gathered = dist.all_gather(parts, gradients, async_op=True)
+    total: Future[Tensor] = gathered.get_future().then(lambda _: sum(parts) / size())
+    return total
+
+
 class _Gather(torch.autograd.Function):
     """Rows of all processes; backwards, the sum of what all processes want of one's own rows."""
 
@@ -84,14 +119,12 @@ def gather(rows: Tensor) -> Tensor:
     return gathered
 
 
-def average(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the mean of each tensor over all processes, in one message."""
-    if size() == 1 or not tensors:
-        return tensors
-    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-    dist.all_reduce(flat)
-    parts = torch.split(flat / size(), [tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+def mean(values: Tensor) -> Tensor:
+    """Return the mean over all processes."""
+    total = values / size()
+    if size() > 1:
+        dist.all_reduce(total)
+    return total
 
 
 def barrier() -> None:

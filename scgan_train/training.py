@@ -33,7 +33,6 @@ class Player:
 
     Attributes:
         loss: called with the batch's tensors and the generator; returns named terms.
-        every: takes its turn each so many steps.
         clip: largest norm of its gradient.
     """
 
@@ -43,7 +42,6 @@ class Player:
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    every: int = 1
     clip: float = 1.0
 
 
@@ -169,6 +167,7 @@ def _fit_phase(
         scores = restored["scores"].tolist()
         before = _part(restored, "before.")
         _restore(module, optimizers, averages, generator, restored)
+    losses_of = [distributed.shared(p.loss, p.parameters) if phase.share else p.loss for p in phase.players]
     observer.begin(phase.name, phase.steps)
     for step in range(first, phase.steps):
         if observer.due():
@@ -180,13 +179,9 @@ def _fit_phase(
             batch = tuple(map(distributed.mine, batch))
         share = _schedule(step, phase)
         terms: dict[str, Tensor] = {}
-        for player, optimizer in zip(phase.players, optimizers, strict=True):
-            if step % player.every:
-                continue
-            losses = player.loss(*batch, generator)
-            gradients = torch.autograd.grad(sum(losses.values(), torch.zeros(())), player.parameters)
-            for parameter, gradient in zip(player.parameters, distributed.average(gradients), strict=True):
-                parameter.grad = gradient
+        for player, loss, optimizer in zip(phase.players, losses_of, optimizers, strict=True):
+            losses = loss(*batch, generator)
+            torch.autograd.backward(sum(losses.values(), torch.zeros(())), inputs=player.parameters)
             nn.utils.clip_grad_norm_(player.parameters, player.clip)
             for group in optimizer.param_groups:
                 group["lr"] = player.lr * share
@@ -196,8 +191,8 @@ def _fit_phase(
         if averages:
             update_averages(averages, [weight.detach() for weight in weights], step)
         if step % LOG_EVERY == 0 or step == phase.steps - 1:
-            means = distributed.average([value.detach().reshape(()) for value in terms.values()])
-            numbers = {name: float(value) for name, value in zip(terms, means, strict=True)}
+            means = distributed.mean(torch.stack([value.detach() for value in terms.values()]))
+            numbers = dict(zip(terms, means.tolist(), strict=True))
             if not all(map(math.isfinite, numbers.values())):
                 bad = ", ".join(f"{name} = {value}" for name, value in numbers.items())
                 raise TrainingError(
