@@ -5,6 +5,7 @@ A second front door beside `cli`, which it hands its arguments to.
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -14,8 +15,12 @@ def main() -> None:
     from scgan_train import distributed
 
     sys.argv[1:1] = ["train"]
-    with distributed.group():
-        cli.main()
+    try:
+        with distributed.group():
+            cli.main()
+    finally:
+        # when one process fails, torchrun ends the others, even those that are about to end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

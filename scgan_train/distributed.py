@@ -6,21 +6,27 @@ DistributedDataParallel does that around each player's loss (`shared`). Noise is
 process from equal generators, and each keeps its part: N processes with batch b compute what one computes with batch
 N b, up to the order of float sums. Contrastive losses see the rows of all processes (`gather`).
 
-Without torchrun every function here does nothing. Process 0 alone writes files.
+A process that loses another or its torchrun ends; the run folder stays as process 0, which alone writes files, left
+it. Without torchrun every function here does nothing.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
+
+from scgan_train.guards import TrainingError
 
 Loss = Callable[..., dict[str, Tensor]]
 MAX_PATH = 4096
@@ -50,11 +56,34 @@ def group() -> Iterator[None]:
     gpus = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ["LOCAL_RANK"])
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    Thread(target=_follow, args=[os.getppid()], daemon=True).start()
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _follow(parent: int) -> None:
+    """End this process once torchrun has: it gives each a session of its own, so that no signal reaches them all."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Say it where another process is gone; gloo's errors have no class of their own.
+
+    Raises:
+        TrainingError: one is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+            raise
+        raise TrainingError("another process of this training was lost; go on with --resume") from error
 
 
 def mine(batch: Tensor, dim: int = 0) -> Tensor:
@@ -127,12 +156,14 @@ def mean(values: Tensor) -> Tensor:
     return total
 
 
+@together()
 def barrier() -> None:
     """Wait for all processes: what process 0 has written is there."""
     if size() > 1:
         dist.all_reduce(torch.zeros(1))
 
 
+@together()
 def agreed(path: Path) -> Path:
     """Return the path that process 0 has chosen."""
     if size() == 1:

@@ -106,6 +106,7 @@ def rows_of(*tensors: Tensor, batch: int) -> Callable[[torch.Generator], tuple[T
     return draw
 
 
+@distributed.together()
 def fit(
     stage: str,
     module: nn.Module,
@@ -123,7 +124,7 @@ def fit(
         observer: who watches.
 
     Raises:
-        TrainingError: when a loss stops being a finite number.
+        TrainingError: when a loss stops being a finite number, or another process is lost.
     """
     restored = observer.restore()
     distributed.barrier()
