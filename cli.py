@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from scgan_infer.errors import ScganError, UsageError
+from scgan_infer import commands, exits
+from scgan_infer.exits import say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from scgan_infer.columns import Column, Table
-    from scgan_infer.engines import Job
-    from scgan_infer.evaluation import Subject
-    from scgan_infer.runtime import Model as Loaded
-
 BadCommandLine: type[Exception] = typer.BadParameter.__mro__[1]
-
-SHIPPED = "eight_gaussians"
 
 app = typer.Typer(
     name="scgan",
@@ -108,29 +95,6 @@ Threads = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def say(message: str) -> None:
-    """Write one line to stderr."""
-    typer.echo(message, err=True)
-
-
-def nobody(message: str) -> None:
-    """Say nothing: another process says it."""
-
-
-def find_bundle(model: Path | None) -> Path:
-    """Return the bundle asked for; else the newest in exported/; else the one that ships with the package."""
-    if model is not None:
-        return model
-    made = sorted(Path("exported").glob("*/bundle.json"), key=lambda path: path.stat().st_mtime)
-    here = Path(__file__).parent
-    shipped = [here / "scgan_infer" / "shipped" / SHIPPED, here / "exported" / SHIPPED]
-    found = made[-1].parent if made else next((path for path in shipped if path.is_dir()), None)
-    if found is None:
-        raise UsageError("no bundle in exported/; name one with --model, or make one with `scgan export`")
-    say(f"model: {found}{'' if made else ' (ships with scgan)'}")
-    return found
-
-
 def version(asked: bool) -> None:
     """Print the version and stop."""
     if asked:
@@ -163,7 +127,7 @@ def train(
         Path | None,
         typer.Option("--config", "-c", metavar="FILE", envvar="SCGAN_CONFIG", help="TOML file of settings."),
     ] = None,
-    settings: Annotated[
+    assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. decoder.width=128. Repeatable."),
     ] = None,
@@ -211,21 +175,12 @@ def train(
 ) -> None:
     """Train on a built-in distribution or on your own rows."""
     from scgan_train import config as configs
-    from scgan_train import distributed, sources
+    from scgan_train import distributed, options, sources
     from scgan_train.stages import train as run_stages
 
-    flags: dict[str, Any] = {
-        key: value.value if isinstance(value, Enum) else value
-        for key, value in {"seed": seed, "latents": latents, "device": device}.items()
-        if value is not None
-    }
-    if mapper is not None:
-        flags["mapper"] = {"kind": mapper}
-    if clusters is not None:
-        flags["clusters"] = {"k": clusters if clusters == "auto" else whole("--clusters", clusters)}
-    if columns is not None:
-        flags["select"] = names(columns)
-    flags["columns"] = described(log, periodic, bounded, integer, category)
+    kinds = {"log": log, "periodic": periodic, "bounded": bounded, "integer": integer, "category": category}
+    plain = {"seed": seed, "latents": latents and latents.value, "device": device and device.value}
+    flags = options.flags(plain=plain, mapper=mapper, clusters=clusters, select=columns, kinds=kinds)
     base = configs.PRESETS[preset.value]
     tell = say if distributed.rank() == 0 else nobody
     if resume and out is not None and not out.exists():
@@ -233,62 +188,19 @@ def train(
         resume = False
     if resume:
         out, base, data = sources.begun(out, data)
-    layers = [base, configs.read(config) if config else {}, *map(configs.assignment, settings or []), flags]
-    merged = configs.from_dict(configs.merge(*layers))
-    source, table = sources.load(data or SHIPPED, merged)
+    settings = options.layered(base, config, assignments or [], flags)
+    source, table = sources.load(data or sources.DEFAULT, settings)
     path = out or sources.free_folder(source)
-    run = run_stages(table, merged, path, source, resume=resume)
+    run = run_stages(table, settings, path, source, resume=resume)
     took = sum(run.seconds.values())
-    for note in sources.notes(table, merged):
+    for note in sources.notes(table, settings):
         tell(note)
     tell(f"clusters: {run.facts['clusters']}")
     tell(f"run: {run.path} ({took:.0f} s on {run.facts['rows']} rows); next: scgan export {run.path}")
 
 
-def whole(option: str, text: str) -> int:
-    """Return a whole number from 1 on."""
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"{option} {text!r}: a whole number from 1 on, or auto, is needed")
-    return int(text)
-
-
-def names(text: str) -> list[str]:
-    """Return the names in a comma-separated list."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def described(
-    log: list[str] | None,
-    periodic: list[str] | None,
-    bounded: list[str] | None,
-    integer: list[str] | None,
-    category: list[str] | None,
-) -> dict[str, dict[str, Any]]:
-    """Return the column settings that the kind options stand for."""
-    found: dict[str, dict[str, Any]] = {}
-    for kind, lists in (("log", log), ("integer", integer), ("category", category)):
-        for name in (name for text in lists or [] for name in names(text)):
-            found[name] = {"kind": kind}
-    for option, lists in (("--periodic", periodic), ("--bounded", bounded)):
-        for item in (item for text in lists or [] for item in names(text)):
-            name, _, value = item.rpartition("=")
-            found[name] = domain(option, name, value)
-    return found
-
-
-def domain(option: str, name: str, value: str) -> dict[str, Any]:
-    """Return the settings of one `phi=360` or `a=0:1`."""
-    try:
-        if option == "--periodic" and name:
-            return {"kind": "periodic", "period": float(value)}
-        low, _, high = value.partition(":")
-        ends = {key: float(end) for key, end in (("low", low), ("high", high)) if end}
-        if name and ends:
-            return {"kind": "bounded", **ends}
-    except ValueError:
-        pass
-    example = "phi=360" if option == "--periodic" else "a=0:1, a=0: or a=:1"
-    raise UsageError(f"{option} {name}={value}: write it as {example}")
+def nobody(message: str) -> None:
+    """Say nothing: another process says it."""
 
 
 @app.command()
@@ -361,26 +273,18 @@ def sample(
     """Sample rows from a bundle: row i depends on the bundle, the seed and i alone."""
     from scgan_infer.engines import Job
 
-    loaded = opened(model, device, threads)
-    if cluster is not None and where is not None:
-        raise UsageError("--cluster and --where name clusters both; give one of them")
-    if where is not None:
-        from scgan_infer.where import clusters_where
-
-        chosen: int | tuple[int, ...] | None = clusters_where(loaded, where)
-    else:
-        chosen = cluster
-    first, count = part(n, shard)
+    loaded = commands.opened(model, device.value, threads)
+    first, count = commands.part(n, shard)
     job = Job(
         loaded,
         n=count,
         seed=seed,
         start=start + first,
-        cluster=chosen,
+        cluster=commands.chosen_clusters(loaded, cluster, where),
         temperature=temperature,
         scheduler=scheduler,
     )
-    written(job, engine, out, loaded.columns, count, rows_per_file, resume)
+    commands.compute(job, engine, out, loaded.columns, count, rows_per_file, resume)
 
 
 @app.command()
@@ -400,9 +304,10 @@ def reconstruct(
 ) -> None:
     """Encode and decode each row of DATA."""
     from scgan_infer.engines import Job
+    from scgan_train.datasets import as_file
 
-    loaded = opened(model, device, threads)
-    with source(data) as path:
+    loaded = commands.opened(model, device.value, threads)
+    with as_file(data) as path:
         job = Job(
             loaded,
             op="reconstruct",
@@ -412,7 +317,7 @@ def reconstruct(
             start=start,
             scheduler=scheduler,
         )
-        written(job, engine, out, loaded.columns)
+        commands.compute(job, engine, out, loaded.columns)
 
 
 @app.command()
@@ -428,90 +333,13 @@ def encode(
     """Write the latent and the cluster of each row of DATA."""
     from scgan_infer.columns import Column
     from scgan_infer.engines import Job
+    from scgan_train.datasets import as_file
 
-    loaded = opened(model, device, threads)
+    loaded = commands.opened(model, device.value, threads)
     latents = tuple(Column(f"latent_{j}") for j in range(loaded.manifest.sizes["e"]))
-    with source(data) as path:
+    with as_file(data) as path:
         job = Job(loaded, op="encode", source=path, scheduler=scheduler)
-        written(job, engine, out, (*latents, Column("cluster", "integer")))
-
-
-def opened(model: Path | None, device: Device, threads: int | None) -> Loaded:
-    """Return the bundle at work, and say on stderr which device `auto` took if it was not the CPU."""
-    from scgan_infer.runtime import load
-
-    loaded = load(find_bundle(model), device.value, threads)
-    if device is Device.auto and loaded.device != "cpu":
-        say(f"device: {loaded.device}")
-    return loaded
-
-
-def part(n: int, shard: str | None) -> tuple[int, int]:
-    """Return the first row and the number of rows of a shard I/M of n rows."""
-    if shard is None:
-        return 0, n
-    index, _, total = shard.partition("/")
-    if not (index.isdigit() and total.isdigit() and 1 <= int(index) <= int(total)):
-        raise UsageError(f"--shard {shard!r}: write it as I/M with I from 1 to M, for example 1/8")
-    i, m = int(index), int(total)
-    low, high = n * (i - 1) // m, n * i // m
-    return low, high - low
-
-
-@contextmanager
-def source(data: str) -> Iterator[Path]:
-    """Yield the file of DATA; a built-in distribution becomes a file of 10,000 fresh rows for the while."""
-    from scgan_train.datasets import DATASETS, table
-
-    if data not in DATASETS:
-        yield Path(data)
-        return
-    from tempfile import TemporaryDirectory
-
-    from scgan_infer.formats import open_writer
-
-    rows = table(data, 10_000, 1)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"{data}.csv"
-        with open_writer(path, rows.columns, len(rows)) as writer:
-            writer.write(rows.values)
-        yield path
-
-
-def written(
-    job: Job,
-    engine: str,
-    out: str,
-    columns: Sequence[Column],
-    rows: int | None = None,
-    rows_per_file: int | None = None,
-    resume: bool = False,
-) -> None:
-    """Let the engine do the job and write what comes."""
-    from scgan_infer.engines import ENGINES
-    from scgan_infer.formats import open_shards, open_writer
-
-    if engine not in ENGINES:
-        raise UsageError(f"--engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
-    identity = f"{job.op} {job.model.bundle.sha256} {job.seed} {job.start} {job.cluster} {job.temperature}"
-    if rows_per_file is not None:
-        writer = open_shards(out, columns, rows, rows_per_file, start=job.start, resume=resume, job=identity)
-    else:
-        writer = open_writer(out, columns, rows, resume=resume, job=identity)
-    with writer:
-        count = writer.done
-        if count:
-            say(f"going on after {count} rows")
-        for piece in ENGINES[engine](replace(job, start=job.start + count, n=job.n - count)):
-            writer.write(piece)
-            count += len(piece)
-    told(out, count)
-
-
-def told(out: str, n: int) -> None:
-    """Say what was written."""
-    if out != "-":
-        say(f"{n} rows: {out}")
+        commands.compute(job, engine, out, (*latents, Column("cluster", "integer")))
 
 
 @app.command()
@@ -522,28 +350,14 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show a bundle's columns, sizes, graphs, provenance and figures."""
-    import json
-
     from scgan_infer.bundle import load
 
-    manifest = load(find_bundle(bundle)).manifest
+    manifest = load(commands.find_bundle(bundle)).manifest
     if as_json:
         typer.echo(manifest.to_json().decode(), nl=False)
         return
-    sizes = manifest.sizes
-    typer.echo(f"{manifest.name}: bundle of format {manifest.format}, opset {manifest.opset}")
-    typer.echo(
-        f"latents {manifest.latents}{f' ({manifest.mapper})' if manifest.mapper else ''}; d {sizes['d']} columns, "
-        f"e {sizes['e']} latents, m {sizes['m']} and q {sizes['q']} noise inputs, K {sizes['K']} clusters"
-    )
-    for column in manifest.columns:
-        extra = {key: value for key, value in column.to_dict().items() if key not in ("name", "kind")}
-        typer.echo(f"  {column.name}: {column.kind} {json.dumps(extra) if extra else ''}".rstrip())
-    for name, file in sorted(manifest.files.items()):
-        typer.echo(f"  {name:<16} {file['bytes']:>9} bytes  sha256 {file['sha256'][:16]}")
-    for title, entries in (("provenance", manifest.provenance), ("metrics", manifest.metrics)):
-        shown = {key: value for key, value in entries.items() if not isinstance(value, dict)}
-        typer.echo(f"{title}: " + ", ".join(f"{key} {value}" for key, value in shown.items()))
+    for line in commands.described(manifest):
+        typer.echo(line)
 
 
 @app.command()
@@ -580,16 +394,7 @@ def datasets(
         for known in DATASETS:
             typer.echo(known)
         return
-    from scgan_infer.formats import open_writer
-
-    rows = table(name, n, seed)
-    with open_writer(out, rows.columns, n) as writer:
-        writer.write(rows.values)
-    told(out, n)
-
-
-class Terminated(KeyboardInterrupt):
-    """The system asks to end (SIGTERM)."""
+    commands.write_table(table(name, n, seed), out)
 
 
 @app.command()
@@ -602,7 +407,7 @@ def bench(
 
     from scgan_infer.bench import rates
 
-    measured = rates(opened(model, device, threads))
+    measured = rates(commands.opened(model, device.value, threads))
     if as_json:
         typer.echo(json.dumps({**asdict(measured), "share": measured.share}))
         return
@@ -631,34 +436,6 @@ Samples = Annotated[
 Compared = Annotated[int, typer.Option("--n", "-n", min=10, help="Most generated rows to compare at a time.")]
 
 
-def subject(
-    data: str, model: Path | None, samples: Path | None, train: Path | None, n: int, seed: int
-) -> Subject:
-    """Return what is judged: the rows of --samples, else rows of a bundle, beside those of DATA."""
-    from scgan_infer import evaluation
-    from scgan_infer.runtime import load
-
-    loaded = load(find_bundle(model)) if model is not None or samples is None else None
-    real = judging(data, loaded, n, seed)
-    trained = None if train is None else evaluation.training_rows(train, real.columns)
-    if samples is not None:
-        return evaluation.from_file(real, samples, n, loaded, trained)
-    assert loaded is not None
-    return evaluation.from_model(real, loaded, n, seed, trained)
-
-
-def judging(data: str, model: Loaded | None, n: int, seed: int) -> Table:
-    """Return rows to judge n generated ones by; of a built-in distribution, rows that no training has seen."""
-    from scgan_infer.evaluation import heldout
-    from scgan_train.datasets import DATASETS, fresh
-
-    if data in DATASETS:
-        return fresh(data, 2 * n, seed)
-    if not Path(data).suffix and not Path(data).exists():
-        raise UsageError(f"{data!r} is neither a file nor a built-in distribution: {', '.join(DATASETS)}")
-    return heldout(Path(data), None if model is None else model.columns, n)
-
-
 @app.command()
 def evaluate(
     data: HeldOut,
@@ -680,11 +457,11 @@ def evaluate(
 
     from scgan_infer.evaluation import write
     from scgan_infer.metrics import table_text
+    from scgan_train.datasets import subject
 
-    judged = subject(data, model, samples, train, n, seed)
+    judged = subject(data, commands.judged_model(model, samples), samples, train, n, seed)
     figures = judged.figures(seed)
-    origin = samples if judged.model is None or samples is not None else judged.model.bundle.path
-    facts = {"data": data, "generated": str(origin), "seed": str(seed)}
+    facts = {"data": data, "generated": judged.origin, "seed": str(seed)}
     if train is not None:
         facts["train"] = str(train)
         if judged.seen() > 0.5:
@@ -692,7 +469,7 @@ def evaluate(
                 f"note: {judged.seen():.0%} of the rows of {data} are in {train} too; give rows not trained on"
             )
     if report is not None:
-        write(report, judged.page(figures, f"{origin} against {data}", facts))
+        write(report, judged.page(figures, f"{judged.origin} against {data}", facts))
         say(f"report: {report}")
     typer.echo(json.dumps({**facts, **figures.to_dict()}, indent=1) if as_json else table_text(figures))
 
@@ -716,8 +493,9 @@ def plot_samples(
 ) -> None:
     """Draw rows of DATA beside as many generated rows."""
     from scgan_infer.plots import data_and_samples
+    from scgan_train.datasets import subject
 
-    shown = subject(data, model, samples, None, n, seed)
+    shown = subject(data, commands.judged_model(model, samples), samples, None, n, seed)
     drawn(data_and_samples(shown.real.values[:n], shown.samples[:n], shown.real.columns), out)
 
 
@@ -727,9 +505,10 @@ def plot_clusters(
 ) -> None:
     """Draw the latents of DATA, coloured by cluster."""
     from scgan_infer.plots import latent_clusters
+    from scgan_train.datasets import judges
 
-    loaded = opened(model, Device.cpu, None)
-    drawn(latent_clusters(*loaded.encode(judging(data, loaded, 10_000, seed).values)), out)
+    loaded = commands.opened(model, "cpu", None)
+    drawn(latent_clusters(*loaded.encode(judges(data, loaded.columns, 10_000, seed).values)), out)
 
 
 @plot.command("latents")
@@ -745,9 +524,10 @@ def plot_latents(
     """Draw the latents of DATA beside those that each model generates from."""
     from scgan_infer.evaluation import latent_picture
     from scgan_infer.runtime import load
+    from scgan_train.datasets import judges
 
     loaded = [load(model) for model in models]
-    drawn(latent_picture(judging(data, loaded[0], 10_000, seed).values, loaded), out)
+    drawn(latent_picture(judges(data, loaded[0].columns, 10_000, seed).values, loaded), out)
 
 
 @plot.command("curves")
@@ -760,10 +540,7 @@ def plot_curves(
     """Draw the losses of a training."""
     from scgan_infer.plots import training_curves
 
-    found = sorted(Path("runs").glob("*/history.jsonl"), key=lambda path: path.stat().st_mtime)
-    if run is None and not found:
-        raise UsageError("no run in runs/; name one, or make one with `scgan train`")
-    drawn(training_curves(found[-1] if run is None else run / "history.jsonl"), out)
+    drawn(training_curves(commands.history(run)), out)
 
 
 @plot.command("noise")
@@ -771,7 +548,7 @@ def plot_noise(model: Model = None, seed: Seed = 0, out: Picture = Path("noise.p
     """Draw what each dimension of the decoder's noise does to rows."""
     from scgan_infer.evaluation import noise_picture
 
-    drawn(noise_picture(opened(model, Device.cpu, None), seed), out)
+    drawn(noise_picture(commands.opened(model, "cpu", None), seed), out)
 
 
 def drawn(picture: Figure, out: Path) -> None:
@@ -807,28 +584,7 @@ def main() -> NoReturn:
     """Run the command line; every error becomes one line and its exit code."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    if not debug:
-        sys.excepthook = unexpected
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        code = run(arguments or ["--help"])
-    except (
-        ScganError,
-        BadCommandLine,
-        typer.Abort,
-        KeyboardInterrupt,
-        OSError,
-        ModuleNotFoundError,
-    ) as error:
-        if debug:
-            traceback.print_exception(error)
-        code = failed(error)
-    except RuntimeError as error:
-        stopped = interruption(error)
-        if stopped is None:
-            raise
-        code = failed(stopped)
-    sys.exit(code)
+    sys.exit(exits.ended(lambda: run(arguments or ["--help"]), BadCommandLine, typer.Abort, debug))
 
 
 def run(arguments: list[str]) -> int:
@@ -842,57 +598,6 @@ def run(arguments: list[str]) -> int:
         code = stop.exit_code
     sys.stdout.flush()
     return code
-
-
-def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End as Ctrl-C does: what is begun is cleaned up, or kept for --resume."""
-    raise Terminated
-
-
-def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Return the signal that an error comes from: Python's locks complain when one falls between their steps."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error
-
-
-def failed(error: BaseException) -> int:
-    """Say in one line what was wrong and return the exit code."""
-    if isinstance(error, OSError):
-        if error.filename is None:  # stdout takes no more; without this, Python would try again at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return 0
-        message, code = f"{error.filename or 'output'}: {error.strerror or error}", 7
-    elif isinstance(error, ModuleNotFoundError):
-        message, code = f"{error.name} is not installed; pip install 'scgan[train]'", 2
-    elif isinstance(error, BadCommandLine):
-        said, value = error.format_message(), given(error)  # type: ignore[attr-defined]
-        message, code = f"{said}{'' if value[6:] in said else value} (see --help)", 2
-    elif isinstance(error, ScganError):
-        message, code = str(error), error.exit_code
-    elif isinstance(error, Terminated):
-        message, code = "terminated", 143
-    else:
-        message, code = "interrupted", 130
-    say("scgan: " + " ".join(message.split()))
-    return code
-
-
-def given(error: Exception) -> str:
-    """Return what the command line gave for the option that an error is about."""
-    for option in getattr(getattr(error, "param", None), "opts", []):
-        for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
-            name, equals, value = word.partition("=")
-            if name == option:
-                return f", not {value if equals else following!r}"
-    return ""
-
-
-def unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say in one line that this is a fault of scgan; Python then ends with exit code 1."""
-    what = " ".join(f"{kind.__name__}: {error}".split())
-    say(f"scgan: unexpected {what[:300]}; run again with --debug and report it")
 
 
 if __name__ == "__main__":

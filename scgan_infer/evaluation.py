@@ -46,12 +46,14 @@ class Subject:
     Attributes:
         real: held-out rows.
         samples: [k, d] generated rows.
-        model: where they came from; None if that is not known.
+        origin: the bundle's folder or the file that they came from.
+        model: what made them; None if that is not known.
         train: [t, d] rows that the model was trained on.
     """
 
     real: Table
     samples: Floats
+    origin: str
     model: Model | None = None
     train: Floats | None = None
 
@@ -134,7 +136,7 @@ def from_model(real: Table, model: Model, n: int, seed: int, train: Floats | Non
     at_a_time = min(n, MOST_ROWS, len(real) // 2)
     wanted = max(CUTS * at_a_time, 0 if train is None else at_a_time + len(train))
     samples = model.sample(min(wanted, MOST_SAMPLES), seed=seed)
-    return Subject(Table(model.columns, real.values), samples, model, train)
+    return Subject(Table(model.columns, real.values), samples, str(model.bundle.path), model, train)
 
 
 def from_file(
@@ -154,7 +156,7 @@ def from_file(
     """
     columns = loose(real.columns) if model is None else real.columns
     samples = read_table(path, columns=columns, max_rows=CUTS * min(n, MOST_ROWS))
-    return Subject(real, samples.values, model, train)
+    return Subject(real, samples.values, str(path), model, train)
 
 
 def training_rows(path: Path, columns: Sequence[Column]) -> Floats:

@@ -18,7 +18,11 @@ its three readings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.random import Generator
@@ -26,6 +30,10 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
+
+if TYPE_CHECKING:
+    from scgan_infer.evaluation import Subject
+    from scgan_infer.runtime import Model
 
 Plane = NDArray[np.float64]
 
@@ -102,6 +110,71 @@ def table(name: str, n: int, seed: int) -> Table:
 def fresh(name: str, n: int, seed: int) -> Table:
     """Draw n rows that no training draws, whatever its seed; raises as `table`."""
     return table(name, n, SEEDS + seed)
+
+
+def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Table:
+    """Return rows to judge n generated ones by: a sample of a file, or rows that no training has seen.
+
+    Args:
+        data: a built-in distribution or a file.
+        columns: what the file's must be; None to guess them.
+        n: most generated rows to compare at a time.
+        seed: of the built-in distribution's rows.
+
+    Raises:
+        DataError: a file that can't be read, or that holds other columns.
+        UsageError: neither a file nor a built-in distribution.
+    """
+    from scgan_infer.evaluation import heldout
+
+    if data in DATASETS:
+        return fresh(data, 2 * n, seed)
+    if not Path(data).suffix and not Path(data).exists():
+        raise UsageError(f"{data!r} is neither a file nor a built-in distribution: {', '.join(DATASETS)}")
+    return heldout(Path(data), columns, n)
+
+
+def subject(
+    data: str, model: Model | None, samples: Path | None, train: Path | None, n: int, seed: int
+) -> Subject:
+    """Return what `scgan evaluate` judges: the rows of a file, else rows of a bundle, beside those of DATA.
+
+    Args:
+        data: a built-in distribution or a file.
+        model: the bundle, where it is known.
+        samples: the file, if any; without it a model is needed.
+        train: a file of rows trained on, if any.
+        n: most generated rows to compare at a time.
+        seed: of samples and of a built-in distribution's rows.
+
+    Raises:
+        DataError: a file that can't be read, or that holds other columns.
+        UsageError: DATA is neither a file nor a built-in distribution.
+    """
+    from scgan_infer import evaluation
+
+    real = judges(data, None if model is None else model.columns, n, seed)
+    trained = None if train is None else evaluation.training_rows(train, real.columns)
+    if samples is not None:
+        return evaluation.from_file(real, samples, n, model, trained)
+    assert model is not None
+    return evaluation.from_model(real, model, n, seed, trained)
+
+
+@contextmanager
+def as_file(data: str) -> Iterator[Path]:
+    """Yield the file of DATA; a built-in distribution becomes a file of 10,000 rows for the while."""
+    from scgan_infer.formats import open_writer
+
+    if data not in DATASETS:
+        yield Path(data)
+        return
+    rows = table(data, 10_000, 1)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{data}.csv"
+        with open_writer(path, rows.columns, len(rows)) as writer:
+            writer.write(rows.values)
+        yield path
 
 
 DATASETS: dict[str, Callable[[int, Generator], Plane]] = {

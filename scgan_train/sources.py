@@ -18,6 +18,7 @@ from scgan_train.run import Run
 
 BUILT_IN_ROWS = 52_632  # 5 % are held out, so 50,000 train
 RUNS = Path("runs")
+DEFAULT = "eight_gaussians"
 
 
 def load(data: str | Path | ArrayLike, config: Config) -> tuple[str, Table]:
