@@ -11,6 +11,9 @@ Three steps; the first and the last may be switched off:
    are one matrix product: log-densities = phi Theta^T, sufficient statistics = R^T phi. The step with the
    best likelihood of held-out rows is kept, and a row belongs to a component drawn by its responsibilities.
 
+Means and covariances are then those of the rows that belong: a row that no component expected stretches the one it
+fell to, and does not lie thousands of standard deviations out.
+
 A cluster's weight is the share of rows that belong to it, so groups keep their shares exactly.
 """
 
@@ -92,7 +95,11 @@ class Assign(nn.Module):
 
 
 def fit(
-    latents: Tensor, config: ClusterConfig, generator: torch.Generator, most: int = MOST
+    latents: Tensor,
+    config: ClusterConfig,
+    generator: torch.Generator,
+    most: int = MOST,
+    categories: Labels | None = None,
 ) -> tuple[Clusters, Tensor, str]:
     """Fit clusters to latents.
 
@@ -101,6 +108,7 @@ def fit(
         config: how many clusters, and which of the three steps.
         generator: source of all randomness here.
         most: the largest K that `auto` considers.
+        categories: each row's categories [N, c]; rows of other ones share no cluster.
 
     Returns:
         The clusters, each row's cluster [N] int64, and a sentence saying how K was chosen.
@@ -112,10 +120,12 @@ def fit(
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     if config.k != "auto" and config.k > len(rows):
         raise UsageError(f"{config.k} clusters asked of {len(rows)} rows; ask for fewer with --clusters")
-    groups = split(rows, config.min_rows) if config.split else np.zeros(len(rows), np.int64)
+    pieces = np.zeros(len(rows), np.int64) if categories is None else combinations(categories)
+    groups = split(rows, config.min_rows, pieces) if config.split else pieces
     if config.k != "auto" and config.k <= groups.max():
         groups = np.zeros(len(rows), np.int64)
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
+    kernel = np.maximum(floor, _kernel(rows, pieces))
     if config.k == "auto":
         k, note = _choose(rows, groups, floor, config, most, rng)
     else:
@@ -124,10 +134,13 @@ def fit(
     parts: list[_Mixture] = []
     for group, part_k in enumerate(_apportion(k, groups)):
         inside = np.flatnonzero(groups == group)
-        part = _fit_group(rows[inside], part_k, floor, config.refine, rng, HELD if config.refine else 0.0)[0]
-        drawn, part = _belong(rows[inside], part, config, rng)
+        own = kernel if len(inside) <= rows.shape[1] else floor
+        part = _fit_group(rows[inside], part_k, own, config.refine, rng, HELD if config.refine else 0.0)[0]
+        drawn = _belong(rows[inside], part, config, rng)
         labels[inside] = drawn + sum(len(other.means) for other in parts)
-        parts.append(part)
+        centre = rows[inside].mean(0)
+        part = _mixture(_sums(rows[inside] - centre, drawn), own)
+        parts.append(_Mixture(part.weights, part.means + centre, part.factors))
     counts = np.bincount(labels)
     found = Clusters(
         weights=torch.from_numpy(counts / len(rows)).float(),
@@ -142,8 +155,36 @@ def fit(
     return found, torch.from_numpy(labels), note
 
 
-def split(rows: Array, min_rows: int) -> Labels:
-    """Number the groups of rows [N, e] that an empty band of some coordinate separates.
+def combinations(categories: Labels, most: int = MOST) -> Labels:
+    """Number the combinations of categories [N, c] that occur; if they are too many, rare ones of a kind together.
+
+    Column by column, from that with the fewest categories on, a group is cut by category; categories with fewer than
+    so many rows in it stay together, so many being 1, 2, 4, ... until there are at most `most` groups.
+    """
+    order = np.argsort([len(np.unique(column)) for column in categories.T], kind="stable")
+    for least in 2 ** np.arange(64):
+        groups = np.zeros(len(categories), np.int64)
+        for column in categories.T[order]:
+            finer = groups * (column.max() + 2) + column + 1
+            _, place, counts = np.unique(finer, return_inverse=True, return_counts=True)
+            finer[counts[place] < least] = (groups * (column.max() + 2))[counts[place] < least]
+            groups = np.unique(finer, return_inverse=True)[1].reshape(-1)
+        if groups.max() < most:
+            return groups.astype(np.int64)
+    raise AssertionError
+
+
+def _kernel(rows: Array, pieces: Labels) -> Array:
+    """Standard deviations [e] of a Gaussian kernel, by Silverman's rule, from the spread within pieces."""
+    counts = np.bincount(pieces).astype(np.float64)
+    means = np.stack([np.bincount(pieces, column) for column in rows.T], 1) / counts[:, None]
+    within = (rows - means[pieces]).std(0)
+    width = rows.shape[1]
+    return within * (4 / ((width + 2) * len(rows))) ** (1 / (width + 4))
+
+
+def split(rows: Array, min_rows: int, pieces: Labels | None = None) -> Labels:
+    """Number the groups of rows [N, e] that an empty band of some coordinate separates, or that are of other pieces.
 
     A band counts when it is wider than `GAP`, leaves at least `SHARE` of the rows (and `min_rows`) on either
     side, and is wider than chance explains: with the density of the sparser side, fewer than e^-3 such bands
@@ -153,7 +194,9 @@ def split(rows: Array, min_rows: int) -> Labels:
     least = max(int(np.ceil(SHARE * len(rows))), min_rows)
     spread = rows.std(0)
     unlikely = np.log(rows.size) + 3
-    pending, count = [np.arange(len(rows))], 0
+    pieces = np.zeros(len(rows), np.int64) if pieces is None else pieces
+    order = np.argsort(pieces, kind="stable")
+    pending, count = np.split(order, np.bincount(pieces).cumsum()[:-1]), 0
     while pending:
         inside = pending.pop()
         cut = None
@@ -317,16 +360,14 @@ def _kmeans(rows: Array, k: int, steps: int, rng: np.random.Generator) -> Labels
     return np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _belong(
-    rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator
-) -> tuple[Labels, _Mixture]:
+def _belong(rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator) -> Labels:
     """Draw each row's component; components left with too few rows are dropped and their rows drawn again."""
     least = min(config.min_rows, len(rows)) if config.refine else 1
     while True:
         labels = _draw(rows, mixture, config, rng)
         counts = np.bincount(labels, minlength=len(mixture.means))
         if counts.min() >= least or len(counts) == 1:
-            return labels, mixture
+            return labels
         small = np.argsort(counts)[: max(1, int((counts < least).sum()) // 2)]
         keep = np.setdiff1d(np.arange(len(counts)), small)
         mixture = _Mixture(
@@ -356,13 +397,15 @@ def _choose(
     """
     most = min(most, max(1, len(rows) // max(config.min_rows, 3 * rows.shape[1])))
     scores: dict[int, float] = {}
-    k = min(4, most)
+    most = max(most, int(groups.max()) + 1)
+    k = min(max(4, int(groups.max()) + 1), most)
     while k <= most:
         scores[k] = 0.0
         for group, part_k in enumerate(_apportion(k, groups)):
             inside = rows[groups == group]
             share = len(inside) / len(rows)
-            fitted = _fit_group(inside, part_k, floor, config.refine, rng, most=int(LOOK * share), steps=10)
+            look = max(int(LOOK * share), min(len(inside), 5 * rows.shape[1]))
+            fitted = _fit_group(inside, part_k, floor, config.refine, rng, most=look, steps=10)
             scores[k] += share * fitted[1]
         if scores[k] < max(scores.values()):
             break

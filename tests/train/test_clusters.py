@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
 from scgan_infer.errors import UsageError
-from scgan_train.clusters import Assign, Clusters, fit, split
+from scgan_train.clusters import Assign, Clusters, combinations, fit, split
 from scgan_train.config import ClusterConfig
 from scgan_train.exporter import to_onnx
 
@@ -62,6 +62,28 @@ def test_auto_finds_about_as_many_clusters_as_there_are_and_says_why():
     clusters, _, note = fit(torch.from_numpy(rows).float(), ClusterConfig(split=False), seeded())
     assert 16 <= len(clusters) <= 32
     assert f"{len(clusters)} clusters are enough" in note
+
+
+def test_a_row_that_no_component_expects_stretches_the_one_it_falls_to():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((40_000, 2))
+    rows[:, 0] = rng.random(len(rows)) < 0.001
+    rows = torch.from_numpy(rows / rows.std(0)).float()
+    clusters, labels, _ = fit(rows, ClusterConfig(split=False), seeded())
+    centred = (rows - clusters.means[labels]).unsqueeze(-1)
+    whitened = torch.linalg.solve_triangular(clusters.factors[labels], centred, upper=False)
+    assert float(whitened.abs().max()) < 200  # by the pull to few rows' diagonal at most sqrt(rows)
+
+
+def test_combinations_are_those_that_occur_and_rare_ones_join_when_they_are_too_many():
+    rng = np.random.default_rng(0)
+    categories = np.column_stack([rng.integers(3, size=5000), rng.integers(40, size=5000)])
+    groups = combinations(categories)
+    found = set(zip(*categories.T.tolist(), groups.tolist(), strict=True))
+    assert len(found) == groups.max() + 1 == 120
+    few = combinations(categories, most=60)
+    assert few.max() < 60
+    assert all(len(set(categories[few == group, 0])) == 1 for group in range(few.max() + 1))
 
 
 def test_categories_keep_their_shares_exactly_and_stay_constant():
