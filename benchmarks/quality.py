@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -296,13 +298,10 @@ KINDS: dict[str, tuple[Callable[[int, list[str]], Iterator[Case]], dict[str, tup
 
 
 def measure(
-    kind: str, seeds: int, out: Path, scale: float, only: list[str], wanted: list[str], threads: int
+    kind: str, seeds: int, out: Path, scale: float, only: list[str], wanted: list[str], jobs: int
 ) -> None:
-    """Train and judge what is not in `out` yet, writing it after each."""
-    torch.set_num_threads(threads)
-    cases, known = KINDS[kind]
-    models = {name: known[name] for name in wanted or known}
-    head = {"kind": kind, "scale": scale, "threads": threads, "machine": machine()}
+    """Train and judge what is not in `out` yet, in processes of one thread, writing it after each."""
+    head = {"kind": kind, "scale": scale, "jobs": jobs, "machine": machine()}
     results: list[Settings] = []
     if out.exists():
         old = json.loads(out.read_text("utf-8"))
@@ -310,20 +309,34 @@ def measure(
             raise SystemExit(f"{out} holds {old['kind']} at scale {old['scale']}; choose another --out")
         results = old["results"]
     have = {(result["set"], result["model"], result["seed"]) for result in results}
-    for seed in range(seeds):
-        for case in cases(seed, only):
-            for name, (fit, settings) in models.items():
-                if (case.name, name, seed) in have:
-                    continue
-                result = judged(case, fit(case, seed, scale, settings), seed)
-                results.append({"set": case.name, "model": name, "seed": seed, **result})
-                write(out, json.dumps(head | {"results": results}, indent=1))
-                c2st = result["figures"]["c2st"]
-                print(
-                    f"{case.name}, {name}, seed {seed}: C2ST {c2st['value']:.3f} (real {c2st['floor']:.3f}), "
-                    f"{result['seconds']:.0f} s",
-                    flush=True,
-                )
+    cases, models = KINDS[kind]
+    todo = [
+        (case.name, model, seed)
+        for seed in range(seeds)
+        for case in cases(seed, only)
+        for model in wanted or models
+        if (case.name, model, seed) not in have
+    ]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(one, kind, *task, scale) for task in todo]):
+            results.append(done.result())
+            write(out, json.dumps(head | {"results": results}, indent=1))
+            last = results[-1]
+            c2st = last["figures"]["c2st"]
+            print(
+                f"{last['set']}, {last['model']}, seed {last['seed']}: C2ST {c2st['value']:.3f} "
+                f"(real {c2st['floor']:.3f}), {last['seconds']:.0f} s",
+                flush=True,
+            )
+
+
+def one(kind: str, name: str, model: str, seed: int, scale: float) -> Settings:
+    """Train and judge one model on one set."""
+    torch.set_num_threads(1)
+    cases, models = KINDS[kind]
+    (case,) = cases(seed, [name])
+    fit, settings = models[model]
+    return {"set": name, "model": model, "seed": seed, **judged(case, fit(case, seed, scale, settings), seed)}
 
 
 TITLES = {
@@ -365,12 +378,13 @@ def section(result: Settings, file: Path) -> str:
     kind, seeds = result["kind"], len({row["seed"] for row in rows})
     sets = list(dict.fromkeys(row["set"] for row in rows))
     groups = [sets] if kind == "planes" else [[name] for name in sets]
+    where = f"{result['machine']['cores']} cores, torch {result['machine']['torch']}"
     trial = "" if result["scale"] == 1 else f" **A trial at {result['scale']:g} of all steps.**"
     return "\n".join(
         [
             f"### {TITLES[kind]}\n",
             f"`python benchmarks/quality.py {kind} --seeds {seeds}` wrote `{file.name}` "
-            f"({result['machine']['cores']} cores, {result['threads']} threads, torch {result['machine']['torch']}). "
+            f"({where}; {result['jobs']} training(s) at a time, of one thread each). "
             f'Medians over {seeds} seed(s), in brackets the largest. "Real rows" is what other real rows score '
             f"in place of generated ones.{trial}\n",
             *(grid(rows, group) for group in groups),
@@ -437,14 +451,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma-separated sets")
     parser.add_argument("--models", default="", help="comma-separated models")
     parser.add_argument("--scale", type=float, default=1.0, help="share of all step counts, for trials")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, one thread each")
     given = parser.parse_args()
     if given.kind == "markdown":
         lay_out(given.files)
         return
     out = given.out or Path(__file__).with_name(f"{given.kind}.json")
     only, wanted = ([name for name in text.split(",") if name] for text in (given.only, given.models))
-    measure(given.kind, given.seeds, out, given.scale, only, wanted, given.threads)
+    measure(given.kind, given.seeds, out, given.scale, only, wanted, given.jobs)
 
 
 if __name__ == "__main__":
