@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -35,6 +37,7 @@ from scgan_train.transforms import Transform
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
+SMOOTH = 256  # draws that stand for a cluster of few rows
 
 
 def device_of(name: str) -> torch.device:
@@ -109,7 +112,9 @@ def _stages(table: Table, config: Config, run: Run, device: torch.device, progre
 
     if not run.finished("clusters"):
         with _stage(run, "clusters"), progress.busy("clusters"):
-            found, labels, note = _clusters(latents, config)
+            names = [j for j, column in enumerate(table.columns) if column.kind == "category"]
+            categories = table.values[kept.numpy()][:, names].astype(np.int64) if names else None
+            found, labels, note = _clusters(latents, categories, config)
             run.facts["clusters"] = note
             run.save_clusters(found, labels)
     found, labels = run.load_clusters()
@@ -135,7 +140,9 @@ def _stages(table: Table, config: Config, run: Run, device: torch.device, progre
     return run
 
 
-def _clusters(latents: Tensor, config: Config) -> tuple[Clusters, Tensor, str]:
+def _clusters(
+    latents: Tensor, categories: NDArray[np.int64] | None, config: Config
+) -> tuple[Clusters, Tensor, str]:
     if config.latents == "gaussian":
         rows = latents.cpu().double()
         covariance = torch.cov(rows.T).reshape(rows.shape[1], -1) + 1e-9 * torch.eye(rows.shape[1])
@@ -143,7 +150,7 @@ def _clusters(latents: Tensor, config: Config) -> tuple[Clusters, Tensor, str]:
         one = Clusters(torch.ones(1), rows.mean(0, keepdim=True).float(), factor[None], "em")
         return one, torch.zeros(len(rows), dtype=torch.int64), "one Gaussian"
     most = choose(config.mapper.kind, latents.shape[1]).most_clusters
-    return clustering.fit(latents, config.clusters, generator_for(config.seed, "clusters"), most)
+    return clustering.fit(latents, config.clusters, generator_for(config.seed, "clusters"), most, categories)
 
 
 def _mapper(
@@ -155,6 +162,7 @@ def _mapper(
     model = latent_model(config.latents, found, config.mapper, generator).to(latents.device)
     if isinstance(model.ensemble, Mapper):
         mapper = model.ensemble
+        latents, labels = _smooth(latents, labels, found, config.clusters.min_rows, generator)
         fit(
             "mapper",
             mapper,
@@ -163,6 +171,20 @@ def _mapper(
             progress.stage("mapper"),
         )
     return model
+
+
+def _smooth(
+    latents: Tensor, labels: Tensor, found: Clusters, least: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Put draws of its Gaussian in place of a cluster's rows where they are few: a map would learn them by heart."""
+    few = torch.nonzero(torch.bincount(labels, minlength=len(found)).cpu() < least).squeeze(1)
+    if not len(few):
+        return latents, labels
+    drawn = torch.randn(len(few), SMOOTH, latents.shape[1], generator=generator)
+    made = found.means[few].unsqueeze(1) + drawn @ found.factors[few].mT
+    keep = ~torch.isin(labels, few.to(labels.device))
+    again = few.repeat_interleave(SMOOTH).to(labels)
+    return torch.cat([latents[keep], made.flatten(0, 1).to(latents)]), torch.cat([labels[keep], again])
 
 
 def _latents(encoder: Encoder, y: Tensor) -> Tensor:

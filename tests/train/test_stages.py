@@ -113,6 +113,24 @@ def test_every_latent_model_trains_and_exports(latents: str, tmp_path: Path) -> 
     assert (between > 0.2) if latents == "gaussian" else (between < 0.01)
 
 
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_rare_category_keeps_its_share_and_its_place(width: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kind = rng.permutation(np.repeat([0, 1, 2], [1500, 12, 1488]))
+    centre = np.array([0.0, 5.0, 2.0])[kind, None]
+    values = np.column_stack([centre + 0.3 * rng.standard_normal((3000, width)), kind]).astype(np.float32)
+    columns = (*(Column(f"x{j}") for j in range(width)), Column("kind", "category", categories=tuple("abc")))
+    run = train(Table(columns, values), settings(), tmp_path / "run")
+    import scgan_infer
+
+    made = scgan_infer.load(scgan_train.export(run, tmp_path / "bundle")).sample(60_000)
+    rare = made[made[:, -1] == 1]
+    labels = run.load_clusters()[1]
+    assert 10 <= len(labels) * len(rare) / 60_000 <= 13
+    assert np.abs(rare[:, :-1].mean(axis=0) - 5).max() < 0.5
+    assert np.abs(rare[:, :-1] - 5).max() < 3
+
+
 def test_a_damaged_run_says_which_file(mixed_run: Run, tmp_path: Path) -> None:
     import shutil
 
