@@ -112,8 +112,8 @@ def _stages(table: Table, config: Config, run: Run, device: torch.device, progre
 
     if not run.finished("clusters"):
         with _stage(run, "clusters"), progress.busy("clusters"):
-            names = [j for j, column in enumerate(table.columns) if column.kind == "category"]
-            categories = table.values[kept.numpy()][:, names].astype(np.int64) if names else None
+            named = [j for j, column in enumerate(table.columns) if column.kind == "category"]
+            categories = table.values[kept.numpy()][:, named].astype(np.int64) if named else None
             found, labels, note = _clusters(latents, categories, config)
             run.facts["clusters"] = note
             run.save_clusters(found, labels)
