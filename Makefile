@@ -5,7 +5,7 @@ NODE := examples/node/node_modules/.package-lock.json
 PLANES := eight_gaussians checkerboard two_spirals abs sinewaved_cube four_circles
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check unit light oldest licences node exported clean
+.PHONY: demo test check unit light oldest licences audit node exported clean
 
 demo: .venv/ready
 	rm -rf demo && mkdir demo
@@ -39,6 +39,11 @@ oldest: .venv-oldest/ready
 licences: .venv/ready
 	$(BIN)/python docs/licences.py > docs/licences.md
 
+# Licences and known advisories, first offline as the tests do, then by a vulnerability service; fails without one.
+audit: .venv/ready .venv-audit/ready
+	$(BIN)/python docs/audit.py
+	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+
 # onnxruntime for Node and browsers; where it can't be installed, the tests that need it are skipped.
 node: $(NODE)
 
@@ -69,5 +74,10 @@ exported: .venv/ready
 	.venv-oldest/bin/pip install --quiet -e . numpy==1.26.* onnxruntime==1.18.* click==8.2.1 pytest pytest-xdist hypothesis
 	touch $@
 
+.venv-audit/ready:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit
+	touch $@
+
 clean:
-	rm -rf .venv .venv-light .venv-oldest examples/node/node_modules demo build dist
+	rm -rf .venv .venv-light .venv-oldest .venv-audit examples/node/node_modules demo build dist

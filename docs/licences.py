@@ -1,8 +1,38 @@
-"""Print a table of the installed packages and their licences, from what the packages say of themselves."""
+"""Print a table of the packages that scgan needs and their licences, from what the packages say of themselves."""
 
-from importlib.metadata import Distribution, distributions
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 CLASSIFIER = "License :: OSI Approved :: "
+
+
+def needed() -> list[Distribution]:
+    """Return the installed packages that scgan with all its extras leads to, by name."""
+    every = distribution("scgan").metadata.get_all("Provides-Extra") or []
+    found: dict[str, Distribution] = {}
+    todo = {("scgan", extra) for extra in ("", *every)}
+    done: set[tuple[str, str]] = set()
+    while todo:
+        name, extra = asked = todo.pop()
+        done.add(asked)
+        try:
+            found[name] = package = distribution(name)
+        except PackageNotFoundError:  # an extra that is not installed
+            continue
+        todo |= set(asked_for(package, extra)) - done
+    del found["scgan"]
+    return [found[name] for name in sorted(found)]
+
+
+def asked_for(package: Distribution, extra: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and extras that a package with an extra asks for on this machine."""
+    for requirement in map(Requirement, package.requires or []):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            for wanted in ("", *requirement.extras):
+                yield canonicalize_name(requirement.name), wanted
 
 
 def licence(package: Distribution) -> str:
@@ -18,18 +48,12 @@ def licence(package: Distribution) -> str:
 
 def main() -> None:
     """Print the table."""
-    rows = sorted(
-        {
-            (p.metadata["Name"], p.version, licence(p))
-            for p in distributions()
-            if p.metadata["Name"] != "scgan"
-        },
-        key=lambda row: row[0].lower(),
+    print(
+        "# Licences\n\nOf the packages that `make` installs for scgan (`make licences` writes this file).\n"
     )
-    print("# Licences\n\nOf the packages that `make` installs (`make licences` writes this file).\n")
     print("| package | version | licence |\n| --- | --- | --- |")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
+    for package in needed():
+        print(f"| {package.metadata['Name']} | {package.version} | {licence(package)} |")
 
 
 if __name__ == "__main__":
