@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import scgan_train
 from scgan_train.nets import mlp
 from scgan_train.training import Phase, Player, TrainingError, fit, generator_for, rows_of
+
+SMALL = {
+    "device": "cpu",
+    "encoder": {"steps": 30, "kind": "mlp"},
+    "mapper": {"steps": 30, "kind": "flow"},
+    "decoder": {"warm_steps": 30, "steps": 30},
+}
 
 
 class Watcher:
@@ -91,3 +101,18 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     toy.x[:] = float("nan")
     with pytest.raises(TrainingError, match=r"stage toy, first, step 0: error = nan"):
         fit("toy", toy, toy.phases, 0, Watcher())
+
+
+def test_a_run_does_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((2000, 3)) ** 3
+    before = torch.get_num_threads()
+    runs = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            run = scgan_train.train(rows, SMALL, tmp_path / str(threads))
+        finally:
+            torch.set_num_threads(before)
+        runs.append({path.name: path.read_bytes() for path in run.path.glob("*.safetensors")})
+    assert len(runs[0]) == 5
+    assert runs[0] == runs[1]
