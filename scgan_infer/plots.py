@@ -56,9 +56,11 @@ Curves = dict[tuple[str, str], dict[str, list[tuple[float, float]]]]
 MOST_ROWS = 50_000
 MOST_COLUMNS = 6
 MOST_NUMBERED_CLUSTERS = 32
+CURVES_ACROSS = 4
 PATHS = 100  # rows whose movement is drawn
 GAINS = [digit * 10.0**power for power in range(7) for digit in (1, 2, 5)]
 WHOLE = ("integer", "category")
+UNMOVED = "the noise moves no row: this decoder was trained without it"
 
 
 @styled
@@ -153,30 +155,32 @@ def planes(rows: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> F
 
 @styled
 def training_curves(history: Path | str) -> Figure:
-    """Draw every number of a run's `history.jsonl` against the step, a row of panels per stage and phase.
+    """Draw every number of a run's `history.jsonl` against the step, stage by stage and phase by phase.
 
     Raises:
         DataError: the file can't be read, a line is not a JSON object, or there is nothing to draw.
     """
-    curves = _read_history(Path(history))
-    width = max(len(terms) for terms in curves.values())
-    figure = new_figure(max(5.0, 3.0 * width), 2.3 * len(curves))
-    for i, ((stage, phase), terms) in enumerate(curves.items()):
-        for j, (term, points) in enumerate(terms.items()):
-            axes = figure.add_subplot(len(curves), width, i * width + j + 1)
-            steps, losses = np.array(points).T
-            window = max(1, len(losses) // 50)
-            smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
-            axes.plot(steps, losses, color=PALE, linewidth=1)
-            axes.plot(steps[window - 1 :], smooth, color=DATA, linewidth=1.5)
-            if losses.min() > 0 and losses.max() > 20 * losses.min():
-                axes.set_yscale("log")
-            axes.locator_params(axis="x", nbins=4)
-            axes.set_title(term.replace("_", " "))
-            if j == 0:
-                axes.set_ylabel(" ".join(dict.fromkeys((stage, phase))).strip())
-            if i == len(curves) - 1:
-                axes.set_xlabel("step")
+    panels = [
+        (" ".join(dict.fromkeys(name)).strip() if j == 0 else "", term, np.array(points))
+        for name, terms in _read_history(Path(history)).items()
+        for j, (term, points) in enumerate(terms.items())
+    ]
+    width = min(CURVES_ACROSS, len(panels))
+    height = -(-len(panels) // width)
+    figure = new_figure(max(5.0, 3.0 * width), 2.3 * height)
+    for i, (name, term, points) in enumerate(panels):
+        axes = figure.add_subplot(height, width, i + 1)
+        steps, losses = points.T
+        window = max(1, len(losses) // 50)
+        smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
+        axes.plot(steps, losses, color=PALE, linewidth=1)
+        axes.plot(steps[window - 1 :], smooth, color=DATA, linewidth=1.5)
+        if losses.min() > 0 and losses.max() > 20 * losses.min():
+            axes.set_yscale("log")
+        axes.locator_params(axis="x", nbins=4)
+        axes.set(title=term.replace("_", " "), ylabel=name)
+        if i + width >= len(panels):
+            axes.set_xlabel("step")
     return figure
 
 
@@ -214,7 +218,9 @@ def noise_directions(
             ink = "white" if value < reach.max() / 2 else "black"
             axes.text(j, k, f"{value:.2g}", ha="center", va="center", color=ink, fontsize=9)
     figure.colorbar(image, label="movement, in the column's spread")
-    axes.set_title(f"each dimension of the noise from {strengths[0]:g} to {strengths[-1]:g}")
+    axes.set_title(
+        f"each dimension of the noise from {strengths[0]:g} to {strengths[-1]:g}" if reach.max() else UNMOVED
+    )
     return figure
 
 
@@ -374,5 +380,5 @@ def _paths(
         axes.set(title=f"z{k}: {np.sqrt(np.mean(reach[k] ** 2)):.2g} spreads", xlabel="", ylabel="")
     figure.colorbar(lines, ax=figure.axes, label="noise")
     farther = f", drawn {gain:g} times as far" if gain > 1 else ""
-    figure.suptitle(f"where each dimension of the noise moves rows{farther}")
+    figure.suptitle(f"where each dimension of the noise moves rows{farther}" if reach.max() else UNMOVED)
     return figure

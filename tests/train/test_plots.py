@@ -218,6 +218,23 @@ def test_noise_directions_in_the_plane_are_paths_drawn_far_enough_to_be_seen():
     assert np.ptp(segments[:, :, 1], axis=1) == pytest.approx(0)
 
 
+@pytest.mark.parametrize("d", [2, 3])
+def test_noise_that_moves_nothing_is_said_to(d):
+    base, columns = np.random.default_rng(0).standard_normal((50, d)), [Column(c) for c in "abc"[:d]]
+    figure = plots.noise_directions(base, np.tile(base, (2, 3, 1, 1)), [-2.0, 0.0, 2.0], columns)
+    assert any("moves no row" in artist.get_text() for artist in texts(figure))
+
+
+def test_many_curves_fill_the_page_in_rows(tmp_path):
+    history = tmp_path / "history.jsonl"
+    lines = [{"stage": f"s{k}", "step": step, "loss": 1.0} for k in range(3) for step in range(3)]
+    lines += [{"stage": "last", "step": step, **dict.fromkeys("abcdefg", 1.0)} for step in range(3)]
+    history.write_text("\n".join(map(json.dumps, lines)))
+    figure = plots.training_curves(history)
+    assert [panel.get_ylabel() for panel in figure.axes] == ["s0", "s1", "s2", "last", *[""] * 6]
+    assert figure.get_figwidth() < 1.5 * figure.get_figheight() + 3
+
+
 @pytest.mark.parametrize("suffix", [".png", ".pdf"])
 def test_a_saved_picture_is_complete_and_the_same_each_time(tmp_path, suffix):
     figure = plots.latent_models(mixed(50, 0)[:, :2], {"mapper": mixed(50, 1)[:, :2]})
