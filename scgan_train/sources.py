@@ -22,12 +22,15 @@ DEFAULT = "eight_gaussians"
 
 
 def load(data: str | Path | ArrayLike, config: Config) -> tuple[str, Table]:
-    """Return the source's name and its rows.
+    """Return the source's name and its rows, at most `config.max_rows` of them, a uniform sample in their order.
+
+    Files are read in pieces, and of an array only the rows that are kept: either may be larger than memory.
 
     Raises:
         DataError: data that can't be read.
         UsageError: columns chosen or described that are not there.
     """
+    rng = np.random.default_rng([config.seed, 0x5A])
     if isinstance(data, str) and data in DATASETS:
         return data, chosen(table(data, BUILT_IN_ROWS, config.seed), config)
     if isinstance(data, (str, Path)):
@@ -36,13 +39,15 @@ def load(data: str | Path | ArrayLike, config: Config) -> tuple[str, Table]:
         path = Path(data)
         if isinstance(data, str) and not path.suffix and not path.exists():
             raise UsageError(f"{data!r} is neither a file nor a built-in distribution: {', '.join(DATASETS)}")
-        rng = np.random.default_rng([config.seed, 0x5A])
         names = list(config.select) or None
         read = read_table(
             path, names=names, overrides=config.columns, max_rows=config.max_rows, generator=rng
         )
         return str(data), read
-    values = np.asarray(data, np.float32)
+    values = np.asarray(data)
+    if len(values.shape) == 2 and len(values) > config.max_rows:
+        values = values[np.sort(rng.choice(len(values), config.max_rows, replace=False, shuffle=False))]
+    values = values.astype(np.float32)
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise DataError(f"rows of shape {values.shape}: finite rows [n, d] are needed")
     return "rows", chosen(Table(tuple(Column(f"x{j}") for j in range(values.shape[1])), values), config)

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from scgan_infer.errors import UsageError
+from scgan_train.config import Config
 from scgan_train.datasets import DATASETS, table
+from scgan_train.sources import load
 
 N = 100_000
 
@@ -121,6 +124,19 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_independent_ones(nam
 def test_what_cannot_be_drawn_is_a_usage_error(arguments):
     with pytest.raises(UsageError, match=str(arguments[0])[:4] if arguments[2] >= 0 else "-1"):
         table(*arguments)
+
+
+def test_of_an_array_larger_than_memory_only_a_sample_is_read(tmp_path):
+    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (2**28, 2))
+    rows[-(2**20) :] = 1
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    tracemalloc.start()
+    kept = load(mapped, Config(max_rows=20_000))[1].values
+    assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    tracemalloc.stop()
+    assert kept.shape == (20_000, 2)
+    assert abs(kept[:, 0].mean() - 2**-8) < 0.002
+    assert (np.diff(kept[:, 0]) >= 0).all()
 
 
 def test_importing_the_datasets_does_not_import_torch():
