@@ -1,15 +1,19 @@
 """ROOT (.root), with uproot: the flat branches of a TTree or RNTuple, numbers or strings.
 
 `FILE.root:TREE` names the tree; without it the file's first is read. Written is a TTree called `events`. ROOT
-stamps a file with the time and an identity: two files of the same rows differ in those bytes.
+stamps a file with the time and an identity: so that the same rows give the same bytes, the time is ROOT's first
+second, and the identity is made from the first rows.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,8 @@ from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 
 TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
+FIRST_SECOND = 1 << 22 | 1 << 17  # 1995-01-01 00:00:00
+_timeless_now = threading.Lock()
 
 
 class RootReader(Reader):
@@ -94,7 +100,26 @@ def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Itera
             return np.array(column.categories, dtype=object)[indices(values, column, j)]
         return whole(values, j) if column.kind == "integer" else values[:, j]
 
-    with target.open("w+b") as out, uproot.recreate(out, uuid_function=uuid.uuid4) as file:
+    first = list(itertools.islice(chunks, 1))
+    digest = hashlib.sha256(repr((rows, columns)).encode() + b"".join(values.tobytes() for values in first))
+    identity = uuid.UUID(bytes=digest.digest()[:16], version=4)
+    with (
+        _timeless(uproot._util),
+        target.open("w+b") as out,
+        uproot.recreate(out, uuid_function=lambda: identity) as file,
+    ):
         tree = file.mktree("events", {c.name: types.get(c.kind, np.float32) for c in columns})
-        for values in chunks:
+        for values in itertools.chain(first, chunks):
             tree.extend({column.name: cells(values, j) for j, column in enumerate(columns)})
+
+
+@contextmanager
+def _timeless(util: Any) -> Iterator[None]:
+    """Let uproot, which asks the clock in many places and takes no time from outside, write the first second."""
+    with _timeless_now:
+        kept = util.datetime_to_code
+        util.datetime_to_code = lambda _: FIRST_SECOND
+        try:
+            yield
+        finally:
+            util.datetime_to_code = kept
