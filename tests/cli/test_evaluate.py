@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,6 +73,19 @@ def test_samples_that_break_walls_are_judged_not_refused(scgan, tmp_path):
     done = scgan("evaluate", tmp_path / "real.csv", "--samples", tmp_path / "made.csv", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["c2st"]["value"] > 0.7
+
+
+def test_measuring_and_drawing_need_no_torch(tmp_path, bundle):
+    code = (
+        "import atexit, cli, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); "
+        "cli.main()"
+    )
+    for command in (
+        ["evaluate", "eight_gaussians", "-m", str(bundle), "-n", "50", "--json"],
+        ["plot", "samples", "eight_gaussians", "-m", str(bundle), "-n", "50", "-o", str(tmp_path / "p.png")],
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "False"), done.stderr
 
 
 def test_no_training_sees_the_rows_that_judge_it():
