@@ -204,9 +204,11 @@ def work(plan: Plan, plane: str, seed: int) -> None:
         cell.result(plan.out).with_suffix(".npz").write_bytes(buffer.getvalue())
         facts = {"seconds": runs[cell].seconds, "note": runs[cell].facts["clusters"]}
         write(cell.result(plan.out), json.dumps(asdict(cell) | facts | found, indent=1))
+        finished = sum(other.result(plan.out).exists() for other in plan.cells())
         _say(
-            f"{plane}, {cell.maps} maps, {cell.latents}, seed {seed}: C2ST {found['c2st']['value']:.3f}, "
-            f"MSE {found['mse_raw']['value']:.2g} ({time.perf_counter() - began:.0f} s)"
+            f"{finished} of {len(plan.cells())}: {plane}, {cell.maps} maps, {cell.latents}, seed {seed}: "
+            f"C2ST {found['c2st']['value']:.3f}, MSE {found['mse_raw']['value']:.2g} "
+            f"({time.perf_counter() - began:.0f} s)"
         )
 
 
