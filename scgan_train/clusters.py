@@ -180,7 +180,7 @@ def _kernel(rows: Array, pieces: Labels) -> Array:
     means = np.stack([np.bincount(pieces, column) for column in rows.T], 1) / counts[:, None]
     within = (rows - means[pieces]).std(0)
     width = rows.shape[1]
-    return within * (4 / ((width + 2) * len(rows))) ** (1 / (width + 4))
+    return np.asarray(within * (4 / ((width + 2) * len(rows))) ** (1 / (width + 4)), np.float64)
 
 
 def split(rows: Array, min_rows: int, pieces: Labels | None = None) -> Labels:
