@@ -21,7 +21,8 @@
     NAME/preview.png, NAME/card.md      optional
     NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
 
-Graphs are float32 but for cluster, seed and index, in IR 8 and opset 18, and keep the rules of `graphs`.
+Graphs are float32 but for cluster, seed and index, in IR 8 and opset 18, and keep the rules of `graphs`. A decoder
+that noise does not move has its input z and reads it nowhere; then nobody needs to make z.
 Equal content gives equal bytes: no dates, no machine.
 
 A bundle may come from a stranger. `load` opens only the names above, follows no link inside the folder, reads
@@ -57,12 +58,14 @@ class Bundle:
         manifest: what `bundle.json` says.
         sha256: of `bundle.json` and so, through it, of all files: the bundle's identity.
         graphs: the bytes of each graph by file name.
+        unread: the inputs that a graph has and never reads, by file name.
     """
 
     path: Path
     manifest: Manifest
     sha256: str
     graphs: dict[str, bytes] = field(repr=False)
+    unread: dict[str, frozenset[str]]
 
 
 def save(
@@ -146,11 +149,10 @@ def load(path: str | Path) -> Bundle:
                     f"{path / name} is not the file that {FILE} names (SHA-256): get the bundle again"
                 )
         graphs = {name: contents[name] for name in GRAPHS}
-        for name, content in graphs.items():
-            check(name, content, manifest.sizes)
+        unread = {name: check(name, content, manifest.sizes) for name, content in graphs.items()}
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
-    return Bundle(path, manifest, _sha256(data), graphs)
+    return Bundle(path, manifest, _sha256(data), graphs, unread)
 
 
 def read(folder: Path, name: str, cap: int) -> bytes:

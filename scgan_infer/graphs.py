@@ -76,8 +76,8 @@ ATTRIBUTES = {
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
-def check(name: str, data: bytes, sizes: Mapping[str, int]) -> None:
-    """Refuse a graph that breaks a rule of this module.
+def check(name: str, data: bytes, sizes: Mapping[str, int]) -> frozenset[str]:
+    """Refuse a graph that breaks a rule of this module; return the inputs that none of its nodes reads.
 
     Args:
         name: one of `INTERFACES`.
@@ -96,6 +96,7 @@ def check(name: str, data: bytes, sizes: Mapping[str, int]) -> None:
         _check_nodes(model["graph"])
     except MalformedError as error:
         raise ModelError(f"{name}: {error}; this graph is not run") from None
+    return frozenset(INTERFACES[name][0]).difference(*(node["input"] for node in model["graph"]["node"]))
 
 
 def _check_model(model: dict[str, Any]) -> None:

@@ -84,6 +84,7 @@ class Model:
         self.bundle = bundle
         self.threads = threads
         self._sessions: dict[tuple[int, str], Session] = {}
+        self._still = np.zeros((BLOCK, bundle.manifest.sizes["q"]), np.float32)
         self.device = device if device == "cpu" else "cuda"
         if device != "cpu":
             try:
@@ -158,14 +159,15 @@ class Model:
             DataError: rows that don't fit the columns.
         """
         values = self._rows(rows)
-        q = self.manifest.sizes["q"]
+        q = self._moving("decoder.onnx")
         if seed is not None:
             self.draw(len(values), seed, start, None, 1.0)
 
         def decode(low: int, high: int) -> Floats:
             latent, _ = self.run("encoder.onnx", x=_padded(values[low:high]))
-            z = np.zeros((BLOCK, q), np.float32)
-            if seed is not None:
+            z = self._still
+            if seed is not None and q:
+                z = np.zeros((BLOCK, q), np.float32)
                 z[: high - low] = normals(seed, start + low, high - low, DECODER, q)
             return self.run("decoder.onnx", latent=latent, z=z)[0][: high - low]
 
@@ -219,14 +221,18 @@ class Model:
 
     def _block(self, draw: Draw, block: int) -> Floats:
         """Return the 4096 samples of a block."""
-        u, w, z = block_noise(draw.seed, block, self.manifest.sizes["m"], self.manifest.sizes["q"])
+        u, w, z = block_noise(draw.seed, block, self.manifest.sizes["m"], self._moving("generator.onnx"))
         if draw.intervals is not None:
             u = within(u, draw.intervals)
         if draw.temperature != 1:
             w *= np.float32(draw.temperature)
             z *= np.float32(draw.temperature)
-        x: Floats = self.run("generator.onnx", u=u, w=w, z=z)[0]
+        x: Floats = self.run("generator.onnx", u=u, w=w, z=z if z.size else self._still)[0]
         return x
+
+    def _moving(self, name: str) -> int:
+        """Return how many normals z a graph wants: q, or 0 if it never reads them."""
+        return 0 if "z" in self.bundle.unread[name] else self.manifest.sizes["q"]
 
     def _span(self, draw: Draw, low: int, high: int) -> Floats:
         """Return samples low .. high - 1, cut out of whole blocks."""

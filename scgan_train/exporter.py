@@ -6,7 +6,8 @@
     generator  u, w, z      -> mappers, then decoder -> x
     sampler    seed, index  -> counter-based noise, then generator -> x
 
-A graph leaves here only if onnxruntime computes the same numbers from it as torch does from the networks.
+A graph leaves here only if onnxruntime computes the same numbers from it as torch does from the networks; it is made
+from their folded form.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from scgan_infer.errors import ParityError
 from scgan_train.card import card, preview
 from scgan_train.clusters import Assign
 from scgan_train.decoder import Decoder
+from scgan_train.folded import FoldedDecoder, folded
 from scgan_train.guards import judged
 from scgan_train.latents import GRID, LatentModel
 from scgan_train.run import Run
@@ -81,7 +83,7 @@ class DecoderGraph(nn.Module):
 class GeneratorGraph(nn.Module):
     """u [n], w [n, m], z [n, q] to x [n, d]."""
 
-    def __init__(self, latents: LatentModel, decode: DecoderGraph) -> None:
+    def __init__(self, latents: LatentModel, decode: nn.Module) -> None:
         super().__init__()
         self.latents, self.decode = latents, decode
 
@@ -126,12 +128,18 @@ def export(run: Run, path: Path) -> Path:
         "decoder.onnx": (decode, ("latent", "z"), ("x",)),
         "generator.onnx": (GeneratorGraph(latents, decode), ("u", "w", "z"), ("x",)),
     }
+    light, light_decode = folded(latents), FoldedDecoder(decoder, transform)
+    lighter: dict[str, nn.Module] = {
+        "mappers.onnx": light,
+        "decoder.onnx": light_decode,
+        "generator.onnx": GeneratorGraph(light, light_decode),
+    }
     generator = generator_for(run.config.seed, "parity")
     inputs = _inputs(held_out, encoder, transform, sizes, generator)
     graphs, errors = {}, {}
     for name, (module, takes, gives) in modules.items():
         module.eval()
-        graphs[name] = to_onnx(module, {key: inputs[key] for key in takes}, gives)
+        graphs[name] = to_onnx(lighter.get(name, module), {key: inputs[key] for key in takes}, gives)
         errors[name] = parity(
             name, module, graphs[name], {key: inputs[key] for key in takes}, gives, run.columns
         )

@@ -4,6 +4,13 @@
     w ~ N(0, 1) in R^m goes through g_i to a latent.
 
 One Gaussian, noisy centres and the latents of training rows are such models too. Trained maps are in `mappers`.
+
+A cluster is found without a look at every bound: [0, 1) is cut into 2^G cells, and a table t says for each what to add
+to s = 2^G u so that the whole part is the cluster, where at most one bound falls inside the cell (a first guess else):
+
+    cluster = floor(s + t[floor(s)]),   t = (clusters that end before the cell) + 1 - 2^G bound,   or - cell if none
+
+All of these numbers are multiples of 2^(G-24) below 2^G, so float32 and every runtime compute them exactly.
 """
 
 from __future__ import annotations
@@ -16,11 +23,11 @@ from torch import Tensor, nn
 
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
-from scgan_train.nets import RowProduct
 from scgan_train.training import Phase
 
 GRID = 2**24
 REAL_ROWS = 2**15
+CELL_BITS = 12  # the most cells that a table is made for, unless there are more clusters
 
 
 def thresholds(weights: Tensor) -> Tensor:
@@ -28,6 +35,26 @@ def thresholds(weights: Tensor) -> Tensor:
     steps = (weights.double() * GRID).round().to(torch.int64).clamp(min=1)
     steps[steps.argmax()] += GRID - steps.sum()
     return steps.cumsum(0)
+
+
+def guide(limits: Tensor) -> tuple[Tensor, int]:
+    """Return the table t [2^G] of cumulative weights [K], G as small as will do, and the most bounds in a cell.
+
+    >>> guide(torch.tensor([GRID // 4, GRID]))
+    (tensor([0.5000, 0.0000]), 1)
+    """
+    bounds = limits[:-1]
+    least = len(bounds).bit_length()
+    for bits in range(least, max(least, CELL_BITS) + 1):
+        width = GRID >> bits
+        starts = torch.arange(1 << bits) * width
+        first = torch.searchsorted(bounds, starts, right=True)
+        inside = torch.searchsorted(bounds, starts + width) - first
+        if inside.max() <= 1:
+            break
+    bound = torch.cat([bounds, limits.new_zeros(1)])[first].double() / width
+    table = torch.where(inside > 0, first + 1 - bound, first - starts / width)
+    return table.float(), int(inside.max())
 
 
 class LatentModel(nn.Module):
@@ -45,11 +72,19 @@ class LatentModel(nn.Module):
         self.ensemble = ensemble
         self.noise = noise
         self.register_buffer("thresholds", limits, persistent=False)
-        self.register_buffer("bounds", limits[:-1].double().div(GRID).float(), persistent=False)
+        table, most = guide(limits)
+        self.register_buffer("guide", table, persistent=False)
+        self.register_buffer("bounds", limits.double().div(GRID).float(), persistent=False)
+        self._more = most - 1
 
     def select(self, u: Tensor) -> Tensor:
         """Return the cluster [n] that each u [n] selects."""
-        return (u.unsqueeze(1) >= self.get_buffer("bounds")).float().sum(1).to(torch.int64)
+        table, bounds = self.get_buffer("guide"), self.get_buffer("bounds")
+        place = u * len(table)
+        cluster = (place + table.index_select(0, place.to(torch.int64))).to(torch.int64)
+        for _ in range(self._more):
+            cluster = cluster + (u >= bounds.index_select(0, cluster)).to(torch.int64)
+        return cluster
 
     def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return latents [n, e] and clusters [n]."""
@@ -94,18 +129,24 @@ class RealLatents(LatentModel):
 
 
 class Affine(nn.Module):
-    """g_i(w) = mu_i + L_i w: one Gaussian (K = 1), noisy centres (L_i = sigma_i), or where every mapper starts."""
+    """g_i(w) = mu_i + L_i w: one Gaussian (K = 1), noisy centres (L_i = sigma_i), or where every mapper starts.
+
+    It is the row product (see `RowProduct`) of (w, 1) with L_i^T above mu_i, so that one gather brings both.
+    """
 
     def __init__(self, means: Tensor, factors: Tensor) -> None:
         super().__init__()
-        self.register_buffer("means", means, persistent=False)
-        self.register_buffer("factors", factors.mT.flatten(1), persistent=False)
-        self.product = RowProduct(means.shape[1], means.shape[1])
+        e = means.shape[1]
+        self.register_buffer("table", torch.cat([factors.mT.flatten(1), means], 1), persistent=False)
+        spread = torch.eye(e + 1).repeat_interleave(e, 1)
+        self.register_buffer("spread", spread[:e], persistent=False)
+        self.register_buffer("one", spread[e], persistent=False)
+        self.register_buffer("collect", torch.eye(e).repeat(e + 1, 1), persistent=False)
 
     def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
         """Return latents [n, e] of w [n, e]."""
-        turned: Tensor = self.product(w, self.get_buffer("factors").index_select(0, cluster))
-        return self.get_buffer("means").index_select(0, cluster) + turned
+        spread = torch.addmm(self.get_buffer("one"), w, self.get_buffer("spread"))
+        return (spread * self.get_buffer("table").index_select(0, cluster)) @ self.get_buffer("collect")
 
 
 class Mapper(nn.Module, ABC):

@@ -40,7 +40,7 @@ def sampler(generator: bytes, m: int, q: int) -> bytes:
     Args:
         generator: generator.onnx, of inputs u [n], w [n, m] and z [n, q], opset 18 or later.
         m: normals for the mapper.
-        q: normals for the decoder.
+        q: normals for the decoder; none are made for a generator that does not read z.
     """
     model = onnx.load_model_from_string(generator)
     inner, outputs = model.graph, {output.name for output in model.graph.output}
@@ -55,7 +55,8 @@ def sampler(generator: bytes, m: int, q: int) -> bytes:
         tensor.name = rename(tensor.name)
 
     noise = _Nodes()
-    _noise(noise, m, q)
+    read = {name for node in inner.node for name in node.input}
+    _noise(noise, m, q if "z" in read else 0)
     batch = inner.input[0].type.tensor_type.shape.dim[0].dim_param
     graph = helper.make_graph(
         [*noise.nodes, *inner.node],
@@ -107,7 +108,7 @@ class _Nodes:
 
 
 def _noise(node: _Nodes, m: int, q: int) -> None:
-    """Append the nodes from seed and index to u, w and z."""
+    """Append the nodes from seed and index to u, w and, unless q is 0, z."""
     rows, pairs = layout(((MAPPER, m), (DECODER, q)))
     a, b = _philox(node, rows)
 
@@ -124,7 +125,7 @@ def _noise(node: _Nodes, m: int, q: int) -> None:
     angle = node("Mul", _float(node, odd), _real(math.pi * 2.0**-63))
     sides = [node("Mul", radius, node(side, angle)) for side in ("Cos", "Sin")]
     normals = node("Concat", *sides, axis=0)
-    for name, first, count in (("w", 0, m), ("z", (m + 1) // 2, q)):
+    for name, first, count in (("w", 0, m), ("z", (m + 1) // 2, q))[: 2 if q else 1]:
         order = np.array([first + j // 2 + len(pairs) * (j % 2) for j in range(count)], np.int64)
         node("Transpose", node("Gather", normals, order, axis=0), perm=[1, 0], name=name)
 

@@ -8,14 +8,22 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import mixed_table
+from conftest import mixed_table, settings
+from hypothesis import given
+from hypothesis import settings as hypotheses
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import scgan_infer
 from scgan_infer import bundle
 from scgan_infer.errors import ParityError
-from scgan_train import exporter
+from scgan_infer.noise import block_noise
+from scgan_infer.verify import verify
+from scgan_train import exporter, train
 from scgan_train.exporter import difference, export, parity, to_onnx
+from scgan_train.folded import FoldedDecoder
+from scgan_train.latents import GRID, Affine, LatentModel
 from scgan_train.run import Run
 
 GRAPHS = ("encoder", "mappers", "decoder", "generator", "sampler")
@@ -123,3 +131,84 @@ def test_the_manifest_says_where_it_came_from(mixed_bundle: Path) -> None:
     assert manifest.provenance["rows"] == 1500
     assert manifest.metrics["mse"] < 0.05
     assert (mixed_bundle / "preview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def head(limits: list[int]) -> LatentModel:
+    clusters = len(limits)
+    return LatentModel(torch.tensor(limits), Affine(torch.zeros(clusters, 1), torch.ones(clusters, 1, 1)), 1)
+
+
+def near(limits: list[int]) -> np.ndarray:
+    """Every k at, before and after a limit, and some others."""
+    ends = np.array([0, *limits])
+    some = np.random.default_rng(0).integers(0, GRID, 1000)
+    return np.unique(np.concatenate([ends - 1, ends, ends + 1, some]).clip(0, GRID - 1))
+
+
+LIMITS = st.lists(st.one_of(st.integers(0, GRID), st.integers(GRID // 3, GRID // 3 + 40)), max_size=300).map(
+    lambda steps: [*sorted(steps), GRID]
+)
+
+
+@given(limits=LIMITS)
+@hypotheses(max_examples=100, deadline=None)
+def test_every_u_selects_the_cluster_that_the_thresholds_name(limits: list[int]) -> None:
+    k = near(limits)
+    found = head(limits).select(torch.from_numpy(k).float() / GRID)
+    assert found.tolist() == np.searchsorted(np.array(limits), k, side="right").tolist()
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        [GRID],
+        [1, GRID],
+        [GRID // 2, GRID // 2, GRID // 2 + 1, GRID // 2 + 2, GRID],
+        [*np.sort(np.random.default_rng(1).integers(0, GRID, 127)).tolist(), GRID],
+        np.linspace(1, GRID, 5000).astype(int).tolist(),
+    ],
+    ids=["one", "two", "narrow", "128", "5000"],
+)
+def test_graphs_select_the_cluster_that_the_thresholds_name(limits: list[int]) -> None:
+    k = near(limits)
+    u, w = (k / GRID).astype(np.float32), np.zeros((len(k), 1), np.float32)
+    inputs = {"u": torch.from_numpy(u), "w": torch.from_numpy(w)}
+    graph = to_onnx(head(limits), inputs, ("latent", "cluster"))
+    wanted = np.searchsorted(np.array(limits), k, side="right").tolist()
+    for runtime in (onnxruntime.InferenceSession(graph), ReferenceEvaluator(onnx.load_from_string(graph))):
+        assert runtime.run(["cluster"], {"u": u, "w": w})[0].tolist() == wanted
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folded_decoder_is_the_decoder(moved: bool, mixed_run: Run) -> None:
+    transform = mixed_run.load_transform()
+    decoder = mixed_run.load_decoder(mixed_run.load_encoder(transform.dims).latent_dim, transform.dims)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for place, subspace in enumerate(decoder.subspaces):
+            importance = subspace.get_parameter("importance")
+            importance.copy_(torch.full_like(importance, 0.1 * place * moved))
+    latent = torch.randn(500, decoder.skip.in_features, generator=generator)
+    z = torch.randn(500, decoder.noise, generator=generator)
+    with torch.no_grad():
+        found = FoldedDecoder(decoder, transform)(latent, z)
+        still = FoldedDecoder(decoder, transform)(latent, torch.zeros_like(z))
+        wanted = transform.inverse(decoder(latent, z))
+    assert difference(wanted.numpy(), found.numpy(), mixed_run.columns) < 1e-4
+    assert torch.equal(found, still) != moved
+
+
+def test_noise_that_moves_nothing_is_not_made(tmp_path: Path) -> None:
+    """The rows are those of a sampler and a generator that are given the noise that nobody reads."""
+    run = train("eight_gaussians", settings(decoder={"steps": 0}), tmp_path / "run")
+    path = export(run, tmp_path / "bundle")
+    model = scgan_infer.load(path, "cpu")
+    assert model.bundle.unread["generator.onnx"] == model.bundle.unread["decoder.onnx"] == {"z"}
+    u, w, z = block_noise(5, 0, model.manifest.sizes["m"], model.manifest.sizes["q"])
+    rows = model.sample(4096, seed=5)
+    assert np.array_equal(rows, model.run("generator.onnx", u=u, w=w, z=z)[0])
+    index = np.arange(4096, dtype=np.int64)
+    alone = model.run("sampler.onnx", seed=np.array([5], np.int64), index=index)[0]
+    assert np.abs((alone - rows) / rows.std(0)).max() < 1e-5
+    assert np.array_equal(model.reconstruct(rows, seed=1), model.reconstruct(rows))
+    assert verify(path).worst < 1e-4
