@@ -95,7 +95,10 @@ def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Itera
     """Write a dataset for each column: float32, int32, or the category's name in UTF-8."""
     h5py = extra("h5py", "hdf5")
     names: list[Raw] = []
-    with h5py.File(target, "w", track_order=True) as file:
+    layout = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    layout.set_link_creation_order(h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED)
+    layout.set_obj_track_times(False)  # before HDF5 2.0 an ordered root group has the time in it
+    with h5py.File(h5py.h5f.create(bytes(target), h5py.h5f.ACC_TRUNC, layout)) as file:
         for column in columns:
             if "/" in column.name or column.name in ("", "."):
                 raise DataError(f"column {column.name!r} can't be the name of an HDF5 dataset; rename it")
