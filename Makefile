@@ -31,7 +31,7 @@ unit: .venv/ready node
 light: .venv-light/ready
 	.venv-light/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' tests/infer
 
-# The same with the oldest numpy and onnxruntime that pyproject.toml allows.
+# The same, and file formats, with the oldest packages that pyproject.toml allows.
 oldest: .venv-oldest/ready
 	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' tests/infer
 
@@ -71,7 +71,8 @@ exported: .venv/ready
 
 .venv-oldest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet -e . numpy==1.26.* onnxruntime==1.18.* click==8.2.1 pytest pytest-xdist hypothesis
+	.venv-oldest/bin/pip install --quiet -e . numpy==1.26.* onnxruntime==1.18.* click==8.2.1 pytest pytest-xdist hypothesis \
+	  pyarrow==23.0.1 h5py==3.12.* uproot==5.6.* astropy==7.0.* dask[distributed]==2026.1.1 cryptography==46.0.7
 	touch $@
 
 .venv-audit/ready:
