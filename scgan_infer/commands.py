@@ -39,11 +39,11 @@ def find_bundle(model: Path | None) -> Path:
 
 
 def opened(model: Path | None, device: str, threads: int | None) -> Model:
-    """Return the bundle at work, and say on stderr which device `auto` took if it was not the CPU."""
+    """Return the bundle at work, and say on stderr which device `auto` took."""
     from scgan_infer.runtime import load
 
     loaded = load(find_bundle(model), device, threads)
-    if device == "auto" and loaded.device != "cpu":
+    if device == "auto":
         say(f"device: {loaded.device}")
     return loaded
 

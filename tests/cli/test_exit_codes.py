@@ -330,7 +330,7 @@ def test_a_closed_pipe_is_no_error(model: Path) -> None:
         process.stdout.close()
         assert process.wait(30) == 0
         assert process.stderr is not None
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == "device: cpu\n"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -398,4 +398,4 @@ def test_debug_shows_the_traceback_and_keeps_the_code(scgan: Scgan, tmp_path: Pa
 def test_nothing_is_written_to_stdout_but_data(scgan: Scgan, model: Path) -> None:
     done = scgan("sample", "--model", model, "--n", 3, "--out", "-")
     assert np.loadtxt(io.StringIO(done.out), delimiter=",", skiprows=1).shape == (3, 2)
-    assert done.err == ""
+    assert done.err == "device: cpu\n"
