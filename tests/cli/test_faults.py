@@ -170,7 +170,11 @@ def test_a_full_disk(finished: Path, model: Path, tmp_path: Path) -> None:
             apart("encode", rows, "--model", model, "--out", out).failed(7, str(out))
             assert files(disk) == []
         apart("train", "abs", "--out", disk / "run", *FAST).failed(7, "run", "No space left")
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        assert apart("train", "abs", "--out", disk / "run", *FAST, "--resume").code == 0
+        assert contents(disk / "run") == contents(finished)
         shutil.rmtree(disk / "run")
+        subprocess.run(["mount", "-o", "remount,size=128k", str(disk)], check=True)
         (disk / "filler").write_bytes(bytes(100_000))
         apart("export", finished, "--out", disk / "bundle").failed(7, str(disk / "bundle"), "No space left")
         assert files(disk) == ["filler"]
