@@ -25,7 +25,9 @@ class Done:
     def failed(self, code: int, *words: str) -> None:
         """Check the exit code, that stderr is one line without a traceback, and that it says these words."""
         assert self.code == code, self.err
-        lines = [line for line in self.err.splitlines() if not line.startswith(("model: ", "device: ", "note: "))]
+        lines = [
+            line for line in self.err.splitlines() if not line.startswith(("model: ", "device: ", "note: "))
+        ]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("scgan: ")
         assert "Traceback" not in self.err
