@@ -34,7 +34,7 @@ from scgan_infer.sessions import Session, cores, failures, first_line, session
 
 DEVICES = ("auto", "cpu", "cuda")
 END = 2**63
-PIECE_BYTES = 2 * 2**20
+PIECE_BYTES = 2**19
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -159,7 +159,7 @@ class Model:
             DataError: rows that don't fit the columns.
         """
         values = self._rows(rows)
-        q = self._moving("decoder.onnx")
+        q = self.moving("decoder.onnx")
         if seed is not None:
             self.draw(len(values), seed, start, None, 1.0)
 
@@ -221,7 +221,7 @@ class Model:
 
     def _block(self, draw: Draw, block: int) -> Floats:
         """Return the 4096 samples of a block."""
-        u, w, z = block_noise(draw.seed, block, self.manifest.sizes["m"], self._moving("generator.onnx"))
+        u, w, z = block_noise(draw.seed, block, self.manifest.sizes["m"], self.moving("generator.onnx"))
         if draw.intervals is not None:
             u = within(u, draw.intervals)
         if draw.temperature != 1:
@@ -230,7 +230,7 @@ class Model:
         x: Floats = self.run("generator.onnx", u=u, w=w, z=z if z.size else self._still)[0]
         return x
 
-    def _moving(self, name: str) -> int:
+    def moving(self, name: str) -> int:
         """Return how many normals z a graph wants: q, or 0 if it never reads them."""
         return 0 if "z" in self.bundle.unread[name] else self.manifest.sizes["q"]
 
