@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from operator import index
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, TypeVar
 
 import numpy as np
@@ -84,6 +85,7 @@ class Model:
         self.bundle = bundle
         self.threads = threads
         self._sessions: dict[tuple[int, str], Session] = {}
+        self._turns: dict[int, BoundedSemaphore] = {}
         self._still = np.zeros((BLOCK, bundle.manifest.sizes["q"]), np.float32)
         self.device = device if device == "cpu" else "cuda"
         if device != "cpu":
@@ -221,7 +223,8 @@ class Model:
 
     def _block(self, draw: Draw, block: int) -> Floats:
         """Return the 4096 samples of a block."""
-        u, w, z = block_noise(draw.seed, block, self.manifest.sizes["m"], self.moving("generator.onnx"))
+        with self._turn():
+            u, w, z = block_noise(draw.seed, block, self.manifest.sizes["m"], self.moving("generator.onnx"))
         if draw.intervals is not None:
             u = within(u, draw.intervals)
         if draw.temperature != 1:
@@ -229,6 +232,14 @@ class Model:
             z *= np.float32(draw.temperature)
         x: Floats = self.run("generator.onnx", u=u, w=w, z=z if z.size else self._still)[0]
         return x
+
+    def _turn(self) -> BoundedSemaphore:
+        """Return what lets few of this process's threads make noise at a time.
+
+        Noise is a hundred short calls of numpy, each of which gives the interpreter's lock away: threads that make it
+        side by side spend most of their time waking each other.
+        """
+        return self._turns.setdefault(os.getpid(), BoundedSemaphore(-(-self.threads // 8)))
 
     def moving(self, name: str) -> int:
         """Return how many normals z a graph wants: q, or 0 if it never reads them."""

@@ -28,6 +28,9 @@ from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError
 
 CHECKPOINT_SECONDS = 5.0
+WRITE_BACK = (
+    8 * 2**20
+)  # bytes after which the system is told to begin writing: nobody waits for all of it at the end
 CHUNK_BYTES = 16 << 20
 
 
@@ -113,7 +116,7 @@ class FileWriter(Writer):
         self.part, self.new, self.state = (
             path.with_name(f".{path.name}.{end}") for end in ("part", "new", "state")
         )
-        self.saved = 0.0
+        self.saved, self.sent = 0.0, 0
 
     def __enter__(self) -> Self:
         if os.path.isdir(self.path):
@@ -182,6 +185,9 @@ class FileWriter(Writer):
         """See `Writer.write`."""
         with self.writing():
             self.file.write(self.stream.encode(_sound(values, self.columns)))
+            if hasattr(os, "posix_fadvise") and self.file.tell() - self.sent > WRITE_BACK:
+                self.sent = self.file.tell()
+                os.posix_fadvise(self.file.fileno(), 0, self.sent, os.POSIX_FADV_DONTNEED)
         self.done += len(values)
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self.checkpoint()
