@@ -31,7 +31,7 @@ from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, DataError, DeviceError, ModelError, UsageError
 from scgan_infer.graphs import INTERFACES
 from scgan_infer.noise import BLOCK, DECODER, block_noise, normals
-from scgan_infer.sessions import Session, cores, failures, first_line, session
+from scgan_infer.sessions import CALLS, Session, cores, failures, first_line, session
 
 DEVICES = ("auto", "cpu", "cuda")
 END = 2**63
@@ -295,7 +295,8 @@ class Model:
             ModelError: onnxruntime can't take the graph, it fails, or it gives something else.
         """
         try:
-            outputs = self._session(name).run(None, inputs)
+            with CALLS:
+                outputs = self._session(name).run(None, inputs)
         except failures() as error:
             raise ModelError(f"{self.bundle.path}: {name} failed: {first_line(error)}") from None
         for output, (key, (_, sizes)) in zip(outputs, INTERFACES[name][1].items(), strict=True):

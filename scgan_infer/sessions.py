@@ -7,6 +7,7 @@ graph that wants more fails and takes nothing else with it. Constant folding is 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
@@ -19,6 +20,43 @@ from scgan_infer.errors import DeviceError, UsageError
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 FATAL = 4
 SAME_AS_REQUESTED = 1
+FORK_SECONDS = 10.0
+
+
+class Calls:
+    """Calls of onnxruntime by this process's threads; a fork waits until none is under way.
+
+    All sessions share one arena. A child that is born while a thread of its parent holds the arena's lock would wait
+    for that lock for ever.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._stop, after_in_parent=self._go_on, after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._quiet, self._running = threading.Condition(), 0
+
+    def _stop(self) -> None:
+        self._quiet.acquire()
+        self._quiet.wait_for(lambda: not self._running, FORK_SECONDS)
+
+    def _go_on(self) -> None:
+        self._quiet.release()
+
+    def __enter__(self) -> None:
+        with self._quiet:
+            self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._quiet:
+            self._running -= 1
+            if not self._running:
+                self._quiet.notify_all()
+
+
+CALLS = Calls()
 
 
 class Session(Protocol):

@@ -249,6 +249,7 @@ def fault(make, number):
         code, err = run(arguments)
         left = sorted(path.name for path in folder.iterdir() if "out" in path.name)
         wrote = "--out" in arguments and code == 0
+    err = err.removeprefix("device: cpu\n")
     said = f"{make.__name__} {number}: {' '.join(arguments[:3])} ended with {code}: {err[-2000:]!r}"
     if code not in codes:
         return said
