@@ -108,3 +108,22 @@ def test_a_real_file_trains_exports_samples_and_reconstructs(tmp_path: Path) -> 
         assert np.isfinite(rows).all()
         assert (rows[:, [0, 3, 6]] > 0).all()
         assert (np.abs(rows[:, [2, 5]]) <= np.pi).all()
+
+
+def test_a_category_of_a_csv_is_asked_for_by_name(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    centre = {"Adelie": -2.0, "Gentoo": 0.0, "Chinstrap": 2.0}
+    lines = [
+        f"{name},{value + 0.3 * rng.standard_normal():.4f}"
+        for name, value in centre.items()
+        for _ in range(300)
+    ]
+    (tmp_path / "birds.csv").write_text("\n".join(["species,bill", *lines]) + "\n")
+    scgan("train", "birds.csv", "-o", "run", *TINY, cwd=tmp_path)
+    scgan("export", "run", "-o", "bundle", cwd=tmp_path)
+    ask = ("sample", "-m", "bundle", "-n", "500", "--where")
+    found = [line.split(",") for line in scgan(*ask, "species=Gentoo", cwd=tmp_path).stdout.splitlines()]
+    assert found[0] == ["species", "bill"]
+    assert {name for name, _ in found[1:]} == {"Gentoo"}
+    assert abs(np.mean([float(bill) for _, bill in found[1:]])) < 0.3
+    assert "Adelie" in scgan(*ask, "species=Emperor", cwd=tmp_path, code=2).stderr
