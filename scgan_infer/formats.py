@@ -221,12 +221,21 @@ def _opened(path: str | Path) -> Iterator[Reader]:
     if inner and not chosen.reader.inside:
         raise DataError(f"{path}: a {file.suffix} file holds one table; leave out {':' + inner!r}")
     with _reading(path, chosen.reader):
-        if not stat.S_ISREG(file.stat().st_mode):
+        before = file.stat()
+        if not stat.S_ISREG(before.st_mode):
             raise DataError(f"{path}: is not a file of rows")
         with file.open("rb"):
             reader = chosen.reader(file, inner)
     with reader:
         yield reader
+    with _reading(path, chosen.reader):
+        after = file.stat()
+    if (before.st_ino, before.st_size, before.st_mtime_ns) != (
+        after.st_ino,
+        after.st_size,
+        after.st_mtime_ns,
+    ):
+        raise DataError(f"{path}: changed while it was read; read it again when nobody writes to it")
 
 
 def _split(path: str | Path) -> tuple[Path, str]:

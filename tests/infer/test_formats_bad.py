@@ -368,6 +368,23 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
         list(pieces)
 
 
+@pytest.mark.parametrize("change", ["written again", "grown", "replaced"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_changes_while_it_is_read(tmp_path, suffix, change):
+    path, other = tmp_path / f"rows{suffix}", tmp_path / f"other{suffix}"
+    for file in (path, other):
+        cells(file, np.arange(400.0).reshape(-1, 2))
+    pieces = iter_values(path, REAL, chunk=50)
+    next(pieces)
+    if change == "replaced":
+        other.rename(path)
+    else:
+        with path.open("ab" if change == "grown" else "r+b") as file:
+            file.write(b"7,7\n" if change == "grown" else path.read_bytes()[:4])
+    with pytest.raises(DataError, match="changed while it was read"):
+        list(pieces)
+
+
 @pytest.mark.parametrize("suffix", [suffix for suffix, form in FORMATS.items() if form.extra])
 def test_a_missing_package_is_named_with_its_install_command(tmp_path, suffix, monkeypatch):
     package = PACKAGES[FORMATS[suffix].extra]
