@@ -399,7 +399,7 @@ def _choose(
     scores: dict[int, float] = {}
     most = max(most, int(groups.max()) + 1)
     k = min(max(4, int(groups.max()) + 1), most)
-    while k <= most:
+    while k not in scores:
         scores[k] = 0.0
         for group, part_k in enumerate(_apportion(k, groups)):
             inside = rows[groups == group]
@@ -409,7 +409,7 @@ def _choose(
             scores[k] += share * fitted[1]
         if scores[k] < max(scores.values()):
             break
-        k *= 2
+        k = min(2 * k, most)
     best = max(scores.values())
     enough = next(k for k, score in scores.items() if score > best - ENOUGH)
     tried = ", ".join(f"{k}: {score:.3f}" for k, score in scores.items())

@@ -152,7 +152,10 @@ class Triangular(nn.Module):
 class FlowMapper(Mapper):
     """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's coordinate order."""
 
-    most_clusters = 16
+    @staticmethod
+    def most_clusters(dims: int) -> int:
+        """Return two a dimension, up to 16: the flow shares what clusters have in common, and more copy more."""
+        return min(16, 2 * dims)
 
     def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
         super().__init__(clusters, config, generator)

@@ -155,16 +155,18 @@ class Mapper(nn.Module, ABC):
     Attributes:
         noise: m, the number of Gaussian inputs.
         clusters: the frames that it works in.
-        most_clusters: the most that `auto` should cut the latents into for it.
     """
-
-    most_clusters = 256
 
     def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.clusters = clusters
         self.config = config
         self.noise = clusters.means.shape[1]
+
+    @staticmethod
+    def most_clusters(dims: int) -> int:
+        """Return the most clusters that `auto` should cut latents of so many dimensions into for it."""
+        return 256
 
     @abstractmethod
     def forward(self, w: Tensor, cluster: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def _clusters(
         factor = torch.linalg.cholesky(covariance).float()
         one = Clusters(torch.ones(1), rows.mean(0, keepdim=True).float(), factor[None], "em")
         return one, torch.zeros(len(rows), dtype=torch.int64), "one Gaussian"
-    most = choose(config.mapper.kind, latents.shape[1]).most_clusters
+    most = choose(config.mapper.kind, latents.shape[1]).most_clusters(latents.shape[1])
     return clustering.fit(latents, config.clusters, generator_for(config.seed, "clusters"), most, categories)
 
 
