@@ -155,12 +155,14 @@ def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) 
         axes.locator_params(axis=which, nbins=5)
 
 
-def histogram(axes: Axes, data: Rows, samples: Rows, column: Column, edges: Rows) -> None:
+def histogram(
+    axes: Axes, data: Rows, samples: Rows, column: Column, edges: Rows, name: str = "samples"
+) -> None:
     """Draw the share of data and of samples in each cell."""
     bins = edges.tolist()
     axes.hist(data, bins, weights=np.full(len(data), 1 / len(data)), color=DATA, alpha=0.35, label="data")
     shares = np.full(len(samples), 1 / len(samples))
-    axes.hist(samples, bins, weights=shares, color=SAMPLES, histtype="step", linewidth=1.5, label="samples")
+    axes.hist(samples, bins, weights=shares, color=SAMPLES, histtype="step", linewidth=1.5, label=name)
     fit_axis(axes, "x", column, edges)
 
 

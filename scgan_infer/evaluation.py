@@ -96,7 +96,9 @@ class Subject:
         pictures = {"Data and samples": png(data_and_samples(values, self.samples, columns))}
         if self.model is not None:
             again = self.model.reconstruct(values)
-            pictures["Data and its reconstructions"] = png(data_and_samples(values, again, columns))
+            pictures["Data and its reconstructions"] = png(
+                data_and_samples(values, again, columns, name="reconstructions")
+            )
             pictures["Latents of the data, by cluster"] = png(latent_clusters(*self.model.encode(values)))
         return html(figures, pictures, title, facts=facts)
 

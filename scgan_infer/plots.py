@@ -65,34 +65,39 @@ UNMOVED = "the noise moves no row: this decoder was trained without it"
 
 @styled
 def data_and_samples(
-    real: ArrayLike, generated: ArrayLike, columns: Sequence[Column], *, title: str = ""
+    real: ArrayLike,
+    generated: ArrayLike,
+    columns: Sequence[Column],
+    *,
+    title: str = "",
+    name: str = "samples",
 ) -> Figure:
-    """Draw as many of the real rows [n, d] as of the generated rows [k, d], on the same axes.
+    """Draw as many of the real rows [n, d] as of the generated rows [k, d], called `name`, on the same axes.
 
     One column is a histogram, two are two planes, more are a matrix of both with the data above its diagonal
     and the samples below: of the 6 columns that say most about the others; the title names those left out.
     """
     data, samples = _same_number(real, generated)
     if len(columns) > 2:
-        return _matrix(data, samples, columns, title)
+        return _matrix(data, samples, columns, title, name)
     figure = new_figure(10, 5)
     both = np.concatenate([data, samples])
     if len(columns) == 1:
         axes = figure.add_subplot()
         edges = bin_edges(columns[0], both[:, 0], _bins(len(data)))
-        histogram(axes, data[:, 0], samples[:, 0], columns[0], edges)
+        histogram(axes, data[:, 0], samples[:, 0], columns[0], edges, name)
         axes.set_ylabel("share of rows")
         axes.legend()
     else:
         cells = [bin_edges(column, both[:, j], _bins(len(data))) for j, column in enumerate(columns)]
         top = max(tallest(data, cells), tallest(samples, cells))
         whole = any(column.kind in WHOLE for column in columns)
-        for i, (name, rows, colour) in enumerate((("data", data, DATA), ("samples", samples, SAMPLES))):
+        for i, (label, rows, colour) in enumerate((("data", data, DATA), (name, samples, SAMPLES))):
             axes = figure.add_subplot(1, 2, i + 1)
             cloud(axes, rows, cells, colour, top, whole=whole)
             fit_axis(axes, "x", columns[0], cells[0])
             fit_axis(axes, "y", columns[1], cells[1])
-            axes.set_title(f"{name}, {len(rows):,} rows")
+            axes.set_title(f"{label}, {len(rows):,} rows")
     figure.suptitle(title)
     return figure
 
@@ -238,7 +243,7 @@ def _bins(n: int) -> int:
     return int(np.clip(np.sqrt(n) / 1.5, 25, 120))
 
 
-def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str) -> Figure:
+def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, name: str) -> Figure:
     telling = np.argsort(-_information(data).sum(axis=1), kind="stable")[:MOST_COLUMNS]
     kept = np.sort(telling).tolist()
     left = [column.name for j, column in enumerate(columns) if j not in kept]
@@ -266,7 +271,7 @@ def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str) ->
         if j > 0:
             axes.set_ylabel("")
     head = [title] if title else []
-    head.append("data above the diagonal (blue), samples below (vermilion), both on it")
+    head.append(f"data above the diagonal (blue), {name} below (vermilion), both on it")
     if left:
         head.append(f"not shown: {', '.join(left[:4])}" + (f" and {len(left) - 4} more" if left[4:] else ""))
     figure.suptitle("\n".join(head), fontsize=11)
