@@ -36,6 +36,7 @@ from scgan_infer.sessions import CALLS, Session, cores, failures, first_line, se
 DEVICES = ("auto", "cpu", "cuda")
 END = 2**63
 PIECE_BYTES = 2**19
+TOGETHER = 4  # blocks whose noise is made at a time
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -221,17 +222,18 @@ class Model:
             raise UsageError(f"cluster {cluster} has weight 0: no sample comes from it")
         return intervals
 
-    def _block(self, draw: Draw, block: int) -> Floats:
-        """Return the 4096 samples of a block."""
+    def _blocks(self, draw: Draw, blocks: range) -> Iterator[Floats]:
+        """Yield the 4096 samples of each block; all noise first, while its code and memory are in the cache."""
+        m, q = self.manifest.sizes["m"], self.moving("generator.onnx")
         with self._turn():
-            u, w, z = block_noise(draw.seed, block, self.manifest.sizes["m"], self.moving("generator.onnx"))
-        if draw.intervals is not None:
-            u = within(u, draw.intervals)
-        if draw.temperature != 1:
-            w *= np.float32(draw.temperature)
-            z *= np.float32(draw.temperature)
-        x: Floats = self.run("generator.onnx", u=u, w=w, z=z if z.size else self._still)[0]
-        return x
+            noise = [block_noise(draw.seed, block, m, q) for block in blocks]
+        for u, w, z in noise:
+            if draw.intervals is not None:
+                u = within(u, draw.intervals)
+            if draw.temperature != 1:
+                w *= np.float32(draw.temperature)
+                z *= np.float32(draw.temperature)
+            yield self.run("generator.onnx", u=u, w=w, z=z if z.size else self._still)[0]
 
     def _turn(self) -> BoundedSemaphore:
         """Return what lets few of this process's threads make noise at a time.
@@ -248,11 +250,11 @@ class Model:
     def _span(self, draw: Draw, low: int, high: int) -> Floats:
         """Return samples low .. high - 1, cut out of whole blocks."""
         out = np.empty((high - low, self.manifest.sizes["d"]), np.float32)
-        for first, last in cut(low, high, BLOCK):
-            block = first // BLOCK
-            out[first - low : last - low] = self._block(draw, block)[
-                first - block * BLOCK : last - block * BLOCK
-            ]
+        for first, last in cut(low, high, TOGETHER * BLOCK):
+            blocks = range(first // BLOCK, (last - 1) // BLOCK + 1)
+            for block, rows in zip(blocks, self._blocks(draw, blocks), strict=True):
+                begin, end = max(first, block * BLOCK), min(last, (block + 1) * BLOCK)
+                out[begin - low : end - low] = rows[begin - block * BLOCK : end - block * BLOCK]
         return out
 
     def _stream(self, draw: Draw, low: int, high: int) -> Iterator[Floats]:

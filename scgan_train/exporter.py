@@ -51,6 +51,7 @@ OPSET = 18
 IR = 8
 BATCHES = (1, 2, 7, 4096)
 TOLERANCE = 1e-4
+STEEP = 1e-2  # and of the row in a thousand where a map is so steep that it makes rounding large
 FLIPS = 1e-3
 LEAST_ROWS = 200
 
@@ -245,7 +246,8 @@ def parity(
 ) -> float:
     """Return the largest difference of a graph from its network, in units of each output column's spread.
 
-    Whole-number outputs (clusters, rounded columns) may differ in one row of a thousand, where a tie falls either way.
+    One row in a thousand may differ by more: by `STEEP` where a map is steep, by 1 where a whole number (a cluster, a
+    rounded column) is a tie.
 
     Raises:
         ParityError: naming graph, batch and output, if a difference exceeds `TOLERANCE`.
@@ -272,6 +274,8 @@ def parity(
 def difference(ours: NDArray[Any], theirs: NDArray[Any], columns: tuple[Column, ...]) -> float:
     """Return the largest difference of two outputs, [n] or [n, d], in units of spread plus size.
 
+    One row in a thousand is left out where it differs by no more than `STEEP`, or a whole number by 1.
+
     >>> difference(np.zeros((4, 1)), np.zeros((4, 1)), ())
     0.0
     """
@@ -290,6 +294,8 @@ def difference(ours: NDArray[Any], theirs: NDArray[Any], columns: tuple[Column, 
         relative = gap / unit
         if kind in ("integer", "category"):
             relative[gap <= 1] = 0.0 if (gap > 0).mean() <= FLIPS else 1.0
+        elif relative.max() <= STEEP:
+            relative = np.sort(relative)[: len(relative) - int(FLIPS * len(relative))]
         worst = max(worst, float(relative.max()))
     return worst
 

@@ -119,6 +119,14 @@ def test_failed_parity_leaves_no_bundle(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("rows", "by", "counts"), [(4, 1e-3, False), (4, 0.1, True), (5, 1e-3, True)])
+def test_one_row_in_a_thousand_may_be_where_a_map_is_steep(rows: int, by: float, counts: bool) -> None:
+    ours = np.random.default_rng(0).standard_normal((4096, 2))
+    theirs = ours.copy()
+    theirs[:rows] += by * (1 + np.abs(ours[:rows]))
+    assert (difference(ours, theirs, ()) > exporter.TOLERANCE) == counts
+
+
 def test_difference_wraps_around_periods(mixed_run: Run) -> None:
     phi = tuple(column for column in mixed_run.columns if column.name == "phi")
     a, b = np.array([[179.9999], [0.0]]), np.array([[-179.9999], [0.0]])
