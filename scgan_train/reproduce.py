@@ -55,7 +55,7 @@ MAPS: dict[str, dict[str, Any]] = {
     "paper": {
         "clusters": {"refine": False, "split": False},
         "mapper": {"kind": "aae"},
-        "decoder": {"steps": 1200},
+        "decoder": {"steps": 600},
     },
 }
 FILES = {  # of each stage that cells share
@@ -76,7 +76,7 @@ PAPER: dict[str, tuple[float, float, float, float]] = {  # its Table 1, in the o
     "four_circles": (0.031, 0.034, 0.044, 0.035),
 }
 FIGURES = ("c2st", "off", "missed", "sliced_wasserstein")
-COMPARED = 10_000
+COMPARED = 5_000
 SHOWN = 4_000
 COLUMNS = (
     "maps",
