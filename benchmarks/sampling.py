@@ -152,7 +152,7 @@ def main() -> None:
         )  # fmt: skip
         show(figures, "2. two threads: {two_threads:.2f} times one", two_threads=rate / rate_one)
         imports = [sys.executable, "-c", "import onnxruntime, numpy"]
-        some, bare, help_ = best(5, sampling(bundle, 10_000, folder), imports, [SCGAN, "--help"])
+        some, bare, help_ = best(12, sampling(bundle, 10_000, folder), imports, [SCGAN, "--help"])
         show(
             figures,
             "4. 10,000 rows: {start_up:.2f} s, {start_up_ratio:.2f} times importing both libraries; "

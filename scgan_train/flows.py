@@ -154,8 +154,8 @@ class FlowMapper(Mapper):
 
     @staticmethod
     def most_clusters(dims: int) -> int:
-        """Return two a dimension, up to 16: the flow shares what clusters have in common, and more copy more."""
-        return min(16, 2 * dims)
+        """Return three a dimension, up to 16: the flow shares what clusters have in common, and more copy more."""
+        return min(16, 3 * dims)
 
     def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
         super().__init__(clusters, config, generator)
