@@ -270,7 +270,10 @@ def sample(
     rows_per_file: RowsPerFile = None,
     resume: Resume = False,
 ) -> None:
-    """Sample rows from a bundle: row i depends on the bundle, the seed and i alone."""
+    """Sample rows from a bundle.
+
+    Row i depends on the bundle, the seed and i alone.
+    """
     from scgan_infer.engines import Job
 
     loaded = commands.opened(model, device.value, threads)
@@ -330,7 +333,7 @@ def encode(
     engine: OnEngine = "local",
     scheduler: Scheduler = None,
 ) -> None:
-    """Write the latent and the cluster of each row of DATA."""
+    """Write latent and cluster of each row of DATA."""
     from scgan_infer.columns import Column
     from scgan_infer.engines import Job
     from scgan_train.datasets import as_file
@@ -349,7 +352,7 @@ def info(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a bundle's columns, sizes, graphs, provenance and figures."""
+    """Show what a bundle holds and where it is from."""
     from scgan_infer.bundle import load
 
     manifest = load(commands.find_bundle(bundle)).manifest
@@ -368,7 +371,10 @@ def verify(
         typer.Option("--key", metavar="PUBLIC.pem", help="The maker's Ed25519 key; checks bundle.sig."),
     ] = None,
 ) -> None:
-    """Check a bundle: checksums, graph rules, stored rows computed again, signature."""
+    """Check a bundle and compute its stored rows again.
+
+    Checksums, graph rules, stored rows and, with --key, the signature.
+    """
     from scgan_infer.verify import verify as check
 
     verdict = check(bundle, key)
@@ -387,7 +393,7 @@ def datasets(
     out: Out = "-",
     seed: Seed = 0,
 ) -> None:
-    """List the built-in distributions, or write rows of one."""
+    """List built-in distributions, or write rows of one."""
     from scgan_train.datasets import DATASETS, table
 
     if name is None:
@@ -401,7 +407,7 @@ def datasets(
 def bench(
     model: Model = None, threads: Threads = None, device: OnDevice = Device.auto, as_json: AsJson = False
 ) -> None:
-    """Measure rows per second on this machine, stage by stage."""
+    """Measure rows per second, stage by stage."""
     import json
     from dataclasses import asdict
 
@@ -419,7 +425,7 @@ def bench(
 
 @app.command()
 def doctor() -> None:
-    """List runtimes, providers, clashes and extras, and what to install."""
+    """List what is installed here and what to install."""
     from scgan_infer.doctor import report
 
     for line in report():
@@ -452,7 +458,10 @@ def evaluate(
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with pictures.")
     ] = None,
 ) -> None:
-    """Measure how far generated rows are from DATA, each figure beside what real rows score."""
+    """Measure how far generated rows are from DATA.
+
+    Each figure stands beside its floor: what other real rows score in place of the generated ones.
+    """
     import json
 
     from scgan_infer.evaluation import write
@@ -475,7 +484,7 @@ def evaluate(
 
 
 plot = typer.Typer(
-    help="Pictures, as PNG or PDF: of samples, clusters, latents, a training, the decoder's noise."
+    help="Draw samples, clusters, latents, losses or noise.\n\nPictures are PNG or PDF, by the suffix of --out."
 )
 app.add_typer(plot, name="plot")
 
@@ -571,7 +580,10 @@ def reproduce(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,
 ) -> None:
-    """Make the paper's Table 1 and Figures 2 and 3, with its own maps and the default ones."""
+    """Make the paper's Table 1 and Figures 2 and 3.
+
+    With its own maps and the default ones.
+    """
     from scgan_train.reproduce import Plan
     from scgan_train.reproduce import reproduce as run_plan
 
