@@ -139,6 +139,8 @@ def load(path: str | Path) -> Bundle:
     path = Path(path)
     if not path.is_dir():
         raise ModelError(f"no bundle at {path}: a bundle is a folder with a {FILE} (scgan export makes one)")
+    if (path / "run.json").exists() and not (path / FILE).exists():
+        raise ModelError(f"{path} is a run, not a bundle; make one of it: scgan export {path}")
     try:
         data = read(path, FILE, MAX_MANIFEST)
         manifest = Manifest.from_json(data)

@@ -73,8 +73,9 @@ def failed(error: BaseException, usage: type[Exception]) -> int:
     elif isinstance(error, ModuleNotFoundError):
         message, code = f"{error.name} is not installed; pip install 'scgan[train]'", 2
     elif isinstance(error, usage):
-        said, value = error.format_message(), given(error)  # type: ignore[attr-defined]
-        message, code = f"{said}{'' if value[6:] in said else value} (see --help)", 2
+        said, value = error.format_message().rstrip("."), given(error)  # type: ignore[attr-defined]
+        said = said.replace(" (env var: 'None')", "")
+        message, code = f"{said}{'' if value in said else f', not {value!r}'} (see --help)", 2
     elif isinstance(error, ScganError):
         message, code = str(error), error.exit_code
     elif isinstance(error, Terminated):
@@ -91,7 +92,7 @@ def given(error: Exception) -> str:
         for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
             name, equals, value = word.partition("=")
             if name == option:
-                return f", not {value if equals else following!r}"
+                return value if equals else following
     return ""
 
 

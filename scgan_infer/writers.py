@@ -65,24 +65,31 @@ class Writer(ABC):
 
 
 class PipeWriter(Writer):
-    """Writes to standard output."""
+    """Writes to standard output; the header when the first rows are there, so that none is left without rows."""
 
     def __init__(self, columns: Sequence[Column], stream: Stream) -> None:
-        self.columns, self.stream = tuple(columns), stream
+        self.columns, self.stream, self.begun = tuple(columns), stream, False
 
     def write(self, values: Rows) -> None:
         """See `Writer.write`."""
-        sys.stdout.buffer.write(self.stream.encode(_sound(values, self.columns)))
+        rows = self.stream.encode(_sound(values, self.columns))
+        self._begin()
+        sys.stdout.buffer.write(rows)
         self.done += len(values)
 
+    def _begin(self) -> None:
+        if not self.begun:
+            sys.stdout.buffer.write(self.stream.header(0))
+        self.begun = True
+
     def __enter__(self) -> Self:
-        sys.stdout.buffer.write(self.stream.header(0))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
+            self._begin()
             sys.stdout.buffer.flush()
 
 

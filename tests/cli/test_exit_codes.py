@@ -203,6 +203,16 @@ def test_7_bad_cells(
         scgan(*taking(command, data, model, out)).failed(7, str(data), "column 'y'", "row 31", why)
 
 
+def test_nothing_is_printed_of_a_file_that_is_not_there(scgan: Scgan, model: Path, tmp_path: Path) -> None:
+    done = scgan("reconstruct", tmp_path / "none.csv", "--model", model)
+    assert (done.code, done.out) == (7, "")
+
+
+def test_a_run_is_told_from_a_bundle(scgan: Scgan, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    scgan("sample", "--model", tmp_path).failed(3, f"scgan export {tmp_path}")
+
+
 def pickled(path: Path) -> None:
     np.save(path, np.array([{"x": 1}], object), allow_pickle=True)
 
