@@ -214,7 +214,7 @@ def steps_for(rows: int) -> int:
     >>> [steps_for(rows) for rows in (100, 1000, 5000, 10**6)]
     [87, 552, 2000, 2000]
     """
-    return round(2000 * min(1.0, rows / 5000) ** 0.8)
+    return round(2000 * float(min(1.0, rows / 5000) ** 0.8))
 
 
 def coordinate_order(clusters: Clusters) -> Tensor:
