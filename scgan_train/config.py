@@ -84,7 +84,7 @@ class DecoderConfig:
         layers: hidden layers, each with its own noise subspace.
         noise: noise dimensions a layer; q = layers * noise.
         warm_steps: steps of reconstruction alone, noise off.
-        steps: steps of the whole objective; `auto` runs them where the latent has fewer dimensions than the data.
+        steps: steps of the whole objective, with critics and noise; `auto` is none: nowhere did they pay.
         reconstruction: weight of the squared error with z fixed.
         lambda_r: weight of the critic on reconstructions.
         lambda_x: weight of the critic on generations.

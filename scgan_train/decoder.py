@@ -145,10 +145,7 @@ class DecoderStage(nn.Module):
         draw = rows_of(latent, y, batch=min(config.batch, len(y)))
         warm = Player("decoder", weights, self.warm_loss, config.lr)
         yield Phase("reconstruction", config.warm_steps, draw, (warm,), floor=0.002, share=True)
-        steps = config.steps
-        if steps == "auto":
-            steps = 0 if latent.shape[1] == y.shape[1] else 1200
-        if not steps:
+        if config.steps in ("auto", 0):
             return
         with torch.no_grad():
             for subspace in self.subspaces():
@@ -158,4 +155,6 @@ class DecoderStage(nn.Module):
             Player("critics", critics, self.critic_loss, config.critic_lr, betas=(0.0, 0.99)),
             Player("decoder", weights, self.loss, config.joint_lr, betas=(0.0, 0.99)),
         )
-        yield Phase("critics", steps, draw, players, average=self.decoder, decay=config.ema, share=True)
+        yield Phase(
+            "critics", int(config.steps), draw, players, average=self.decoder, decay=config.ema, share=True
+        )

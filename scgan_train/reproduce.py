@@ -233,7 +233,7 @@ def donors(cell: Cell, config: Config, earlier: Mapping[Cell, Run]) -> dict[str,
     alike = [other for other in earlier if other.maps == cell.maps]
     clustered = [other for other in alike if "gaussian" not in (other.latents, cell.latents)]
     found = {"transform": list(earlier), "encoder": list(earlier), "clusters": clustered}
-    if config.decoder.steps in ("auto", 0):  # a plane's latent keeps both dimensions: auto means no critics
+    if config.decoder.steps in ("auto", 0):
         found["decoder"] = alike
     return {stage: earlier[cells[0]] for stage, cells in found.items() if cells}
 
