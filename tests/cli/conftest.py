@@ -12,6 +12,9 @@ from commands import Done
 
 import cli
 
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a job in the background, and its children, ignore it
 sys.path.insert(0, str(Path(__file__).parents[1] / "infer"))
 
 
