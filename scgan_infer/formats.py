@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import os
-import stat
 import struct
 import tokenize
 import zipfile
@@ -221,21 +220,23 @@ def _opened(path: str | Path) -> Iterator[Reader]:
     if inner and not chosen.reader.inside:
         raise DataError(f"{path}: a {file.suffix} file holds one table; leave out {':' + inner!r}")
     with _reading(path, chosen.reader):
-        before = file.stat()
-        if not stat.S_ISREG(before.st_mode):
+        before = _state(file)
+        if not file.is_file():
             raise DataError(f"{path}: is not a file of rows")
         with file.open("rb"):
             reader = chosen.reader(file, inner)
     with reader:
         yield reader
     with _reading(path, chosen.reader):
-        after = file.stat()
-    if (before.st_ino, before.st_size, before.st_mtime_ns) != (
-        after.st_ino,
-        after.st_size,
-        after.st_mtime_ns,
-    ):
+        after = _state(file)
+    if after != before:
         raise DataError(f"{path}: changed while it was read; read it again when nobody writes to it")
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    """Return what changes with a file: which it is, its size, and when it was last written."""
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _split(path: str | Path) -> tuple[Path, str]:

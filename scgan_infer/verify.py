@@ -27,7 +27,6 @@ from scgan_infer.noise import BLOCK, block_noise
 from scgan_infer.runtime import Floats, load
 
 TOLERANCE = 1e-4
-STEEP = 1e-2  # and of the row in a thousand where a map is so steep that it makes rounding large
 MAX_VECTORS = 64
 END = 2**63
 
@@ -145,18 +144,11 @@ def _compare(bundle: Bundle, name: str, ours: Floats, theirs: Floats, unit: NDAr
 
 
 def _gap(a: NDArray[np.float64], b: NDArray[np.float64], unit: float, column: Column) -> NDArray[np.float64]:
-    """Return differences [n] in units of spread plus size.
-
-    In a thousand rows one may differ by up to `STEEP` without counting, or a rounded column by 1.
-    """
+    """Return differences [n] in units of spread plus size; a rounded column may step once in a thousand rows."""
     gap = np.abs(a - b)
     if column.kind == "periodic":
         gap = np.minimum(gap, np.abs((column.period or math.inf) - gap))
     relative = gap / (unit + np.abs(a) + 1e-12)
-    few = len(gap) // 1000
-    if column.kind in ("integer", "category"):
-        if (gap > 0).sum() <= few:
-            relative[gap <= 1] = 0.0
-    elif few and relative.max() <= STEEP:
-        relative[np.argpartition(relative, -few)[-few:]] = 0.0
+    if column.kind in ("integer", "category") and (gap > 0).sum() <= len(gap) // 1000:
+        relative[gap <= 1] = 0.0
     return relative

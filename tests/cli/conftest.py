@@ -12,9 +12,8 @@ from commands import Done
 
 import cli
 
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a job in the background, and its children, ignore it
+# a shell's background job ignores SIGINT, and so would the commands that it starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parents[1] / "infer"))
 
 
