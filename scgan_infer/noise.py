@@ -80,14 +80,16 @@ def normals(seed: int, start: int, n: int, stream: int, count: int) -> Floats:
     return np.concatenate(blocks)[start % BLOCK :][:n]
 
 
-def block_noise(seed: int, block: int, m: int, q: int) -> tuple[Floats, Floats, Floats]:
-    """Return the noise of samples 4096 block .. 4096 block + 4095, for a bundle of sizes m and q.
+def block_noise(seed: int, block: int, m: int, q: int, blocks: int = 1) -> tuple[Floats, Floats, Floats]:
+    """Return the noise of the n = 4096 blocks samples from 4096 block on, for a bundle of sizes m and q.
+
+    Several blocks are made faster together; their indices must agree in all but the low 32 bits.
 
     Returns:
-        u [4096] that chooses the cluster, w [4096, m] for the mapper and z [4096, q] for the decoder, in new
-        arrays: the bits that `uniforms` and `normals` give for the same samples.
+        u [n] that chooses the cluster, w [n, m] for the mapper and z [n, q] for the decoder, in new arrays: the bits
+        that `uniforms` and `normals` give for the same samples.
     """
-    u, w, z = _block(seed, block, ((MAPPER, m), (DECODER, q)))
+    u, w, z = _block(seed, block, ((MAPPER, m), (DECODER, q)), blocks)
     return u, w, z
 
 
@@ -114,37 +116,39 @@ def _blocks(start: int, n: int) -> range:
 _thread = threading.local()
 
 
-def _block(seed: int, block: int, streams: Streams) -> list[Floats]:
-    """Return a block's uniforms [4096], then normals [4096, count] for each (stream, count)."""
+def _block(seed: int, block: int, streams: Streams, blocks: int = 1) -> list[Floats]:
+    """Return the blocks' uniforms [n], then normals [n, count] for each (stream, count)."""
     workspace = getattr(_thread, "workspace", None)
-    if workspace is None or workspace.streams != streams:
-        workspace = _thread.workspace = _Workspace(streams)
+    if workspace is None or (workspace.streams, workspace.size) != (streams, blocks * BLOCK):
+        workspace = _thread.workspace = _Workspace(streams, blocks)
     words = workspace.words(seed, block)
     uniform = (words[0][0].astype(np.uint32) >> _8).astype(np.float32) * _GRID
     return [uniform, *workspace.normals(words)]
 
 
 class _Workspace:
-    """One thread's buffers for a block; memory fresh from the system would cost as much as the arithmetic."""
+    """One thread's buffers for some blocks; memory fresh from the system would cost as much as the arithmetic."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: Streams, blocks: int = 1) -> None:
         self.streams = streams
+        self.size = blocks * BLOCK
         rows, self.pairs = layout(streams)
         self.group, self.stream = np.array(rows, np.uint64).T[:, :, None]
-        self.offsets = np.arange(BLOCK, dtype=np.uint64)
-        self.low, self.high = _buffers(2, np.uint64, BLOCK)
-        self.state = _buffers(6, np.uint64, len(rows), BLOCK)
-        self.ab = _buffers(2, np.uint32, len(self.pairs), BLOCK)
-        self.rts = _buffers(3, np.float32, len(self.pairs), BLOCK)
+        self.offsets = np.arange(self.size, dtype=np.uint64)
+        self.low, self.high = _buffers(2, np.uint64, self.size)
+        self.state = _buffers(6, np.uint64, len(rows), self.size)
+        self.ab = _buffers(2, np.uint32, len(self.pairs), self.size)
+        self.rts = _buffers(3, np.float32, len(self.pairs), self.size)
 
     def words(self, seed: int, block: int) -> FourWords:
-        """Return words 0..3 of each row of the layout, [G, 4096], as `_rounds` leaves them.
+        """Return words 0..3 of each row of the layout, [G, n], as `_rounds` leaves them.
 
-        Counters differ along a block in their first word only, so most of two rounds is one number a row.
+        Counters differ in their first word only, so most of two rounds is one number a row.
         """
         index = block * BLOCK
         assert 0 <= seed < 2**63, seed
         assert 0 <= index < 2**63, index
+        assert index % 2**32 + self.size <= 2**32, index
         (k0, k1), (k2, k3), *keys = _keys(seed & 0xFFFFFFFF, seed >> 32)
         low, high = self.low, self.high
         c0, c1, c2, c3, p0, p1 = self.state
@@ -166,7 +170,7 @@ class _Workspace:
         return _rounds((c0, c1, c2, c3), p0, p1, tuple(keys))
 
     def normals(self, words: FourWords) -> list[Floats]:
-        """Return normals [4096, count] of each (stream, count)."""
+        """Return normals [n, count] of each (stream, count)."""
         (a, b), (r, t, s) = self.ab, self.rts
         for pair, (row, word) in enumerate(self.pairs):
             np.copyto(a[pair], words[word][row], casting="unsafe")
@@ -186,7 +190,7 @@ class _Workspace:
         pairs = iter(range(len(self.pairs)))
         results = []
         for _, count in self.streams:
-            normal = np.empty((BLOCK, count), np.float32)
+            normal = np.empty((self.size, count), np.float32)
             for column in range(0, count, 2):
                 pair = next(pairs)
                 normal[:, column] = t[pair]

@@ -133,7 +133,8 @@ class Model:
             ModelError: the bundle's generator fails, or gives something else than n finite rows.
         """
         draw = self.draw(n, seed, start, cluster, temperature)
-        return self._fill(lambda low, high: self._span(draw, low, high), start, n, self.manifest.sizes["d"])
+        width = self.manifest.sizes["d"]
+        return self._fill(lambda low, high: self._span(draw, low, high), start, n, width, TOGETHER * BLOCK)
 
     def blocks(
         self,
@@ -223,17 +224,18 @@ class Model:
         return intervals
 
     def _blocks(self, draw: Draw, blocks: range) -> Iterator[Floats]:
-        """Yield the 4096 samples of each block; all noise first, while its code and memory are in the cache."""
+        """Yield the 4096 samples of each block, maybe not finite; numpy has a call's overhead once for all of them."""
         m, q = self.manifest.sizes["m"], self.moving("generator.onnx")
         with self._turn():
-            noise = [block_noise(draw.seed, block, m, q) for block in blocks]
-        for u, w, z in noise:
-            if draw.intervals is not None:
-                u = within(u, draw.intervals)
-            if draw.temperature != 1:
-                w *= np.float32(draw.temperature)
-                z *= np.float32(draw.temperature)
-            yield self.run("generator.onnx", u=u, w=w, z=z if z.size else self._still)[0]
+            u, w, z = block_noise(draw.seed, blocks.start, m, q, len(blocks))
+        if draw.intervals is not None:
+            u = within(u, draw.intervals)
+        if draw.temperature != 1:
+            w *= np.float32(draw.temperature)
+            z *= np.float32(draw.temperature)
+        for first in range(0, len(u), BLOCK):
+            own = slice(first, first + BLOCK)
+            yield self._run("generator.onnx", u=u[own], w=w[own], z=z[own] if z.size else self._still)[0]
 
     def _turn(self) -> BoundedSemaphore:
         """Return what lets few of this process's threads make noise at a time.
@@ -255,6 +257,7 @@ class Model:
             for block, rows in zip(blocks, self._blocks(draw, blocks), strict=True):
                 begin, end = max(first, block * BLOCK), min(last, (block + 1) * BLOCK)
                 out[begin - low : end - low] = rows[begin - block * BLOCK : end - block * BLOCK]
+        self._check_finite("generator.onnx", out)
         return out
 
     def _stream(self, draw: Draw, low: int, high: int) -> Iterator[Floats]:
@@ -263,10 +266,12 @@ class Model:
         with ThreadPoolExecutor(self.threads) as pool:
             yield from in_order(lambda span: pool.submit(self._span, draw, *span), spans, self.threads + 2)
 
-    def _fill(self, compute: Callable[[int, int], Floats], start: int, n: int, width: int) -> Floats:
-        """Return [n, width]: what `compute(low, high)` gives for each block of the range, on all threads."""
+    def _fill(
+        self, compute: Callable[[int, int], Floats], start: int, n: int, width: int, size: int = BLOCK
+    ) -> Floats:
+        """Return [n, width]: what `compute(low, high)` gives for each piece of the range, on all threads."""
         out = np.empty((n, width), np.float32)
-        spans = list(cut(start, start + n, BLOCK))
+        spans = list(cut(start, start + n, size))
 
         def fill(span: tuple[int, int]) -> None:
             out[span[0] - start : span[1] - start] = compute(*span)
@@ -296,6 +301,12 @@ class Model:
         Raises:
             ModelError: onnxruntime can't take the graph, it fails, or it gives something else.
         """
+        outputs = self._run(name, **inputs)
+        self._check_finite(name, *outputs)
+        return outputs
+
+    def _run(self, name: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return outputs of the right shapes, maybe not finite."""
         try:
             with CALLS:
                 outputs = self._session(name).run(None, inputs)
@@ -303,11 +314,14 @@ class Model:
             raise ModelError(f"{self.bundle.path}: {name} failed: {first_line(error)}") from None
         for output, (key, (_, sizes)) in zip(outputs, INTERFACES[name][1].items(), strict=True):
             shape = (BLOCK, *(self.manifest.sizes[size] for size in sizes[1:]))
-            if output.shape != shape or not np.isfinite(output).all():
-                raise ModelError(
-                    f"{self.bundle.path}: {name} gives {key} of another shape than {shape}, or not finite"
-                )
+            if output.shape != shape:
+                raise ModelError(f"{self.bundle.path}: {name} gives {key} of another shape than {shape}")
         return outputs
+
+    def _check_finite(self, name: str, *outputs: NDArray[Any]) -> None:
+        for output, key in zip(outputs, INTERFACES[name][1], strict=True):
+            if not np.isfinite(output).all():
+                raise ModelError(f"{self.bundle.path}: {name} gives numbers in {key} that are not finite")
 
     def _session(self, name: str) -> Session:
         """Return this process's session of a graph; one made before a fork is left alone."""

@@ -92,13 +92,13 @@ def test_a_range_holds_the_bits_of_any_part_of_it(seed, start, stream, count, n,
 
 
 @settings(deadline=None, max_examples=40)
-@given(seeds, st.integers(0, 2**51 - 1), st.integers(0, 9), st.integers(0, 17))
-def test_a_block_holds_the_bits_of_its_parts(seed, block, m, q):
-    u, w, z = noise.block_noise(seed, block, m, q)
-    start = block * BLOCK
-    assert same(u, noise.uniforms(seed, start, BLOCK))
-    assert same(w, noise.normals(seed, start, BLOCK, MAPPER, m))
-    assert same(z, noise.normals(seed, start, BLOCK, DECODER, q))
+@given(seeds, st.integers(0, 2**49 - 1), st.integers(0, 9), st.integers(0, 17), st.sampled_from([1, 2, 4]))
+def test_blocks_hold_the_bits_of_their_parts(seed, place, m, q, blocks):
+    u, w, z = noise.block_noise(seed, 4 * place, m, q, blocks)
+    start, n = 4 * place * BLOCK, blocks * BLOCK
+    assert same(u, noise.uniforms(seed, start, n))
+    assert same(w, noise.normals(seed, start, n, MAPPER, m))
+    assert same(z, noise.normals(seed, start, n, DECODER, q))
     assert all(array.flags.c_contiguous for array in (u, w, z))
 
 
