@@ -48,7 +48,7 @@ class Decoder(nn.Module):
 
     def __init__(self, latent_dim: int, dims: int, config: DecoderConfig, generator: torch.Generator) -> None:
         super().__init__()
-        width = (88 if dims <= 8 else 192) if config.width == "auto" else config.width
+        width = (80 if dims <= 8 else 192) if config.width == "auto" else config.width
         self.config = config
         self.noise = config.layers * config.noise
         self.subspaces = nn.ModuleList(Subspace(width, config.noise, generator) for _ in range(config.layers))
