@@ -28,6 +28,11 @@ CHUNK_BYTES = 8 * 2**20
 CONNECT_SECONDS = 10
 LOCAL = "127.0.0.1:0"
 RETRIES = 3
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+}
 
 
 @dataclass(frozen=True)
@@ -129,17 +134,20 @@ def _answer(where: tuple[str, str, str], op: str, rows: Floats, seed: int | None
 def _client(job: Job) -> Iterator[Any]:
     """Connect to the job's scheduler, or to a cluster of its own that ends with it."""
     try:
+        config: Any = import_module("dask.config")
         distributed: Any = import_module("distributed")
     except ImportError:
         raise UsageError("the dask engine needs Dask: pip install 'scgan[dask]'") from None
     try:
         if job.scheduler is None:
-            cluster = distributed.LocalCluster(
-                n_workers=job.model.threads,
-                threads_per_worker=1,
-                dashboard_address=LOCAL,
-                silence_logs=logging.CRITICAL,
-            )
+            # Dask looks at its workers a hundred times a second, which costs them a seventh of their speed
+            with config.set(QUIET):
+                cluster = distributed.LocalCluster(
+                    n_workers=job.model.threads,
+                    threads_per_worker=1,
+                    dashboard_address=LOCAL,
+                    silence_logs=logging.CRITICAL,
+                )
             with cluster, distributed.Client(cluster, set_as_default=False, direct_to_workers=True) as client:
                 yield client
         else:
