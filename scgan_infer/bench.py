@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from scgan_infer.noise import BLOCK, block_noise
-from scgan_infer.runtime import Model
+from scgan_infer.runtime import TOGETHER, Model
 
 ROUNDS = 3
 
@@ -48,13 +48,14 @@ def rates(model: Model, seconds: float = 1.0) -> Rates:
         seconds: about how long each stage runs in each of the rounds.
     """
     sizes = model.manifest.sizes
-    q = model.moving("generator.onnx")
     u, w, z = block_noise(0, 0, sizes["m"], sizes["q"])
     latent = model.run("mappers.onnx", u=u, w=w)[0]
     samples = model.sample(64 * BLOCK)
     with TemporaryDirectory() as folder:
         stages: dict[str, Callable[[float], float]] = {
-            "noise": lambda s: _threads(model.threads, s, lambda block: block_noise(0, block, sizes["m"], q)),
+            "noise": lambda s: _threads(
+                model.threads, s, lambda i: model.noise(0, range(TOGETHER * i, TOGETHER * (i + 1))), TOGETHER
+            ),
             "mapper": lambda s: _threads(model.threads, s, lambda _: model.run("mappers.onnx", u=u, w=w)),
             "decoder": lambda s: _threads(
                 model.threads, s, lambda _: model.run("decoder.onnx", latent=latent, z=z)
@@ -69,20 +70,20 @@ def rates(model: Model, seconds: float = 1.0) -> Rates:
     return Rates(model.threads, model.device, **best)
 
 
-def _threads(threads: int, seconds: float, work: Callable[[int], object]) -> float:
-    """Return rows per second of `work` on blocks, repeated by every thread until the time is over."""
+def _threads(threads: int, seconds: float, work: Callable[[int], object], blocks: int = 1) -> float:
+    """Return rows per second of `work` on so many blocks, repeated by every thread until the time is over."""
     began = time.perf_counter()
 
     def repeat(thread: int) -> int:
-        blocks = 0
+        calls = 0
         while time.perf_counter() - began < seconds:
-            work(thread * 2**20 + blocks)
-            blocks += 1
-        return blocks
+            work(thread * 2**20 + calls)
+            calls += 1
+        return calls
 
     with ThreadPoolExecutor(threads) as pool:
-        blocks = sum(pool.map(repeat, range(threads)))
-    return blocks * BLOCK / (time.perf_counter() - began)
+        calls = sum(pool.map(repeat, range(threads)))
+    return calls * blocks * BLOCK / (time.perf_counter() - began)
 
 
 def _whole(model: Model, seconds: float) -> float:

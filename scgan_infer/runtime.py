@@ -225,9 +225,7 @@ class Model:
 
     def _blocks(self, draw: Draw, blocks: range) -> Iterator[Floats]:
         """Yield the 4096 samples of each block, maybe not finite; numpy has a call's overhead once for all of them."""
-        m, q = self.manifest.sizes["m"], self.moving("generator.onnx")
-        with self._turn():
-            u, w, z = block_noise(draw.seed, blocks.start, m, q, len(blocks))
+        u, w, z = self.noise(draw.seed, blocks)
         if draw.intervals is not None:
             u = within(u, draw.intervals)
         if draw.temperature != 1:
@@ -236,6 +234,12 @@ class Model:
         for first in range(0, len(u), BLOCK):
             own = slice(first, first + BLOCK)
             yield self._run("generator.onnx", u=u[own], w=w[own], z=z[own] if z.size else self._still)[0]
+
+    def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:
+        """Return u, w and z of up to `TOGETHER` blocks, cut by multiples of it, when it is this thread's turn."""
+        m, q = self.manifest.sizes["m"], self.moving("generator.onnx")
+        with self._turn():
+            return block_noise(seed, blocks.start, m, q, len(blocks))
 
     def _turn(self) -> BoundedSemaphore:
         """Return what lets few of this process's threads make noise at a time.
