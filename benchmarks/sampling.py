@@ -6,7 +6,7 @@
 6. What 10^12 rows on 1,000 cores would take at these rates.
 
 Rounds of what is compared are interleaved, and the best time of each counts, also over the batches of what we are
-compared with. Run it on two otherwise idle cores; all of it takes some eight minutes there.
+compared with. Run it on two otherwise idle cores; all of it takes some twelve minutes there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How training scales with rows and with columns: seconds, peak memory, and how hard samples are to tell from data.
 
-    python benchmarks/scale.py                       all cases, about ten minutes on one core
+    python benchmarks/scale.py                       all cases, about twenty minutes on one core
     python benchmarks/scale.py 1000x2 digits         these alone
 
 A case is ROWSxCOLUMNS: twelve curved pieces of at most six dimensions each, with some noise in every column, in
