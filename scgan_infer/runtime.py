@@ -133,8 +133,8 @@ class Model:
             ModelError: the bundle's generator fails, or gives something else than n finite rows.
         """
         draw = self.draw(n, seed, start, cluster, temperature)
-        width = self.manifest.sizes["d"]
-        return self._fill(lambda low, high: self._span(draw, low, high), start, n, width, TOGETHER * BLOCK)
+        d = self.manifest.sizes["d"]
+        return self._fill(lambda low, high: self._span(draw, low, high), start, n, d, TOGETHER * BLOCK)
 
     def blocks(
         self,
@@ -224,7 +224,7 @@ class Model:
         return intervals
 
     def _blocks(self, draw: Draw, blocks: range) -> Iterator[Floats]:
-        """Yield the 4096 samples of each block, maybe not finite; numpy has a call's overhead once for all of them."""
+        """Yield the 4096 samples of each block, maybe not finite; their noise is made together."""
         u, w, z = self.noise(draw.seed, blocks)
         if draw.intervals is not None:
             u = within(u, draw.intervals)
@@ -354,8 +354,12 @@ def reopen(path: str, sha256: str, device: str, threads: int = 1) -> Model:
 
 
 def pieces(model: Model, size: int) -> int:
-    """Return a number of rows, whole blocks, that takes about `size` bytes."""
-    return max(1, size // (4 * BLOCK * model.manifest.sizes["d"])) * BLOCK
+    """Return a number of rows that takes at most `size` bytes: a block or a power of two of them.
+
+    So pieces and `TOGETHER` blocks cut each other evenly, and the buffers for noise keep one size.
+    """
+    blocks = max(1, size // (4 * BLOCK * model.manifest.sizes["d"]))
+    return BLOCK << (blocks.bit_length() - 1)
 
 
 def within(u: Floats, intervals: Integers) -> Floats:

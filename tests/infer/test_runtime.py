@@ -10,6 +10,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from onnx_bytes import model as onnx_model
 from onnx_bytes import node
 
 import scgan_infer
-from scgan_infer import bundle
+from scgan_infer import bundle, runtime
 from scgan_infer.errors import ChecksumError, DataError, DeviceError, ModelError, UsageError
 from scgan_infer.noise import BLOCK, block_noise
 from scgan_infer.runtime import END, Model, load, reopen, within
@@ -465,3 +466,13 @@ def test_forking_while_threads_sample_is_survived(models):
             assert status == 0
     finally:
         stream.close()
+
+
+@pytest.mark.parametrize("d", range(1, 70))
+def test_pieces_and_blocks_of_one_noise_cut_each_other_evenly(d):
+    model = SimpleNamespace(manifest=SimpleNamespace(sizes={"d": d}))
+    size, together = runtime.pieces(model, runtime.PIECE_BYTES), runtime.TOGETHER * BLOCK
+    assert size % BLOCK == 0
+    assert size % together == 0 or together % size == 0
+    assert size == BLOCK or size * 4 * d <= runtime.PIECE_BYTES
+    assert 2 * size * 4 * d > runtime.PIECE_BYTES
