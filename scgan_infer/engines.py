@@ -23,7 +23,7 @@ from scgan_infer.runtime import Floats, Model, cut, in_order, pieces, reopen
 
 OPERATIONS = ("sample", "reconstruct", "encode")
 TASK_ROWS = 2**20
-TASK_BYTES = 64 * 2**20
+TASK_BYTES = 256 * 2**20  # so that tasks have `TASK_ROWS` up to 64 columns
 CHUNK_BYTES = 8 * 2**20
 CONNECT_SECONDS = 10
 LOCAL = "127.0.0.1:0"
