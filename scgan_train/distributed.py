@@ -116,12 +116,17 @@ def _mean_in_order(gradients: Tensor) -> Future[Tensor]:
     """Return the mean over all processes, summed in the order of their ranks.
 
     The order of an all-reduce's sums depends on where a number lies, and DistributedDataParallel sorts its buckets anew
-    after the first step: with three processes, a resumed training would end in other bits.
+    after the first step: with three processes, a resumed training would end in other bits. Where a process was lost,
+    `value` raises: the parts hold whatever was in memory, and a step by them would reach the checkpoint.
     """
     parts = [torch.empty_like(gradients) for _ in range(size())]
-    gathered = dist.all_gather(parts, gradients, async_op=True)
-    total: Future[Tensor] = gathered.get_future().then(lambda _: sum(parts) / size())
-    return total
+
+    def total(gathered: Future[list[Tensor]]) -> Tensor:
+        gathered.value()
+        return sum(parts[1:], parts[0]) / size()
+
+    future: Future[Tensor] = dist.all_gather(parts, gradients, async_op=True).get_future().then(total)
+    return future
 
 
 class _Gather(torch.autograd.Function):

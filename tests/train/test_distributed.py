@@ -63,6 +63,35 @@ def often(pids: str, *arguments: str) -> None:
     main()
 
 
+def loses_one(out: str) -> None:
+    """Lose process 1 after the third loss, before its gradient is sent; a checkpoint is written at every step."""
+    import torch
+
+    from scgan_train import distributed, progress
+    from scgan_train.config import Config
+    from scgan_train.progress import Progress
+    from scgan_train.run import Run
+    from scgan_train.training import Phase, Player, fit, rows_of
+
+    progress.CHECKPOINT_SECONDS = -1.0
+    rows = torch.randn(600, 50, generator=torch.Generator().manual_seed(0))
+    layer = torch.nn.Linear(50, 400)
+    calls = 0
+
+    def loss(batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 3 and distributed.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"loss": layer(batch).square().mean()}
+
+    with distributed.group():
+        player = Player("player", list(layer.parameters()), loss, 1e-3)
+        phase = Phase("phase", 10, rows_of(rows, batch=64), (player,), share=True)
+        observer = Progress(Run(Path(out), Config(), "", ())).stage("stage")
+        fit("stage", layer, lambda _: iter([phase]), 0, observer)
+
+
 def command(processes: int, *what: object) -> list[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return [sys.executable, *(torchrun if processes > 1 else []), *map(str, what)]
@@ -181,6 +210,17 @@ def test_a_job_that_loses_a_worker_then_torchrun_goes_on_to_the_same_bytes(tmp_p
     assert contents(run) == contents(straight)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_no_step_is_taken_by_what_a_lost_process_did_not_send(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    done = subprocess.run(
+        command(2, __file__, "loses_one", tmp_path), env=ENVIRONMENT, timeout=300, check=False
+    )
+    assert done.returncode == 1
+    assert load_file(tmp_path / "checkpoint.safetensors")["step"] == 2
+
+
 def test_without_torchrun_nothing_is_shared_out() -> None:
     import torch
 
@@ -197,4 +237,4 @@ def test_without_torchrun_nothing_is_shared_out() -> None:
 
 
 if __name__ == "__main__":
-    {"every_kind": every_kind, "often": often}[sys.argv[1]](*sys.argv[2:])
+    {"every_kind": every_kind, "often": often, "loses_one": loses_one}[sys.argv[1]](*sys.argv[2:])
