@@ -271,6 +271,9 @@ def parity(
     """
     session = _session(graph)
     worst = 0.0
+    with torch.no_grad():
+        whole = module(*inputs.values())
+    spreads = [part.numpy().std(0) for part in (whole if isinstance(whole, tuple) else (whole,))]
     for batch in BATCHES:
         some = {key: tensor[-batch:] for key, tensor in inputs.items()}
         with torch.no_grad():
@@ -279,7 +282,7 @@ def parity(
         found = session.run(list(outputs), {key: tensor.numpy() for key, tensor in some.items()})
         for place, (output, ours, theirs) in enumerate(zip(outputs, wanted, found, strict=True)):
             kinds = columns if output == "x" else ()
-            error = difference(ours.numpy(), theirs, kinds)
+            error = difference(ours.numpy(), theirs, kinds, spreads[place])
             if not error <= TOLERANCE and not error <= ROUNDING * _rounding(module, inputs, place, kinds):
                 raise ParityError(
                     f"{name}, batch {batch}: {output} differs from torch by {error:.2g} of its spread (at most "
@@ -298,8 +301,10 @@ def _rounding(module: nn.Module, inputs: dict[str, Tensor], place: int, columns:
     return difference(pair[0].numpy(), pair[1].numpy(), columns)
 
 
-def difference(ours: NDArray[Any], theirs: NDArray[Any], columns: tuple[Column, ...]) -> float:
-    """Return the largest difference of two outputs, [n] or [n, d], in units of spread plus size.
+def difference(
+    ours: NDArray[Any], theirs: NDArray[Any], columns: tuple[Column, ...], spread: NDArray[Any] | None = None
+) -> float:
+    """Return the largest difference of two outputs, [n] or [n, d], in units of spread [d] (else their own) plus size.
 
     >>> difference(np.zeros((4, 1)), np.zeros((4, 1)), ())
     0.0
@@ -315,7 +320,7 @@ def difference(ours: NDArray[Any], theirs: NDArray[Any], columns: tuple[Column, 
         gap = np.abs(a - b)
         if kind == "periodic":
             gap = np.minimum(gap, (columns[j].period or 0.0) - gap)
-        unit = a.std() + np.abs(a) + 1e-12
+        unit = (a.std() if spread is None else spread[j]) + np.abs(a) + 1e-12
         relative = gap / unit
         if kind in ("integer", "category"):
             relative[gap <= 1] = 0.0 if (gap > 0).mean() <= FLIPS else 1.0

@@ -110,6 +110,13 @@ def test_a_graph_that_differs_is_caught() -> None:
         parity("other", Shifted(0.5), graph, {"x": x}, ("y",), ())
 
 
+def test_a_single_row_near_zero_is_measured_by_the_spread_of_all() -> None:
+    x = torch.randn(4096, 2, generator=torch.Generator().manual_seed(0))
+    x[-1] = 1e-5
+    graph = to_onnx(Shifted(1e-6), {"x": x}, ("y",))
+    assert parity("same", Shifted(0.0), graph, {"x": x}, ("y",), ()) < 2e-6
+
+
 class Steep(nn.Module):
     """A wave so short that the order of two products shows in it."""
 
