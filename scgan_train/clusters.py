@@ -5,7 +5,8 @@
 Three steps; the first and the last may be switched off:
 
 1. *Split*: a band of a coordinate that holds no row, and that chance would not leave empty, separates two
-   groups of rows; a cluster never crosses groups. Values of a category are such groups.
+   groups of rows; a narrow one that many rows share (a spike: zeros among amounts, stars among redshifts) is a group
+   of its own. A cluster never crosses groups. Values of a category are such groups.
 2. *K-means* in every group, as in the paper.
 3. *Refine*: expectation-maximisation with full covariances from there. With phi(x) = [1, x, x x^T] both steps
    are one matrix product: log-densities = phi Theta^T, sufficient statistics = R^T phi. The step with the
@@ -34,11 +35,15 @@ Labels = NDArray[np.int64]
 
 GAP = 0.1  # narrowest empty band that splits, in standard deviations of the coordinate
 SHARE = 0.01  # smallest share of the rows on either side of it
+SPIKE = 0.1  # widest band that splits as a spike, in standard deviations of its group's coordinate
+SPIKE_SHARE = 0.05  # smallest share of a group's rows in a spike, and outside of it
+SPIKE_ROWS = 20  # smallest number of them
+SPIKE_HEIGHT = 50.0  # how many times as dense as the bands beside it a spike is
 FLOOR = (
     1e-4  # smallest standard deviation of a cluster, in those of all rows: a constant coordinate has this one
 )
 ROWS = 30_000  # rows that K-means and expectation-maximisation look at
-LOOK_GAPS = 200_000  # rows that the search for empty bands looks at
+LOOK_GAPS = 200_000  # rows that the search for empty bands and spikes looks at
 LOOK = 12_000  # rows that the choice of K looks at
 STEPS = 30  # of expectation-maximisation
 MOST = 256  # clusters that `auto` considers
@@ -184,11 +189,11 @@ def _kernel(rows: Array, pieces: Labels) -> Array:
 
 
 def split(rows: Array, min_rows: int, pieces: Labels | None = None) -> Labels:
-    """Number the groups of rows [N, e] that an empty band of some coordinate separates, or that are of other pieces.
+    """Number the groups of rows [N, e] that a band of some coordinate separates, or that are of other pieces.
 
-    A band counts when it is wider than `GAP`, leaves at least `SHARE` of the rows (and `min_rows`) on either
+    An empty band counts when it is wider than `GAP`, leaves at least `SHARE` of the rows (and `min_rows`) on either
     side, and is wider than chance explains: with the density of the sparser side, fewer than e^-3 such bands
-    are expected in all.
+    are expected in all. Groups without one are searched for a spike (see `_spike`).
     """
     groups = np.zeros(len(rows), np.int64)
     least = max(int(np.ceil(SHARE * len(rows))), min_rows)
@@ -199,17 +204,22 @@ def split(rows: Array, min_rows: int, pieces: Labels | None = None) -> Labels:
     pending, count = np.split(order, np.bincount(pieces).cumsum()[:-1]), 0
     while pending:
         inside = pending.pop()
+        stride = -(-len(inside) // LOOK_GAPS)
+        some = rows[inside[::stride]]
         cut = None
         if len(inside) >= 2 * least:
-            stride = -(-len(inside) // LOOK_GAPS)
-            cut = _widest_gap(rows[inside[::stride]], -(-least // stride), GAP * spread, unlikely)
-        if cut is None:
+            cut = _widest_gap(some, -(-least // stride), GAP * spread, unlikely)
+        if cut is not None:
+            column, value = cut
+            apart = rows[inside, column] < value
+        elif (spike := _spike(some)) is not None:
+            column, low, high = spike
+            apart = (rows[inside, column] >= low) & (rows[inside, column] <= high)
+        else:
             groups[inside] = count
             count += 1
-        else:
-            column, value = cut
-            below = rows[inside, column] < value
-            pending += [inside[~below], inside[below]]
+            continue
+        pending += [inside[~apart], inside[apart]]
     return groups
 
 
@@ -234,6 +244,33 @@ def _widest_gap(rows: Array, least: int, narrowest: Array, unlikely: float) -> t
             surprise = near * (high[at] - low[at]) / max(left, right, 1e-12)
             if surprise > best:
                 best, found = surprise, (column, float(low[at] + high[at]) / 2)
+    return found
+
+
+def _spike(rows: Array) -> tuple[int, float, float] | None:
+    """Column and ends of the narrowest spike, or None.
+
+    It is the band that holds `SPIKE_SHARE` of the rows most tightly, with all beside it that is not thinner by
+    `SPIKE_HEIGHT`, looked at over five rows; it counts if it is narrower than `SPIKE` and as many rows lie outside.
+    """
+    many = max(SPIKE_ROWS, int(np.ceil(SPIKE_SHARE * len(rows))))
+    near, best, found = 5, SPIKE, None
+    if len(rows) < 2 * many:
+        return None
+    for column, spread in enumerate(rows.std(0)):
+        values = np.sort(rows[:, column])
+        start = int(np.argmin(values[many - 1 :] - values[: len(values) - many + 1]))
+        core = max(values[start + many - 1] - values[start], 1e-9 * spread) / many
+        thin = values[near:] - values[:-near] > SPIKE_HEIGHT * near * core
+        after, before = (
+            np.flatnonzero(thin[start + many - 1 :]),
+            np.flatnonzero(thin[: max(0, start - near + 1)]),
+        )
+        last = start + many - 1 + (after[0] if len(after) else len(values) - start - many)
+        first = before[-1] + near if len(before) else 0
+        width = (values[last] - values[first]) / max(spread, 1e-300)
+        if width < best and len(values) - (last - first + 1) >= many:
+            best, found = width, (column, float(values[first]), float(values[last]))
     return found
 
 

@@ -8,6 +8,7 @@ from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
 from scgan_infer.errors import UsageError
+from scgan_train import clusters as clustering
 from scgan_train.clusters import Assign, Clusters, combinations, fit, split
 from scgan_train.config import ClusterConfig
 from scgan_train.exporter import to_onnx
@@ -114,6 +115,26 @@ def test_an_empty_band_splits():
     groups = split(rows, 20)
     assert groups.max() == 1
     assert len(set(groups[rows[:, 1] < 1])) == len(set(groups[rows[:, 1] > 1])) == 1
+
+
+@pytest.mark.parametrize("width", [0.0, 3e-4])
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_a_spike_is_a_group_of_its_own(width: float, share: float):
+    rng = np.random.default_rng(0)
+    spike = rng.random(4000) < share
+    amounts = np.where(spike, width * rng.standard_normal(4000), rng.exponential(size=4000) + 0.01)
+    groups = split(np.column_stack([rng.standard_normal(4000), amounts]), 20)
+    assert groups.max() == 1
+    inside = groups[spike][0]
+    assert (groups[spike] == inside).mean() > 0.98
+    assert (groups[~spike] == inside).mean() < 0.01
+
+
+@pytest.mark.parametrize("n", [200, 5000])
+def test_heavy_tails_are_no_spike(n: int):
+    rng = np.random.default_rng(n)
+    rows = np.column_stack([rng.standard_t(3, n), rng.laplace(size=n), np.exp(rng.standard_normal(n))])
+    assert all(clustering._spike(rows[:, [column]]) is None for column in range(3))
 
 
 def test_plain_k_means_gives_each_row_its_nearest_mean():
