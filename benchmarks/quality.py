@@ -62,6 +62,7 @@ FIGURES = (
 )
 COPIES = ("nearest_ratio", "nearest_close")
 MUON_MASS = 0.10566  # GeV
+SKY = ("ra", "dec", "u", "g", "r", "i", "z")
 BANDS = ((0.65, 1.13), (3.5, 3.9), (9.0, 9.7), (60.0, 120.0))  # of the invariant mass, GeV
 
 
@@ -224,6 +225,7 @@ def real(seed: int, only: list[str]) -> Iterator[Case]:
             },
             dimuon_checks,
         ),
+        "sdss": ("sdss_dr14_10k.csv", {name: {} for name in (*SKY, "redshift")}, sdss_checks),
     }
     for name, (file, described, checks) in sets.items():
         if (SHARED / file).exists() and name in (only or sets):
@@ -266,6 +268,17 @@ def dimuon_checks(rows: Floats) -> dict[str, float]:
         "computed M outside": outside(computed),
         "mass error": float(np.median(np.abs(computed - mass) / mass)),
         "third band": float(np.mean((low <= mass) & (mass <= high))),
+    }
+
+
+def sdss_checks(rows: Floats) -> dict[str, float]:
+    """Return shares of stars, quasars and negative redshifts, by redshift, and of rows beyond the end of u."""
+    u, redshift = rows[:, SKY.index("u")], rows[:, -1]
+    return {
+        "stars": float(np.mean(np.abs(redshift) < 0.002)),
+        "quasars": float(np.mean(redshift > 0.5)),
+        "z < -0.01": float(np.mean(redshift < -0.01)),
+        "u > 19.6": float(np.mean(u > np.float32(19.6))),
     }
 
 
