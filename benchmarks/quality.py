@@ -388,8 +388,10 @@ def lay_out(files: list[Path]) -> None:
 def section(result: Settings, file: Path) -> str:
     """Return a table a set, or one of all planes: medians over seeds, the largest in brackets, and real rows."""
     rows = result["results"]
-    kind, seeds = result["kind"], len({row["seed"] for row in rows})
-    sets = list(dict.fromkeys(row["set"] for row in rows))
+    kind, sets = result["kind"], list(dict.fromkeys(row["set"] for row in rows))
+    of = {name: len({row["seed"] for row in rows if row["set"] == name}) for name in sets}
+    seeds = min(of.values())
+    more = "".join(f"; {name}: {count}" for name, count in of.items() if count > seeds)
     groups = [sets] if kind == "planes" else [[name] for name in sets]
     where = f"{result['machine']['cores']} cores, torch {result['machine']['torch']}"
     trial = "" if result["scale"] == 1 else f" **A trial at {result['scale']:g} of all steps.**"
@@ -398,7 +400,7 @@ def section(result: Settings, file: Path) -> str:
             f"### {TITLES[kind]}\n",
             f"`python benchmarks/quality.py {kind} --seeds {seeds}` wrote `{file.name}` "
             f"({where}; {result['jobs']} training(s) at a time, of one thread each). "
-            f'Medians over {seeds} seed(s), in brackets the largest. "Real rows" is what other real rows score '
+            f'Medians over {seeds} seed(s){more}, in brackets the largest. "Real rows" is what other real rows score '
             f"in place of generated ones.{trial}\n",
             *(grid(rows, group) for group in groups),
         ]
