@@ -29,24 +29,17 @@ from torch import Tensor, nn
 
 from scgan_infer.errors import UsageError
 from scgan_train.config import ClusterConfig
+from scgan_train.groups import MOST, combinations, split
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-GAP = 0.1  # narrowest empty band that splits, in standard deviations of the coordinate
-SHARE = 0.01  # smallest share of the rows on either side of it
-SPIKE = 0.1  # widest band that splits as a spike, in standard deviations of its group's coordinate
-SPIKE_SHARE = 0.05  # smallest share of a group's rows in a spike, and outside of it
-SPIKE_ROWS = 20  # smallest number of them
-SPIKE_HEIGHT = 50.0  # how many times as dense as the bands beside it a spike is
 FLOOR = (
     1e-4  # smallest standard deviation of a cluster, in those of all rows: a constant coordinate has this one
 )
 ROWS = 30_000  # rows that K-means and expectation-maximisation look at
-LOOK_GAPS = 200_000  # rows that the search for empty bands and spikes looks at
 LOOK = 12_000  # rows that the choice of K looks at
 STEPS = 30  # of expectation-maximisation
-MOST = 256  # clusters that `auto` considers
 HELD = 0.2  # share of the rows that scores
 ENOUGH = 0.01  # nats a row that more clusters must gain
 CHUNK = 4096
@@ -160,25 +153,6 @@ def fit(
     return found, torch.from_numpy(labels), note
 
 
-def combinations(categories: Labels, most: int = MOST) -> Labels:
-    """Number the combinations of categories [N, c] that occur; if they are too many, rare ones of a kind together.
-
-    Column by column, from that with the fewest categories on, a group is cut by category; categories with fewer than
-    so many rows in it stay together, so many being 1, 2, 4, ... until there are at most `most` groups.
-    """
-    order = np.argsort([len(np.unique(column)) for column in categories.T], kind="stable")
-    for least in 2 ** np.arange(64):
-        groups = np.zeros(len(categories), np.int64)
-        for column in categories.T[order]:
-            finer = groups * (column.max() + 2) + column + 1
-            _, place, counts = np.unique(finer, return_inverse=True, return_counts=True)
-            finer[counts[place] < least] = (groups * (column.max() + 2))[counts[place] < least]
-            groups = np.unique(finer, return_inverse=True)[1].reshape(-1)
-        if groups.max() < most:
-            return groups.astype(np.int64)
-    raise AssertionError
-
-
 def _kernel(rows: Array, pieces: Labels) -> Array:
     """Standard deviations [e] of a Gaussian kernel, by Silverman's rule, from the spread within pieces."""
     counts = np.bincount(pieces).astype(np.float64)
@@ -188,41 +162,6 @@ def _kernel(rows: Array, pieces: Labels) -> Array:
     return np.asarray(within * (4 / ((width + 2) * len(rows))) ** (1 / (width + 4)), np.float64)
 
 
-def split(rows: Array, min_rows: int, pieces: Labels | None = None) -> Labels:
-    """Number the groups of rows [N, e] that a band of some coordinate separates, or that are of other pieces.
-
-    An empty band counts when it is wider than `GAP`, leaves at least `SHARE` of the rows (and `min_rows`) on either
-    side, and is wider than chance explains: with the density of the sparser side, fewer than e^-3 such bands
-    are expected in all. Groups without one are searched for a spike (see `_spike`).
-    """
-    groups = np.zeros(len(rows), np.int64)
-    least = max(int(np.ceil(SHARE * len(rows))), min_rows)
-    spread = rows.std(0)
-    unlikely = np.log(rows.size) + 3
-    pieces = np.zeros(len(rows), np.int64) if pieces is None else pieces
-    order = np.argsort(pieces, kind="stable")
-    pending, count = np.split(order, np.bincount(pieces).cumsum()[:-1]), 0
-    while pending:
-        inside = pending.pop()
-        stride = -(-len(inside) // LOOK_GAPS)
-        some = rows[inside[::stride]]
-        cut = None
-        if len(inside) >= 2 * least:
-            cut = _widest_gap(some, -(-least // stride), GAP * spread, unlikely)
-        if cut is not None:
-            column, value = cut
-            apart = rows[inside, column] < value
-        elif (spike := _spike(some)) is not None:
-            column, low, high = spike
-            apart = (rows[inside, column] >= low) & (rows[inside, column] <= high)
-        else:
-            groups[inside] = count
-            count += 1
-            continue
-        pending += [inside[~apart], inside[apart]]
-    return groups
-
-
 def _apportion(k: int, groups: Labels) -> list[int]:
     """Share k clusters among groups by their rows (Webster's method), at least one each."""
     sizes = np.bincount(groups)
@@ -230,48 +169,6 @@ def _apportion(k: int, groups: Labels) -> list[int]:
     for _ in range(k - len(sizes)):
         parts[np.argmax(sizes / (parts + 0.5))] += 1
     return [int(part) for part in parts]
-
-
-def _widest_gap(rows: Array, least: int, narrowest: Array, unlikely: float) -> tuple[int, float] | None:
-    """Column and middle of the band whose emptiness is the least likely, or None."""
-    best, found = unlikely, None
-    near = min(50, least - 1)
-    for column in range(rows.shape[1]):
-        values = np.sort(rows[:, column])
-        low, high = values[least - 1 : len(values) - least], values[least : len(values) - least + 1]
-        for at in np.flatnonzero(high - low > narrowest[column]):
-            left, right = low[at] - values[at + least - 1 - near], values[at + least + near] - high[at]
-            surprise = near * (high[at] - low[at]) / max(left, right, 1e-12)
-            if surprise > best:
-                best, found = surprise, (column, float(low[at] + high[at]) / 2)
-    return found
-
-
-def _spike(rows: Array) -> tuple[int, float, float] | None:
-    """Column and ends of the narrowest spike, or None.
-
-    It is the band that holds `SPIKE_SHARE` of the rows most tightly, with all beside it that is not thinner by
-    `SPIKE_HEIGHT`, looked at over five rows; it counts if it is narrower than `SPIKE` and as many rows lie outside.
-    """
-    many = max(SPIKE_ROWS, int(np.ceil(SPIKE_SHARE * len(rows))))
-    near, best, found = 5, SPIKE, None
-    if len(rows) < 2 * many:
-        return None
-    for column, spread in enumerate(rows.std(0)):
-        values = np.sort(rows[:, column])
-        start = int(np.argmin(values[many - 1 :] - values[: len(values) - many + 1]))
-        core = max(values[start + many - 1] - values[start], 1e-9 * spread) / many
-        thin = values[near:] - values[:-near] > SPIKE_HEIGHT * near * core
-        after, before = (
-            np.flatnonzero(thin[start + many - 1 :]),
-            np.flatnonzero(thin[: max(0, start - near + 1)]),
-        )
-        last = start + many - 1 + (after[0] if len(after) else len(values) - start - many)
-        first = before[-1] + near if len(before) else 0
-        width = (values[last] - values[first]) / max(spread, 1e-300)
-        if width < best and len(values) - (last - first + 1) >= many:
-            best, found = width, (column, float(values[first]), float(values[last]))
-    return found
 
 
 @dataclass(frozen=True)

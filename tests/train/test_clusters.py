@@ -8,10 +8,11 @@ from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
 from scgan_infer.errors import UsageError
-from scgan_train import clusters as clustering
-from scgan_train.clusters import Assign, Clusters, combinations, fit, split
+from scgan_train import groups as grouping
+from scgan_train.clusters import Assign, Clusters, fit
 from scgan_train.config import ClusterConfig
 from scgan_train.exporter import to_onnx
+from scgan_train.groups import combinations, split
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -134,7 +135,7 @@ def test_a_spike_is_a_group_of_its_own(width: float, share: float):
 def test_heavy_tails_are_no_spike(n: int):
     rng = np.random.default_rng(n)
     rows = np.column_stack([rng.standard_t(3, n), rng.laplace(size=n), np.exp(rng.standard_normal(n))])
-    assert all(clustering._spike(rows[:, [column]]) is None for column in range(3))
+    assert all(grouping._spike(rows[:, [column]]) is None for column in range(3))
 
 
 def test_plain_k_means_gives_each_row_its_nearest_mean():
