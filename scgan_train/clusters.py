@@ -4,7 +4,7 @@
 
 Three steps; the first and the last may be switched off:
 
-1. *Split*: a band of a coordinate that holds no row, and that chance would not leave empty, separates two
+1. *Split* (`groups`): a band of a coordinate that holds no row, and that chance would not leave empty, separates two
    groups of rows; a narrow one that many rows share (a spike: zeros among amounts, stars among redshifts) is a group
    of its own. A cluster never crosses groups. Values of a category are such groups.
 2. *K-means* in every group, as in the paper.
