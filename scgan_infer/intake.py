@@ -15,6 +15,7 @@ numbers of which float32 (exact up to 2**24) would change one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from scgan_infer.codecs.base import Raw
 from scgan_infer.codecs.text import number
 from scgan_infer.columns import Column
 from scgan_infer.errors import UsageError
-from scgan_infer.kinds import guess
+from scgan_infer.kinds import decimals_of, guess, is_rounded
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
 EXACT = 2**24
@@ -52,7 +53,7 @@ class Intake:
     def __init__(
         self, name: str, column: Column | None, settings: Mapping[str, Any] | None = None, unit: str = ""
     ) -> None:
-        self.name, self.column, self.unit = name, column, unit
+        self.name, self.column, self.unit, self.known = name, column, unit, column is not None
         self.remedy = "remove the row" + ("" if column else ", or leave the column out with --columns")
         self.settings = dict(settings or {})
         known = Column.__dataclass_fields__
@@ -61,7 +62,8 @@ class Intake:
                 raise UsageError(f"column {name!r}: there is no setting {key!r}, but {', '.join(known)}")
         self.kind: str | None = column.kind if column else self._asked()
         self.rows = 0
-        self.low, self.high, self.whole = np.inf, -np.inf, True
+        self.low, self.high = np.inf, -np.inf
+        self.decimals: int | None = 0
         self.rounded: tuple[int, str] | None = None
         self.codes: dict[str, int] | None = None
         needs = {"periodic": ("low",), "bounded": ("low", "high"), "category": ("categories",)}
@@ -210,7 +212,7 @@ class Intake:
         if self.kind == "integer":
             fault = (np.rint(values) != values) | (np.abs(values) > EXACT)
             self._refuse(fault, raw, "is not a whole number up to 2**24, as an integer column needs")
-        if self.column and self.kind == "bounded":
+        if self.column and self.kind in ("bounded", "integer"):
             return self._walled(raw, values, self.column)
         if self.column and self.kind == "periodic":
             return wrapped(raw, self.column)
@@ -225,13 +227,13 @@ class Intake:
         return np.clip(values, low, high)
 
     def _note(self, raw: Raw, values: NDArray[np.float32]) -> None:
-        """Keep the extremes, whether all are whole, and the first whole number that float32 changes."""
+        """Keep the extremes, how many decimals there are, and the first whole number that float32 changes."""
         if not len(raw):
             return
         self.low, self.high = min(self.low, float(raw.min())), max(self.high, float(raw.max()))
-        if raw.dtype.kind == "f":
-            self.whole = self.whole and bool((np.rint(raw) == raw).all())
-        if self.whole and self.rounded is None and max(-self.low, self.high) > EXACT:
+        if raw.dtype.kind == "f" and self.decimals is not None:
+            self.decimals = decimals_of(raw, self.decimals)
+        if self.decimals == 0 and self.rounded is None and max(-self.low, self.high) > EXACT:
             with np.errstate(invalid="ignore"):
                 changed = (values.astype(np.float64).astype(raw.dtype) != raw) & (np.abs(values) >= EXACT)
             if changed.any():
@@ -244,7 +246,7 @@ class Intake:
         Raises:
             BadCellError: All are whole numbers, and float32 would change one.
         """
-        if self.whole and self.rounded and self.kind != "category":
+        if self.decimals == 0 and self.rounded and self.kind != "category":
             row, shown = self.rounded
             raise BadCellError(
                 row, f"{shown} is too large for float32, exact up to 2**24; use a larger unit, {self.remedy}"
@@ -258,19 +260,25 @@ class Intake:
             UsageError: Settings that don't fit.
         """
         if self.column is not None:
-            return self.column, values
+            return self._as_rounded(self.column, values), values
         if self.codes is not None:
             return self._settled_names(values, self.codes)
         if self.kind == "periodic":
             column = self._build({"low": self._start(float(self.settings["period"]))})
             return column, wrapped(values, column)
         if self.kind == "bounded":
-            return self._build(
-                {"low": float(np.float32(self.low)), "high": float(np.float32(self.high))}
-            ), values
-        found = guess(values, self.low, self.high, self.whole)
+            walls = {"low": float(np.float32(self.low)), "high": float(np.float32(self.high))}
+            return self._as_rounded(self._build(walls), values), values
+        found = guess(values, self.low, self.high, self.decimals)
         self.kind = found["kind"]
         return self._build(found), values
+
+    def _as_rounded(self, column: Column, values: NDArray[np.float32]) -> Column:
+        """Return a logarithmic or walled column that the user asked for, with the decimals that its numbers have."""
+        asked = not self.known and column.kind in ("log", "bounded") and column.decimals is None
+        if asked and self.decimals is not None and is_rounded(values, self.decimals):
+            return replace(column, decimals=self.decimals)
+        return column
 
     def _start(self, period: float) -> float:
         """Return where a periodic column begins: at 0 or half a period below, whichever holds all values."""

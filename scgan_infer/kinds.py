@@ -1,6 +1,8 @@
 """What kind a column of numbers is, guessed where a wrong guess is unlikely; never log or periodic.
 
-integer: whole numbers, few of them distinct and each repeated.
+integer: whole numbers, where they are many, or few distinct ones that repeat.
+
+decimals: all numbers have at most so many, and half of them are repeated: then rows of the same kind are rounded too.
 
 bounded: a wall is an end at which many values lie exactly, or one at which the density breaks off. Up to a
 wall values are evenly spaced: let s(k) be the mean distance between the k outermost; then s(a) / s(b) is
@@ -23,37 +25,67 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scgan_infer.columns import MOST_DECIMALS
+
 FEWEST_ROWS = 1000
-MOST_WHOLE = 64
+FEW_WHOLE = 64  # distinct whole numbers, each repeated 4 times, are integers however few rows there are
+MANY_WHOLE = 100  # rows
 LIMITS = {3: 3.2, 10: 2.0, 30: 1.55, 100: 1.3, 300: 1.0}
 
 
-def guess(values: NDArray[np.float32], low: float, high: float, whole: bool) -> dict[str, Any]:
-    """Return a column's kind, and with a wall or two `low`, `high` and `slack`.
+def guess(values: NDArray[np.float32], low: float, high: float, decimals: int | None) -> dict[str, Any]:
+    """Return a column's kind, and where it has them `low`, `high` and `slack`, or `decimals`.
 
     Args:
         values: float32 [n], a uniform sample of the column, all finite.
         low: The least value of the whole column.
         high: Its greatest.
-        whole: Whether all of the column are whole numbers.
+        decimals: How many decimals hold all of the column, if few do.
     """
     if low == high:
         return {"kind": "real"}
-    if whole and max(-low, high) <= 2**24:
-        distinct = len(np.unique(values))
-        if distinct <= MOST_WHOLE and len(values) >= 4 * distinct:
-            return {"kind": "integer"}
+    distinct = len(np.unique(values))
+    whole = decimals == 0 and max(-low, high) <= 2**24
+    if whole and distinct <= FEW_WHOLE and len(values) >= 4 * distinct:
+        return {"kind": "integer"}
     exact = values.astype(np.float64)
     top, bottom = _wall(exact, high), _wall(-exact, -low)
-    if top is None and bottom is None:
-        return {"kind": "real"}
-    slack = max(wall[1] for wall in (top, bottom) if wall)
-    return {
-        "kind": "bounded",
-        "low": 0.0 - bottom[0] if bottom else None,
-        "high": top[0] if top else None,
-        "slack": slack,
-    }
+    found: dict[str, Any] = {"kind": "bounded" if top or bottom else "real"}
+    if whole and len(values) >= MANY_WHOLE:
+        found["kind"] = "integer"
+    elif decimals is not None and is_rounded(values, decimals):
+        found["decimals"] = decimals
+    scale = 10.0 ** (decimals or 0) if found["kind"] == "integer" or "decimals" in found else None
+    if top or bottom:
+        found["low"] = 0.0 - _outward(bottom[0], scale) if bottom else None
+        found["high"] = _outward(top[0], scale) if top else None
+        found["slack"] = max(wall[1] for wall in (top, bottom) if wall)
+    return found
+
+
+def decimals_of(values: NDArray[np.floating[Any]], least: int = 0) -> int | None:
+    """Return with how many decimals all the numbers can be written, from `least` up, None if not with six.
+
+    >>> decimals_of(np.array([0.5, 1.25, 3], np.float32))
+    2
+    """
+    for decimals in range(least, MOST_DECIMALS + 1):
+        scale = 10.0**decimals
+        with np.errstate(over="ignore"):
+            rounded = np.rint(values.astype(np.float64) * scale) / scale
+            if np.array_equal(rounded.astype(values.dtype), values):
+                return decimals
+    return None
+
+
+def is_rounded(values: NDArray[np.float32], decimals: int) -> bool:
+    """Say whether half of the numbers are repeated, at a rounding that float32 does not make by itself."""
+    fine = float(np.abs(values).max()) * 10.0**decimals <= 2**22
+    return fine and 2 * len(np.unique(values)) <= len(values)
+
+
+def _outward(wall: float, scale: float | None) -> float:
+    return wall if scale is None else math.ceil(round(wall * scale, 6)) / scale
 
 
 def _wall(values: NDArray[np.float64], end: float) -> tuple[float, float] | None:

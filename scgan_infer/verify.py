@@ -27,6 +27,7 @@ from scgan_infer.noise import BLOCK, block_noise
 from scgan_infer.runtime import Floats, load
 
 TOLERANCE = 1e-4
+FLIPS = 1e-3  # of rows, whose cluster or rounded value may be its neighbour, as a tie falls either way
 MAX_VECTORS = 64
 END = 2**63
 
@@ -132,7 +133,7 @@ def _compare(bundle: Bundle, name: str, ours: Floats, theirs: Floats, unit: NDAr
     """Return the largest difference in units of the columns' spread, or say which row differs too much."""
     worst = 0.0
     for j, column in enumerate(bundle.manifest.columns):
-        gap = _gap(ours[:, j].astype(np.float64), theirs[:, j].astype(np.float64), unit[j], column)
+        gap = apart(ours[:, j].astype(np.float64), theirs[:, j].astype(np.float64), unit[j], column)
         if len(gap) and not gap.max() <= TOLERANCE:
             row = int(np.argmax(gap))
             raise ParityError(
@@ -143,12 +144,21 @@ def _compare(bundle: Bundle, name: str, ours: Floats, theirs: Floats, unit: NDAr
     return worst
 
 
-def _gap(a: NDArray[np.float64], b: NDArray[np.float64], unit: float, column: Column) -> NDArray[np.float64]:
-    """Return differences [n] in units of spread plus size; a rounded column may step once in a thousand rows."""
+def apart(
+    a: NDArray[np.float64], b: NDArray[np.float64], spread: float, column: Column
+) -> NDArray[np.float64]:
+    """Return a column's differences [n] in units of spread plus size.
+
+    Where values are rounded to steps, a tolerated difference puts 2 tolerances per step of the rows on the other side
+    of an edge. So many and one row in a thousand may be one step apart.
+    """
     gap = np.abs(a - b)
     if column.kind == "periodic":
         gap = np.minimum(gap, np.abs((column.period or math.inf) - gap))
-    relative = gap / (unit + np.abs(a) + 1e-12)
-    if column.kind in ("integer", "category") and (gap > 0).sum() <= len(gap) // 1000:
-        relative[gap <= 1] = 0.0
+    unit = spread + np.abs(a) + 1e-12
+    relative: NDArray[np.float64] = gap / unit
+    if column.step is not None:
+        share = FLIPS + 2 * TOLERANCE * float(np.mean(unit)) / column.step
+        if (gap > 0).sum() <= int(share * len(gap) + 0.5):
+            relative[gap < 1.5 * column.step] = 0.0
     return relative

@@ -37,6 +37,7 @@ from scgan_infer.bundle import Manifest
 from scgan_infer.columns import Column
 from scgan_infer.distances import Space, c2st
 from scgan_infer.errors import ParityError
+from scgan_infer.verify import FLIPS, TOLERANCE, apart
 from scgan_train.card import card, preview
 from scgan_train.clusters import Assign
 from scgan_train.decoder import Decoder
@@ -51,9 +52,7 @@ from scgan_train.transforms import Transform
 OPSET = 18
 IR = 8
 BATCHES = (1, 2, 7, 4096)
-TOLERANCE = 1e-4
 ROUNDING = 4  # times the network's own rounding that a graph may differ by, where a map is so steep that this is more
-FLIPS = 1e-3
 LEAST_ROWS = 200
 
 
@@ -313,19 +312,10 @@ def difference(
         return float("inf")
     if ours.dtype.kind == "i":
         return 0.0 if (ours != theirs).mean() <= FLIPS else 1.0
-    worst = 0.0
-    for j in range(ours.shape[1]):
-        a, b = ours[:, j].astype(float), theirs[:, j].astype(float)
-        kind = columns[j].kind if columns else "real"
-        gap = np.abs(a - b)
-        if kind == "periodic":
-            gap = np.minimum(gap, (columns[j].period or 0.0) - gap)
-        unit = (a.std() if spread is None else spread[j]) + np.abs(a) + 1e-12
-        relative = gap / unit
-        if kind in ("integer", "category"):
-            relative[gap <= 1] = 0.0 if (gap > 0).mean() <= FLIPS else 1.0
-        worst = max(worst, float(relative.max()))
-    return worst
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    spread = a.std(0) if spread is None else spread
+    columns = columns or (Column("latent"),) * a.shape[1]
+    return max(float(apart(a[:, j], b[:, j], spread[j], column).max()) for j, column in enumerate(columns))
 
 
 def _figures(

@@ -86,8 +86,10 @@ def notes(rows: Table, config: Config) -> Iterator[str]:
         values = rows.values[:, j]
         if values.min() == values.max():
             yield f"note: column {column.name} is {values[0]:g} in every row; it is kept and written back"
-        elif column.kind != "real" and column.name not in config.columns:
-            walls = f" from {column.low} to {column.high}" if column.kind == "bounded" else ""
+        elif (column.kind != "real" or column.step) and column.name not in config.columns:
+            walled = column.kind in ("bounded", "integer") and (column.low, column.high) != (None, None)
+            walls = f" from {column.low} to {column.high}" if walled else ""
+            walls += f" with {column.decimals} decimals" if column.decimals is not None else ""
             undo = f"--set columns.{column.name}.kind=real" if column.kind != "category" else "--columns"
             yield f"note: column {column.name} looks {column.kind}{walls}; {undo} says otherwise"
 

@@ -2,11 +2,14 @@
 
 Each varying column becomes one standardised coordinate y = (f(x) - shift) / scale, with f by the column's kind:
 
-    real, integer, category   f(x) = x                                    back: rounded for the last two
+    real, integer, category   f(x) = x
     log                       f(x) = log x
     periodic                  f(x) = (x - cut) mod period                 the cut lies where the data is emptiest
     bounded, two walls        f(x) = logit(margin + (1 - 2 margin) (x - low) / (high - low))
     bounded, one wall         f(x) = log(exp t - 1), t = margin + |x - wall| / spread      linear far from the wall
+
+Columns whose values are steps apart (whole numbers, decimals) are rounded on the way back, and integers with walls are
+bounded; there walls lie half a step farther out, so that the first and last value have as much room as any.
 
 A column that never varies has no coordinate; it is written back as it was. ONNX has no Atan2, hence no angles.
 """
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 from scgan_infer.columns import Column, Table
 
 MARGIN = 1e-4
-ROUNDED = ("integer", "category")
+WALLED = ("bounded", "integer")
 DEQUANTISE_ABOVE = 16
 LARGE = 3e38
 
@@ -62,25 +65,27 @@ class Transform(nn.Module):
         self._mask("still", still.tolist())
         self._mask("log", [c.kind == "log" for c in columns])
         self._mask("periodic", [c.kind == "periodic" for c in columns])
-        self._mask("rounded", [c.kind in ROUNDED for c in columns])
+        self._mask("rounded", [c.step is not None for c in columns])
+        self._mask("decimal", [bool(c.decimals) for c in columns])
         walls = [
-            (c.low is not None, c.high is not None) if c.kind == "bounded" else (False, False)
-            for c in columns
+            (c.low is not None, c.high is not None) if c.kind in WALLED else (False, False) for c in columns
         ]
         self._mask("walled", [low and high for low, high in walls])
         self._mask("floored", [low and not high for low, high in walls])
         self._mask("roofed", [high and not low for low, high in walls])
         self._row("period", [c.period or 1.0 for c in columns])
-        self._row("low", [c.low if c.low is not None else 0.0 for c in columns])
-        self._row("high", [c.high if c.high is not None else 1.0 for c in columns])
+        self._row("tens", [10.0 ** (c.decimals or 0) for c in columns])
+        room = [c.step / 2 if c.step and c.kind in WALLED else 0.0 for c in columns]
+        self._row("low", [0.0 if c.low is None else c.low - r for c, r in zip(columns, room, strict=True)])
+        self._row("high", [1.0 if c.high is None else c.high + r for c, r in zip(columns, room, strict=True)])
 
         end = self.get_buffer("low").double() + torch.tensor([c.period or 1.0 for c in columns]).double()
         last = end.float()
         last = torch.where(last.double() < end, last, torch.nextafter(last, torch.full((d,), -LARGE)))
         self.register_buffer("last", last, persistent=False)
-        ends = [_ends(column) for column in columns]
-        self._row("bottom", [bottom for bottom, _ in ends])
-        self._row("top", [top for _, top in ends])
+        ends = [column.ends if column.step else (-LARGE, LARGE) for column in columns]
+        self._row("bottom", [max(bottom, -LARGE) for bottom, _ in ends])
+        self._row("top", [min(top, LARGE) for _, top in ends])
 
     def _mask(self, name: str, flags: list[bool]) -> None:
         self.register_buffer(name, torch.tensor(flags), persistent=False)
@@ -103,8 +108,8 @@ class Transform(nn.Module):
         for j, column in enumerate(table.columns):
             if column.kind == "periodic":
                 transform.cut[j] = _emptiest(values[:, j], column.period or 1.0)
-            elif column.kind == "bounded":
-                wall = column.low if column.low is not None else column.high or 0.0
+            elif column.kind in WALLED:
+                wall = transform.get_buffer("low" if column.low is not None else "high")[j].numpy()
                 transform.spread[j] = max(float(np.median(np.abs(values[:, j] - wall))), 1e-30)
         coordinates = transform._coordinates(torch.from_numpy(values).double())
         deviation = coordinates.std(0, correction=0)
@@ -163,29 +168,23 @@ class Transform(nn.Module):
                     self.get_buffer(name), wall + sign * self.spread * (softplus - MARGIN).clamp(min=0), x
                 )
         if self._has("rounded"):
-            x = torch.where(self.get_buffer("rounded"), torch.round(x), x)
+            tens = self.get_buffer("tens")
+            near = torch.round(x * tens) / tens if self._has("decimal") else torch.round(x)
+            near = torch.where(near == 0, torch.zeros_like(near), near)  # no -0
+            x = torch.where(self.get_buffer("rounded"), near, x)
             x = torch.minimum(torch.maximum(x, self.get_buffer("bottom")), self.get_buffer("top"))
         if self._has("still"):
             x = torch.where(self.get_buffer("still"), self.constant, x)
         return x
 
     def dequantise(self, values: Tensor, generator: torch.Generator) -> Tensor:
-        """Return rows [n, d] with uniform noise of one unit on integer columns that take many values."""
+        """Return rows [n, d] with uniform noise of one step on columns that have steps and take many values."""
         noise = torch.rand(values.shape, generator=generator) - 0.5
-        wide = [
-            column.kind == "integer" and len(torch.unique(values[:, j])) > DEQUANTISE_ABOVE
-            for j, column in enumerate(self.columns)
-        ]
-        return values + noise * torch.tensor(wide)
-
-
-def _ends(column: Column) -> tuple[float, float]:
-    """Return the first and last value of a category or of an integer column with walls; else the largest floats."""
-    if column.kind == "category":
-        return 0.0, len(column.categories) - 1.0
-    if column.kind == "integer":
-        return -LARGE if column.low is None else column.low, LARGE if column.high is None else column.high
-    return -LARGE, LARGE
+        steps = [0.0 if c.step is None or c.kind == "category" else c.step for c in self.columns]
+        for j, step in enumerate(steps):
+            if step and len(torch.unique(values[:, j])) <= DEQUANTISE_ABOVE:
+                steps[j] = 0.0
+        return values + noise * torch.tensor(steps)
 
 
 def _emptiest(values: NDArray[np.float32], period: float, bins: int = 180) -> float:

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 from scgan_infer.formats import read_table
-from scgan_infer.kinds import guess
+from scgan_infer.kinds import decimals_of, guess
 
 N = 20_000
 
 
 def guessed(values):
     values = np.asarray(values, np.float32)
-    whole = bool((values == np.rint(values)).all())
-    return guess(values, float(values.min()), float(values.max()), whole)
+    return guess(values, float(values.min()), float(values.max()), decimals_of(values))
 
 
 def bump(rng, share):
@@ -74,9 +73,59 @@ def test_a_guessed_wall_holds_for_other_rows_of_the_same_kind():
 def test_few_repeated_whole_numbers_are_integers():
     rng = np.random.default_rng(0)
     assert guessed(rng.poisson(3, 500))["kind"] == "integer"
-    assert guessed(rng.integers(0, 1000, 3000))["kind"] != "integer"
     assert guessed(np.arange(20))["kind"] == "real"
     assert guessed(rng.integers(0, 3, 500) + 0.5)["kind"] != "integer"
+
+
+def test_many_whole_numbers_are_integers_with_the_walls_they_have():
+    rng = np.random.default_rng(0)
+    assert guessed(1000 * rng.standard_normal(3000).round(3)) == {"kind": "integer"}
+    assert guessed(np.maximum(100 * rng.standard_normal(3000), 0).round()) == {
+        "kind": "integer",
+        "low": 0.0,
+        "high": None,
+        "slack": 0.0,
+    }
+    sharp = guessed(rng.integers(10, 1000, 30_000))
+    assert (sharp["kind"], sharp["low"], sharp["high"]) == ("integer", 10.0, 999.0)
+    assert guessed(2.0**25 + 4 * rng.integers(0, 1000, 3000))["kind"] != "integer"
+
+
+@pytest.mark.parametrize(
+    ("values", "decimals"),
+    [
+        (lambda rng: rng.standard_normal(3000).round(1), 1),
+        (lambda rng: rng.exponential(1, 3000).round(2), 2),
+        (lambda rng: rng.standard_normal(3000).round(4), None),
+        (lambda rng: 1e6 + rng.random(3000), None),
+        (lambda rng: rng.choice(rng.standard_normal(20), 3000), None),
+        (lambda rng: rng.integers(0, 8, 3000) / 7, None),
+        (lambda rng: rng.integers(0, 8, 3000) / 8, 3),
+    ],
+)
+def test_decimals_are_those_that_repeat(values, decimals):
+    assert guessed(values(np.random.default_rng(0))).get("decimals") == decimals
+
+
+def test_walls_of_a_rounded_column_are_rounded():
+    found = guessed(np.random.default_rng(0).uniform(0.5, 0.9, 20_000).round(2))
+    assert (found["low"], found["high"], found["decimals"]) == (0.5, 0.9, 2)
+
+
+def test_decimals_of_a_file_and_of_what_the_user_says(tmp_path):
+    cells = np.random.default_rng(0).exponential(1, 500).round(2) + 0.01
+    path = tmp_path / "rows.csv"
+    path.write_text("a\n" + "".join(f"{cell:.2f}\n" for cell in cells))
+
+    def decimals(**settings):
+        return read_table(path, overrides={"a": settings} if settings else None).columns[0].decimals
+
+    assert decimals() == decimals(kind="log") == decimals(kind="bounded") == decimals(low=0) == 2
+    assert decimals(kind="real") is None
+    assert decimals(period=9) is None
+    assert decimals(decimals=1) == decimals(kind="real", decimals=1) == 1
+    (known,) = read_table(path, overrides={"a": {"kind": "log", "decimals": 3}}).columns
+    assert read_table(path, columns=[known]).columns == (known,)
 
 
 def test_a_constant_column_is_real():

@@ -40,7 +40,7 @@ def run(*command, **more):
 
 
 def rows(text):
-    return np.loadtxt(text.splitlines(), delimiter=",", ndmin=2)
+    return np.loadtxt(text.splitlines(), np.float32, delimiter=",", ndmin=2)
 
 
 def need(program, why=""):

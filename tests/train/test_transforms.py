@@ -41,6 +41,7 @@ def test_any_coordinates_come_back_inside_every_domain(table: Table) -> None:
     assert ((columns["phi"] >= -180) & (columns["phi"] < 180)).all()
     assert ((columns["share"] >= 0) & (columns["share"] <= 1)).all()
     assert (columns["depth"] >= 2).all()
+    assert (columns["depth"] == np.round(columns["depth"].astype(np.float64), 2).astype(np.float32)).all()
     assert (columns["count"] == np.round(columns["count"])).all()
     assert set(np.unique(columns["species"])) == {0.0, 1.0, 2.0}
     assert (columns["same"] == 7.5).all()
@@ -72,12 +73,38 @@ def test_rows_that_all_agree_are_one_coordinate() -> None:
     assert np.array_equal(there_and_back(table), table.values)
 
 
-def test_dequantised_integers_round_back(table: Table) -> None:
+def test_dequantised_steps_round_back(table: Table) -> None:
     transform = Transform.fit(table)
     values = torch.from_numpy(table.values)
     noisy = transform.dequantise(values, torch.Generator().manual_seed(0))
-    column = table.names.index("count")
-    assert (noisy[:, column] != values[:, column]).float().mean() > 0.99
-    assert torch.equal(noisy[:, column].round(), values[:, column])
-    others = [j for j in range(len(table.columns)) if j != column]
+    stepped = [table.names.index(name) for name in ("count", "depth")]
+    assert (noisy[:, stepped] != values[:, stepped]).float().mean() > 0.99
+    again = transform.inverse(transform(noisy))
+    assert (again[:, stepped] == values[:, stepped]).float().mean() > 0.999
+    others = [j for j in range(len(table.columns)) if j not in stepped]
     assert torch.equal(noisy[:, others], values[:, others])
+
+
+@pytest.mark.parametrize(
+    ("column", "least", "greatest"),
+    [
+        (Column("x", "log", decimals=1), 0.1, None),
+        (Column("x", "bounded", low=0.004, high=0.996, decimals=2), 0.01, 0.99),
+        (Column("x", "bounded", high=-1.5, decimals=0), None, -2.0),
+        (Column("x", "integer", low=0.0, high=40.0), 0.0, 40.0),
+        (Column("x", "integer", low=0.0), 0.0, None),
+    ],
+)
+def test_steps_end_at_walls_and_reach_them(
+    column: Column, least: float | None, greatest: float | None
+) -> None:
+    start, stop = least if least is not None else -20.0, greatest if greatest is not None else 20.0
+    step = column.step or 0.0
+    values = np.linspace(start, stop, round((stop - start) / step) + 1, dtype=np.float32)
+    transform = Transform.fit(Table((column,), values[:, None]))
+    x = transform.inverse(torch.linspace(-30, 30, 100_001)[:, None]).numpy()
+    assert np.array_equal(x, (np.rint(x.astype(np.float64) / step) * step).astype(np.float32))
+    assert not np.signbit(x[x == 0]).any()
+    assert least is None or x.min() == np.float32(least)
+    assert greatest is None or x.max() == np.float32(greatest)
+    assert set(np.float32(np.round(values, 6))) <= set(np.float32(np.round(x[:, 0].astype(np.float64), 6)))
