@@ -316,8 +316,11 @@ def _intakes(
         if reader.names.count(name) > 1 or chosen.count(name) > 1:
             raise DataError(f"{path}: has two columns called {name!r}; rename one")
         if not name:
+            others = [other for other in reader.names if other]
+            listed = ",".join(others[:8]) + (",..." if len(others) > 8 else "")
             raise DataError(
-                f"{path}: its column {reader.names.index('') + 1} has no name; name it, or choose --columns"
+                f"{path}: its column {reader.names.index('') + 1} has no name; name it, or leave it out with "
+                f"--columns {listed}"
             )
     if not chosen:
         raise DataError(f"{path}: has no columns")

@@ -66,7 +66,7 @@ CSV = {
     "no header": ("1,2\n3,4\n", "first line is numbers"),
     "semicolons": ("a;b\n1;2\n", "not separated by commas"),
     "same names": ("a,b,a\n1,2,3\n", "two columns called 'a'"),
-    "no name": ("a,,b\n1,2,3\n", "column 2 has no name"),
+    "no name": ("a,,b\n1,2,3\n", "column 2 has no name; name it, or leave it out with --columns a,b"),
     "open quote": ('a,b\n1,2\n"3,4\n', "can't be read"),
     "latin-1": (b"a,b\n1,\xe9\n", "utf-8"),
     "digit groups": ("a,b\n1,2\n1_000,3\n", "column 'a', row 2 (line 3): '1_000' is text"),
