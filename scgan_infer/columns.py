@@ -1,13 +1,13 @@
 """What a row is made of: columns with a name, a kind and a domain, and a table of rows over them.
 
-| kind     | domain                          | fields used               |
-| -------- | ------------------------------- | ------------------------- |
-| real     | any finite number               | decimals                  |
-| log      | positive numbers                | decimals                  |
-| periodic | [low, low + period)             | period, low               |
+| kind     | domain                          | fields used                |
+| -------- | ------------------------------- | -------------------------- |
+| real     | any finite number               | decimals                   |
+| log      | positive numbers                | decimals                   |
+| periodic | [low, low + period)             | period, low                |
 | bounded  | [low, high], either open        | low, high, slack, decimals |
-| integer  | whole numbers, -2**24 to 2**24  | low, high, slack          |
-| category | 0..C-1, index into names        | categories                |
+| integer  | whole numbers, -2**24 to 2**24  | low, high, slack           |
+| category | 0..C-1, index into names        | categories                 |
 
 A row that reaches over a wall by at most `slack` is taken as on it: guessed walls have some, walls that were
 set have none. With `decimals`, generated values are multiples of 10**-decimals, as those of rounded data are.
@@ -67,8 +67,11 @@ class Column:
                 refuse(f"decimals are for columns that are {', '.join(ROUNDABLE)}, not {self.kind}")
         if self.kind == "bounded" and self.low is None and self.high is None:
             refuse("a bounded column needs a low or a high wall")
-        if self.kind in ("bounded", "integer") and self.low is not None and self.high is not None:
-            if self.low >= self.high:
+        if self.kind in ("bounded", "integer"):
+            for wall in (self.low, self.high):
+                if wall is not None and self.step and abs(wall) > 2**53 * self.step:
+                    refuse(f"a wall at {wall} is too far out for steps of {self.step:g}")
+            if self.low is not None and self.high is not None and self.low >= self.high:
                 refuse(f"low {self.low} is not below high {self.high}")
             if self.ends[0] > self.ends[1]:
                 refuse(f"no multiple of {self.step:g} lies from {self.low} to {self.high}")
@@ -87,7 +90,7 @@ class Column:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Least and greatest value that may be generated, infinite without a wall."""
+        """Least and greatest value inside the walls, infinite without one; with steps a multiple of the step."""
         if self.kind == "category":
             return 0.0, len(self.categories) - 1.0
         low = -math.inf if self.low is None else self.low

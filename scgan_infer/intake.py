@@ -260,7 +260,7 @@ class Intake:
             UsageError: Settings that don't fit.
         """
         if self.column is not None:
-            return self._as_rounded(self.column, values), values
+            return self._with_decimals(self.column, values), values
         if self.codes is not None:
             return self._settled_names(values, self.codes)
         if self.kind == "periodic":
@@ -268,12 +268,12 @@ class Intake:
             return column, wrapped(values, column)
         if self.kind == "bounded":
             walls = {"low": float(np.float32(self.low)), "high": float(np.float32(self.high))}
-            return self._as_rounded(self._build(walls), values), values
+            return self._with_decimals(self._build(walls), values), values
         found = guess(values, self.low, self.high, self.decimals)
         self.kind = found["kind"]
         return self._build(found), values
 
-    def _as_rounded(self, column: Column, values: NDArray[np.float32]) -> Column:
+    def _with_decimals(self, column: Column, values: NDArray[np.float32]) -> Column:
         """Return a logarithmic or walled column that the user asked for, with the decimals that its numbers have."""
         asked = not self.known and column.kind in ("log", "bounded") and column.decimals is None
         if asked and self.decimals is not None and is_rounded(values, self.decimals):

@@ -262,7 +262,7 @@ def parity(
 ) -> float:
     """Return the largest difference of a graph from its network, in units of each output column's spread.
 
-    Whole-number outputs (clusters, rounded columns) may differ in one row of a thousand, where a tie falls either way.
+    Clusters may differ in one row of a thousand, where a tie falls either way, and rounded columns as `apart` says.
 
     Raises:
         ParityError: naming graph, batch and output, if a difference exceeds `TOLERANCE` and what the network itself

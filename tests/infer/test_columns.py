@@ -33,6 +33,7 @@ def test_to_dict_and_from_dict_are_inverse(kind):
         {"kind": "bounded", "low": True},
         {"kind": "bounded", "low": 0.1, "high": 0.9, "decimals": 0},
         {"kind": "integer", "low": 3.0, "high": 2.0},
+        {"kind": "bounded", "low": 1e308, "decimals": 6},
         {"kind": "integer", "decimals": 2},
         {"kind": "periodic", "period": 360.0, "decimals": 2},
         {"decimals": 7},
