@@ -44,18 +44,20 @@ def guess(values: NDArray[np.float32], low: float, high: float, decimals: int | 
     """
     if low == high:
         return {"kind": "real"}
-    distinct = len(np.unique(values))
     whole = decimals == 0 and max(-low, high) <= 2**24
-    if whole and distinct <= FEW_WHOLE and len(values) >= 4 * distinct:
-        return {"kind": "integer"}
+    if whole:
+        distinct = len(np.unique(values))
+        if distinct <= FEW_WHOLE and len(values) >= 4 * distinct:
+            return {"kind": "integer"}
+    whole = whole and len(values) >= MANY_WHOLE
+    scale = None
+    if decimals is not None and (whole or is_rounded(values, decimals)):
+        scale = 10.0**decimals
     exact = values.astype(np.float64)
     top, bottom = _wall(exact, high), _wall(-exact, -low)
-    found: dict[str, Any] = {"kind": "bounded" if top or bottom else "real"}
-    if whole and len(values) >= MANY_WHOLE:
-        found["kind"] = "integer"
-    elif decimals is not None and is_rounded(values, decimals):
+    found: dict[str, Any] = {"kind": "integer" if whole else "bounded" if top or bottom else "real"}
+    if scale and not whole:
         found["decimals"] = decimals
-    scale = 10.0 ** (decimals or 0) if found["kind"] == "integer" or "decimals" in found else None
     if top or bottom:
         found["low"] = 0.0 - _outward(bottom[0], scale) if bottom else None
         found["high"] = _outward(top[0], scale) if top else None

@@ -28,6 +28,7 @@ from scgan_infer.runtime import Floats, load
 
 TOLERANCE = 1e-4
 FLIPS = 1e-3  # of rows, whose cluster or rounded value may be its neighbour, as a tie falls either way
+STRAY = 1e-5
 MAX_VECTORS = 64
 END = 2**63
 
@@ -149,8 +150,8 @@ def apart(
 ) -> NDArray[np.float64]:
     """Return a column's differences [n] in units of spread plus size.
 
-    Where values are rounded to steps, a tolerated difference puts 2 tolerances per step of the rows on the other side
-    of an edge. So many and one row in a thousand may be one step apart.
+    Of values rounded to steps one in a thousand may be one step apart. Where steps are fine beside values, float32's
+    own rounding, `STRAY` of a value at most, puts a share of 2 STRAY values / step on the other side of an edge.
     """
     gap = np.abs(a - b)
     if column.kind == "periodic":
@@ -158,7 +159,8 @@ def apart(
     unit = spread + np.abs(a) + 1e-12
     relative: NDArray[np.float64] = gap / unit
     if column.step is not None:
-        share = FLIPS + 2 * TOLERANCE * float(np.mean(unit)) / column.step
-        if (gap > 0).sum() <= int(share * len(gap) + 0.5):
+        share = 2 * STRAY * float(np.mean(unit)) / column.step
+        most = math.ceil(share * len(gap)) if share > FLIPS else int(FLIPS * len(gap))
+        if (gap > 0).sum() <= most:
             relative[gap < 1.5 * column.step] = 0.0
     return relative

@@ -66,7 +66,7 @@ class Transform(nn.Module):
         self._mask("log", [c.kind == "log" for c in columns])
         self._mask("periodic", [c.kind == "periodic" for c in columns])
         self._mask("rounded", [c.step is not None for c in columns])
-        self._mask("decimal", [bool(c.decimals) for c in columns])
+        self._scaled = any(c.decimals for c in columns)
         walls = [
             (c.low is not None, c.high is not None) if c.kind in WALLED else (False, False) for c in columns
         ]
@@ -169,7 +169,7 @@ class Transform(nn.Module):
                 )
         if self._has("rounded"):
             tens = self.get_buffer("tens")
-            near = torch.round(x * tens) / tens if self._has("decimal") else torch.round(x)
+            near = torch.round(x * tens) / tens if self._scaled else torch.round(x)
             near = torch.where(near == 0, torch.zeros_like(near), near)  # no -0
             x = torch.where(self.get_buffer("rounded"), near, x)
             x = torch.minimum(torch.maximum(x, self.get_buffer("bottom")), self.get_buffer("top"))

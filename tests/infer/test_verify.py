@@ -6,13 +6,15 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
 from scgan_infer import bundle
+from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, ModelError, ParityError, UsageError
 from scgan_infer.manifest import Manifest
-from scgan_infer.verify import verify
+from scgan_infer.verify import TOLERANCE, apart, verify
 
 SHIPPED = Path(__file__).parents[2] / "exported" / "eight_gaussians"
 
@@ -181,3 +183,21 @@ def test_openssl_agrees(shipped, tmp_path):
 def test_the_manifest_comes_back_as_it_was():
     data = (SHIPPED / "bundle.json").read_bytes()
     assert Manifest.from_json(data).to_json() == data
+
+
+@pytest.mark.parametrize(
+    ("column", "spread", "most"),
+    [
+        (Column("n", "integer"), 10, 4),
+        (Column("k", "category", categories=("a", "b")), 1, 4),
+        (Column("x", decimals=1), 4, 4),
+        (Column("n", "integer"), 1000, 82),
+        (Column("x", decimals=2), 10, 82),
+    ],
+)
+def test_so_many_rounded_values_may_be_one_step_apart(column, spread, most):
+    a = np.zeros(4096)
+    for flips, steps, agrees in ((most, 1, True), (most + 1, 1, False), (1, 2, False)):
+        b = a.copy()
+        b[:flips] += steps * column.step
+        assert (apart(a, b, spread, column).max() <= TOLERANCE) == agrees

@@ -79,6 +79,7 @@ def test_dequantised_steps_round_back(table: Table) -> None:
     noisy = transform.dequantise(values, torch.Generator().manual_seed(0))
     stepped = [table.names.index(name) for name in ("count", "depth")]
     assert (noisy[:, stepped] != values[:, stepped]).float().mean() > 0.99
+    assert torch.equal(noisy[:, stepped[0]].round(), values[:, stepped[0]])
     again = transform.inverse(transform(noisy))
     assert (again[:, stepped] == values[:, stepped]).float().mean() > 0.999
     others = [j for j in range(len(table.columns)) if j not in stepped]
