@@ -16,10 +16,14 @@ Means and covariances are then those of the rows that belong: a row that no comp
 fell to, and does not lie thousands of standard deviations out.
 
 A cluster's weight is the share of rows that belong to it, so groups keep their shares exactly.
+
+Two fits end in different cuts of the same rows, and what a map gets wrong near its cuts the other's does not. `overlay`
+makes one mixture of several fits: every row belongs to one cluster of each, and each brings an equal share of samples.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,15 +58,42 @@ class Clusters:
         means: [K, e].
         factors: [K, e, e], lower Cholesky factors of the covariances.
         kind: which rows a cluster owns: `kmeans`, those nearest to its mean; `em`, those it most likely made.
+        sizes: clusters of each fit, in order; they sum to K.
     """
 
     weights: Tensor
     means: Tensor
     factors: Tensor
     kind: str
+    sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", self.sizes or (len(self.weights),))
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    def fits(self) -> list[Clusters]:
+        """Return each fit's clusters, with weights of sum 1."""
+        sizes = list(self.sizes)
+        parts = (torch.split(tensor, sizes) for tensor in (self.weights, self.means, self.factors))
+        return [
+            Clusters(own / own.sum(), means, factors, self.kind)
+            for own, means, factors in zip(*parts, strict=True)
+        ]
+
+
+def overlay(fits: Sequence[Clusters], labels: Sequence[Tensor]) -> tuple[Clusters, Tensor]:
+    """Return one mixture of several fits to the same rows, each with an equal share, and the labels in it [fits, N]."""
+    sizes = tuple(map(len, fits))
+    mixture = Clusters(
+        weights=torch.cat([fit.weights for fit in fits]) / len(fits),
+        means=torch.cat([fit.means for fit in fits]),
+        factors=torch.cat([fit.factors for fit in fits]),
+        kind=fits[0].kind,
+        sizes=sizes,
+    )
+    return mixture, torch.stack([own + sum(sizes[:i]) for i, own in enumerate(labels)])
 
 
 class Assign(nn.Module):

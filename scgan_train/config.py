@@ -52,12 +52,15 @@ class ClusterConfig:
         refine: expectation-maximisation with full covariances after K-means.
         split: never let a cluster cross an empty band of a latent coordinate.
         min_rows: fewest rows a cluster may have.
+        fits: how often to cluster, each fit with maps of its own and an equal share of the samples; `auto` is what
+            the map gains from where it may choose k, else 1.
     """
 
     k: int | Auto = "auto"
     refine: bool = True
     split: bool = True
     min_rows: int = 50
+    fits: int | Auto = "auto"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,16 @@ spline flows"). Training goes the other way, w = g^-1(v), where all coordinates 
 
 From three coordinates on, a second layer takes them in reverse order. The lumpiest coordinate comes first, so
 that what jumps decides about what is smooth, and not the other way round.
+
+A flow learns chance features of its rows together with the rest. Several narrow ones over clusters that were fitted
+anew, every other one with the smooth coordinates reversed, differ in those, and their rows together are harder to tell
+from fresh ones than those of a wide one (`LOG.md`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -30,6 +34,7 @@ from scgan_train.training import Phase, Player
 BINS = 8
 BOUND = 4.0
 SMALLEST = 1e-4  # of the positive numbers that make a spline
+UNITS = 128  # hidden units of all fits together, at most 64 each
 BATCH = 256
 JITTER = 0.02  # noise on training rows, in the cluster's frame
 
@@ -105,52 +110,81 @@ class Spline(nn.Module):
 
 
 class Triangular(nn.Module):
-    """One layer: e networks side by side, the j-th sees the coordinates before j and the cluster."""
+    """One layer: e networks side by side, the j-th sees the coordinates before j and the cluster.
 
-    def __init__(self, clusters: int, width: int, hidden: int, generator: torch.Generator) -> None:
+    Clusters of different fits go through networks of their own.
+    """
+
+    def __init__(self, sizes: Sequence[int], width: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
 
         def uniform(bound: float, *shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
 
-        outputs = 3 * BINS - 1
-        self.first = uniform(math.sqrt(6 / width), width, width, hidden)
+        fits, clusters, outputs = len(sizes), sum(sizes), 3 * BINS - 1
+        self.first = uniform(math.sqrt(6 / width), fits, width, width, hidden)
         self.first_bias = uniform(1.0, clusters, width, hidden)
-        self.second = uniform(1.5 * math.sqrt(3 / hidden), width, hidden, hidden)
-        self.second_bias = nn.Parameter(torch.zeros(width, 1, hidden))
-        self.last = nn.Parameter(torch.zeros(width, hidden, outputs))
+        self.second = uniform(1.5 * math.sqrt(3 / hidden), fits, width, hidden, hidden)
+        self.second_bias = nn.Parameter(torch.zeros(fits, width, 1, hidden))
+        self.last = nn.Parameter(torch.zeros(fits, width, hidden, outputs))
         self.last_bias = nn.Parameter(torch.zeros(clusters, width, outputs))
         self.spline = Spline()
         before = torch.ones(width, width).triu(1).unsqueeze(-1)
         self.register_buffer("before", before, persistent=False)
+        self.register_buffer(
+            "fit", torch.arange(fits).repeat_interleave(torch.tensor(sizes)), persistent=False
+        )
 
     def inverse(self, v: Tensor, cluster: Tensor) -> tuple[Tensor, Tensor]:
-        """Return w [n, e] and log |det dw/dv| [n]."""
-        width = v.shape[1]
-        first = v @ (self.first * self.get_buffer("before")).reshape(width, -1)
-        hidden = nn.functional.silu(first.view(len(v), width, -1) + self.first_bias[cluster]).transpose(0, 1)
-        hidden = nn.functional.silu(torch.baddbmm(self.second_bias, hidden, self.second))
-        raw = torch.bmm(hidden, self.last).transpose(0, 1) + self.last_bias[cluster]
+        """Return w [f, b, e] and log |det dw/dv| [f, b] of b rows of clusters [f, b] of each fit."""
+        fits, batch, width = v.shape
+        first = v @ (self.first * self.get_buffer("before")).reshape(fits, width, -1)
+        hidden = nn.functional.silu(first.view(fits, batch, width, -1) + self.first_bias[cluster])
+        hidden = nn.functional.silu(hidden.transpose(1, 2) @ self.second + self.second_bias)
+        raw = (hidden @ self.last).transpose(1, 2) + self.last_bias[cluster]
         w, logs = self.spline.inverse(v.unsqueeze(-1), raw)
-        return w.squeeze(-1), logs.sum((1, 2))
+        return w.squeeze(-1), logs.sum((2, 3))
 
     def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
         """Return v [n, e]: e small steps, the first from a table of the clusters alone."""
-        silu = nn.functional.silu
-        bias = self.first_bias.unbind(1)
-        last = self.last_bias.unbind(1)
-        table = silu(silu(bias[0]) @ self.second[0] + self.second_bias[0]) @ self.last[0] + last[0]
+        silu, fit = nn.functional.silu, self.get_buffer("fit")
+        first, last = self.first_bias.unbind(1), self.last_bias.unbind(1)
+        second = self.second_bias[fit].squeeze(2).unbind(1)
+        units = self._mask(self.second.shape[-1])
+        table = silu(_own(silu(first[0]), self.second[:, 0], units) + second[0])
+        table = _own(table, self.last[:, 0], units) + last[0]
+        units = units.index_select(0, cluster)
         v: Tensor = self.spline(w[:, :1], table.index_select(0, cluster))
         for j in range(1, w.shape[1]):
-            hidden = silu(v @ self.first[:j, j] + bias[j].index_select(0, cluster))
-            hidden = silu(hidden @ self.second[j] + self.second_bias[j])
-            raw = hidden @ self.last[j] + last[j].index_select(0, cluster)
+            hidden = _own(v, self.first[:, :j, j], self._mask(j).index_select(0, cluster))
+            hidden = silu(hidden + first[j].index_select(0, cluster))
+            hidden = _own(hidden, self.second[:, j], units) + second[j].index_select(0, cluster)
+            raw = _own(silu(hidden), self.last[:, j], units) + last[j].index_select(0, cluster)
             v = torch.cat([v, self.spline(w[:, j : j + 1], raw)], 1)
         return v
+
+    def _mask(self, inputs: int) -> Tensor:
+        """Return [K, f * inputs]: 1 for the inputs to the fit of a cluster, 0 for those to the others."""
+        fit = self.get_buffer("fit")
+        return torch.eye(len(self.first), device=fit.device, dtype=self.first.dtype)[fit].repeat_interleave(
+            inputs, 1
+        )
+
+
+def _own(x: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+    """Return x [n, i] times each row's own weight of [f, i, o]: copies of x, all but one masked, times all weights."""
+    if len(weight) == 1:
+        return x @ weight[0]
+    return (torch.cat([x] * len(weight), 1) * mask) @ weight.flatten(0, 1)
 
 
 class FlowMapper(Mapper):
     """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's coordinate order."""
+
+    @staticmethod
+    def fits(dims: int) -> int:
+        """Return four up to four dimensions, then two: more dimensions need wider networks."""
+        return 4 if dims <= 4 else 2
 
     @staticmethod
     def most_clusters(dims: int) -> int:
@@ -159,14 +193,15 @@ class FlowMapper(Mapper):
 
     def __init__(self, clusters: Clusters, config: MapperConfig, generator: torch.Generator) -> None:
         super().__init__(clusters, config, generator)
-        size, width = clusters.means.shape
-        hidden = 64 if config.width == "auto" else config.width
+        width = clusters.means.shape[1]
+        hidden = min(64, UNITS // len(clusters.sizes)) if config.width == "auto" else config.width
         layers = 1 if width < 3 else 2
-        self.layers = nn.ModuleList(Triangular(size, width, hidden, generator) for _ in range(layers))
-        factors = clusters.factors.double()
+        self.layers = nn.ModuleList(
+            Triangular(clusters.sizes, width, hidden, generator) for _ in range(layers)
+        )
         order = coordinate_order(clusters)
-        reordered = torch.linalg.cholesky(factors[:, order] @ factors[:, order].mT)
-        frames = reordered[:, torch.argsort(order)]
+        orders = [order, torch.cat([order[:1], order[1:].flip(0)])]
+        frames = torch.cat([_frames(fit.factors, orders[i % 2]) for i, fit in enumerate(clusters.fits())])
         self.frame = Affine(clusters.means, frames.float())
         self.register_buffer("means", clusters.means, persistent=False)
         self.register_buffer("whiten", torch.linalg.inv(frames).float(), persistent=False)
@@ -185,27 +220,39 @@ class FlowMapper(Mapper):
         return (self.get_buffer("whiten")[cluster] @ centred.unsqueeze(-1)).squeeze(-1)
 
     def loss(self, v: Tensor, cluster: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return minus the mean log-likelihood of rows v [b, e], given in their clusters' frames."""
-        w, gained = v, torch.zeros_like(v[:, 0])
+        """Return minus the mean log-likelihood of rows v [f, b, e], given in their clusters' frames."""
+        w, gained = v, torch.zeros_like(v[..., 0])
         for depth, layer in enumerate(self.layers):
             assert isinstance(layer, Triangular)
-            w, logs = layer.inverse(w.flip(1) if depth else w, cluster)
+            w, logs = layer.inverse(w.flip(2) if depth else w, cluster)
             gained = gained + logs
-        normal = 0.5 * w.square().sum(1) + 0.5 * math.log(2 * math.pi) * w.shape[1]
+        normal = 0.5 * w.square().sum(2) + 0.5 * math.log(2 * math.pi) * w.shape[2]
         return {"likelihood": (normal - gained).mean()}
 
     def phases(self, latents: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[Phase]:
         """Yield one phase of maximum likelihood; the weights' average is what stays."""
+        ends = np.cumsum(self.clusters.sizes).tolist()
+        rows = torch.bucketize(labels, torch.tensor(ends, device=labels.device), right=True)
+        fits = [torch.nonzero(rows == fit).squeeze(1) for fit in range(len(ends))]
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            index = torch.randint(len(latents), (BATCH,), generator=generator).to(labels.device)
+            index = torch.stack(
+                [own[torch.randint(len(own), (BATCH,), generator=generator).to(own.device)] for own in fits]
+            )
             v = self.whitened(latents[index], labels[index])
             return v + JITTER * torch.randn(v.shape, generator=generator).to(v), labels[index]
 
-        steps = steps_for(len(latents)) if self.config.steps == "auto" else self.config.steps
+        steps = steps_for(len(latents) // len(fits)) if self.config.steps == "auto" else self.config.steps
         lr = 5e-3 if self.config.lr == "auto" else self.config.lr
         player = Player("flow", list(self.layers.parameters()), self.loss, lr, weight_decay=0.01)
         yield Phase("likelihood", steps, draw, (player,), average=self.layers, decay=0.995)
+
+
+def _frames(factors: Tensor, order: Tensor) -> Tensor:
+    """Cholesky factors [K, e, e] of the covariances in an order of the coordinates, rows in the old order, float64."""
+    ordered = factors.double()[:, order]
+    frames: Tensor = torch.linalg.cholesky(ordered @ ordered.mT)
+    return frames[:, torch.argsort(order)]
 
 
 def steps_for(rows: int) -> int:

@@ -164,6 +164,11 @@ class Mapper(nn.Module, ABC):
         self.noise = clusters.means.shape[1]
 
     @staticmethod
+    def fits(dims: int) -> int:
+        """Return how many fits of clusters, each under maps of its own, pay in so many dimensions."""
+        return 1
+
+    @staticmethod
     def most_clusters(dims: int) -> int:
         """Return the most clusters that `auto` should cut latents of so many dimensions into for it."""
         return 256

@@ -205,17 +205,18 @@ class Run:
         return self._filled(lambda: Encoder(dims, self.config.encoder, torch.Generator()), tensors, "encoder")
 
     def save_clusters(self, clusters: Clusters, labels: Tensor) -> None:
-        """Write the clusters and each training row's label."""
+        """Write the clusters and each training row's label in every fit [fits, n]."""
         parts = {"weights": clusters.weights, "means": clusters.means, "factors": clusters.factors}
-        kind = torch.tensor(clusters.kind == "em")
-        self.save_tensors("clusters", parts | {"labels": labels.to(torch.int32), "em": kind})
+        parts |= {"em": torch.tensor(clusters.kind == "em"), "sizes": torch.tensor(clusters.sizes)}
+        self.save_tensors("clusters", parts | {"labels": labels.to(torch.int32)})
 
     def load_clusters(self) -> tuple[Clusters, Tensor]:
-        """Read the clusters and each training row's label [n]."""
+        """Read the clusters and each training row's label in every fit [fits, n]."""
         parts = self.load_tensors("clusters")
         try:
             labels, kind = parts.pop("labels").long(), "em" if parts.pop("em") else "kmeans"
-            return Clusters(**parts, kind=kind), labels
+            sizes = tuple(parts.pop("sizes").tolist())
+            return Clusters(**parts, kind=kind, sizes=sizes), labels
         except (KeyError, TypeError) as error:
             raise ModelError(f"{self.path / 'clusters.safetensors'}: {error}; train again") from error
 

@@ -121,9 +121,11 @@ def _stages(table: Table, config: Config, run: Run, device: torch.device, progre
 
     if not run.finished("mapper"):
         with _stage(run, "mapper"):
-            model = _mapper(latents, labels.to(device), found, config, progress)
-            names = [name for name, kind in MAPPERS.items() if type(model.ensemble) is kind]
-            run.facts["map"] = names[0] if names else ""
+            again = latents.repeat(len(labels), 1)
+            model = _mapper(again, labels.flatten().to(device), found, config, progress)
+            kind = choose(config.mapper.kind, latents.shape[1])
+            names = [name for name, known in MAPPERS.items() if known is kind]
+            run.facts["map"] = names[0] if config.latents == "mapper" else ""
             run.save_mapper(model)
     model = run.load_mapper(found).to(device)
 
@@ -148,9 +150,23 @@ def _clusters(
         covariance = torch.cov(rows.T).reshape(rows.shape[1], -1) + 1e-9 * torch.eye(rows.shape[1])
         factor = torch.linalg.cholesky(covariance).float()
         one = Clusters(torch.ones(1), rows.mean(0, keepdim=True).float(), factor[None], "em")
-        return one, torch.zeros(len(rows), dtype=torch.int64), "one Gaussian"
-    most = choose(config.mapper.kind, latents.shape[1]).most_clusters(latents.shape[1])
-    return clustering.fit(latents, config.clusters, generator_for(config.seed, "clusters"), most, categories)
+        return one, torch.zeros(1, len(rows), dtype=torch.int64), "one Gaussian"
+    e, settings = latents.shape[1], config.clusters
+    kind, generator = choose(config.mapper.kind, e), generator_for(config.seed, "clusters")
+    most = kind.most_clusters(e)
+
+    def once() -> tuple[Clusters, Tensor, str]:
+        return clustering.fit(latents, settings, generator, most, categories)
+
+    fits = [once()]
+    free = config.latents == "mapper" and settings.refine and settings.k == "auto"
+    pays = (
+        free and len(fits[0][0]) <= most
+    )  # else groups alone cut the rows, and another fit is the same again
+    times = settings.fits if settings.fits != "auto" else kind.fits(e) if pays else 1
+    fits += [once() for _ in range(times - 1)]
+    clusters, labels, notes = zip(*fits, strict=True)
+    return *clustering.overlay(clusters, labels), "; another fit: ".join(notes)
 
 
 def _mapper(

@@ -30,6 +30,13 @@ def clustered(latents: torch.Tensor) -> tuple[Clusters, torch.Tensor]:
     return found, labels
 
 
+@pytest.fixture(scope="module")
+def overlaid(latents: torch.Tensor) -> tuple[Clusters, torch.Tensor]:
+    """Three clusters and five of the same rows."""
+    fits = [clustering.fit(latents, ClusterConfig(k=k), generator_for(0, k)) for k in (3, 5)]
+    return clustering.overlay([fit[0] for fit in fits], [fit[1] for fit in fits])
+
+
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [1.0], [1e-12, 1 - 1e-12], [1 / 3] * 3, [0.1] * 10])
 def test_thresholds_cut_the_whole_grid_and_forget_no_cluster(weights: list[float]) -> None:
     limits = thresholds(torch.tensor(weights))
@@ -46,11 +53,12 @@ def test_u_selects_clusters_exactly_at_their_thresholds(clustered: tuple[Cluster
         assert model.select(u).tolist() == [cluster, cluster + 1]
 
 
+@pytest.mark.parametrize("fits", ["clustered", "overlaid"])
 @pytest.mark.parametrize("kind", MAPPERS)
 def test_an_untrained_map_is_its_cluster_s_gaussian(
-    kind: str, clustered: tuple[Clusters, torch.Tensor]
+    kind: str, fits: str, request: pytest.FixtureRequest
 ) -> None:
-    found, _ = clustered
+    found, _ = request.getfixturevalue(fits)
     model = latent_model("mapper", found, MapperConfig(kind=kind), generator_for(0, "map"))
     made = model.draw(200_000, generator_for(1, "draw"), torch.device("cpu"))
     mean = (found.weights[:, None] * found.means).sum(0)
@@ -60,16 +68,17 @@ def test_an_untrained_map_is_its_cluster_s_gaussian(
     assert torch.allclose(torch.cov(made.T), covariance, atol=0.03)
 
 
+@pytest.mark.parametrize("fits", ["clustered", "overlaid"])
 @pytest.mark.parametrize("kind", MAPPERS)
 def test_training_brings_a_map_closer_to_its_clusters(
-    kind: str, latents: torch.Tensor, clustered: tuple[Clusters, torch.Tensor]
+    kind: str, fits: str, latents: torch.Tensor, request: pytest.FixtureRequest
 ) -> None:
     """Where a Gaussian leaves the crescents, a trained map should not: rows far from the data become fewer."""
     from scipy.spatial import cKDTree
 
-    found, labels = clustered
+    found, labels = request.getfixturevalue(fits)
     model = latent_model("mapper", found, MapperConfig(kind=kind, steps=300), generator_for(0, "map"))
-    mapper = model.ensemble
+    mapper, rows, labels = model.ensemble, latents.repeat(labels.numel() // len(latents), 1), labels.flatten()
     tree = cKDTree(latents.numpy())
 
     def far() -> float:
@@ -78,8 +87,16 @@ def test_training_brings_a_map_closer_to_its_clusters(
         return float((tree.query(made)[0] > 0.08).mean())
 
     before = far()
-    fit("mapper", mapper, lambda g: mapper.phases(latents, labels, g), 0, Watcher())
+    fit("mapper", mapper, lambda g: mapper.phases(rows, labels, g), 0, Watcher())
     assert far() < 0.6 * before
+
+
+def test_overlaid_fits_keep_their_shares(overlaid: tuple[Clusters, torch.Tensor]) -> None:
+    found, labels = overlaid
+    assert found.sizes == (3, 5)
+    shares = torch.bincount(labels.flatten(), minlength=8) / labels.numel()
+    torch.testing.assert_close(shares, found.weights)
+    assert labels[0].max() < 3 <= labels[1].min()
 
 
 def test_real_latents_are_rows_and_their_clusters(

@@ -1,6 +1,7 @@
 """Laws of the maps `ot` and `flow`."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -69,34 +70,52 @@ def test_a_spline_s_log_derivative_is_autograd_s():
     torch.testing.assert_close(derivative.log(), log)
 
 
+@pytest.mark.parametrize("sizes", [(4,), (1, 3)])
 @pytest.mark.parametrize("e", [1, 2, 5])
-def test_a_triangular_layer_inverts_and_counts_its_volume(e: int):
-    layer = shaken(Triangular(4, e, 16, seeded()))
-    w = torch.randn(64, e, generator=seeded(5)).double()
-    cluster = torch.randint(4, (64,), generator=seeded(6))
+def test_a_triangular_layer_inverts_and_counts_its_volume(e: int, sizes: tuple[int, ...]):
+    layer = shaken(Triangular(sizes, e, 16, seeded()))
+    w = torch.randn(64 * len(sizes), e, generator=seeded(5)).double()
+    cluster = torch.cat([sum(sizes[:i]) + torch.arange(64) % size for i, size in enumerate(sizes)])
     v = layer(w, cluster)
-    again, log = layer.inverse(v, cluster)
-    torch.testing.assert_close(again, w)
+    again, log = layer.inverse(v.view(len(sizes), 64, e), cluster.view(len(sizes), 64))
+    torch.testing.assert_close(again.view(-1, e), w)
     jacobian = torch.autograd.functional.jacobian(lambda w: layer(w, cluster).sum(0), w).permute(1, 0, 2)
-    torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, -log)
+    torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, -log.flatten())
     assert torch.equal(jacobian.triu(1), torch.zeros_like(jacobian))
 
 
+@pytest.mark.parametrize("sizes", [(3,), (1, 2)])
 @pytest.mark.parametrize("e", [1, 2, 3])
-def test_the_flow_s_loss_is_minus_the_log_likelihood_of_what_it_samples(e: int):
+def test_the_flow_s_loss_is_minus_the_log_likelihood_of_what_it_samples(e: int, sizes: tuple[int, ...]):
     """Change of variables, checked from the sampling side: p(g(w)) |det dg/dw| = N(w)."""
-    flow = shaken(FlowMapper(some_clusters(3, e), MapperConfig(width=8), seeded()), 0.2)
-    for cluster in range(3):
+    flow = shaken(FlowMapper(replace(some_clusters(3, e), sizes=sizes), MapperConfig(width=8), seeded()), 0.2)
+    losses = torch.zeros(len(sizes)).double()
+    latents = torch.zeros(len(sizes), 1, e).double()
+    firsts = torch.tensor([0, *np.cumsum(sizes)[:-1]])
+    for fit_number, cluster in enumerate(firsts.tolist()):
         w = torch.randn(1, e, generator=seeded(cluster)).double()
         index = torch.tensor([cluster])
-        latent = flow(w, index).detach()
+        latents[fit_number] = flow(w, index).detach()
         jacobian = torch.autograd.functional.jacobian(lambda w, index=index: flow(w, index), w)[0, :, 0]
-        v = flow.whitened(latent, index)
-        loss = flow.loss(v, index, seeded())["likelihood"].detach()
         volume = torch.linalg.slogdet(flow.clusters.factors[cluster].double()).logabsdet
         normal = 0.5 * float(w.square().sum()) + 0.5 * e * math.log(2 * math.pi)
-        expected = normal + float(torch.linalg.slogdet(jacobian).logabsdet - volume)
-        assert float(loss) == pytest.approx(expected, abs=1e-4)
+        losses[fit_number] = normal + float(torch.linalg.slogdet(jacobian).logabsdet - volume)
+    v = flow.whitened(latents, firsts[:, None])
+    loss = flow.loss(v, firsts[:, None], seeded())["likelihood"].detach()
+    assert float(loss) == pytest.approx(float(losses.mean()), abs=1e-4)
+
+
+def test_a_fit_s_maps_are_its_own():
+    """Moving the networks of one fit moves the rows of its clusters and no others."""
+    flow = FlowMapper(replace(some_clusters(5, 3), sizes=(2, 3)), MapperConfig(width=8), seeded())
+    flow = shaken(flow, 0.2)
+    w, cluster = torch.randn(50, 3, generator=seeded()).double(), torch.arange(50) % 5
+    before = flow(w, cluster).detach()
+    with torch.no_grad():
+        for layer in flow.layers:
+            layer.second[1].mul_(1.5)
+    moved = (flow(w, cluster) - before).abs().sum(1) > 0
+    assert torch.equal(moved, cluster >= 2)
 
 
 def test_pairs_are_optimal():

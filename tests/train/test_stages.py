@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import mixed_table, settings
 
+import scgan_infer
 import scgan_train
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
@@ -48,10 +49,25 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [3, 70, 140, 260])
+@pytest.fixture(scope="module")
+def overlaid_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose rows were clustered twice, because its map is a flow and may choose."""
+    return train(
+        mixed_table(),
+        settings(clusters={"k": "auto"}),
+        tmp_path_factory.mktemp("runs") / "twice",
+        "mixed.csv",
+    )
+
+
+@pytest.mark.parametrize(
+    ("at", "name"),
+    [(3, "mixed"), (70, "mixed"), (140, "mixed"), (260, "mixed"), (100, "overlaid"), (150, "overlaid")],
+)
 def test_a_killed_run_resumes_to_the_same_bytes(
-    at: int, mixed_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    whole: Run = request.getfixturevalue(f"{name}_run")
     calls = 0
 
     def due(self: StageObserver) -> bool:
@@ -63,11 +79,48 @@ def test_a_killed_run_resumes_to_the_same_bytes(
 
     monkeypatch.setattr(StageObserver, "due", due)
     with pytest.raises(KilledError):
-        train(mixed_table(), settings(), tmp_path / "run", "mixed.csv")
+        train(mixed_table(), whole.config, tmp_path / "run", "mixed.csv")
     calls = 10**6
-    run = train(mixed_table(), settings(), tmp_path / "run", "mixed.csv", resume=True)
-    assert weights(run) == weights(mixed_run)
-    assert (run.path / "history.jsonl").read_bytes() == (mixed_run.path / "history.jsonl").read_bytes()
+    run = train(mixed_table(), whole.config, tmp_path / "run", "mixed.csv", resume=True)
+    assert weights(run) == weights(whole)
+    assert (run.path / "history.jsonl").read_bytes() == (whole.path / "history.jsonl").read_bytes()
+
+
+def test_a_flow_takes_two_fits_where_it_may_choose(overlaid_run: Run, mixed_run: Run, tmp_path: Path) -> None:
+    clusters, labels = overlaid_run.load_clusters()
+    assert len(clusters.sizes) == len(labels) == 2
+    assert overlaid_run.facts["clusters"].count("enough") == 2
+    assert not torch.equal(*(fit.means for fit in clusters.fits()))
+    assert len(mixed_run.load_clusters()[0].sizes) == 1
+    made = scgan_infer.load(scgan_train.export(overlaid_run, tmp_path / "bundle"))
+    assert made.manifest.mapper == "flow"
+    assert made.manifest.sizes["K"] == sum(clusters.sizes)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"clusters": {"k": "auto", "fits": 1}},
+        {"clusters": {"k": "auto", "refine": False}},
+        {"clusters": {"k": "auto"}, "mapper": {"kind": "ot"}},
+        {"clusters": {"k": "auto"}, "latents": "centers"},
+    ],
+)
+def test_one_fit_is_enough_elsewhere(choice: dict[str, object], tmp_path: Path) -> None:
+    run = train(mixed_table(400), settings(**choice), tmp_path / "run")
+    assert len(run.load_clusters()[0].sizes) == 1
+
+
+def test_one_fit_is_enough_where_categories_cut_the_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kind = np.arange(1000) % 20
+    values = np.column_stack([rng.standard_normal((1000, 4)), kind]).astype(np.float32)
+    columns = (
+        *(Column(f"x{j}") for j in range(4)),
+        Column("kind", "category", categories=tuple("abcdefghijklmnopqrst")),
+    )
+    run = train(Table(columns, values), settings(clusters={"k": "auto"}), tmp_path / "run")
+    assert run.load_clusters()[0].sizes == (20,)
 
 
 def test_a_folder_that_is_taken_is_left_alone(mixed_run: Run) -> None:
@@ -106,8 +159,6 @@ def test_every_latent_model_trains_and_exports(latents: str, tmp_path: Path) -> 
     table = Table((Column("x"), Column("y")), values)
     run = train(table, settings(latents=latents, clusters={"k": 2}), tmp_path / "run")
     bundle = scgan_train.export(run, tmp_path / "bundle")
-    import scgan_infer
-
     made = scgan_infer.load(bundle).sample(4000)
     between = (np.abs(made[:, 0]) < 1).mean()
     assert (between > 0.2) if latents == "gaussian" else (between < 0.01)
@@ -125,7 +176,7 @@ def test_a_rare_category_keeps_its_share_and_its_place(width: int, tmp_path: Pat
 
     made = scgan_infer.load(scgan_train.export(run, tmp_path / "bundle")).sample(60_000)
     rare = made[made[:, -1] == 1]
-    labels = run.load_clusters()[1]
+    labels = run.load_clusters()[1][0]
     assert 10 <= len(labels) * len(rare) / 60_000 <= 13
     assert np.abs(rare[:, :-1].mean(axis=0) - 5).max() < 0.5
     assert np.abs(rare[:, :-1] - 5).max() < 3
