@@ -186,9 +186,12 @@ KINDS: dict[str, tuple[Callable[[int, list[str]], Iterator[Case]], dict[str, tup
     "ablation": (
         ablation,
         {
-            "neither": (ours, {"decoder": {"steps": 0}}),
-            "critic on reconstructions": (ours, {"decoder": {"steps": 1200, "lambda_x": 0.0}}),
-            "both critics and noise": (ours, {"decoder": {"steps": 1200}}),
+            "neither": (ours, {"clusters": {"fits": 1}, "decoder": {"steps": 0}}),
+            "critic on reconstructions": (
+                ours,
+                {"clusters": {"fits": 1}, "decoder": {"steps": 1200, "lambda_x": 0.0}},
+            ),
+            "both critics and noise": (ours, {"clusters": {"fits": 1}, "decoder": {"steps": 1200}}),
         },
     ),
 }
