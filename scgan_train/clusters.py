@@ -17,8 +17,8 @@ fell to, and does not lie thousands of standard deviations out.
 
 A cluster's weight is the share of rows that belong to it, so groups keep their shares exactly.
 
-Two fits end in different cuts of the same rows, and what a map gets wrong near its cuts the other's does not. `overlay`
-makes one mixture of several fits: every row belongs to one cluster of each, and each brings an equal share of samples.
+Two fits end in different cuts of the same rows, and maps over one do not err where those over the other do. `overlay`
+makes one mixture of several fits: every row belongs to one cluster of each, and each makes an equal share of samples.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -231,9 +232,10 @@ class FlowMapper(Mapper):
 
     def phases(self, latents: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[Phase]:
         """Yield one phase of maximum likelihood; the weights' average is what stays."""
-        ends = np.cumsum(self.clusters.sizes).tolist()
-        rows = torch.bucketize(labels, torch.tensor(ends, device=labels.device), right=True)
-        fits = [torch.nonzero(rows == fit).squeeze(1) for fit in range(len(ends))]
+        starts = np.cumsum([0, *self.clusters.sizes]).tolist()
+        fits = [
+            torch.nonzero((labels >= start) & (labels < end)).squeeze(1) for start, end in pairwise(starts)
+        ]
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
             index = torch.stack(

@@ -123,9 +123,8 @@ def _stages(table: Table, config: Config, run: Run, device: torch.device, progre
         with _stage(run, "mapper"):
             again = latents.repeat(len(labels), 1)
             model = _mapper(again, labels.flatten().to(device), found, config, progress)
-            kind = choose(config.mapper.kind, latents.shape[1])
-            names = [name for name, known in MAPPERS.items() if known is kind]
-            run.facts["map"] = names[0] if config.latents == "mapper" else ""
+            names = [name for name, kind in MAPPERS.items() if type(model.ensemble) is kind]
+            run.facts["map"] = names[0] if names else ""
             run.save_mapper(model)
     model = run.load_mapper(found).to(device)
 
@@ -158,12 +157,11 @@ def _clusters(
     def once() -> tuple[Clusters, Tensor, str]:
         return clustering.fit(latents, settings, generator, most, categories)
 
-    fits = [once()]
-    free = config.latents == "mapper" and settings.refine and settings.k == "auto"
-    pays = (
-        free and len(fits[0][0]) <= most
-    )  # else groups alone cut the rows, and another fit is the same again
-    times = settings.fits if settings.fits != "auto" else kind.fits(e) if pays else 1
+    fits, times = [once()], settings.fits
+    if times == "auto":
+        free = config.latents == "mapper" and settings.refine and settings.k == "auto"
+        # with more clusters than the map wants, groups alone cut the rows: another fit would be the same again
+        times = kind.fits(e) if free and len(fits[0][0]) <= most else 1
     fits += [once() for _ in range(times - 1)]
     clusters, labels, notes = zip(*fits, strict=True)
     return *clustering.overlay(clusters, labels), "; another fit: ".join(notes)
