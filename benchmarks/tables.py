@@ -9,6 +9,7 @@ import numpy as np
 from cases import Settings
 
 from scgan_infer.evaluation import write
+from scgan_infer.metrics import CUTS
 
 README = Path(__file__).with_name("README.md")
 TITLES = {
@@ -52,12 +53,15 @@ def section(result: Settings, file: Path) -> str:
     seeds = min(of.values())
     more = "".join(f"; {name}: {count}" for name, count in of.items() if count > seeds)
     groups = [sets] if kind == "planes" else [[name] for name in sets]
+    cuts = rows[0].get("cuts", CUTS)
+    command = f"{kind} --seeds {seeds}" + (f" --only {','.join(sets)}" if kind == "real" else "")
+    command += f" --cuts {cuts}" if cuts != CUTS else ""
     where = f"{result['machine']['cores']} cores, torch {result['machine']['torch']}"
     trial = "" if result["scale"] == 1 else f" **A trial at {result['scale']:g} of all steps.**"
     return "\n".join(
         [
             f"### {TITLES[kind]}\n",
-            f"`python benchmarks/quality.py {kind} --seeds {seeds}` wrote `{file.name}` "
+            f"`python benchmarks/quality.py {command}` wrote `{file.name}` "
             f"({where}; {result['jobs']} training(s) at a time, of one thread each). "
             f'Medians over {seeds} seed(s){more}, in brackets the largest. "Real rows" is what other real rows score '
             f"in place of generated ones.{trial}\n",
