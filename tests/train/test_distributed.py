@@ -92,8 +92,9 @@ def loses_one(out: str) -> None:
         fit("stage", layer, lambda _: iter([phase]), 0, observer)
 
 
-def command(processes: int, *what: object) -> list[str]:
+def command(processes: int, *what: object, looks: float = 0.1) -> list[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    torchrun += ["--monitor-interval", str(looks)]
     return [sys.executable, *(torchrun if processes > 1 else []), *map(str, what)]
 
 
@@ -150,11 +151,14 @@ LONG = [
 
 @contextmanager
 def begun(run: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """Start a job; at the end, all its processes are gone."""
+    """Start a job; at the end, all its processes are gone.
+
+    Its torchrun looks after them so seldom that those which lose another see that first.
+    """
     files = [run.with_name(f"pid.{rank}") for rank in range(PROCESSES)]
     for file in files:
         file.unlink(missing_ok=True)
-    arguments = command(PROCESSES, __file__, "often", run.with_name("pid"), *LONG, run, *more)
+    arguments = command(PROCESSES, __file__, "often", run.with_name("pid"), *LONG, run, *more, looks=10)
     with subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as job:
         wait_for(lambda: all(file.exists() and file.read_text() for file in files))
         pids = [int(file.read_text()) for file in files]
