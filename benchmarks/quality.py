@@ -1,7 +1,7 @@
 """How good generated rows are, on planes, on real sets, and with and without critics, beside a spline flow.
 
     python benchmarks/quality.py planes --seeds 3 --out benchmarks/planes.json
-    python benchmarks/quality.py real --only torsions --seeds 6 --cuts 40 --out benchmarks/torsions.json
+    python benchmarks/quality.py real --only torsions --seeds 12 --cuts 40 --out benchmarks/torsions.json
     python benchmarks/quality.py real --only dimuon,sdss --seeds 3 --out benchmarks/real.json
     python benchmarks/quality.py ablation --seeds 3 --out benchmarks/ablation.json
     python benchmarks/quality.py markdown benchmarks/*.json        between the marks in benchmarks/README.md
