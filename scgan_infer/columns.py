@@ -15,6 +15,7 @@ set have none. With `decimals`, generated values are multiples of 10**-decimals,
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,3 +147,7 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The columns' names, in order."""
         return tuple(column.name for column in self.columns)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the values, by which a run and its bundle know their rows."""
+        return hashlib.sha256(self.values.tobytes()).hexdigest()

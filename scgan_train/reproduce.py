@@ -44,7 +44,7 @@ from scgan_train.config import Config
 from scgan_train.datasets import DATASETS, fresh, table
 from scgan_train.run import Run
 from scgan_train.sources import BUILT_IN_ROWS
-from scgan_train.stages import fingerprint, train
+from scgan_train.stages import train
 from scgan_train.training import generator_for
 
 Floats = NDArray[np.float32]
@@ -217,7 +217,7 @@ def trained(plan: Plan, cell: Cell, rows: Table, earlier: Mapping[Cell, Run]) ->
     path, config = plan.out / "runs" / cell.name, plan.config(cell)
     if not (path / "run.json").exists():
         path.mkdir(parents=True, exist_ok=True)
-        facts: dict[str, Any] = {"rows": len(rows), "sha256": fingerprint(rows), "seconds": {}}
+        facts: dict[str, Any] = {"rows": len(rows), "sha256": rows.fingerprint(), "seconds": {}}
         for stage, donor in donors(cell, config, earlier).items():
             for file in FILES[stage]:
                 shutil.copyfile(donor.path / file, path / file)

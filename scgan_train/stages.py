@@ -7,7 +7,6 @@ Every stage draws from its own stream of the run's seed, so its result does not 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -225,16 +224,11 @@ def _check_enough(table: Table, config: Config, source: str) -> None:
         )
 
 
-def fingerprint(table: Table) -> str:
-    """Return the SHA-256 of a table's values, by which a run knows its rows."""
-    return hashlib.sha256(table.values.tobytes()).hexdigest()
-
-
 def _created(path: Path, table: Table, config: Config, source: str) -> Run:
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
         raise UsageError(f"--out {path} exists; go on with --resume, or choose another name")
     new = path.with_name(f".{path.name}.new")
-    run = Run(new, config, source, table.columns, {"rows": len(table), "sha256": fingerprint(table)})
+    run = Run(new, config, source, table.columns, {"rows": len(table), "sha256": table.fingerprint()})
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -252,7 +246,7 @@ def _created(path: Path, table: Table, config: Config, source: str) -> Run:
 
 def _resumed(path: Path, table: Table, config: Config) -> Run:
     run = Run.load(path)
-    if run.facts.get("sha256") != fingerprint(table):
+    if run.facts.get("sha256") != table.fingerprint():
         raise DataError(f"{path} was begun with other rows ({run.source}); give the same data, or train anew")
     if run.config != config:
         raise UsageError(

@@ -127,3 +127,14 @@ def test_a_category_of_a_csv_is_asked_for_by_name(tmp_path: Path) -> None:
     assert {name for name, _ in found[1:]} == {"Gentoo"}
     assert abs(np.mean([float(bill) for _, bill in found[1:]])) < 0.3
     assert "Adelie" in scgan(*ask, "species=Emperor", cwd=tmp_path, code=2).stderr
+
+
+def test_rows_that_a_bundle_was_trained_on_are_no_judges(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    scgan("datasets", "abs", "-n", "500", "-o", "rows.csv", cwd=tmp_path)
+    scgan("datasets", "abs", "-n", "500", "--seed", "1", "-o", "fresh.csv", cwd=tmp_path)
+    scgan("train", "rows.csv", "-o", "run", *TINY, cwd=tmp_path)
+    scgan("export", "run", "-o", "bundle", cwd=tmp_path)
+    told = "100% of the rows of rows.csv were trained on; give rows not trained on"
+    assert told in scgan("evaluate", "rows.csv", "-m", "bundle", cwd=tmp_path).stderr
+    assert "note" not in scgan("evaluate", "fresh.csv", "-m", "bundle", cwd=tmp_path).stderr
