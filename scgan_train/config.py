@@ -6,6 +6,7 @@ the run folder. Settings come as nested dicts (defaults < preset < TOML file < c
 
 from __future__ import annotations
 
+import sys
 import tomllib
 import types
 import typing
@@ -18,6 +19,11 @@ from scgan_infer.errors import UsageError
 
 Auto = Literal["auto"]
 T = TypeVar("T")
+
+MAY_BE_ZERO = {
+    *("seed", "steps", "warm_steps", "ema"),
+    *("reconstruction", "lambda_r", "lambda_x", "orthogonality", "penalty"),
+}
 
 
 @dataclass(frozen=True)
@@ -227,11 +233,16 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if not _fits(hint, value):
         raise UsageError(f"setting {where} = {value!r}: {_wanted(hint)} is needed")
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
-        raise UsageError(f"setting {where} = {value!r}: it can't be negative")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        name = where.rpartition(".")[2]
+        low = 0 if name in MAY_BE_ZERO else sys.float_info.min
+        high = 1 if name == "ema" else sys.float_info.max
+        if not low <= value <= high:
+            wanted = "from 0 to 1" if high == 1 else "from 0 on" if low == 0 else "above 0"
+            raise UsageError(f"setting {where} = {value!r}: a finite number {wanted} is needed")
     return value
 
 
