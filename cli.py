@@ -474,9 +474,9 @@ def evaluate(
     facts = {"data": data, "generated": judged.origin, "seed": str(seed)}
     if train is not None:
         facts["train"] = str(train)
-    if judged.seen() > 0.5:
-        where = f"are in {train} too" if train is not None else "were trained on"
-        say(f"note: {judged.seen():.0%} of the rows of {data} {where}; give rows not trained on")
+    seen = judged.seen()
+    if seen > 0.5:
+        say(f"note: {seen:.0%} of the rows of {data} were trained on; give rows not trained on")
     if report is not None:
         write(report, judged.page(figures, f"{judged.origin} against {data}", facts))
         say(f"report: {report}")
