@@ -141,7 +141,7 @@ def judged(case: Case, fitted: Fitted, seed: int, cuts: int) -> Settings:
     real, columns = case.judges.values, case.judges.columns
     n = min(len(real) // 2, MOST_ROWS)
     began = time.perf_counter()
-    made = fitted.sample(max(CUTS, cuts) * n)
+    made = fitted.sample(cuts * n)
     rate = len(made) / (time.perf_counter() - began)
     back = None if fitted.reconstruct is None else (real, fitted.reconstruct(real))
     found = evaluate(real, made, columns=columns, reconstructed=back, seed=seed).overall
@@ -155,7 +155,7 @@ def judged(case: Case, fitted: Fitted, seed: int, cuts: int) -> Settings:
         "seconds": round(fitted.seconds, 2),
         "rows_per_second": round(rate),
         "compared": n,
-        "cuts": max(CUTS, cuts),
+        "cuts": cuts,
         "figures": {
             **{name: found[name]._asdict() for name in FIGURES if name in found},
             **{name: copies[name]._asdict() for name in COPIES},
@@ -208,6 +208,8 @@ def measure(
         if (old["kind"], old["scale"]) != (kind, scale):
             raise SystemExit(f"{out} holds {old['kind']} at scale {old['scale']}; choose another --out")
         results = old["results"]
+        if any(result.get("cuts", CUTS) != cuts for result in results):
+            raise SystemExit(f"{out} was judged by other --cuts than {cuts}; choose another --out")
     have = {(result["set"], result["model"], result["seed"]) for result in results}
     cases, models = KINDS[kind]
     todo = [
@@ -268,6 +270,8 @@ def main() -> None:
         "--cuts", type=int, default=CUTS, help="of the real rows, that the C2ST is a mean over"
     )
     given = parser.parse_args()
+    if given.cuts < CUTS:
+        parser.error(f"--cuts {given.cuts}: {CUTS} or more are needed")
     if given.kind == "markdown":
         lay_out(given.files)
         return
