@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgan_infer.columns import Column, Table
-from scgan_infer.formats import read_table
-from scgan_infer.metrics import MOST_ROWS
+from scgan_infer.judging.figures import MOST_ROWS
+from scgan_infer.rows.formats import read_table
 from scgan_train.datasets import fresh, table
-from scgan_train.sources import BUILT_IN_ROWS
+from scgan_train.training.sources import BUILT_IN_ROWS
 
 Floats = NDArray[np.float32]
 Settings = dict[str, Any]
@@ -91,7 +91,9 @@ def cut(rows: Table, seed: int) -> tuple[Table, Table]:
     """Return 60 % of the rows, and the rest."""
     order = np.random.default_rng([seed, 0x60]).permutation(len(rows))
     at = int(0.6 * len(rows))
-    return Table(rows.columns, rows.values[order[:at]]), Table(rows.columns, rows.values[order[at:]])
+    return Table(rows.columns, rows.values[order[:at]]), Table(
+        rows.columns, rows.values[order[at:]]
+    )
 
 
 def torsion_checks(rows: Floats) -> dict[str, float]:
@@ -106,14 +108,18 @@ def torsion_checks(rows: Floats) -> dict[str, float]:
 def dimuon_checks(rows: Floats) -> dict[str, float]:
     """Return shares of masses outside the bands, given and computed, and how far the two are apart."""
     pt1, eta1, phi1, pt2, eta2, phi2, mass = rows.astype(np.float64).T
-    energy = sum(np.sqrt((pt * np.cosh(eta)) ** 2 + MUON_MASS**2) for pt, eta in ((pt1, eta1), (pt2, eta2)))
+    energy = sum(
+        np.sqrt((pt * np.cosh(eta)) ** 2 + MUON_MASS**2) for pt, eta in ((pt1, eta1), (pt2, eta2))
+    )
     px = pt1 * np.cos(phi1) + pt2 * np.cos(phi2)
     py = pt1 * np.sin(phi1) + pt2 * np.sin(phi2)
     pz = pt1 * np.sinh(eta1) + pt2 * np.sinh(eta2)
     computed = np.sqrt(np.maximum(energy**2 - px**2 - py**2 - pz**2, 0.0))
 
     def outside(values: NDArray[np.float64]) -> float:
-        return float(1 - np.mean(np.any([(low <= values) & (values <= high) for low, high in BANDS], axis=0)))
+        return float(
+            1 - np.mean(np.any([(low <= values) & (values <= high) for low, high in BANDS], axis=0))
+        )
 
     low, high = BANDS[2]
     return {
@@ -142,7 +148,9 @@ def ablation(seed: int, only: list[str]) -> Iterator[Case]:
     if not only or "digits" in only:
         values = load_digits().data.astype(np.float32)
         columns = tuple(Column(f"p{j:02}", "integer") for j in range(values.shape[1]))
-        yield Case("digits", *cut(Table(columns, values), seed), settings={"encoder": {"latent_dim": 16}})
+        yield Case(
+            "digits", *cut(Table(columns, values), seed), settings={"encoder": {"latent_dim": 16}}
+        )
     for case in real(seed, ["dimuon"]):
         if not only or case.name in only:
             yield replace(case, settings={"encoder": {"latent_dim": 5}})

@@ -35,13 +35,13 @@ from cases import Case, Floats, Settings, ablation, planes, real
 from tables import lay_out
 
 import scgan_infer
-from scgan_infer.distances import Space, c2st
-from scgan_infer.evaluation import write
-from scgan_infer.metrics import CUTS, MOST_ROWS, Figure, evaluate
+from scgan_infer.judging.distances import Space, c2st
+from scgan_infer.judging.evaluation import write
+from scgan_infer.judging.figures import CUTS, MOST_ROWS, Figure, evaluate
 from scgan_train import config as configs
-from scgan_train.exporter import export
-from scgan_train.stages import train
-from scgan_train.transforms import Transform
+from scgan_train.coordinates import Transform
+from scgan_train.exporting.exporter import export
+from scgan_train.training.stages import train
 
 FIGURES = (
     "c2st",
@@ -75,7 +75,9 @@ class Fitted:
 
 def ours(case: Case, seed: int, scale: float, settings: Settings) -> Fitted:
     """Train the default preset and export it; `scale` shortens it for trials."""
-    config = configs.from_dict(configs.merge(shortened(scale), {"seed": seed}, case.settings, settings))
+    config = configs.from_dict(
+        configs.merge(shortened(scale), {"seed": seed}, case.settings, settings)
+    )
     with TemporaryDirectory() as folder:
         began = time.perf_counter()
         run = train(case.known, config, Path(folder) / case.name, case.name)
@@ -180,7 +182,9 @@ def finely(case: Case, made: Floats, n: int, seed: int, cuts: int) -> Figure:
 
 
 Model = Callable[[Case, int, float, Settings], Fitted]
-KINDS: dict[str, tuple[Callable[[int, list[str]], Iterator[Case]], dict[str, tuple[Model, Settings]]]] = {
+KINDS: dict[
+    str, tuple[Callable[[int, list[str]], Iterator[Case]], dict[str, tuple[Model, Settings]]]
+] = {
     "planes": (planes, {"scgan": (ours, {}), "spline flow": (spline_flow, {})}),
     "real": (real, {"scgan": (ours, {}), "spline flow": (spline_flow, {})}),
     "ablation": (
@@ -198,7 +202,14 @@ KINDS: dict[str, tuple[Callable[[int, list[str]], Iterator[Case]], dict[str, tup
 
 
 def measure(
-    kind: str, seeds: int, out: Path, scale: float, only: list[str], wanted: list[str], jobs: int, cuts: int
+    kind: str,
+    seeds: int,
+    out: Path,
+    scale: float,
+    only: list[str],
+    wanted: list[str],
+    jobs: int,
+    cuts: int,
 ) -> None:
     """Train and judge what is not in `out` yet, in processes of one thread, writing it after each."""
     head = {"kind": kind, "scale": scale, "jobs": jobs, "machine": machine()}
@@ -206,7 +217,9 @@ def measure(
     if out.exists():
         old = json.loads(out.read_text("utf-8"))
         if (old["kind"], old["scale"]) != (kind, scale):
-            raise SystemExit(f"{out} holds {old['kind']} at scale {old['scale']}; choose another --out")
+            raise SystemExit(
+                f"{out} holds {old['kind']} at scale {old['scale']}; choose another --out"
+            )
         results = old["results"]
         if any(result.get("cuts", CUTS) != cuts for result in results):
             raise SystemExit(f"{out} was judged by other --cuts than {cuts}; choose another --out")
@@ -264,7 +277,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", default="", help="comma-separated sets")
     parser.add_argument("--models", default="", help="comma-separated models")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of all step counts, for trials")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of all step counts, for trials"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, one thread each")
     parser.add_argument(
         "--cuts", type=int, default=CUTS, help="of the real rows, that the C2ST is a mean over"
@@ -276,7 +291,9 @@ def main() -> None:
         lay_out(given.files)
         return
     out = given.out or Path(__file__).with_name(f"{given.kind}.json")
-    only, wanted = ([name for name in text.split(",") if name] for text in (given.only, given.models))
+    only, wanted = (
+        [name for name in text.split(",") if name] for text in (given.only, given.models)
+    )
     measure(given.kind, given.seeds, out, given.scale, only, wanted, given.jobs, given.cuts)
 
 

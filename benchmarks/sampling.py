@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scgan_infer.sessions import cores, session
+from scgan_infer.sampling.sessions import cores, session
 
 ROOT = Path(__file__).parents[1]
 SCGAN = str(Path(sys.executable).parent / "scgan")
@@ -137,7 +137,8 @@ def main() -> None:
         start, two, start_one, one = np.min(times, axis=0).tolist()
         rate, rate_one = n / (two - start), n / (one - start_one)
         (decoder, batch), (flow, flow_batch) = (
-            max((rate, size) for rates in some for size, rate in rates.items()) for some in (decoders, flows)
+            max((rate, size) for rates in some for size, rate in rates.items())
+            for some in (decoders, flows)
         )
         show(
             figures,

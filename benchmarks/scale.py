@@ -74,10 +74,10 @@ def one(case: str, folder: Path) -> dict[str, Any]:
     """Run a case whose file is written."""
     import scgan_infer
     import scgan_train
-    from scgan_infer.metrics import evaluate
+    from scgan_infer.judging.figures import evaluate
     from scgan_train import config as configs
-    from scgan_train import sources
-    from scgan_train.stages import train
+    from scgan_train.training import sources
+    from scgan_train.training.stages import train
 
     before, began = peak(), time.process_time()
     settings = configs.from_dict({"device": "cpu"})

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from cases import Settings
 
-from scgan_infer.evaluation import write
-from scgan_infer.metrics import CUTS
+from scgan_infer.judging.evaluation import write
+from scgan_infer.judging.figures import CUTS
 
 README = Path(__file__).with_name("README.md")
 TITLES = {
@@ -78,7 +78,9 @@ def grid(rows: list[Settings], sets: list[str]) -> str:
     head = ["set", "model", *(HEADS[name][0] for name in shown), *checks, "training s"]
     lines = [head, ["---"] * len(head)]
 
-    def line(name: str, model: str, own: list[Settings], part: str, tests: str, seconds: list[float]) -> None:
+    def line(
+        name: str, model: str, own: list[Settings], part: str, tests: str, seconds: list[float]
+    ) -> None:
         figures = ([row["figures"].get(key, {}).get(part) for row in own] for key in shown)
         found = ([row[tests].get(check) for row in own] for check in checks)
         lines.append(

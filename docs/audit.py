@@ -67,7 +67,9 @@ def unfree() -> Iterator[str]:
 
 def unlisted() -> Iterator[str]:
     """Yield where docs/licences.md has another version than the pinned one."""
-    rows = re.findall(r"^\| (\S+) \| (\d\S*) \|", (HERE / "licences.md").read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\S+) \| (\d\S*) \|", (HERE / "licences.md").read_text("utf-8"), re.MULTILINE
+    )
     listed = {canonicalize_name(name): version for name, version in rows}
     for name, version in pins().items():
         if Version(listed.get(name, "0")).public != version.public:

@@ -41,7 +41,9 @@ def licence(package: Distribution) -> str:
     if found := about.get("License-Expression"):
         return str(found)
     named = [
-        c.removeprefix(CLASSIFIER) for c in about.get_all("Classifier") or [] if c.startswith(CLASSIFIER)
+        c.removeprefix(CLASSIFIER)
+        for c in about.get_all("Classifier") or []
+        if c.startswith(CLASSIFIER)
     ]
     return ", ".join(named) or str(about.get("License") or "not said").strip().splitlines()[0][:60]
 

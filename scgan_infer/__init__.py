@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scgan_infer.runtime import Model
+    from scgan_infer.sampling.model import Model
 
 __all__ = ["load"]
 
 
 def load(path: str | Path, device: str = "auto", threads: int | None = None) -> Model:
-    """Load a bundle; see `scgan_infer.runtime.load`, which is imported with numpy only here."""
-    from scgan_infer import runtime
+    """Load a bundle; see `scgan_infer.sampling.model.load`, which is imported with numpy only here."""
+    from scgan_infer.sampling import model as runtime
 
     return runtime.load(path, device, threads)
 

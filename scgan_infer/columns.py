@@ -56,14 +56,18 @@ class Column:
         for key in ("period", "low", "high", "slack"):
             value = getattr(self, key)
             if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not math.isfinite(value)
             ):
                 refuse(f"{key} must be a finite number, not {value!r}")
         if self.kind == "periodic" and (self.period is None or self.period <= 0):
             refuse(f"a periodic column needs a period above 0, not {self.period}")
         if self.decimals is not None:
             if isinstance(self.decimals, bool) or self.decimals not in range(MOST_DECIMALS + 1):
-                refuse(f"decimals must be a whole number from 0 to {MOST_DECIMALS}, not {self.decimals!r}")
+                refuse(
+                    f"decimals must be a whole number from 0 to {MOST_DECIMALS}, not {self.decimals!r}"
+                )
             if self.kind not in ROUNDABLE:
                 refuse(f"decimals are for columns that are {', '.join(ROUNDABLE)}, not {self.kind}")
         if self.kind == "bounded" and self.low is None and self.high is None:
@@ -77,7 +81,9 @@ class Column:
             if self.ends[0] > self.ends[1]:
                 refuse(f"no multiple of {self.step:g} lies from {self.low} to {self.high}")
         if self.kind == "category":
-            if not self.categories or not all(isinstance(name, str) and name for name in self.categories):
+            if not self.categories or not all(
+                isinstance(name, str) and name for name in self.categories
+            ):
                 refuse("a category column needs the names of its categories")
             if len(set(self.categories)) < len(self.categories):
                 refuse("two of its categories have the same name")
@@ -116,7 +122,14 @@ class Column:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are set, for JSON."""
         fields: dict[str, Any] = {"name": self.name, "kind": self.kind}
-        nothing = {"unit": "", "period": None, "low": None, "high": None, "slack": 0.0, "decimals": None}
+        nothing = {
+            "unit": "",
+            "period": None,
+            "low": None,
+            "high": None,
+            "slack": 0.0,
+            "decimals": None,
+        }
         fields |= {key: getattr(self, key) for key in nothing if getattr(self, key) != nothing[key]}
         if self.categories:
             fields["categories"] = list(self.categories)

@@ -28,12 +28,16 @@ from numpy.typing import NDArray
 from scgan_infer.columns import MOST_DECIMALS
 
 FEWEST_ROWS = 1000
-FEW_WHOLE = 64  # distinct whole numbers, each repeated 4 times, are integers however few rows there are
+FEW_WHOLE = (
+    64  # distinct whole numbers, each repeated 4 times, are integers however few rows there are
+)
 MANY_WHOLE = 100  # rows
 LIMITS = {3: 3.2, 10: 2.0, 30: 1.55, 100: 1.3, 300: 1.0}
 
 
-def guess(values: NDArray[np.float32], low: float, high: float, decimals: int | None) -> dict[str, Any]:
+def guess(
+    values: NDArray[np.float32], low: float, high: float, decimals: int | None
+) -> dict[str, Any]:
     """Return a column's kind, and where it has them `low`, `high` and `slack`, or `decimals`.
 
     Args:

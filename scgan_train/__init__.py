@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from scgan_train.config import Config
-    from scgan_train.run import Run
+    from scgan_train.training.run import Run
 
 __all__ = ["export", "train"]
 
@@ -44,13 +44,15 @@ def train(
         UsageError: a setting that does not exist or does not fit.
     """
     from scgan_train import config as configs
-    from scgan_train.sources import free_folder, load
-    from scgan_train.stages import train as run_stages
+    from scgan_train.training.sources import free_folder, load
+    from scgan_train.training.stages import train as run_stages
 
     if not isinstance(config, configs.Config):
         config = configs.from_dict(config or {})
     source, table = load(data, config)
-    return run_stages(table, config, Path(out) if out else free_folder(source), source, resume=resume)
+    return run_stages(
+        table, config, Path(out) if out else free_folder(source), source, resume=resume
+    )
 
 
 def export(run: Run | str | Path, path: str | Path) -> Path:
@@ -61,7 +63,7 @@ def export(run: Run | str | Path, path: str | Path) -> Path:
         ParityError: a graph does not compute what the trained network computes; nothing is written.
         DataError: the folder can't be written.
     """
-    from scgan_train.exporter import export as write
-    from scgan_train.run import Run
+    from scgan_train.exporting.exporter import export as write
+    from scgan_train.training.run import Run
 
     return write(run if isinstance(run, Run) else Run.load(Path(run)), Path(path))

@@ -1,6 +1,6 @@
 """`python -m scgan_train ...` is `scgan train ...`; `torchrun --nproc-per-node N -m scgan_train ...` is it N times.
 
-A second front door beside `cli`, which it hands its arguments to.
+A second front door beside the command `scgan`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import sys
 
 def main() -> None:
     """Train, as one of the processes that torchrun started or alone."""
-    import cli
-    from scgan_train import distributed
+    from scgan_train.app import main as run_command
+    from scgan_train.training import distributed
 
     sys.argv[1:1] = ["train"]
     try:
         with distributed.group():
-            cli.main()
+            run_command()
     finally:
         # when one process fails, torchrun ends the others, even those that are about to end
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

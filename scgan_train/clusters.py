@@ -38,9 +38,7 @@ from scgan_train.groups import MOST, combinations, split
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-FLOOR = (
-    1e-4  # smallest standard deviation of a cluster, in those of all rows: a constant coordinate has this one
-)
+FLOOR = 1e-4  # smallest standard deviation of a cluster, in those of all rows: a constant coordinate has this one
 ROWS = 30_000  # rows that K-means and expectation-maximisation look at
 LOOK = 12_000  # rows that the choice of K looks at
 STEPS = 30  # of expectation-maximisation
@@ -148,7 +146,9 @@ def fit(
     rows = latents.double().cpu().numpy()
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     if config.k != "auto" and config.k > len(rows):
-        raise UsageError(f"{config.k} clusters asked of {len(rows)} rows; ask for fewer with --clusters")
+        raise UsageError(
+            f"{config.k} clusters asked of {len(rows)} rows; ask for fewer with --clusters"
+        )
     pieces = np.zeros(len(rows), np.int64) if categories is None else combinations(categories)
     groups = split(rows, config.min_rows, pieces) if config.split else pieces
     if config.k != "auto" and config.k <= groups.max():
@@ -164,7 +164,9 @@ def fit(
     for group, part_k in enumerate(_apportion(k, groups)):
         inside = np.flatnonzero(groups == group)
         own = kernel if len(inside) <= rows.shape[1] else floor
-        part = _fit_group(rows[inside], part_k, own, config.refine, rng, HELD if config.refine else 0.0)[0]
+        part = _fit_group(
+            rows[inside], part_k, own, config.refine, rng, HELD if config.refine else 0.0
+        )[0]
         drawn = _belong(rows[inside], part, config, rng)
         labels[inside] = drawn + sum(len(other.means) for other in parts)
         centre = rows[inside].mean(0)
@@ -220,7 +222,9 @@ class _Mixture:
             - 0.5 * np.einsum("ki,ki->k", linear, self.means)
             - 0.5 * width * np.log(2 * np.pi)
         )
-        return np.concatenate([constant[:, None], linear, -0.5 * precision.reshape(len(linear), -1)], axis=1)
+        return np.concatenate(
+            [constant[:, None], linear, -0.5 * precision.reshape(len(linear), -1)], axis=1
+        )
 
     def logits(self, rows: Array) -> Array:
         return _phi(rows) @ self.theta().T
@@ -321,11 +325,15 @@ def _kmeans(rows: Array, k: int, steps: int, rng: np.random.Generator) -> Labels
     k = min(k, len(np.unique(rows, axis=0)))
     if k == 1:
         return np.zeros(len(rows), np.int64)
-    found = KMeans(k, n_init=1, max_iter=steps, random_state=int(rng.integers(2**31))).fit_predict(rows)
+    found = KMeans(k, n_init=1, max_iter=steps, random_state=int(rng.integers(2**31))).fit_predict(
+        rows
+    )
     return np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _belong(rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator) -> Labels:
+def _belong(
+    rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator
+) -> Labels:
     """Draw each row's component; components left with too few rows are dropped and their rows drawn again."""
     least = min(config.min_rows, len(rows)) if config.refine else 1
     while True:
@@ -336,11 +344,15 @@ def _belong(rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.rando
         small = np.argsort(counts)[: max(1, int((counts < least).sum()) // 2)]
         keep = np.setdiff1d(np.arange(len(counts)), small)
         mixture = _Mixture(
-            mixture.weights[keep] / mixture.weights[keep].sum(), mixture.means[keep], mixture.factors[keep]
+            mixture.weights[keep] / mixture.weights[keep].sum(),
+            mixture.means[keep],
+            mixture.factors[keep],
         )
 
 
-def _draw(rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator) -> Labels:
+def _draw(
+    rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator
+) -> Labels:
     labels = np.empty(len(rows), np.int64)
     theta = mixture.theta()
     for at in range(0, len(rows), CHUNK):
@@ -354,7 +366,12 @@ def _draw(rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.
 
 
 def _choose(
-    rows: Array, groups: Labels, floor: Array, config: ClusterConfig, most: int, rng: np.random.Generator
+    rows: Array,
+    groups: Labels,
+    floor: Array,
+    config: ClusterConfig,
+    most: int,
+    rng: np.random.Generator,
 ) -> tuple[int, str]:
     """K from the held-out log-likelihood of short fits, doubled until it falls, and a sentence on it.
 

@@ -161,7 +161,9 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             old = merged.get(key)
-            merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+            merged[key] = (
+                merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+            )
     return merged
 
 
@@ -176,7 +178,9 @@ def assignment(text: str) -> dict[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise UsageError(f"--set {text!r}: write it as KEY=VALUE, for example --set decoder.width=128")
+        raise UsageError(
+            f"--set {text!r}: write it as KEY=VALUE, for example --set decoder.width=128"
+        )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -214,7 +218,9 @@ def from_dict(settings: Mapping[str, Any]) -> Config:
 
 def _build(kind: type[T], settings: Any, where: str) -> T:
     if not isinstance(settings, Mapping):
-        raise UsageError(f"setting {where.rstrip('.')}: a table of settings is needed, not {settings!r}")
+        raise UsageError(
+            f"setting {where.rstrip('.')}: a table of settings is needed, not {settings!r}"
+        )
     hints = typing.get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     values = {}
@@ -267,4 +273,6 @@ def _wanted(hint: Any) -> str:
         return " or ".join(repr(choice) for choice in typing.get_args(hint))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_wanted(part) for part in typing.get_args(hint))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, "a table")
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
+        hint, "a table"
+    )

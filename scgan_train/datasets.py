@@ -32,8 +32,8 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
 
 if TYPE_CHECKING:
-    from scgan_infer.evaluation import Subject
-    from scgan_infer.runtime import Model
+    from scgan_infer.judging.evaluation import Subject
+    from scgan_infer.sampling.model import Model
 
 Plane = NDArray[np.float64]
 
@@ -98,7 +98,9 @@ def table(name: str, n: int, seed: int) -> Table:
         UsageError: no distribution has this name, n is below 1 or the seed below 0.
     """
     if name not in DATASETS:
-        raise UsageError(f"no built-in distribution is called {name!r}; choose from {', '.join(DATASETS)}")
+        raise UsageError(
+            f"no built-in distribution is called {name!r}; choose from {', '.join(DATASETS)}"
+        )
     if n < 1:
         raise UsageError(f"can't draw {n} rows of {name}; ask for at least 1")
     if seed < 0:
@@ -125,12 +127,14 @@ def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Ta
         DataError: a file that can't be read, or that holds other columns.
         UsageError: neither a file nor a built-in distribution.
     """
-    from scgan_infer.evaluation import heldout
+    from scgan_infer.judging.evaluation import heldout
 
     if data in DATASETS:
         return fresh(data, 2 * n, seed)
     if not Path(data).suffix and not Path(data).exists():
-        raise UsageError(f"{data!r} is neither a file nor a built-in distribution: {', '.join(DATASETS)}")
+        raise UsageError(
+            f"{data!r} is neither a file nor a built-in distribution: {', '.join(DATASETS)}"
+        )
     return heldout(Path(data), columns, n)
 
 
@@ -151,7 +155,7 @@ def subject(
         DataError: a file that can't be read, or that holds other columns.
         UsageError: DATA is neither a file nor a built-in distribution.
     """
-    from scgan_infer import evaluation
+    from scgan_infer.judging import evaluation
 
     real = judges(data, None if model is None else model.columns, n, seed)
     trained = None if train is None else evaluation.training_rows(train, real.columns)
@@ -164,7 +168,7 @@ def subject(
 @contextmanager
 def as_file(data: str) -> Iterator[Path]:
     """Yield the file of DATA; a built-in distribution becomes a file of 10,000 rows for the while."""
-    from scgan_infer.formats import open_writer
+    from scgan_infer.rows.formats import open_writer
 
     if data not in DATASETS:
         yield Path(data)

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from scgan_train import distributed
 from scgan_train.config import DecoderConfig
-from scgan_train.latents import LatentModel
+from scgan_train.head import LatentModel
 from scgan_train.nets import critic_loss, generator_loss, gradient_penalty, linear, mlp
-from scgan_train.training import Phase, Player, rows_of
+from scgan_train.training import distributed
+from scgan_train.training.loop import Phase, Player, rows_of
 
 START_GAIN = 0.02
 
@@ -46,12 +46,16 @@ class Subspace(nn.Module):
 class Decoder(nn.Module):
     """The stack: (latent [n, e], z [n, q]) to coordinates [n, d']."""
 
-    def __init__(self, latent_dim: int, dims: int, config: DecoderConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self, latent_dim: int, dims: int, config: DecoderConfig, generator: torch.Generator
+    ) -> None:
         super().__init__()
         width = (80 if dims <= 8 else 192) if config.width == "auto" else config.width
         self.config = config
         self.noise = config.layers * config.noise
-        self.subspaces = nn.ModuleList(Subspace(width, config.noise, generator) for _ in range(config.layers))
+        self.subspaces = nn.ModuleList(
+            Subspace(width, config.noise, generator) for _ in range(config.layers)
+        )
         inputs = [latent_dim] + [width] * (config.layers - 1)
         self.layers = nn.ModuleList(linear(size, width, generator, gain=1.5) for size in inputs)
         self.last = nn.Parameter(torch.zeros(dims, width))
@@ -85,7 +89,9 @@ class Decoder(nn.Module):
 class DecoderStage(nn.Module):
     """The decoder with its two critics, and the losses between them."""
 
-    def __init__(self, decoder: Decoder, latents: LatentModel, dims: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, decoder: Decoder, latents: LatentModel, dims: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         width = decoder.config.critic_width
         self.decoder = decoder
@@ -111,7 +117,9 @@ class DecoderStage(nn.Module):
         """Return the decoder's side of equation 4."""
         config = self.decoder.config
         again = self.decoder.reconstruct(latent)
-        orthogonality = sum((s.orthogonality() for s in self.subspaces()), torch.zeros((), device=y.device))
+        orthogonality = sum(
+            (s.orthogonality() for s in self.subspaces()), torch.zeros((), device=y.device)
+        )
         return {
             "reconstruction": config.reconstruction * (again - y).square().mean(),
             "on_reconstructions": config.lambda_r * generator_loss(self.on_reconstructions(again)),
@@ -120,7 +128,9 @@ class DecoderStage(nn.Module):
             "orthogonality": config.orthogonality * orthogonality,
         }
 
-    def critic_loss(self, latent: Tensor, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def critic_loss(
+        self, latent: Tensor, y: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """Return the critics' side of equation 4, with R1 at every fourth real row."""
         with torch.no_grad():
             again, made = self.decoder.reconstruct(latent), self.generate(len(y), generator)
@@ -128,7 +138,9 @@ class DecoderStage(nn.Module):
         critics = (self.on_reconstructions, self.on_generations)
         penalty = sum((gradient_penalty(critic(few), few) for critic in critics), y.new_zeros(()))
         return {
-            "critic_reconstructions": critic_loss(self.on_reconstructions(y), self.on_reconstructions(again)),
+            "critic_reconstructions": critic_loss(
+                self.on_reconstructions(y), self.on_reconstructions(again)
+            ),
             "critic_generations": critic_loss(self.on_generations(y), self.on_generations(made)),
             "penalty": self.decoder.config.penalty * penalty,
         }
@@ -156,5 +168,11 @@ class DecoderStage(nn.Module):
             Player("decoder", weights, self.loss, config.joint_lr, betas=(0.0, 0.99)),
         )
         yield Phase(
-            "critics", int(config.steps), draw, players, average=self.decoder, decay=config.ema, share=True
+            "critics",
+            int(config.steps),
+            draw,
+            players,
+            average=self.decoder,
+            decay=config.ema,
+            share=True,
         )

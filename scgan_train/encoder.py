@@ -16,10 +16,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from scgan_train import distributed
 from scgan_train.config import EncoderConfig
 from scgan_train.nets import mlp
-from scgan_train.training import Phase, Player, rows_of
+from scgan_train.training import distributed
+from scgan_train.training.loop import Phase, Player, rows_of
 
 CURVES = 8
 
@@ -75,7 +75,10 @@ class Encoder(nn.Module):
         a, b = self(y + noise[0]), self(y + noise[1])
         target = torch.arange(len(y), device=y.device) + distributed.rank() * len(y)
         cross = nn.functional.cross_entropy
-        forth, back = self.similarity(a, distributed.gather(b)), self.similarity(b, distributed.gather(a))
+        forth, back = (
+            self.similarity(a, distributed.gather(b)),
+            self.similarity(b, distributed.gather(a)),
+        )
         return {"info_nce": (cross(forth, target) + cross(back, target)) / 2}
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:

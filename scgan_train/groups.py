@@ -72,7 +72,9 @@ def split(rows: Array, min_rows: int, pieces: Labels | None = None) -> Labels:
     return groups
 
 
-def _widest_gap(rows: Array, least: int, narrowest: Array, unlikely: float) -> tuple[int, float] | None:
+def _widest_gap(
+    rows: Array, least: int, narrowest: Array, unlikely: float
+) -> tuple[int, float] | None:
     """Column and middle of the band whose emptiness is the least likely, or None."""
     best, found = unlikely, None
     near = min(50, least - 1)
@@ -80,7 +82,10 @@ def _widest_gap(rows: Array, least: int, narrowest: Array, unlikely: float) -> t
         values = np.sort(rows[:, column])
         low, high = values[least - 1 : len(values) - least], values[least : len(values) - least + 1]
         for at in np.flatnonzero(high - low > narrowest[column]):
-            left, right = low[at] - values[at + least - 1 - near], values[at + least + near] - high[at]
+            left, right = (
+                low[at] - values[at + least - 1 - near],
+                values[at + least + near] - high[at],
+            )
             surprise = near * (high[at] - low[at]) / max(left, right, 1e-12)
             if surprise > best:
                 best, found = surprise, (column, float(low[at] + high[at]) / 2)

@@ -35,7 +35,9 @@ class RowProduct(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.register_buffer("spread", torch.eye(inputs).repeat_interleave(outputs, 1), persistent=False)
+        self.register_buffer(
+            "spread", torch.eye(inputs).repeat_interleave(outputs, 1), persistent=False
+        )
         self.register_buffer("collect", torch.eye(outputs).repeat(inputs, 1), persistent=False)
 
     def forward(self, x: Tensor, matrices: Tensor) -> Tensor:
@@ -60,7 +62,9 @@ class ClusterMLP(nn.Module):
         self.products = nn.ModuleList()
         for inputs, outputs in pairwise(sizes):
             bound = math.sqrt(3 / inputs)
-            weight = torch.empty(clusters, inputs, outputs).uniform_(-bound, bound, generator=generator)
+            weight = torch.empty(clusters, inputs, outputs).uniform_(
+                -bound, bound, generator=generator
+            )
             bias = torch.empty(clusters, 1, outputs).uniform_(-1.5, 1.5, generator=generator)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))

@@ -36,16 +36,16 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Table
 from scgan_infer.errors import ScganError, UsageError
-from scgan_infer.evaluation import write
-from scgan_infer.metrics import evaluate
-from scgan_infer.sessions import cores
+from scgan_infer.judging.evaluation import write
+from scgan_infer.judging.figures import evaluate
+from scgan_infer.sampling.sessions import cores
 from scgan_train import config as configs
 from scgan_train.config import Config
 from scgan_train.datasets import DATASETS, fresh, table
-from scgan_train.run import Run
-from scgan_train.sources import BUILT_IN_ROWS
-from scgan_train.stages import train
-from scgan_train.training import generator_for
+from scgan_train.training.loop import generator_for
+from scgan_train.training.run import Run
+from scgan_train.training.sources import BUILT_IN_ROWS
+from scgan_train.training.stages import train
 
 Floats = NDArray[np.float32]
 
@@ -119,7 +119,12 @@ class Plan:
 
     def cells(self) -> list[Cell]:
         """Return all cells."""
-        return [cell for seed in range(self.seeds) for plane in self.planes for cell in unit(plane, seed)]
+        return [
+            cell
+            for seed in range(self.seeds)
+            for plane in self.planes
+            for cell in unit(plane, seed)
+        ]
 
 
 @dataclass(frozen=True)
@@ -277,9 +282,14 @@ def summary(plan: Plan) -> list[dict[str, Any]]:
         for plane in plan.planes:
             for place, latents in enumerate(LATENTS):
                 key = (maps, plane, latents)
-                same = [cell for cell in found if (cell["maps"], cell["plane"], cell["latents"]) == key]
+                same = [
+                    cell for cell in found if (cell["maps"], cell["plane"], cell["latents"]) == key
+                ]
                 line: dict[str, Any] = dict(zip(COLUMNS, key, strict=False))
-                line |= {"seeds": len(same), "mse": _median(cell["mse_raw"]["value"] for cell in same)}
+                line |= {
+                    "seeds": len(same),
+                    "mse": _median(cell["mse_raw"]["value"] for cell in same),
+                }
                 line["paper"] = PAPER[plane][place]
                 for figure in FIGURES:
                     line[figure] = _median(cell[figure]["value"] for cell in same)
@@ -322,7 +332,9 @@ def as_markdown(lines: Sequence[Mapping[str, Any]]) -> str:
             parts.append(f"{title}\n")
             parts.append(
                 _grid(
-                    own, planes, lambda line, f=figure, s=shape: f"{line[f]:{s}} ({line[f'{f}_floor']:{s}})"
+                    own,
+                    planes,
+                    lambda line, f=figure, s=shape: f"{line[f]:{s}} ({line[f'{f}_floor']:{s}})",
                 )
             )
     return "\n".join(parts)
@@ -337,7 +349,7 @@ def _grid(lines: Sequence[Mapping[str, Any]], planes: Sequence[str], text: Any) 
 
 def pictures(plan: Plan) -> None:
     """Write Figure 2, latent models against true latents, and Figure 3, generations, of the first seed."""
-    from scgan_infer.plots import planes, save
+    from scgan_infer.judging.plots import planes, save
 
     for maps in MAPS:
         for number, first, title, key in (
@@ -347,7 +359,9 @@ def pictures(plan: Plan) -> None:
             grid: dict[str, dict[str, Floats]] = {}
             for plane in plan.planes:
                 shown = {
-                    latents: np.load(Cell(maps, plane, latents, 0).result(plan.out).with_suffix(".npz"))
+                    latents: np.load(
+                        Cell(maps, plane, latents, 0).result(plan.out).with_suffix(".npz")
+                    )
                     for latents in LATENTS
                 }
                 grid[plane] = {f"real {title}": shown["real"][first]}
@@ -360,12 +374,16 @@ def pictures(plan: Plan) -> None:
 def begin(plan: Plan, resume: bool) -> None:
     """Make the folder, or check that it is the plan's; raises as `reproduce`."""
     path = plan.out / "settings.json"
-    settings = json.dumps(asdict(plan) | {"out": "", "seeds": 0, "maps": MAPS}, indent=1, sort_keys=True)
+    settings = json.dumps(
+        asdict(plan) | {"out": "", "seeds": 0, "maps": MAPS}, indent=1, sort_keys=True
+    )
     if plan.seeds < 1:
         raise UsageError(f"--seeds {plan.seeds}: at least 1 is needed")
     if plan.out.exists() and any(plan.out.iterdir()):
         if not resume:
-            raise UsageError(f"--out {plan.out} exists; go on with --resume, or choose another name")
+            raise UsageError(
+                f"--out {plan.out} exists; go on with --resume, or choose another name"
+            )
         if not path.exists() or path.read_text("utf-8") != settings:
             raise UsageError(f"{plan.out} was begun with other settings; choose another --out")
     (plan.out / "cells").mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 graph = onnx.load(f"{sys.argv[1]}/generator.onnx").graph
-widths = np.array([1, *(tensor.type.tensor_type.shape.dim[1].dim_value for tensor in graph.input[1:])])
+widths = np.array(
+    [1, *(tensor.type.tensor_type.shape.dim[1].dim_value for tensor in graph.input[1:])]
+)
 for node in graph.node:
     if node.op_type == "Split":
-        node.attribute.remove(next(value for value in node.attribute if value.name == "num_outputs"))
+        node.attribute.remove(
+            next(value for value in node.attribute if value.name == "num_outputs")
+        )
 cut = [
     helper.make_node("Split", ["noise", "noise/widths"], ["noise/u", "w", "z"], axis=1),
     helper.make_node("Squeeze", ["noise/u", "noise/axis"], ["u"]),

@@ -6,7 +6,9 @@ import numpy as np
 import onnxruntime
 
 bundle, n, noise = sys.argv[1], int(sys.argv[2]), np.random.default_rng(int((*sys.argv, 0)[3]))
-session = onnxruntime.InferenceSession(f"{bundle}/generator.onnx", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession(
+    f"{bundle}/generator.onnx", providers=["CPUExecutionProvider"]
+)
 _, w, z = (tensor.shape for tensor in session.get_inputs())
 for rows in (min(4096, n - start) for start in range(0, n, 4096)):
     feeds = {

@@ -26,7 +26,9 @@ class Done:
         """Check the exit code, that stderr is one line without a traceback, and that it says these words."""
         assert self.code == code, self.err
         lines = [
-            line for line in self.err.splitlines() if not line.startswith(("model: ", "device: ", "note: "))
+            line
+            for line in self.err.splitlines()
+            if not line.startswith(("model: ", "device: ", "note: "))
         ]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("scgan: ")
@@ -38,7 +40,7 @@ class Done:
 
 def spawn(*arguments: object, **options: object) -> subprocess.Popen[str]:
     """Start a command in a process of its own."""
-    command = [sys.executable, "-m", "cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "scgan_train.app", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
     return subprocess.Popen(command, **{**pipes, **options})  # type: ignore[call-overload, no-any-return]
 

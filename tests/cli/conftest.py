@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import Done
 
-import cli
+from scgan_train import app as cli
 
 # a shell's background job ignores SIGINT, and so would the commands that it starts
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "infer"))
 
 
 @pytest.fixture
-def scgan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def scgan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
     """Return a function that runs a command in this process."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     handler = signal.getsignal(signal.SIGTERM)
@@ -43,4 +45,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from scgan_infer import bundle
 
-    return bundle.save(tmp_path_factory.mktemp("cli") / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS)
+    return bundle.save(
+        tmp_path_factory.mktemp("cli") / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS
+    )

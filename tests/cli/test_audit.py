@@ -21,8 +21,18 @@ def test_no_faults() -> None:
 
 
 WRONG = [
-    ("constraints.txt", "torch==2.13.0", "torch==2.5.1", "constraints.txt has torch 2.5.1: CVE-2025-32434"),
-    ("pyproject.toml", "onnx>=1.23", "onnx>=1.16", "pyproject.toml allows onnx 1.16: CVE-2024-5187"),
+    (
+        "constraints.txt",
+        "torch==2.13.0",
+        "torch==2.5.1",
+        "constraints.txt has torch 2.5.1: CVE-2025-32434",
+    ),
+    (
+        "pyproject.toml",
+        "onnx>=1.23",
+        "onnx>=1.16",
+        "pyproject.toml allows onnx 1.16: CVE-2024-5187",
+    ),
     (
         "pyproject.toml",
         "pyarrow>=23.0.1",

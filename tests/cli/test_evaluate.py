@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from scgan_infer.metrics import MEANINGS
+from scgan_infer.judging.figures import MEANINGS
 from scgan_train.datasets import fresh, table
 
 SHIPPED = "exported/eight_gaussians"
@@ -77,14 +77,27 @@ def test_samples_that_break_walls_are_judged_not_refused(scgan, tmp_path):
 
 def test_measuring_and_drawing_need_no_torch(tmp_path, bundle):
     code = (
-        "import atexit, cli, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); "
+        "import atexit, sys; from scgan_train import app as cli; "
+        "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); "
         "cli.main()"
     )
     for command in (
         ["evaluate", "eight_gaussians", "-m", str(bundle), "-n", "50", "--json"],
-        ["plot", "samples", "eight_gaussians", "-m", str(bundle), "-n", "50", "-o", str(tmp_path / "p.png")],
+        [
+            "plot",
+            "samples",
+            "eight_gaussians",
+            "-m",
+            str(bundle),
+            "-n",
+            "50",
+            "-o",
+            str(tmp_path / "p.png"),
+        ],
     ):
-        done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command], capture_output=True, text=True
+        )
         assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "False"), done.stderr
 
 

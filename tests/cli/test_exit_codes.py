@@ -26,6 +26,7 @@ from test_formats_bad import SUFFIXES, cells
 
 from scgan_infer import bundle
 from scgan_infer.columns import Column
+from scgan_infer.errors import ModelError
 
 Scgan = Callable[..., Done]
 COMMANDS = ("train", "reconstruct", "encode")
@@ -58,14 +59,17 @@ def test_0_done(scgan: Scgan, model: Path, tmp_path: Path) -> None:
 
 
 UNEXPECTED = (
-    "import cli, sys, scgan_infer.bundle as b; b.load = lambda path: 1 / 0; sys.argv = {}; cli.main()"
+    "import sys, scgan_train.app as app, scgan_infer.bundle as b; "
+    "b.load = lambda path: 1 / 0; sys.argv = {}; app.main()"
 )
 
 
 def test_1_unexpected(model: Path) -> None:
     def run(*arguments: str) -> Done:
         code = UNEXPECTED.format(["scgan", *arguments, "info", str(model)])
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT
+        )
         return Done(done.returncode, done.stdout, done.stderr)
 
     run().failed(1, "unexpected ZeroDivisionError", "--debug")
@@ -108,7 +112,9 @@ def test_1_a_training_that_diverges(scgan: Scgan, tmp_path: Path) -> None:
         ("datasets nope", ["'nope'"]),
     ],
 )
-def test_2_usage(scgan: Scgan, model: Path, tmp_path: Path, arguments: str, words: list[str]) -> None:
+def test_2_usage(
+    scgan: Scgan, model: Path, tmp_path: Path, arguments: str, words: list[str]
+) -> None:
     command, *more = arguments.split()
     if command == "train":
         more += ["--out", str(tmp_path / "run")]
@@ -136,7 +142,7 @@ def test_3_bad_model(scgan: Scgan, model: Path, tmp_path: Path) -> None:
     scgan("sample", "--model", newer).failed(3, "format 2", "upgrade")
     loop = tiny.model(tiny.body("generator.onnx", nodes=[tiny.node("Loop", "u w", "x")]))
     graphs = {**tiny.GRAPHS, "generator.onnx": loop}
-    with pytest.raises(bundle.ModelError, match="control flow"):
+    with pytest.raises(ModelError, match="control flow"):
         bundle.save(tmp_path / "loop", tiny.MANIFEST, graphs)
 
 
@@ -146,7 +152,9 @@ def test_4_no_such_device(scgan: Scgan, model: Path, tmp_path: Path) -> None:
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with no_output(tmp_path):
-            done = scgan("sample", "--model", model, "--device", "cuda", "--out", tmp_path / "x.npy")
+            done = scgan(
+                "sample", "--model", model, "--device", "cuda", "--out", tmp_path / "x.npy"
+            )
             done.failed(4, "CUDA", "--device cpu")
     if not torch.cuda.is_available():
         done = scgan("train", "abs", "--out", tmp_path / "run", *FAST, "--device", "cuda")
@@ -186,7 +194,12 @@ def tiny_copy(tmp_path: Path) -> Path:
     return bundle.save(tmp_path / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS)
 
 
-BAD_CELLS = [(np.nan, "missing"), (-np.inf, "infinite"), (1e39, "float32"), (2.0**24 + 1, "too large")]
+BAD_CELLS = [
+    (np.nan, "missing"),
+    (-np.inf, "infinite"),
+    (1e39, "float32"),
+    (2.0**24 + 1, "too large"),
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -203,7 +216,9 @@ def test_7_bad_cells(
         scgan(*taking(command, data, model, out)).failed(7, str(data), "column 'y'", "row 31", why)
 
 
-def test_nothing_is_printed_of_a_file_that_is_not_there(scgan: Scgan, model: Path, tmp_path: Path) -> None:
+def test_nothing_is_printed_of_a_file_that_is_not_there(
+    scgan: Scgan, model: Path, tmp_path: Path
+) -> None:
     done = scgan("reconstruct", tmp_path / "none.csv", "--model", model)
     assert (done.code, done.out) == (7, "")
 
@@ -280,7 +295,10 @@ def test_7_other_columns_than_the_bundles(
 
 
 def test_7_a_value_outside_the_bundles_columns(scgan: Scgan, tmp_path: Path) -> None:
-    columns = (Column("x", "bounded", low=0.0, high=1.0), Column("y", "category", categories=("a", "b")))
+    columns = (
+        Column("x", "bounded", low=0.0, high=1.0),
+        Column("y", "category", categories=("a", "b")),
+    )
     path = bundle.save(tmp_path / "b", replace(tiny.MANIFEST, columns=columns), tiny.GRAPHS)
     data = tmp_path / "rows.csv"
     for text, words in (
@@ -293,9 +311,13 @@ def test_7_a_value_outside_the_bundles_columns(scgan: Scgan, tmp_path: Path) -> 
                 scgan(*taking(command, data, path, out)).failed(7, str(data), *words)
 
 
-def test_7_a_built_in_distribution_outside_the_domain_described(scgan: Scgan, tmp_path: Path) -> None:
+def test_7_a_built_in_distribution_outside_the_domain_described(
+    scgan: Scgan, tmp_path: Path
+) -> None:
     with no_output(tmp_path / "out") as out:
-        scgan("train", "abs", "--log", "x", "--out", out, *FAST).failed(7, "column 'x'", "not positive")
+        scgan("train", "abs", "--log", "x", "--out", out, *FAST).failed(
+            7, "column 'x'", "not positive"
+        )
 
 
 def test_7_fewer_rows_than_clusters(scgan: Scgan, model: Path, tmp_path: Path) -> None:
@@ -306,11 +328,15 @@ def test_7_fewer_rows_than_clusters(scgan: Scgan, model: Path, tmp_path: Path) -
             7, str(data), "3 rows", "5 clusters"
         )
         data.write_text("x,y\n1,2\n")
-        scgan(*taking("train", data, model, out, "--clusters", "auto")).failed(7, str(data), "1 rows")
+        scgan(*taking("train", data, model, out, "--clusters", "auto")).failed(
+            7, str(data), "1 rows"
+        )
 
 
 @pytest.mark.parametrize("command", ["sample", "reconstruct", "encode"])
-def test_7_output_that_cannot_be_written(scgan: Scgan, model: Path, tmp_path: Path, command: str) -> None:
+def test_7_output_that_cannot_be_written(
+    scgan: Scgan, model: Path, tmp_path: Path, command: str
+) -> None:
     data = tmp_path / "rows.csv"
     data.write_text("x,y\n1,2\n")
     rows = [] if command == "sample" else [data]
@@ -323,13 +349,20 @@ def test_7_output_that_cannot_be_written(scgan: Scgan, model: Path, tmp_path: Pa
 
 def test_7_a_run_or_bundle_that_cannot_be_written(scgan: Scgan, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    scgan("train", "abs", "--out", tmp_path / "file" / "run", *FAST).failed(7, str(tmp_path / "file"))
+    scgan("train", "abs", "--out", tmp_path / "file" / "run", *FAST).failed(
+        7, str(tmp_path / "file")
+    )
 
 
 def test_7_stdout_that_takes_no_more(model: Path) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
-    for command in (["sample", "--model", model], ["datasets"], ["info", model], ["datasets", "abs"]):
+    for command in (
+        ["sample", "--model", model],
+        ["datasets"],
+        ["info", model],
+        ["datasets", "abs"],
+    ):
         with open("/dev/full", "w") as full:
             apart(*command, stdout=full).failed(7, "No space left")
 
@@ -352,7 +385,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 @pytest.mark.parametrize("suffix", [".npy", ".csv", ".npz"])
 def test_130_and_143_interrupted_sampling(

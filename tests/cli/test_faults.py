@@ -24,8 +24,9 @@ KILLS = 25
 FORKS = """
 import os, signal, sys, time
 import numpy, torch, sklearn.cluster, safetensors.torch, rich.progress, tomli_w
-import scgan_train.progress, scgan_train.stages, scgan_infer.writers, scgan_infer.runtime, cli
-scgan_train.progress.CHECKPOINT_SECONDS = scgan_infer.writers.CHECKPOINT_SECONDS = 0.01
+import scgan_train.training.progress, scgan_train.training.stages, scgan_infer.rows.writers, scgan_infer.sampling.model
+from scgan_train import app as cli
+scgan_train.training.progress.CHECKPOINT_SECONDS = scgan_infer.rows.writers.CHECKPOINT_SECONDS = 0.01
 generator = numpy.random.default_rng(int(sys.argv[1]))
 kills, sys.argv = int(sys.argv[2]), ["scgan", *sys.argv[3:]]
 
@@ -84,7 +85,13 @@ def contents(run: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in sorted(run.iterdir()) if path.is_file()}
     if "run.json" in found:
         facts = json.loads(found["run.json"])
-        assert set(facts.pop("seconds")) == {"transform", "encoder", "clusters", "mapper", "decoder"}
+        assert set(facts.pop("seconds")) == {
+            "transform",
+            "encoder",
+            "clusters",
+            "mapper",
+            "decoder",
+        }
         found["run.json"] = json.dumps(facts).encode()
     return found
 
@@ -98,7 +105,9 @@ TRAINING = [
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.parametrize("seed", [1])
-def test_a_training_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path, seed: int) -> None:
+def test_a_training_killed_again_and_again_ends_in_the_same_bytes(
+    tmp_path: Path, seed: int
+) -> None:
     straight, run = tmp_path / "straight", tmp_path / "run"
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(1000, 2)) ** 3)
     seconds = float(forked(tmp_path, seed, 0, 0, *TRAINING, "--out", straight)[0])
@@ -107,7 +116,9 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path
         if kills >= KILLS:
             break
         shutil.rmtree(run, ignore_errors=True)
-        lines = forked(tmp_path, seed * 100 + attempt, KILLS - kills, seconds, *TRAINING, "--out", run)
+        lines = forked(
+            tmp_path, seed * 100 + attempt, KILLS - kills, seconds, *TRAINING, "--out", run
+        )
         kills += lines.count("killed")
         assert contents(run) == contents(straight)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.npy", "run", "straight"]
@@ -176,7 +187,9 @@ def test_a_full_disk(finished: Path, model: Path, tmp_path: Path) -> None:
         shutil.rmtree(disk / "run")
         subprocess.run(["mount", "-o", "remount,size=128k", str(disk)], check=True)
         (disk / "filler").write_bytes(bytes(100_000))
-        apart("export", finished, "--out", disk / "bundle").failed(7, str(disk / "bundle"), "No space left")
+        apart("export", finished, "--out", disk / "bundle").failed(
+            7, str(disk / "bundle"), "No space left"
+        )
         assert files(disk) == ["filler"]
 
 
@@ -193,7 +206,9 @@ def test_files_that_may_not_grow(finished: Path, model: Path, tmp_path: Path, li
     done = apart("sample", "--model", model, "--out", out / "rows.npy", preexec_fn=hold)
     done.failed(7, "rows.npy", "File too large")
     if limit:  # torch itself writes small files when it exports
-        apart("export", finished, "--out", out / "bundle", preexec_fn=hold).failed(7, "File too large")
+        apart("export", finished, "--out", out / "bundle", preexec_fn=hold).failed(
+            7, "File too large"
+        )
     assert files(out) == []
     done = apart("train", "abs", "--out", out / "run", *FAST, preexec_fn=hold)
     done.failed(7, "run", "File too large")
@@ -209,20 +224,30 @@ def test_a_read_only_folder(finished: Path, model: Path, tmp_path: Path) -> None
 
 
 NEEDED = {
-    *("run.json", "config.toml", "transform.safetensors", "encoder.safetensors", "clusters.safetensors"),
+    *(
+        "run.json",
+        "config.toml",
+        "transform.safetensors",
+        "encoder.safetensors",
+        "clusters.safetensors",
+    ),
     *("mapper.safetensors", "decoder.safetensors", "held_out.npy"),
 }
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
-def test_every_file_of_a_run_folder_cut(scgan: Scgan, finished: Path, tmp_path: Path, share: float) -> None:
+def test_every_file_of_a_run_folder_cut(
+    scgan: Scgan, finished: Path, tmp_path: Path, share: float
+) -> None:
     assert {path.name for path in finished.iterdir()} - {"history.jsonl"} == NEEDED
     for name in sorted(NEEDED):
         run = tmp_path / name
         shutil.copytree(finished, run)
         whole = (run / name).read_bytes()
         (run / name).write_bytes(whole[: int(share * len(whole))])
-        scgan("export", run, "--out", tmp_path / "bundle").failed(3, str(run), name.partition(".")[0])
+        scgan("export", run, "--out", tmp_path / "bundle").failed(
+            3, str(run), name.partition(".")[0]
+        )
         scgan("train", "--out", run, "--resume").failed(3, str(run))
     assert not (tmp_path / "bundle").exists()
 

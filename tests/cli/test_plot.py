@@ -21,7 +21,9 @@ def drawn(path):
 
 
 def test_samples_from_a_file_or_a_bundle(scgan, tmp_path, bundle):
-    np.save(tmp_path / "samples.npy", np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32))
+    np.save(
+        tmp_path / "samples.npy", np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    )
     for arguments in (("--samples", tmp_path / "samples.npy"), ("--model", bundle, "-n", 500)):
         done = scgan("plot", "samples", "checkerboard", *arguments, "--out", tmp_path / "p.png")
         assert done.code == 0, done.err
@@ -43,7 +45,8 @@ def test_every_picture_of_a_bundle(scgan, tmp_path, bundle):
 
 def test_curves_of_a_run_as_pdf(scgan, tmp_path):
     lines = [
-        {"stage": "encoder", "phase": "contrast", "step": step, "info_nce": 3 / step} for step in (1, 2, 3)
+        {"stage": "encoder", "phase": "contrast", "step": step, "info_nce": 3 / step}
+        for step in (1, 2, 3)
     ]
     (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, lines)))
     done = scgan("plot", "curves", tmp_path, "-o", tmp_path / "curves.pdf")

@@ -40,8 +40,12 @@ def test_the_three_commands_of_the_quick_start_work_in_a_row(quickstart: Path) -
 
 def test_start_and_shard_name_the_same_rows(quickstart: Path) -> None:
     whole = scgan("sample", "-n", "30", "--seed", "4", cwd=quickstart).stdout.splitlines()
-    tail = scgan("sample", "-n", "10", "--seed", "4", "--start", "20", cwd=quickstart).stdout.splitlines()
-    shard = scgan("sample", "-n", "30", "--seed", "4", "--shard", "3/3", cwd=quickstart).stdout.splitlines()
+    tail = scgan(
+        "sample", "-n", "10", "--seed", "4", "--start", "20", cwd=quickstart
+    ).stdout.splitlines()
+    shard = scgan(
+        "sample", "-n", "30", "--seed", "4", "--shard", "3/3", cwd=quickstart
+    ).stdout.splitlines()
     assert whole[0] == "x,y"
     assert tail == shard == [whole[0], *whole[21:]]
 
@@ -57,7 +61,11 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_file(tmp_path: Pat
         out = f"run{len(flag)}"
         command = [*SCGAN, "train", "rows.csv", "-c", "c.toml", "-o", out, "--clusters", "2", *flag]
         done = subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "SCGAN_SEED": "6"}, capture_output=True, text=True
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "SCGAN_SEED": "6"},
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         config = (tmp_path / out / "config.toml").read_text()
@@ -69,13 +77,16 @@ def test_reconstruct_encode_and_info(quickstart: Path) -> None:
     scgan("datasets", "eight_gaussians", "-n", "500", "-s", "9", "-o", "rows.csv", cwd=quickstart)
     scgan("reconstruct", "rows.csv", "-o", "again.csv", cwd=quickstart)
     rows, again = (
-        np.loadtxt(quickstart / name, delimiter=",", skiprows=1) for name in ("rows.csv", "again.csv")
+        np.loadtxt(quickstart / name, delimiter=",", skiprows=1)
+        for name in ("rows.csv", "again.csv")
     )
     assert np.mean((rows - again) ** 2) < 0.01
     lines = scgan("encode", "rows.csv", cwd=quickstart).stdout.splitlines()
     assert lines[0] == "latent_0,latent_1,cluster"
     assert len({line.split(",")[-1] for line in lines[1:]}) == 8
-    manifest = json.loads(scgan("info", "exported/eight_gaussians", "--json", cwd=quickstart).stdout)
+    manifest = json.loads(
+        scgan("info", "exported/eight_gaussians", "--json", cwd=quickstart).stdout
+    )
     assert manifest["sizes"] == {"K": 8, "d": 2, "e": 2, "m": 2, "q": manifest["sizes"]["q"]}
     text = scgan("info", "exported/eight_gaussians", cwd=quickstart).stdout
     assert "generator.onnx" in text
@@ -122,7 +133,9 @@ def test_a_category_of_a_csv_is_asked_for_by_name(tmp_path: Path) -> None:
     scgan("train", "birds.csv", "-o", "run", *TINY, cwd=tmp_path)
     scgan("export", "run", "-o", "bundle", cwd=tmp_path)
     ask = ("sample", "-m", "bundle", "-n", "500", "--where")
-    found = [line.split(",") for line in scgan(*ask, "species=Gentoo", cwd=tmp_path).stdout.splitlines()]
+    found = [
+        line.split(",") for line in scgan(*ask, "species=Gentoo", cwd=tmp_path).stdout.splitlines()
+    ]
     assert found[0] == ["species", "bill"]
     assert {name for name, _ in found[1:]} == {"Gentoo"}
     assert abs(np.mean([float(bill) for _, bill in found[1:]])) < 0.3

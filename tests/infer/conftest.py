@@ -13,4 +13,6 @@ def tiny_bundle(tmp_path):
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory):
     """A valid bundle that all tests share."""
-    return bundle.save(tmp_path_factory.mktemp("bundles") / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS)
+    return bundle.save(
+        tmp_path_factory.mktemp("bundles") / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS
+    )

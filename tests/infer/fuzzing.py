@@ -1,5 +1,6 @@
 """Damage, by number: case n is a function of n alone, so a failure is reproduced with `python fuzzing.py n`."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,9 +15,9 @@ from onnx_bytes import attribute, node
 from test_bundle import REFUSED
 from test_formats_bad import SUFFIXES, cells
 
-import cli
 from scgan_infer import bundle
-from scgan_infer.graphs import MAX_BYTES, OPERATORS
+from scgan_infer.bundle.rules import MAX_BYTES, OPERATORS
+from scgan_train import app as cli
 
 GIBIBYTES = 8
 CRAFTED = [data for cases in REFUSED.values() for data in cases.values() if len(data) <= MAX_BYTES]
@@ -77,7 +78,9 @@ def other_graph(name, rng):
             output = OUTPUTS[good]
             count = int(rng.integers(1, 4))
             inputs = " ".join(rng.choice(values, count))
-            key = str(rng.choice(["axis", "keepdims", "to", "perm", "alpha", "value_int", "direction"]))
+            key = str(
+                rng.choice(["axis", "keepdims", "to", "perm", "alpha", "value_int", "direction"])
+            )
             more = [(5, attribute(key, int(rng.integers(-3, 9))))] if rng.integers(2) else []
             good = node(str(rng.choice(sorted(OPERATORS))), inputs, output, more=more)
         else:
@@ -118,7 +121,11 @@ def other_json(rng):
     found = json.loads((MODEL / "bundle.json").read_bytes())
     holder = found
     while True:
-        key = rng.choice(sorted(holder)) if isinstance(holder, dict) else int(rng.integers(len(holder)))
+        key = (
+            rng.choice(sorted(holder))
+            if isinstance(holder, dict)
+            else int(rng.integers(len(holder)))
+        )
         inner = holder[key]
         if not isinstance(inner, dict | list) or not inner or not rng.integers(3):
             break
@@ -136,7 +143,7 @@ def rehash(folder):
         manifest = json.loads((folder / "bundle.json").read_bytes())
         for name, entry in manifest["files"].items():
             data = (folder / name).read_bytes()
-            entry.update(bytes=len(data), sha256=bundle._sha256(data))
+            entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         (folder / "bundle.json").write_text(json.dumps(manifest))
 
 

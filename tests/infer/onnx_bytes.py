@@ -47,7 +47,9 @@ def tensor(name, values, *more):
 
 
 def value(name, dtype, dims):
-    shape = message(*((1, message((1, size) if isinstance(size, int) else (2, size))) for size in dims))
+    shape = message(
+        *((1, message((1, size) if isinstance(size, int) else (2, size))) for size in dims)
+    )
     return message((1, name), (2, message((1, message((1, TYPES[dtype]), (2, shape))))))
 
 
@@ -83,5 +85,7 @@ def graph(nodes, weights, inputs, outputs, more=()):
 
 
 def model(body, ir=8, opsets=(("", 18),), more=()):
-    imports = [(8, message(*([(1, domain)] if domain else []), (2, version))) for domain, version in opsets]
+    imports = [
+        (8, message(*([(1, domain)] if domain else []), (2, version))) for domain, version in opsets
+    ]
     return message((1, ir), (7, body), *imports, *more)

@@ -53,7 +53,12 @@ def test_fields_that_describe_no_domain_are_refused_and_the_column_named(fields)
 
 @pytest.mark.parametrize(
     ("names", "codes"),
-    [(("a", "b"), [0, 1]), (("2007", "2008"), [2007, 2008]), (("1", "1.0"), [0, 1]), (("1", "nan"), [0, 1])],
+    [
+        (("a", "b"), [0, 1]),
+        (("2007", "2008"), [2007, 2008]),
+        (("1", "1.0"), [0, 1]),
+        (("1", "nan"), [0, 1]),
+    ],
 )
 def test_categories_named_by_numbers_stand_as_those_numbers(names, codes):
     np.testing.assert_array_equal(Column("k", "category", categories=names).codes, codes)

@@ -18,11 +18,15 @@ WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}));"
 
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", WITHOUT + code], cwd=cwd, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT + code], cwd=cwd, capture_output=True, text=True
+    )
 
 
 def scgan(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return python(f"import cli; sys.argv[1:] = {list(arguments)!r}; cli.main()", cwd)
+    return python(
+        f"from scgan_train import app as cli; sys.argv[1:] = {list(arguments)!r}; cli.main()", cwd
+    )
 
 
 def test_sampling_needs_none_of_it(tmp_path: Path) -> None:
@@ -36,7 +40,10 @@ def test_sampling_needs_none_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["reconstruct", "encode"])
 def test_neither_do_reconstruct_and_encode(command: str, tmp_path: Path) -> None:
-    assert scgan("datasets", "eight_gaussians", "-n", "100", "-o", "rows.csv", cwd=tmp_path).returncode == 0
+    assert (
+        scgan("datasets", "eight_gaussians", "-n", "100", "-o", "rows.csv", cwd=tmp_path).returncode
+        == 0
+    )
     done = scgan(command, "rows.csv", "-o", "out.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 101
@@ -50,10 +57,8 @@ def test_the_python_interface_needs_none_of_it(tmp_path: Path) -> None:
 
 def test_help_and_version_import_neither_numpy_nor_onnxruntime(tmp_path: Path) -> None:
     for arguments in (["--help"], ["--version"], ["sample", "--help"], ["train", "--help"]):
-        code = f"import cli, atexit; sys.argv[1:] = {arguments!r}; "
-        code += (
-            "atexit.register(lambda: print(sorted({'numpy', 'onnxruntime'} & set(sys.modules)))); cli.main()"
-        )
+        code = f"import atexit; from scgan_train import app as cli; sys.argv[1:] = {arguments!r}; "
+        code += "atexit.register(lambda: print(sorted({'numpy', 'onnxruntime'} & set(sys.modules)))); cli.main()"
         done = python(code, tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.rstrip().endswith("[]")

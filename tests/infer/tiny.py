@@ -70,12 +70,18 @@ NAMES = {
     "sampler.onnx": (SAMPLE, "last"),
 }
 ENDS = {
-    "encoder.onnx": ([("x", "float32", "nd")], [("latent", "float32", "ne"), ("cluster", "int64", "n")]),
+    "encoder.onnx": (
+        [("x", "float32", "nd")],
+        [("latent", "float32", "ne"), ("cluster", "int64", "n")],
+    ),
     "mappers.onnx": (
         [("u", "float32", "n"), ("w", "float32", "nm")],
         [("latent", "float32", "ne"), ("cluster", "int64", "n")],
     ),
-    "decoder.onnx": ([("latent", "float32", "ne"), ("z", "float32", "nq")], [("x", "float32", "nd")]),
+    "decoder.onnx": (
+        [("latent", "float32", "ne"), ("z", "float32", "nq")],
+        [("x", "float32", "nd")],
+    ),
     "generator.onnx": (
         [("u", "float32", "n"), ("w", "float32", "nm"), ("z", "float32", "nq")],
         [("x", "float32", "nd")],
@@ -89,7 +95,10 @@ def ends(name):
     sides = []
     for side in ENDS[name]:
         sides.append(
-            [(key, dtype, [SIZES.get(s, 1 if s == "1" else s) for s in dims]) for key, dtype, dims in side]
+            [
+                (key, dtype, [SIZES.get(s, 1 if s == "1" else s) for s in dims])
+                for key, dtype, dims in side
+            ]
         )
     return sides
 
@@ -99,7 +108,9 @@ def body(name, **changes):
     nodes, used = NAMES[name]
     inputs, outputs = ends(name)
     weights = [item for item in WEIGHTS if item[0] in used.split()]
-    return graph(**{"nodes": nodes, "weights": weights, "inputs": inputs, "outputs": outputs, **changes})
+    return graph(
+        **{"nodes": nodes, "weights": weights, "inputs": inputs, "outputs": outputs, **changes}
+    )
 
 
 GRAPHS = {name: model(body(name)) for name in NAMES}

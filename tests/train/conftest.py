@@ -3,57 +3,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from cases import mixed_table, settings
 
-from scgan_infer.columns import Column, Table
-from scgan_train import config as configs
-from scgan_train.config import Config
-from scgan_train.run import Run
-from scgan_train.stages import train
+from scgan_train.training.run import Run
+from scgan_train.training.stages import train
 
 torch.set_num_threads(int(os.environ.get("SCGAN_TEST_THREADS", "1")))
-
-TINY = {
-    "clusters": {"k": 6},
-    "encoder": {"steps": 60},
-    "mapper": {"steps": 60},
-    "decoder": {"warm_steps": 150, "steps": 30},
-}
-
-
-def settings(**more: object) -> Config:
-    return configs.from_dict(configs.merge(TINY, more))
-
-
-def mixed_table(n: int = 1500) -> Table:
-    """Every kind of column, three pieces that don't touch, and a column that never varies."""
-    rng = np.random.default_rng(3)
-    piece = rng.integers(3, size=n)
-    columns = (
-        Column("r"),
-        Column("pt", "log"),
-        Column("phi", "periodic", period=360.0, low=-180.0),
-        Column("share", "bounded", low=0.0, high=1.0),
-        Column("depth", "bounded", low=2.0, decimals=2),
-        Column("count", "integer"),
-        Column("species", "category", categories=("a", "b", "c")),
-        Column("same"),
-    )
-    values = np.column_stack(
-        [
-            3.0 * piece + 0.1 * rng.standard_normal(n),
-            np.exp(piece + 0.3 * rng.standard_normal(n)),
-            (120.0 * piece + 170.0 + 20.0 * rng.standard_normal(n) + 180.0) % 360.0 - 180.0,
-            rng.beta(2, 2, n),
-            np.round(2.0 + rng.exponential(1.0, n), 2),
-            rng.poisson(40, n),
-            piece,
-            np.full(n, 7.5),
-        ]
-    )
-    return Table(columns, values.astype(np.float32))
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +20,6 @@ def mixed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def mixed_bundle(mixed_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from scgan_train.exporter import export
+    from scgan_train.exporting.exporter import export
 
     return export(mixed_run, tmp_path_factory.mktemp("bundles") / "mixed")

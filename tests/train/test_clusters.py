@@ -11,7 +11,7 @@ from scgan_infer.errors import UsageError
 from scgan_train import groups as grouping
 from scgan_train.clusters import Assign, Clusters, fit
 from scgan_train.config import ClusterConfig
-from scgan_train.exporter import to_onnx
+from scgan_train.exporting.exporter import to_onnx
 from scgan_train.groups import combinations, split
 
 
@@ -60,7 +60,9 @@ def test_held_out_likelihood_is_that_of_scikit_learn():
 def test_auto_finds_about_as_many_clusters_as_there_are_and_says_why():
     rng = np.random.default_rng(0)
     angle = rng.integers(16, size=8000) * np.pi / 8
-    rows = 3 * np.column_stack([np.cos(angle), np.sin(angle)]) + 0.1 * rng.standard_normal((8000, 2))
+    rows = 3 * np.column_stack([np.cos(angle), np.sin(angle)]) + 0.1 * rng.standard_normal(
+        (8000, 2)
+    )
     clusters, _, note = fit(torch.from_numpy(rows).float(), ClusterConfig(split=False), seeded())
     assert 16 <= len(clusters) <= 32
     assert f"{len(clusters)} clusters are enough" in note
@@ -91,11 +93,15 @@ def test_combinations_are_those_that_occur_and_rare_ones_join_when_they_are_too_
 def test_categories_keep_their_shares_exactly_and_stay_constant():
     rng = np.random.default_rng(0)
     category = rng.choice(4, 5000, p=[0.6, 0.3, 0.08, 0.02])
-    rows = torch.from_numpy(np.column_stack([category / 0.8, rng.standard_normal(5000) + category])).float()
+    rows = torch.from_numpy(
+        np.column_stack([category / 0.8, rng.standard_normal(5000) + category])
+    ).float()
     clusters, labels, _ = fit(rows, ClusterConfig(), seeded())
     for value in range(4):
         mine = (clusters.means[:, 0] - value / 0.8).abs() < 1e-3
-        assert float(clusters.weights[mine].sum()) == pytest.approx(np.mean(category == value), abs=1e-6)
+        assert float(clusters.weights[mine].sum()) == pytest.approx(
+            np.mean(category == value), abs=1e-6
+        )
         assert set(labels[category == value].tolist()) == set(mine.nonzero().flatten().tolist())
         assert float(clusters.factors[mine, 0, 0].max()) < 1e-3
     agreement = Assign(clusters)(rows) == labels
@@ -105,7 +111,9 @@ def test_categories_keep_their_shares_exactly_and_stay_constant():
 @pytest.mark.parametrize("n", [200, 2000, 50_000])
 def test_continuous_rows_are_not_split_by_chance(n: int):
     rng = np.random.default_rng(n)
-    rows = np.column_stack([rng.standard_normal((n, 3)), rng.exponential(size=(n, 2)), rng.random(n)])
+    rows = np.column_stack(
+        [rng.standard_normal((n, 3)), rng.exponential(size=(n, 2)), rng.random(n)]
+    )
     assert split(rows, 5).max() == 0
 
 
@@ -134,7 +142,9 @@ def test_a_spike_is_a_group_of_its_own(width: float, share: float):
 @pytest.mark.parametrize("n", [200, 5000])
 def test_heavy_tails_are_no_spike(n: int):
     rng = np.random.default_rng(n)
-    rows = np.column_stack([rng.standard_t(3, n), rng.laplace(size=n), np.exp(rng.standard_normal(n))])
+    rows = np.column_stack(
+        [rng.standard_t(3, n), rng.laplace(size=n), np.exp(rng.standard_normal(n))]
+    )
     assert all(grouping._spike(rows[:, [column]]) is None for column in range(3))
 
 
@@ -179,7 +189,9 @@ def test_more_clusters_than_rows_is_an_error():
 
 
 def test_assign_agrees_with_exact_likelihoods_and_exports():
-    factors = torch.tensor([[[1e-4, 0.0], [0.0, 1e-4]], [[1.0, 0.0], [0.5, 0.2]], [[1e-4, 0.0], [0.3, 1e-3]]])
+    factors = torch.tensor(
+        [[[1e-4, 0.0], [0.0, 1e-4]], [[1.0, 0.0], [0.5, 0.2]], [[1e-4, 0.0], [0.3, 1e-3]]]
+    )
     means = torch.tensor([[1.5, 0.0], [1.5, 0.1], [1.50001, 0.3]])
     clusters = Clusters(torch.tensor([0.2, 0.5, 0.3]), means, factors, "em")
     which = torch.randint(3, (4000,), generator=seeded())

@@ -12,12 +12,26 @@ from scgan_infer.errors import UsageError
 from scgan_train import config as configs
 
 NOTHING_IS_FINE = {
-    *("seed", "encoder.steps", "mapper.steps", "decoder.warm_steps", "decoder.steps", "decoder.ema"),
+    *(
+        "seed",
+        "encoder.steps",
+        "mapper.steps",
+        "decoder.warm_steps",
+        "decoder.steps",
+        "decoder.ema",
+    ),
     *("decoder.reconstruction", "decoder.lambda_r", "decoder.lambda_x"),
     *("decoder.orthogonality", "decoder.penalty"),
 }
 AUTO = {
-    *("encoder.latent_dim", "clusters.k", "clusters.fits", "mapper.steps", "mapper.width", "mapper.lr"),
+    *(
+        "encoder.latent_dim",
+        "clusters.k",
+        "clusters.fits",
+        "mapper.steps",
+        "mapper.width",
+        "mapper.lr",
+    ),
     *("decoder.width", "decoder.steps"),
 }
 
@@ -43,7 +57,9 @@ def test_what_is_counted_or_divided_by_is_never_nothing(name: str) -> None:
     if name in NOTHING_IS_FINE:
         assert build(name, 0) != build(name, 1)
     else:
-        with pytest.raises(UsageError, match=rf"setting {name} = 0(.0)?: a finite number above 0 is needed"):
+        with pytest.raises(
+            UsageError, match=rf"setting {name} = 0(.0)?: a finite number above 0 is needed"
+        ):
             build(name, 0)
     with pytest.raises(UsageError, match=rf"setting {name} = -1(.0)?: a finite number "):
         build(name, -1)
@@ -51,10 +67,14 @@ def test_what_is_counted_or_divided_by_is_never_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_settings_are_finite(value: float) -> None:
-    with pytest.raises(UsageError, match=rf"setting mapper.lr = {value}: a finite number above 0 is needed"):
+    with pytest.raises(
+        UsageError, match=rf"setting mapper.lr = {value}: a finite number above 0 is needed"
+    ):
         configs.from_dict({"mapper": {"lr": value}})
 
 
 def test_an_average_never_keeps_more_than_all() -> None:
-    with pytest.raises(UsageError, match=r"setting decoder.ema = 1.5: a finite number from 0 to 1 is needed"):
+    with pytest.raises(
+        UsageError, match=r"setting decoder.ema = 1.5: a finite number from 0 to 1 is needed"
+    ):
         build("decoder.ema", 1.5)

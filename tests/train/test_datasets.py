@@ -10,7 +10,7 @@ import pytest
 from scgan_infer.errors import UsageError
 from scgan_train.config import Config
 from scgan_train.datasets import DATASETS, table
-from scgan_train.sources import load
+from scgan_train.training.sources import load
 
 N = 100_000
 

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import settings
-from test_training import Watcher
+from cases import settings
+from test_loop import Watcher
 
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.decoder import Decoder, DecoderStage
-from scgan_train.mappers import latent_model
-from scgan_train.training import fit, generator_for
+from scgan_train.maps import latent_model
+from scgan_train.training.loop import fit, generator_for
 
 CONFIG = settings(decoder={"warm_steps": 300, "steps": 150, "noise": 2}).decoder
 

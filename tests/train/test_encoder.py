@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import settings
-from test_training import Watcher
+from cases import settings
+from test_loop import Watcher
 
 from scgan_train import datasets
+from scgan_train.coordinates import Transform
 from scgan_train.encoder import ColumnCurves, Encoder
-from scgan_train.training import fit, generator_for
-from scgan_train.transforms import Transform
+from scgan_train.training.loop import fit, generator_for
 
 
 def trained(**options: object) -> tuple[torch.Tensor, torch.Tensor]:

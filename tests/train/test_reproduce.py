@@ -9,8 +9,8 @@ import pytest
 from scgan_infer.errors import UsageError
 from scgan_train.datasets import DATASETS, table
 from scgan_train.reproduce import LATENTS, MAPS, PAPER, Cell, Plan, begin, reproduce, work
-from scgan_train.run import Run
-from scgan_train.stages import train
+from scgan_train.training.run import Run
+from scgan_train.training.stages import train
 
 TINY = {
     "encoder": {"steps": 30},
@@ -86,7 +86,9 @@ def test_figures_are_pictures_of_all_latent_models(plan, lines):
 
 
 def test_a_lost_cell_alone_is_made_again_to_the_same_figures(plan, lines):
-    lost, kept = (Cell("default", "abs", latents, 0).result(plan.out) for latents in ("mapper", "real"))
+    lost, kept = (
+        Cell("default", "abs", latents, 0).result(plan.out) for latents in ("mapper", "real")
+    )
     before, time = json.loads(lost.read_text()), kept.stat().st_mtime_ns
     lost.unlink()
     assert reproduce(plan, jobs=1, resume=True) == lines

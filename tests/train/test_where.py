@@ -6,7 +6,7 @@ import pytest
 
 import scgan_infer
 from scgan_infer.errors import UsageError
-from scgan_infer.where import clusters_where
+from scgan_infer.sampling.where import clusters_where
 
 
 def test_a_category_alone_is_sampled_without_rejection(mixed_bundle: Path) -> None:

@@ -1,0 +1,31 @@
+"""THE format: what a bundle's folder holds, who may read it, and which graphs are run; `folder` has the page on it."""
+
+from scgan_infer.bundle.folder import (
+    EXTRAS,
+    FILE,
+    FORMAT,
+    GRAPHS,
+    GRID,
+    MAX_MANIFEST,
+    SIGNATURE,
+    Bundle,
+    Manifest,
+    load,
+    read,
+    save,
+)
+
+__all__ = [
+    "EXTRAS",
+    "FILE",
+    "FORMAT",
+    "GRAPHS",
+    "GRID",
+    "MAX_MANIFEST",
+    "SIGNATURE",
+    "Bundle",
+    "Manifest",
+    "load",
+    "read",
+    "save",
+]

@@ -1,0 +1,213 @@
+"""The bundle: a trained model as a folder that needs none of this code to run.
+
+    NAME/bundle.json      the manifest: UTF-8 JSON, at most 1 MiB, all numbers finite
+      format              1; read first. A reader takes every format from 1 to its own. A change that an older
+                          reader would get wrong raises the number. A key may be added without: readers skip
+                          keys that they do not know. No key ever changes its meaning.
+      name                what it was trained on
+      columns             [{name, kind, unit, period, low, high, categories}, ...], see `columns`
+      sizes               {d: columns, e: latents, m: mapper noise, q: decoder noise, K: clusters}
+      latents, mapper     the latent model (gaussian, centers, mapper, real); the kind of map, "" for none
+      thresholds          K integers that do not fall, the last 2^24; u = k / 2^24 selects cluster i if
+                          thresholds[i-1] <= k < thresholds[i]
+      opset               18
+      files               {file name: {sha256, bytes}} of the files below
+      provenance, metrics, parity      what it was made from, how good it is, vectors to replay
+    NAME/encoder.onnx     x [n,d] -> latent [n,e], cluster [n] int64
+    NAME/mappers.onnx     u [n], w [n,m] -> latent [n,e], cluster [n] int64
+    NAME/decoder.onnx     latent [n,e], z [n,q] -> x [n,d]
+    NAME/generator.onnx   u [n], w [n,m], z [n,q] -> x [n,d]
+    NAME/sampler.onnx     seed [1] int64, index [n] int64 -> x [n,d], its own noise inside
+    NAME/preview.png, NAME/card.md      optional
+    NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
+
+Graphs are float32 but for cluster, seed and index, in IR 8 and opset 18, and keep the rules of `graphs`. A decoder
+that noise does not move has its input z and reads it nowhere; then nobody needs to make z.
+Equal content gives equal bytes: no dates, no machine.
+
+A bundle may come from a stranger. `load` opens only the names above, follows no link inside the folder, reads
+each file once up to a cap (64 MiB a graph), and hands on the very bytes whose SHA-256 it has checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, GRAPHS, GRID, Manifest
+from scgan_infer.bundle.rules import MAX_BYTES, check
+from scgan_infer.errors import ChecksumError, DataError, ModelError, UsageError
+
+__all__ = [
+    "EXTRAS",
+    "FILE",
+    "FORMAT",
+    "GRAPHS",
+    "GRID",
+    "Bundle",
+    "Manifest",
+    "load",
+    "read",
+    "save",
+]
+
+MAX_MANIFEST = 2**20
+SIGNATURE = "bundle.sig"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that has been read and checked.
+
+    Attributes:
+        path: the folder.
+        manifest: what `bundle.json` says.
+        sha256: of `bundle.json` and so, through it, of all files: the bundle's identity.
+        graphs: the bytes of each graph by file name.
+        unread: the inputs that a graph has and never reads, by file name.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+    graphs: dict[str, bytes] = field(repr=False)
+    unread: dict[str, frozenset[str]]
+
+
+def save(
+    path: str | Path,
+    manifest: Manifest,
+    graphs: Mapping[str, bytes],
+    extras: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a bundle; the folder appears complete or not at all, and takes an older bundle's place.
+
+    Args:
+        path: the folder to make.
+        manifest: its `files` are ignored and computed anew.
+        graphs: the five graphs' bytes by file name.
+        extras: `preview.png` and `card.md`, as far as there are any.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: `load` would refuse the bundle.
+        UsageError: something that is not a bundle is at `path`.
+        DataError: the folder can't be written.
+    """
+    path = Path(path).absolute()
+    contents = {**graphs, **(extras or {})}
+    files = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
+    contents[FILE] = replace(manifest, files=files).to_json()
+    if len(contents[FILE]) > MAX_MANIFEST:
+        raise ModelError(f"{FILE} would have {len(contents[FILE])} bytes, more than {MAX_MANIFEST}")
+    checked = Manifest.from_json(contents[FILE])
+    for name, data in graphs.items():
+        check(name, data, checked.sizes)
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    try:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        if path.is_symlink() or (
+            path.exists() and not (path / FILE).is_file() and not _is_empty_folder(path)
+        ):
+            raise UsageError(f"{path} exists and is not a bundle: choose another folder")
+        for left in (new, old):
+            if left.exists():
+                shutil.rmtree(left)
+        new.mkdir(parents=True)
+        for name, data in contents.items():
+            with (new / name).open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        _sync_folder(path.parent)
+        if old.exists():
+            shutil.rmtree(old)
+    except OSError as error:
+        raise DataError(f"can't write the bundle {path}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return path
+
+
+def load(path: str | Path) -> Bundle:
+    """Read a bundle and check all of it: schema, checksums, graph rules.
+
+    Raises:
+        ModelError: not a bundle, of a newer format, or with a graph that breaks a rule.
+        ChecksumError: a file is not the one that the manifest names.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ModelError(
+            f"no bundle at {path}: a bundle is a folder with a {FILE} (scgan export makes one)"
+        )
+    if (path / "run.json").exists() and not (path / FILE).exists():
+        raise ModelError(f"{path} is a run, not a bundle; make one of it: scgan export {path}")
+    try:
+        data = read(path, FILE, MAX_MANIFEST)
+        manifest = Manifest.from_json(data)
+        contents = {name: read(path, name, MAX_BYTES) for name in manifest.files}
+        for name, content in contents.items():
+            if _sha256(content) != manifest.files[name]["sha256"]:
+                raise ChecksumError(
+                    f"{path / name} is not the file that {FILE} names (SHA-256): get the bundle again"
+                )
+        graphs = {name: contents[name] for name in GRAPHS}
+        unread = {name: check(name, content, manifest.sizes) for name, content in graphs.items()}
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    return Bundle(path, manifest, _sha256(data), graphs, unread)
+
+
+def read(folder: Path, name: str, cap: int) -> bytes:
+    """Return a regular file's bytes, read once and without following a link.
+
+    Raises:
+        ModelError: it is missing, is something else, can't be read, or has more than `cap` bytes.
+    """
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+    try:
+        if (folder / name).is_symlink():
+            raise ModelError(f"{name} is a symbolic link: a bundle holds its files itself")
+        with open(folder / name, "rb", opener=opener) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ModelError(f"{name} is not a regular file")
+            data = file.read(cap + 1)
+    except FileNotFoundError:
+        raise ModelError(f"{name} is missing: not a complete bundle") from None
+    except OSError as error:
+        raise ModelError(f"{name} can't be read: {error.strerror}") from None
+    if len(data) > cap:
+        raise ModelError(f"{name} is larger than {cap} bytes")
+    return data
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

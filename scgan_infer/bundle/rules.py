@@ -1,0 +1,353 @@
+"""What a graph of a bundle may hold: the rules that make a stranger's graph safe to give to onnxruntime.
+
+A graph is straight-line arithmetic on dense tensors, from the inputs to the outputs of `INTERFACES`. Refused:
+
+- bytes that are not one ONNX model in IR 8, opset 18 of the standard operators; nothing is read that
+  `onnx_schema` does not list: no functions, no sparse tensors, no training graphs;
+- operators off `OPERATORS`: no control flow and so no loops, nothing random, no operator of another domain;
+  and what aborts, hangs or traps inside one onnxruntime or another on some inputs: GatherND, Einsum, TopK, a
+  division of integers by a computed number, a reduction along computed axes;
+- tensors outside the file, of another size than their dimensions say, or not finite;
+- other inputs and outputs than the interface's, by name, order, type and size;
+- metadata below the model's own: exporters put source lines and folders there.
+
+Bounds: a file of `MAX_BYTES`, `MAX_FIELDS` protobuf fields, `MAX_NODES` nodes, rank `MAX_RANK`, dimensions of
+`MAX_DIMENSION`. The memory that a graph takes while it runs is bounded by `runtime`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_infer.bundle.onnx_schema import (
+    ATTRIBUTE_FIELDS,
+    BOOL,
+    DOUBLE,
+    FLOAT,
+    INT64,
+    MODEL,
+    TYPES,
+)
+from scgan_infer.bundle.protobuf import MalformedError, Reader
+from scgan_infer.errors import ModelError
+
+IR, OPSET = 8, 18
+MAX_BYTES = 64 * 2**20
+MAX_FIELDS = 500_000
+MAX_NODES = 10_000
+MAX_RANK = 8
+MAX_DIMENSION = 2**24
+
+# inputs and outputs in order: a type, and dimensions that are n (open), 1 or a size of the bundle
+Interface = dict[str, tuple[int, tuple[str, ...]]]
+INTERFACES: dict[str, tuple[Interface, Interface]] = {
+    "encoder.onnx": (
+        {"x": (FLOAT, ("n", "d"))},
+        {"latent": (FLOAT, ("n", "e")), "cluster": (INT64, ("n",))},
+    ),
+    "mappers.onnx": (
+        {"u": (FLOAT, ("n",)), "w": (FLOAT, ("n", "m"))},
+        {"latent": (FLOAT, ("n", "e")), "cluster": (INT64, ("n",))},
+    ),
+    "decoder.onnx": (
+        {"latent": (FLOAT, ("n", "e")), "z": (FLOAT, ("n", "q"))},
+        {"x": (FLOAT, ("n", "d"))},
+    ),
+    "generator.onnx": (
+        {"u": (FLOAT, ("n",)), "w": (FLOAT, ("n", "m")), "z": (FLOAT, ("n", "q"))},
+        {"x": (FLOAT, ("n", "d"))},
+    ),
+    "sampler.onnx": (
+        {"seed": (INT64, ("1",)), "index": (INT64, ("n",))},
+        {"x": (FLOAT, ("n", "d"))},
+    ),
+}
+
+COMPARISONS = {
+    "And",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Not",
+    "Or",
+    "Xor",
+}
+COUNTS = {"ArgMax", "ArgMin", "Shape", "Size"}
+ARITHMETIC = """
+    Abs Acos Add Asin Atan BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Clip Concat Constant
+    ConstantOfShape Cos Cosh CumSum Div Elu Erf Exp Expand Flatten Floor Gather GatherElements Gemm
+    HardSigmoid Identity LayerNormalization LeakyRelu Log LogSoftmax MatMul Max Mean Min Mod Mul Neg Pow
+    Reciprocal ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
+    Relu Reshape Round Selu Sigmoid Sign Sin Sinh Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum
+    Tan Tanh Transpose Unsqueeze Where
+"""
+OPERATORS = COMPARISONS | COUNTS | set(ARITHMETIC.split())
+# attributes that the rules look at, and the field of theirs that counts
+ATTRIBUTES = {
+    "axis": "i",
+    "num_outputs": "i",
+    "to": "i",
+    "value": "t",
+    "value_float": "f",
+    "value_floats": "floats",
+    "value_int": "i",
+    "value_ints": "ints",
+}
+CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
+
+
+def check(name: str, data: bytes, sizes: Mapping[str, int]) -> frozenset[str]:
+    """Refuse a graph that breaks a rule of this module; return the inputs that none of its nodes reads.
+
+    Args:
+        name: one of `INTERFACES`.
+        data: the file's bytes.
+        sizes: d, e, m and q of the bundle.
+
+    Raises:
+        ModelError: naming the file, the rule and what broke it.
+    """
+    try:
+        if len(data) > MAX_BYTES:
+            raise MalformedError(f"{len(data)} bytes, more than {MAX_BYTES}")
+        model = Reader(MAX_FIELDS).read(memoryview(data), MODEL)
+        _check_model(model)
+        _check_interface(model["graph"], *INTERFACES[name], sizes)
+        _check_nodes(model["graph"])
+    except MalformedError as error:
+        raise ModelError(f"{name}: {error}; this graph is not run") from None
+    return frozenset(INTERFACES[name][0]).difference(
+        *(node["input"] for node in model["graph"]["node"])
+    )
+
+
+def _check_model(model: dict[str, Any]) -> None:
+    if model["graph"] is None:
+        raise MalformedError("not an ONNX model")
+    if model["functions"]:
+        raise MalformedError("it defines functions of its own")
+    imports = [(entry["domain"], entry["version"]) for entry in model["opset_import"]]
+    if strange := [domain for domain, _ in imports if domain not in ("", "ai.onnx")]:
+        raise MalformedError(f"custom domain {_quote(strange[0])}")
+    if model["ir_version"] != IR or [version for _, version in imports] != [OPSET]:
+        versions = ", ".join(str(version) for _, version in imports[:4]) or "none"
+        raise MalformedError(
+            f"IR {model['ir_version']}, opset {versions} instead of IR {IR}, opset {OPSET}"
+        )
+    for entry in model["metadata_props"]:
+        if "stack_trace" in entry["key"] or entry["key"] == "ort_config":
+            raise MalformedError(f"metadata {_quote(entry['key'])}")
+    graph = model["graph"]
+    if graph["sparse_initializer"] or graph["quantization_annotation"]:
+        raise MalformedError("sparse or quantized tensors")
+    if len(graph["node"]) > MAX_NODES:
+        raise MalformedError(f"{len(graph['node'])} nodes, more than {MAX_NODES}")
+    parts = [
+        part
+        for key in ("node", "input", "output", "value_info", "initializer")
+        for part in graph[key]
+    ]
+    for part in (graph, *parts):
+        if part["metadata_props"] or part["doc_string"]:
+            raise MalformedError(
+                f"metadata or a doc_string at {_quote(part['name'])} (strip it at export)"
+            )
+
+
+def _check_interface(
+    graph: dict[str, Any], inputs: Interface, outputs: Interface, sizes: Mapping[str, int]
+) -> None:
+    for side, expected in (("input", inputs), ("output", outputs)):
+        names = [value["name"] for value in graph[side]]
+        if names != list(expected):
+            raise MalformedError(
+                f"{side}s {_quote(', '.join(names))} instead of {', '.join(expected)}"
+            )
+        for value in graph[side]:
+            dtype, dimensions = expected[value["name"]]
+            wanted = [0 if size == "n" else sizes.get(size, 1) for size in dimensions]
+            if _declared(value) != (dtype, wanted):
+                shape = ", ".join(str(size or "n") for size in wanted)
+                raise MalformedError(
+                    f"{side} {value['name']} is not {np.dtype(TYPES[dtype][0])} [{shape}] with n open"
+                )
+    for value in graph["value_info"]:
+        _declared(value)
+
+
+def _declared(value: dict[str, Any]) -> tuple[int, list[int]]:
+    """Return the type and dimensions of a declared value; a dimension that is not fixed is 0."""
+    tensor = value["type"] and value["type"]["tensor_type"]
+    if not tensor or tensor["elem_type"] not in TYPES:
+        raise MalformedError(f"value {_quote(value['name'])} is not a dense tensor of numbers")
+    dimensions = [dim["dim_value"] for dim in tensor["shape"]["dim"]] if tensor["shape"] else []
+    _check_dimensions(value["name"], dimensions)
+    return tensor["elem_type"], dimensions
+
+
+def _check_dimensions(name: str, dimensions: list[int]) -> None:
+    if len(dimensions) > MAX_RANK or not all(0 <= size <= MAX_DIMENSION for size in dimensions):
+        raise MalformedError(f"tensor {_quote(name)} has dimensions {_quote(str(dimensions))}")
+
+
+def _check_nodes(graph: dict[str, Any]) -> None:
+    """Check each node, following types and constants."""
+    types = {value["name"]: _declared(value)[0] for value in graph["input"]}
+    constants: dict[str, NDArray[Any]] = {}
+
+    def define(name: str, dtype: int) -> None:
+        if name in types:
+            raise MalformedError(f"two values are named {_quote(name)}")
+        types[name] = dtype
+
+    for tensor in graph["initializer"]:
+        define(tensor["name"], tensor["data_type"])
+        constants[tensor["name"]] = _values(tensor)
+    for node in graph["node"]:
+        operator = node["op_type"]
+        _check_operator(node)
+        attributes = _attributes(node)
+        if unknown := [name for name in node["input"] if name and name not in types]:
+            raise MalformedError(f"{operator} reads {_quote(unknown[0])} before it is made")
+        arguments = [types.get(name, 0) for name in node["input"]]
+        _check_traps(node, arguments, attributes, constants)
+        dtype = _result(operator, arguments, attributes)
+        for name in filter(None, node["output"]):
+            define(name, dtype)
+        if operator == "Constant" and node["output"]:
+            constants[node["output"][0]] = _constant(attributes)[1]
+    if missing := [value["name"] for value in graph["output"] if value["name"] not in types]:
+        raise MalformedError(f"output {missing[0]} is not computed")
+
+
+def _check_operator(node: dict[str, Any]) -> None:
+    operator = _quote(node["op_type"])
+    if node["domain"] not in ("", "ai.onnx"):
+        raise MalformedError(f"operator {operator} of custom domain {_quote(node['domain'])}")
+    if node["op_type"] in CONTROL_FLOW or any(a["g"] or a["graphs"] for a in node["attribute"]):
+        raise MalformedError(f"control flow (operator {operator})")
+    if node["op_type"].startswith(("Random", "Bernoulli", "Dropout", "Multinomial")):
+        raise MalformedError(f"random operator {operator}")
+    if node["op_type"] not in OPERATORS:
+        raise MalformedError(f"operator {operator} is not on the list of allowed operators")
+
+
+def _check_traps(
+    node: dict[str, Any],
+    arguments: list[int],
+    attributes: dict[str, Any],
+    constants: dict[str, NDArray[Any]],
+) -> None:
+    """Refuse what ends the process in some onnxruntime: outputs to spare, INT_MIN / -1, an empty reduction."""
+    operator, outputs = node["op_type"], len(node["output"])
+    second = constants.get("".join(node["input"][1:]))
+    if operator == "Split" and attributes.get("num_outputs", outputs) != outputs:
+        raise MalformedError(f"Split into {attributes['num_outputs']} has {outputs} outputs")
+    whole = arguments[:1] not in ([FLOAT], [DOUBLE])
+    if operator in ("Div", "Mod") and whole and (second is None or not (second > 0).all()):
+        raise MalformedError(f"{operator} of integers by something else than a positive constant")
+    if (
+        operator.startswith("Reduce")
+        and any(node["input"][1:])
+        and (second is None or second.ndim != 1)
+    ):
+        raise MalformedError(f"{operator} along axes that are not a constant list")
+    if operator == "CumSum" and (second is None or second.size != 1):
+        raise MalformedError("CumSum along an axis that is not a constant number")
+
+
+def _attributes(node: dict[str, Any]) -> dict[str, Any]:
+    """Return the node's attributes by name, checked."""
+    found: dict[str, Any] = {}
+    for attribute in node["attribute"]:
+        name = attribute["name"]
+        field = ATTRIBUTE_FIELDS.get(attribute["type"])
+        if field is None or name in found or ATTRIBUTES.get(name, field) != field:
+            raise MalformedError(
+                f"attribute {_quote(name)} of {node['op_type']} is repeated or of a wrong type"
+            )
+        value = attribute[field]
+        if field in ("f", "floats") and not np.isfinite(np.frombuffer(value, "<f4")).all():
+            raise MalformedError(f"attribute {_quote(name)} of {node['op_type']} is not finite")
+        if field == "t":
+            if value is None:
+                raise MalformedError(f"attribute {_quote(name)} of {node['op_type']} is empty")
+            value = (value["data_type"], _values(value))
+        if name == "axis" and not -MAX_RANK <= attribute["i"] <= MAX_RANK:
+            raise MalformedError(f"{node['op_type']} along axis {attribute['i']}")
+        found[name] = value
+    return found
+
+
+def _result(operator: str, arguments: list[int], attributes: dict[str, Any]) -> int:
+    """Return the type of the operator's (first) result."""
+    if operator in COMPARISONS:
+        return BOOL
+    if operator in COUNTS:
+        return INT64
+    if operator == "Constant":
+        return _constant(attributes)[0]
+    if operator == "ConstantOfShape":
+        return int(attributes["value"][0]) if "value" in attributes else FLOAT
+    if operator == "Cast":
+        if attributes.get("to") not in TYPES:
+            raise MalformedError(f"Cast to type {attributes.get('to')}")
+        return int(attributes["to"])
+    place = 1 if operator == "Where" else 0
+    if len(arguments) <= place or arguments[place] == 0:
+        raise MalformedError(f"{operator} has too few inputs")
+    return arguments[place]
+
+
+def _constant(attributes: dict[str, Any]) -> tuple[int, NDArray[Any]]:
+    if len(attributes) != 1:
+        raise MalformedError(f"Constant with {len(attributes)} attributes")
+    ((name, value),) = attributes.items()
+    if name == "value":
+        return int(value[0]), value[1]
+    if name in ("value_float", "value_floats"):
+        return FLOAT, np.frombuffer(value, "<f4")
+    if name in ("value_int", "value_ints"):
+        return INT64, np.array(value, np.int64)
+    raise MalformedError(f"Constant of {_quote(name)}")
+
+
+def _values(tensor: dict[str, Any]) -> NDArray[Any]:
+    """Return a tensor's values after checking its size and that they are finite."""
+    name = _quote(tensor["name"])
+    if tensor["external_data"] or tensor["data_location"]:
+        raise MalformedError(f"tensor {name} is external data, outside the file")
+    if tensor["data_type"] not in TYPES:
+        raise MalformedError(f"tensor {name} has type {tensor['data_type']}")
+    _check_dimensions(tensor["name"], tensor["dims"])
+    kind, field = TYPES[tensor["data_type"]]
+    held = [
+        key for key in ("raw_data", *{field for _, field in TYPES.values()}) if len(tensor[key])
+    ]
+    count = math.prod(tensor["dims"])
+    values: NDArray[Any] = np.empty(0, kind)
+    if held == ["raw_data"] and len(tensor["raw_data"]) % values.itemsize == 0:
+        values = np.frombuffer(tensor["raw_data"], kind)
+    elif held == [field]:
+        data = tensor[field]
+        values = np.frombuffer(data, kind) if isinstance(data, bytes) else np.array(data, np.int64)
+    if len(held) > 1 or len(values) != count:
+        raise MalformedError(
+            f"tensor {name} holds other data than its dimensions {tensor['dims']} say"
+        )
+    if not np.isfinite(values).all():
+        raise MalformedError(f"tensor {name} holds NaN or infinity")
+    if tensor["data_type"] == BOOL and (values > 1).any():
+        raise MalformedError(f"tensor {name} holds other truth values than 0 and 1")
+    return values.reshape(tensor["dims"])
+
+
+def _quote(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

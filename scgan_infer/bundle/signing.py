@@ -1,0 +1,127 @@
+"""Who made a bundle: a detached Ed25519 signature of `bundle.json`, which holds the SHA-256 of every other file.
+
+    openssl genpkey -algorithm ed25519 -out key.pem            keep this one
+    openssl pkey -in key.pem -pubout -out public.pem           give this one away
+    scgan export --sign key.pem                                writes bundle.sig, 64 bytes
+    scgan verify BUNDLE --key public.pem
+    openssl pkeyutl -verify -pubin -inkey public.pem -rawin -in bundle.json -sigfile bundle.sig
+
+A checksum says that a bundle is whole; a signature says that it is the one its maker signed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scgan_infer.bundle import FILE, MAX_MANIFEST, SIGNATURE, read
+from scgan_infer.errors import ChecksumError, DataError, UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+MAX_KEY = 2**16
+BYTES = 64
+
+
+def private_key(path: str | Path) -> Ed25519PrivateKey:
+    """Read a private key, PEM without a password.
+
+    Raises:
+        UsageError: no such file, another kind of key, or `cryptography` is not installed.
+    """
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    except ImportError as error:
+        raise _missing(error) from None
+    key: Ed25519PrivateKey = _key(
+        path, lambda data: load_pem_private_key(data, None), Ed25519PrivateKey, "private"
+    )
+    return key
+
+
+def public_key(path: str | Path) -> Ed25519PublicKey:
+    """Read a public key, PEM.
+
+    Raises:
+        UsageError: as `private_key`.
+    """
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    except ImportError as error:
+        raise _missing(error) from None
+    key: Ed25519PublicKey = _key(path, load_pem_public_key, Ed25519PublicKey, "public")
+    return key
+
+
+def sign(folder: str | Path, key: Ed25519PrivateKey) -> Path:
+    """Write the bundle's `bundle.sig`, complete or not at all, and return its path.
+
+    Raises:
+        ModelError: there is no bundle.
+        DataError: the folder can't be written.
+    """
+    folder = Path(folder)
+    signature = key.sign(read(folder, FILE, MAX_MANIFEST))
+    path, part = folder / SIGNATURE, folder / f".{SIGNATURE}.part"
+    try:
+        with part.open("wb") as file:
+            file.write(signature)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"can't write {path}: {error.strerror}") from None
+    return path
+
+
+def check(folder: str | Path, key: Ed25519PublicKey) -> bytes:
+    """Return the bytes of `bundle.json` that the key's owner signed; nothing of them is parsed before.
+
+    Raises:
+        ModelError: there is no bundle.
+        ChecksumError: there is no signature, or it is not this key's of these bytes.
+    """
+    from cryptography.exceptions import InvalidSignature
+
+    folder = Path(folder)
+    data = read(folder, FILE, MAX_MANIFEST)
+    if not os.path.lexists(folder / SIGNATURE):
+        raise ChecksumError(
+            f"{folder / SIGNATURE} is missing: the bundle is not signed, do not trust it"
+        )
+    try:
+        key.verify(read(folder, SIGNATURE, BYTES), data)
+    except InvalidSignature:
+        raise ChecksumError(
+            f"{folder / SIGNATURE} is not this key's signature of {FILE}: do not trust the bundle"
+        ) from None
+    return data
+
+
+def _key(path: str | Path, parse: Callable[[bytes], Any], kind: type[Any], word: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            key = parse(file.read(MAX_KEY))
+    except OSError as error:
+        raise UsageError(f"{path}: the {word} key can't be read: {error.strerror}") from None
+    except (ValueError, TypeError) as error:
+        why = str(error).partition(".")[0]
+        raise UsageError(f"{path}: not a {word} key in PEM without a password ({why})") from None
+    if not isinstance(key, kind):
+        raise UsageError(
+            f"{path}: not an Ed25519 key; make one with openssl genpkey -algorithm ed25519"
+        )
+    return key
+
+
+def _missing(error: ImportError) -> UsageError:
+    return UsageError(f"signatures need cryptography ({error}): pip install 'scgan[sign]'")

@@ -1,0 +1,206 @@
+"""One space for every kind of column, and distances between sets of rows in it.
+
+A column becomes features: a log column its logarithm, a periodic one cos and sin, so that a seam does not
+matter, a category one-hot, others as they are. Features are centred and divided by their column's *spread*,
+the root of its features' total variance over the real rows, so that every column weighs the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError, UsageError
+
+Rows = NDArray[np.float64]
+
+MOST_ENERGY_ROWS = 5_000  # the time grows with their square
+TREE_FEATURES = 12  # above this a k-d tree is slower than comparing all rows
+MOST_TREE_ROWS, MOST_BRUTE_ROWS = 1_000_000, 20_000  # searched for a nearest neighbour
+
+
+def features(values: ArrayLike, columns: Sequence[Column]) -> Rows:
+    """Turn values [n, d] into features float64 [n, f]: log, (cos, sin), one-hot, or the value itself.
+
+    Raises:
+        DataError: a value is not finite, not positive in a log column, or no category's index.
+    """
+    rows = np.asarray(values, np.float64)
+    if rows.ndim != 2 or rows.shape[1] != len(columns):
+        raise DataError(f"rows have shape {rows.shape}; give n rows of {len(columns)} columns")
+    return np.concatenate([_embed(rows[:, j], column) for j, column in enumerate(columns)], axis=1)
+
+
+def _embed(values: Rows, column: Column) -> Rows:
+    bad, rule = ~np.isfinite(values), "finite"
+    if column.kind == "log":
+        bad, rule = bad | (values <= 0), "positive"
+    if column.kind == "category":
+        bad = bad | (values < 0) | (values >= len(column.categories)) | (values != np.floor(values))
+        rule = f"a category's index, 0 to {len(column.categories) - 1}"
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(
+            f"column {column.name}, row {row}: {values[row]:g} is not {rule}; mend or remove the row"
+        )
+    match column.kind:
+        case "log":
+            return np.log(values)[:, None]
+        case "periodic":
+            angle = 2 * np.pi * (values - (column.low or 0.0)) / (column.period or 1.0)
+            return np.column_stack([np.cos(angle), np.sin(angle)])
+        case "category":
+            return np.eye(len(column.categories))[values.astype(np.int64)]
+        case _:
+            return values[:, None]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Standardised features, as the module's docstring defines them.
+
+    Attributes:
+        columns: d columns.
+        parts: the features of each column.
+        centre: [f] mean of each feature.
+        spread: [d] spread of each column; 1 where it is constant.
+    """
+
+    columns: tuple[Column, ...]
+    parts: tuple[slice, ...]
+    centre: Rows
+    spread: Rows
+
+    @classmethod
+    def fit(cls, real: Rows, columns: tuple[Column, ...]) -> Space:
+        """Take centre and spread from real rows [n, d]."""
+        raw = features(real, columns)
+        widths = [
+            {"periodic": 2, "category": len(column.categories)}.get(column.kind, 1)
+            for column in columns
+        ]
+        ends = np.cumsum(widths)
+        parts = tuple(
+            slice(int(end) - width, int(end)) for end, width in zip(ends, widths, strict=True)
+        )
+        spread = [
+            1.0
+            if np.ptp(raw[:, part], axis=0).max() == 0
+            else np.sqrt(raw[:, part].var(axis=0).sum())
+            for part in parts
+        ]
+        return cls(columns, parts, raw.mean(axis=0), np.array(spread))
+
+    def place(self, values: Rows) -> Rows:
+        """Standardised features [n, f] of values [n, d]."""
+        placed = features(values, self.columns) - self.centre
+        for part, spread in zip(self.parts, self.spread, strict=True):
+            placed[:, part] /= spread
+        return placed
+
+    def by_column(self) -> Iterator[tuple[Column, slice, float]]:
+        """Each column with its features and its spread."""
+        return zip(self.columns, self.parts, self.spread.tolist(), strict=True)
+
+
+def c2st(a: Rows, b: Rows, seed: int = 0) -> float:
+    """ROC AUC of a gradient-boosted classifier between rows a and b, mean of two folds; 0.5 is perfect."""
+    boosting, scores = _need("sklearn.ensemble"), _need("sklearn.metrics")
+    rows, label = np.concatenate([a, b]), np.repeat([1, 0], [len(a), len(b)])
+    fold = np.concatenate([np.arange(len(a)), np.arange(len(b))]) % 2
+    areas = []
+    for k in (0, 1):
+        judge = boosting.HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
+        judge.fit(rows[fold != k], label[fold != k])
+        areas.append(
+            scores.roc_auc_score(label[fold == k], judge.predict_proba(rows[fold == k])[:, 1])
+        )
+    return float(np.mean(areas))
+
+
+def sliced_wasserstein(a: Rows, b: Rows) -> float:
+    """Root mean square, over 256 fixed directions, of the Wasserstein-2 distance between the projected rows.
+
+    Both have n rows of f features. The directions come in orthogonal frames, so a shift by v
+    scores |v| / sqrt f.
+    """
+    rng = np.random.default_rng(0x51CE)
+    f = a.shape[1]
+    frames = [np.linalg.qr(rng.standard_normal((f, f)))[0] for _ in range(-(-256 // f))]
+    squares = [
+        np.mean(np.square(np.sort(a @ frame, axis=0) - np.sort(b @ frame, axis=0)), axis=0)
+        for frame in frames
+    ]
+    return float(np.sqrt(np.mean(np.concatenate(squares)[:256])))
+
+
+def energy_distance(a: Rows, b: Rows) -> float:
+    """2 E|a - b| - E|a - a'| - E|b - b'| over the first 5,000 rows of each, 500 at a time."""
+    distance = _need("scipy.spatial.distance")
+    a, b = a[:MOST_ENERGY_ROWS], b[:MOST_ENERGY_ROWS]
+
+    def mean(x: Rows, y: Rows) -> float:
+        total = sum(distance.cdist(x[i : i + 500], y).sum() for i in range(0, len(x), 500))
+        return float(total / (len(x) * len(y)))
+
+    return max(0.0, 2 * mean(a, b) - mean(a, a) - mean(b, b))
+
+
+def nearest(queries: Rows, reference: Rows, *, skip: int = 0) -> Rows:
+    """Distance [n] from each query to its nearest `searchable` reference row but `skip`."""
+    reference = searchable(reference)
+    if reference.shape[1] <= TREE_FEATURES:
+        tree = _need("scipy.spatial").cKDTree(reference)
+        return np.asarray(tree.query(queries, k=[skip + 1])[0][:, 0])
+    search = _need("sklearn.neighbors").NearestNeighbors(n_neighbors=skip + 1, algorithm="brute")
+    return np.asarray(search.fit(reference).kneighbors(queries)[0][:, skip])
+
+
+def searchable(rows: Rows) -> Rows:
+    """The first rows, as many as can be searched in seconds: a million, or 20,000 above 12 features."""
+    return rows[: MOST_TREE_ROWS if rows.shape[1] <= TREE_FEATURES else MOST_BRUTE_ROWS]
+
+
+def transport(a: Rows, b: Rows, column: Column, centre: Rows, spread: float) -> float:
+    """Wasserstein-1 distance in spreads, of one column's standardised features; of a category, in shares."""
+    if column.kind == "periodic":
+        turns = [np.arctan2(*(side * spread + centre).T[::-1]) / (2 * np.pi) for side in (a, b)]
+        return 2 * np.pi * _circle_transport(turns[0], turns[1]) / spread
+    if column.kind == "category":
+        return float(np.abs(a.mean(axis=0) - b.mean(axis=0)).sum() / 2 * spread)
+    return float(np.abs(np.sort(a[:, 0]) - np.sort(b[:, 0])).mean())
+
+
+def _circle_transport(a: Rows, b: Rows) -> float:
+    """Wasserstein-1 on a circle of length 1: the integral of |F - G - c|, c the median of F - G."""
+    points = np.concatenate([a, b]) % 1.0
+    order = np.argsort(points)
+    lead = np.cumsum(np.where(order < len(a), 1 / len(a), -1 / len(b)))
+    length = np.diff(points[order], append=points[order[0]] + 1.0)
+    rank = np.argsort(lead)
+    middle = lead[rank][np.searchsorted(np.cumsum(length[rank]), 0.5)]
+    return float(np.sum(np.abs(lead - middle) * length))
+
+
+def correlations(rows: Rows) -> Rows:
+    """Pearson correlations [f, f]; 0 beside a constant feature."""
+    centred = rows - rows.mean(axis=0)
+    spread = centred.std(axis=0)
+    unit = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9)
+    return np.asarray(unit.T @ unit / len(rows))
+
+
+def _need(module: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as missing:
+        raise UsageError(
+            f"measuring needs {missing.name}; run: pip install 'scgan[plot]'"
+        ) from missing

@@ -1,0 +1,252 @@
+"""From rows and a bundle to figures and pictures: what `scgan evaluate` and `scgan plot` do.
+
+    held-out rows  ->  as many rows of the model, fresh ones for every cut  ->  figures beside their floors
+                   ->  their reconstructions, latents and clusters      ->  pictures
+
+`Subject` is what is judged: rows from a model, or from anywhere as a file. The columns are the model's, else
+those that the held-out rows are guessed to have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_infer.columns import Column, Table
+from scgan_infer.errors import DataError, UsageError
+from scgan_infer.judging.distances import MOST_TREE_ROWS
+from scgan_infer.judging.figures import CUTS, MOST_ROWS, Figures
+from scgan_infer.judging.figures import evaluate as compare
+from scgan_infer.judging.report import html
+from scgan_infer.rows.formats import read_table
+from scgan_infer.sampling.noise import BLOCK, block_noise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+    from scgan_infer.sampling.model import Model
+
+Floats = NDArray[np.float32]
+
+MOST_SAMPLES = 200_000
+STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # of one dimension of the decoder's noise
+NOISE_ROWS = 1000  # moved by it
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged, beside the rows that judge it.
+
+    Attributes:
+        real: held-out rows.
+        samples: [k, d] generated rows.
+        origin: the bundle's folder or the file that they came from.
+        model: what made them; None if that is not known.
+        train: [t, d] rows that the model was trained on.
+    """
+
+    real: Table
+    samples: Floats
+    origin: str
+    model: Model | None = None
+    train: Floats | None = None
+
+    def figures(self, seed: int = 0) -> Figures:
+        """Measure everything that there are rows for: with a model, reconstructions and clusters too.
+
+        Args:
+            seed: of the cuts and the classifier.
+
+        Raises:
+            DataError: too few rows.
+            UsageError: scikit-learn or scipy is not installed.
+        """
+        values, columns = self.real.values, self.real.columns
+        if self.model is None:
+            return compare(values, self.samples, columns=columns, train=self.train, seed=seed)
+        return compare(
+            values,
+            self.samples,
+            columns=columns,
+            train=self.train,
+            reconstructed=(values, self.model.reconstruct(values)),
+            clusters_data=self.model.encode(values)[1],
+            clusters_generated=self.model.encode(self.samples)[1],
+            seed=seed,
+        )
+
+    def seen(self) -> float:
+        """Return the share of held-out rows that are known to be training rows, number for number."""
+        if self.model and self.model.manifest.provenance.get("sha256") == self.real.fingerprint():
+            return 1.0
+        if self.train is None:
+            return 0.0
+        known = {row.tobytes() for row in self.train}
+        return float(np.mean([row.tobytes() in known for row in self.real.values]))
+
+    def page(self, figures: Figures, title: str, facts: dict[str, str]) -> str:
+        """Return figures and pictures as one page of HTML."""
+        from scgan_infer.judging.plots import data_and_samples, latent_clusters, png
+
+        values, columns = self.real.values, self.real.columns
+        pictures = {"Data and samples": png(data_and_samples(values, self.samples, columns))}
+        if self.model is not None:
+            again = self.model.reconstruct(values)
+            pictures["Data and its reconstructions"] = png(
+                data_and_samples(values, again, columns, name="reconstructions")
+            )
+            pictures["Latents of the data, by cluster"] = png(
+                latent_clusters(*self.model.encode(values))
+            )
+        return html(figures, pictures, title, facts=facts)
+
+
+def heldout(path: Path, columns: Sequence[Column] | None, n: int) -> Table:
+    """Read rows to judge by: at most two for each of n generated ones, a uniform sample of the file.
+
+    Args:
+        path: the file.
+        columns: what they must be; None to guess them.
+        n: most generated rows to compare at a time.
+
+    Raises:
+        DataError: a file that can't be read, or that holds other columns.
+    """
+    return read_table(path, columns=columns, max_rows=2 * min(n, MOST_ROWS))
+
+
+def from_model(
+    real: Table, model: Model, n: int, seed: int, train: Floats | None = None
+) -> Subject:
+    """Draw what every cut needs, and where training rows widen the real support, as many as those.
+
+    Args:
+        real: held-out rows, in the model's columns.
+        model: what to draw from.
+        n: most generated rows to compare at a time.
+        seed: of the samples.
+        train: rows that the model was trained on.
+
+    Raises:
+        DataError: the rows have other columns than the model.
+    """
+    if real.names != tuple(column.name for column in model.columns):
+        raise DataError(
+            f"the rows have columns {', '.join(real.names)}, the model {', '.join(c.name for c in model.columns)}; "
+            "give rows of the same columns"
+        )
+    at_a_time = min(n, MOST_ROWS, len(real) // 2)
+    wanted = max(CUTS * at_a_time, 0 if train is None else at_a_time + len(train))
+    samples = model.sample(min(wanted, MOST_SAMPLES), seed=seed)
+    return Subject(Table(model.columns, real.values), samples, str(model.bundle.path), model, train)
+
+
+def from_file(
+    real: Table, path: Path, n: int, model: Model | None = None, train: Floats | None = None
+) -> Subject:
+    """Take samples from a file; those of an unknown model may break walls or be no whole numbers, and are judged.
+
+    Args:
+        real: held-out rows.
+        path: the file of samples, with the same columns.
+        n: most generated rows to compare at a time.
+        model: which model they are of, if that is known.
+        train: rows that it was trained on.
+
+    Raises:
+        DataError: a file that can't be read, or that holds other columns.
+    """
+    columns = loose(real.columns) if model is None else real.columns
+    samples = read_table(path, columns=columns, max_rows=CUTS * min(n, MOST_ROWS))
+    return Subject(real, samples.values, str(path), model, train)
+
+
+def training_rows(path: Path, columns: Sequence[Column]) -> Floats:
+    """Read the rows that a model was trained on, as many as can be searched.
+
+    Raises:
+        DataError: a file that can't be read, or that holds other columns.
+    """
+    return read_table(path, columns=loose(columns), max_rows=MOST_TREE_ROWS).values
+
+
+def loose(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return columns that take any number where a wall or whole numbers are the rule."""
+    free = {"kind": "real", "low": None, "high": None, "slack": 0.0}
+    return tuple(
+        replace(column, **free) if column.kind in ("bounded", "integer") else column  # type: ignore[arg-type]
+        for column in columns
+    )
+
+
+def latents_of(model: Model, blocks: int = 2, seed: int = 0) -> Floats:
+    """Draw latents [4096 blocks, e] from a model's latent model."""
+    drawn = []
+    for block in range(blocks):
+        u, w, _ = block_noise(seed, block, model.manifest.sizes["m"], model.manifest.sizes["q"])
+        drawn.append(model.run("mappers.onnx", u=u, w=w)[0])
+    return np.concatenate(drawn)
+
+
+def latent_picture(values: Floats, models: Sequence[Model]) -> Picture:
+    """Draw the encoder's latents of rows [n, d] beside those of each model's latent model.
+
+    Raises:
+        UsageError: the models' encoders differ, so that their latents can't share axes.
+    """
+    from scgan_infer.judging.plots import latent_models
+
+    true = models[0].encode(values)[0]
+    drawn: dict[str, Floats] = {}
+    for model in models:
+        if not np.allclose(model.encode(values)[0], true, atol=1e-3):
+            raise UsageError(
+                f"{model.bundle.path} has another encoder than {models[0].bundle.path}, so its latents have "
+                "other axes; draw them apart"
+            )
+        manifest = model.manifest
+        name = f"{manifest.latents} ({manifest.mapper})" if manifest.mapper else manifest.latents
+        drawn[name if name not in drawn else f"{name} {len(drawn) + 1}"] = latents_of(model)
+    return latent_models(true, drawn)
+
+
+def noise_picture(model: Model, seed: int = 0) -> Picture:
+    """Draw what each dimension of the decoder's noise does to generated rows."""
+    from scgan_infer.judging.plots import noise_directions
+
+    latent = latents_of(model, 1, seed)
+    q = model.manifest.sizes["q"]
+
+    def decoded(z: Floats) -> Floats:
+        rows: Floats = model.run("decoder.onnx", latent=latent, z=z)[0][:NOISE_ROWS]
+        return rows
+
+    def along(k: int, strength: float) -> Floats:
+        z = np.zeros((BLOCK, q), np.float32)
+        z[:, k] = strength
+        return decoded(z)
+
+    moved = np.array([[along(k, strength) for strength in STRENGTHS] for k in range(q)])
+    return noise_directions(
+        decoded(np.zeros((BLOCK, q), np.float32)), moved, STRENGTHS, model.columns
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file, which appears when it is complete.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"can't write {path}: {error.strerror}; choose another place") from error

@@ -1,0 +1,414 @@
+"""Pictures of data beside samples, of latents, of a training and of the decoder's noise.
+
+Each function returns a matplotlib figure, `preview` its PNG; `save` and `png` write one. All raise UsageError
+where matplotlib is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError
+from scgan_infer.judging.canvas import (
+    DATA,
+    OKABE_ITO,
+    PALE,
+    SAMPLES,
+    Rows,
+    bin_edges,
+    cloud,
+    dot,
+    fit_axis,
+    histogram,
+    new_figure,
+    png,
+    save,
+    styled,
+    tallest,
+)
+from scgan_infer.judging.distances import Space
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "data_and_samples",
+    "latent_clusters",
+    "latent_models",
+    "noise_directions",
+    "planes",
+    "png",
+    "preview",
+    "save",
+    "training_curves",
+]
+
+Curves = dict[tuple[str, str], dict[str, list[tuple[float, float]]]]
+
+MOST_ROWS = 50_000
+MOST_COLUMNS = 6
+MOST_NUMBERED_CLUSTERS = 32
+CURVES_ACROSS = 4
+PATHS = 100  # rows whose movement is drawn
+GAINS = [digit * 10.0**power for power in range(7) for digit in (1, 2, 5)]
+WHOLE = ("integer", "category")
+UNMOVED = "the noise moves no row: this decoder was trained without it"
+
+
+@styled
+def data_and_samples(
+    real: ArrayLike,
+    generated: ArrayLike,
+    columns: Sequence[Column],
+    *,
+    title: str = "",
+    name: str = "samples",
+) -> Figure:
+    """Draw as many of the real rows [n, d] as of the generated rows [k, d], called `name`, on the same axes.
+
+    One column is a histogram, two are two planes, more are a matrix of both with the data above its diagonal
+    and the samples below: of the 6 columns that say most about the others; the title names those left out.
+    """
+    data, samples = _same_number(real, generated)
+    if len(columns) > 2:
+        return _matrix(data, samples, columns, title, name)
+    figure = new_figure(10, 5)
+    both = np.concatenate([data, samples])
+    if len(columns) == 1:
+        axes = figure.add_subplot()
+        edges = bin_edges(columns[0], both[:, 0], _bins(len(data)))
+        histogram(axes, data[:, 0], samples[:, 0], columns[0], edges, name)
+        axes.set_ylabel("share of rows")
+        axes.legend()
+    else:
+        cells = [
+            bin_edges(column, both[:, j], _bins(len(data))) for j, column in enumerate(columns)
+        ]
+        top = max(tallest(data, cells), tallest(samples, cells))
+        whole = any(column.kind in WHOLE for column in columns)
+        for i, (label, rows, colour) in enumerate((("data", data, DATA), (name, samples, SAMPLES))):
+            axes = figure.add_subplot(1, 2, i + 1)
+            cloud(axes, rows, cells, colour, top, whole=whole)
+            fit_axis(axes, "x", columns[0], cells[0])
+            fit_axis(axes, "y", columns[1], cells[1])
+            axes.set_title(f"{label}, {len(rows):,} rows")
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def preview(real: ArrayLike, generated: ArrayLike, columns: Sequence[Column], title: str) -> bytes:
+    """Draw a bundle's preview: a PNG of 1000 x 450 pixels, the same bytes for the same rows.
+
+    Above 2 columns it shows the two that say most about each other.
+    """
+    data, samples = (rows[:5000] for rows in _same_number(real, generated))
+    if len(columns) > 2:
+        shared = _information(data)
+        pair = sorted(divmod(int(np.argmax(shared)), len(columns)))
+        data, samples, columns = data[:, pair], samples[:, pair], [columns[j] for j in pair]
+    figure = data_and_samples(data, samples, columns, title=title)
+    figure.set_size_inches(10, 4.5)
+    return png(figure)
+
+
+@styled
+def latent_clusters(latents: ArrayLike, clusters: ArrayLike) -> Figure:
+    """Draw latents [n, e] coloured by cluster [n]; above 2 dimensions two principal components."""
+    order = np.random.default_rng(0).permutation(len(np.asarray(latents)))[:MOST_ROWS]
+    (points,), names = _flat([np.asarray(latents, np.float64)[order]])
+    present, index = np.unique(np.asarray(clusters, np.int64)[order], return_inverse=True)
+    centres = np.array([np.median(points[index == i], axis=0) for i in range(len(present))])
+    figure = new_figure(6.5, 6)
+    axes = figure.add_subplot()
+    colours = np.array(OKABE_ITO)[_far_apart(centres)]
+    axes.scatter(
+        points[:, 0],
+        points[:, 1],
+        c=colours[index],
+        s=dot(axes, len(points)),
+        linewidths=0,
+        rasterized=True,
+    )
+    if len(present) <= MOST_NUMBERED_CLUSTERS:
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        for i, (x, y) in zip(present, centres, strict=True):
+            axes.text(x, y, str(i), ha="center", va="center", fontsize=9, bbox=box)
+    axes.set(title=f"{len(present)} clusters of latents", xlabel=names[0], ylabel=names[1])
+    return figure
+
+
+@styled
+def latent_models(true: ArrayLike, models: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
+    """Draw the encoder's latents [n, e] of real rows beside those of each latent model, on the same axes."""
+    flat, _ = _flat([np.asarray(points, np.float64) for points in (true, *models.values())])
+    return _panels({"": dict(zip(("real rows", *models), flat, strict=True))}, title)
+
+
+@styled
+def planes(rows: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> Figure:
+    """Draw a grid of planes; rows[distribution][name] is [n, 2], the first name has the data and the axes."""
+    return _panels(
+        {
+            distribution: {name: np.asarray(points, np.float64) for name, points in row.items()}
+            for distribution, row in rows.items()
+        },
+        title,
+    )
+
+
+@styled
+def training_curves(history: Path | str) -> Figure:
+    """Draw every number of a run's `history.jsonl` against the step, stage by stage and phase by phase.
+
+    Raises:
+        DataError: the file can't be read, a line is not a JSON object, or there is nothing to draw.
+    """
+    panels = [
+        (" ".join(dict.fromkeys(name)).strip() if j == 0 else "", term, np.array(points))
+        for name, terms in _read_history(Path(history)).items()
+        for j, (term, points) in enumerate(terms.items())
+    ]
+    width = min(CURVES_ACROSS, len(panels))
+    height = -(-len(panels) // width)
+    figure = new_figure(max(5.0, 3.0 * width), 2.3 * height)
+    for i, (name, term, points) in enumerate(panels):
+        axes = figure.add_subplot(height, width, i + 1)
+        steps, losses = points.T
+        window = max(1, len(losses) // 50)
+        smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
+        axes.plot(steps, losses, color=PALE, linewidth=1)
+        axes.plot(steps[window - 1 :], smooth, color=DATA, linewidth=1.5)
+        if losses.min() > 0 and losses.max() > 20 * losses.min():
+            axes.set_yscale("log")
+        axes.locator_params(axis="x", nbins=4)
+        axes.set(title=term.replace("_", " "), ylabel=name)
+        if i + width >= len(panels):
+            axes.set_xlabel("step")
+    return figure
+
+
+@styled
+def noise_directions(
+    base: ArrayLike, moved: ArrayLike, strengths: Sequence[float], columns: Sequence[Column]
+) -> Figure:
+    """Draw what each dimension of the decoder's noise does to rows.
+
+    Args:
+        base: [n, d] rows decoded without noise.
+        moved: [q, s, n, d] the same rows with noise dimension k at strength `strengths[i]`, the others at 0.
+        strengths: s strengths, ascending, as -2 to 2.
+        columns: d columns. With 2 the rows' paths are drawn, otherwise how far each column moves, in spreads.
+    """
+    start, end = np.asarray(base, np.float64), np.asarray(moved, np.float64)
+    space = Space.fit(start, tuple(columns))
+    shift = np.array([space.place(ends[-1]) - space.place(ends[0]) for ends in end])
+    reach = np.stack(
+        [np.sqrt(np.square(shift[..., part]).sum(axis=2).mean(axis=1)) for part in space.parts],
+        axis=1,
+    )
+    if len(columns) == 2:
+        return _paths(start, end, strengths, columns, reach)
+    numbers = reach.size <= 200
+    figure = new_figure(
+        2.5 + (0.75 if numbers else 0.2) * len(columns),
+        1.6 + (0.4 if numbers else 0.2) * len(reach),
+    )
+    axes = figure.add_subplot()
+    image = axes.imshow(reach, cmap="cividis", aspect="auto", vmin=0)
+    axes.set_xticks(range(len(columns)), [column.name for column in columns], rotation=90)
+    axes.set_yticks(range(len(reach)), [f"z{k}" for k in range(len(reach))])
+    axes.tick_params(labelsize=9)
+    if numbers:
+        for (k, j), value in np.ndenumerate(reach):
+            ink = "white" if value < reach.max() / 2 else "black"
+            axes.text(j, k, f"{value:.2g}", ha="center", va="center", color=ink, fontsize=9)
+    figure.colorbar(image, label="movement, in the column's spread")
+    axes.set_title(
+        f"each dimension of the noise from {strengths[0]:g} to {strengths[-1]:g}"
+        if reach.max()
+        else UNMOVED
+    )
+    return figure
+
+
+def _same_number(real: ArrayLike, generated: ArrayLike) -> tuple[Rows, Rows]:
+    """As many of each, at random: a file may be ordered."""
+    data, samples = np.asarray(real), np.asarray(generated)
+    n, rng = min(len(data), len(samples), MOST_ROWS), np.random.default_rng(0)
+    return (
+        data[rng.permutation(len(data))[:n]].astype(np.float64),
+        samples[rng.permutation(len(samples))[:n]].astype(np.float64),
+    )
+
+
+def _bins(n: int) -> int:
+    return int(np.clip(np.sqrt(n) / 1.5, 25, 120))
+
+
+def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, name: str) -> Figure:
+    telling = np.argsort(-_information(data).sum(axis=1), kind="stable")[:MOST_COLUMNS]
+    kept = np.sort(telling).tolist()
+    left = [column.name for j, column in enumerate(columns) if j not in kept]
+    data, samples, shown = data[:, kept], samples[:, kept], [columns[j] for j in kept]
+    d, both = len(shown), np.concatenate([data, samples])
+    edges = [bin_edges(column, both[:, j], _bins(len(data) // 4)) for j, column in enumerate(shown)]
+    figure = new_figure(1.2 + 1.75 * d, 1.2 + 1.75 * d)
+    for i, j in np.ndindex(d, d):
+        axes = figure.add_subplot(d, d, i * d + j + 1)
+        if i == j:
+            histogram(axes, data[:, i], samples[:, i], shown[i], edges[i])
+            axes.set_yticks([])
+            axes.set_ylabel(shown[i].name)
+        else:
+            cells = [edges[j], edges[i]]
+            top = max(tallest(rows[:, [j, i]], cells) for rows in (data, samples))
+            rows, colour = (data, DATA) if i < j else (samples, SAMPLES)
+            whole = shown[i].kind in WHOLE or shown[j].kind in WHOLE
+            cloud(axes, rows[:, [j, i]], cells, colour, top, whole=whole)
+            fit_axis(axes, "x", shown[j], edges[j])
+            fit_axis(axes, "y", shown[i], edges[i])
+        axes.tick_params(labelsize=9, labelbottom=i == d - 1, labelleft=j == 0)
+        if i < d - 1:
+            axes.set_xlabel("")
+        if j > 0:
+            axes.set_ylabel("")
+    head = [title] if title else []
+    head.append(f"data above the diagonal (blue), {name} below (vermilion), both on it")
+    if left:
+        head.append(
+            f"not shown: {', '.join(left[:4])}" + (f" and {len(left) - 4} more" if left[4:] else "")
+        )
+    figure.suptitle("\n".join(head), fontsize=11)
+    return figure
+
+
+def _information(data: Rows) -> Rows:
+    """Mutual information [d, d] of columns in nats, from 12 x 12 cells of their ranks; 0 on the diagonal."""
+    ranks = (
+        np.argsort(np.argsort(data[:5000], axis=0, kind="stable"), axis=0) * 12 // len(data[:5000])
+    )
+    shared = np.zeros((data.shape[1], data.shape[1]))
+    for i, j in combinations(range(data.shape[1]), 2):
+        joint = np.bincount(12 * ranks[:, i] + ranks[:, j], minlength=144) / len(ranks)
+        shared[i, j] = shared[j, i] = np.sum(joint[joint > 0] * np.log(144 * joint[joint > 0]))
+    return shared
+
+
+def _panels(grid: Mapping[str, Mapping[str, Rows]], title: str) -> Figure:
+    width = max(len(row) for row in grid.values())
+    figure = new_figure(2.4 * width + 0.4, 2.4 * len(grid) + 0.5)
+    for i, (distribution, row) in enumerate(grid.items()):
+        data, n = next(iter(row.values())), min(MOST_ROWS, *map(len, row.values()))
+        middle = (data.max(axis=0) + data.min(axis=0)) / 2
+        wider = middle + 1.15 * (data - middle)
+        edges = [bin_edges(Column("x"), wider[:, j], _bins(n)) for j in (0, 1)]
+        top = max(tallest(points[:n], edges) for points in row.values())
+        for j, (name, points) in enumerate(row.items()):
+            axes = figure.add_subplot(len(grid), width, i * width + j + 1)
+            cloud(axes, points[:n], edges, SAMPLES if j else DATA, top)
+            axes.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], xticks=[], yticks=[])
+            axes.set_title(name if i == 0 else "")
+            axes.set_ylabel(distribution.replace("_", " ") if j == 0 else "", fontsize=11)
+    figure.suptitle(title)
+    return figure
+
+
+def _flat(arrays: Sequence[Rows]) -> tuple[list[Rows], tuple[str, str]]:
+    """Bring latents [n, e] to the plane and name its axes; above 2 dimensions by PCA of the first array."""
+    e = arrays[0].shape[1]
+    if e == 1:
+        rng = np.random.default_rng(0)
+        return [np.column_stack([a[:, 0], rng.random(len(a))]) for a in arrays], (
+            "latent 0",
+            "random height",
+        )
+    if e == 2:
+        return list(arrays), ("latent 0", "latent 1")
+    centre = arrays[0].mean(axis=0)
+    axes = np.linalg.eigh(np.cov(arrays[0].T))[1][:, :-3:-1]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+    return [(a - centre) @ axes for a in arrays], (
+        "first principal component",
+        "second principal component",
+    )
+
+
+def _far_apart(centres: Rows) -> NDArray[np.int64]:
+    """Give each centre the colour whose nearest use is farthest away."""
+    chosen = np.zeros(len(centres), np.int64)
+    for i, centre in enumerate(centres):
+        distance = np.linalg.norm(centres[:i] - centre, axis=1)
+        nearest = [distance[chosen[:i] == c].min(initial=np.inf) for c in range(len(OKABE_ITO))]
+        chosen[i] = int(np.argmax(nearest))
+    return chosen
+
+
+def _read_history(path: Path) -> Curves:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"can't read {path}: {error.strerror}; give a run that was trained"
+        ) from error
+    curves: Curves = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            record: Any = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not JSON; the file is damaged") from error
+        if not isinstance(record, dict):
+            raise DataError(f"{path}, line {number}: not an object; the file is damaged")
+        terms = curves.setdefault((str(record.get("stage", "")), str(record.get("phase", ""))), {})
+        for key, value in record.items():
+            if key != "step" and isinstance(value, int | float) and np.isfinite(value):
+                points = terms.setdefault(key, [])
+                points.append((float(record.get("step", len(points))), float(value)))
+    curves = {key: terms for key, terms in curves.items() if terms}
+    if not curves:
+        raise DataError(f"{path} has no numbers to draw; train first")
+    return curves
+
+
+def _paths(
+    base: Rows, moved: Rows, strengths: Sequence[float], columns: Sequence[Column], reach: Rows
+) -> Figure:
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import Normalize
+
+    few = np.random.default_rng(0).permutation(len(base))[:PATHS]
+    start, shift = base[few], moved[:, :, few] - base[few]
+    for j, column in enumerate(columns):
+        if column.kind == "periodic" and column.period:
+            shift[..., j] = (shift[..., j] + column.period / 2) % column.period - column.period / 2
+    gain = max([g for g in GAINS if g * reach.max() < 0.6], default=1.0) if reach.max() > 0 else 1.0
+    edges = [bin_edges(column, base[:, j], 25) for j, column in enumerate(columns)]
+    width = min(4, len(shift))
+    height = -(-len(shift) // width)
+    figure = new_figure(2.9 * width + 0.8, 2.7 * height + 0.5)
+    for k, moves in enumerate(shift):
+        axes = figure.add_subplot(height, width, k + 1)
+        points = start + gain * moves
+        segments = np.stack([points[:-1], points[1:]], axis=2).reshape(-1, 2, 2)
+        between = np.repeat((np.array(strengths[:-1]) + strengths[1:]) / 2, len(start))
+        ends = Normalize(strengths[0], strengths[-1])
+        lines = LineCollection(list(segments), cmap="PuOr", norm=ends, array=between, linewidths=2)
+        axes.add_collection(lines)
+        axes.scatter(start[:, 0], start[:, 1], s=1.5, color="black", linewidths=0, zorder=3)
+        fit_axis(axes, "x", columns[0], edges[0])
+        fit_axis(axes, "y", columns[1], edges[1])
+        axes.set(title=f"z{k}: {np.sqrt(np.mean(reach[k] ** 2)):.2g} spreads", xlabel="", ylabel="")
+    figure.colorbar(lines, ax=figure.axes, label="noise")
+    farther = f", drawn {gain:g} times as far" if gain > 1 else ""
+    figure.suptitle(
+        f"where each dimension of the noise moves rows{farther}" if reach.max() else UNMOVED
+    )
+    return figure

@@ -1,0 +1,144 @@
+"""A page of figures and pictures in one HTML file: no script, no link, nothing to fetch."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from scgan_infer.judging.figures import MEANINGS, SHARES, Figures, heading, number, tables
+
+MOST_LINES = 30
+
+SENTENCES = {
+    "c2st": "A gradient-boosted classifier learns to tell generated from real rows on one "
+    "half and is tried on the other. Its ROC AUC is the chance that it ranks a "
+    "generated row above a real one: 0.5 is a coin, 1 is certainty.",
+    "sliced_wasserstein": "How far rows must move, as a root mean square, to turn one set into the other "
+    "when both are seen from the side; averaged over 256 fixed directions, in spreads "
+    "of the columns.",
+    "energy": "Twice the mean distance between a generated and a real row, less the mean "
+    "distances within each set. It is 0 only where both have the same distribution.",
+    "off": "Share of generated rows that lie farther from all real rows than real rows lie "
+    "from each other (beyond the 99.9 % quantile): rows in places where the data has "
+    "none.",
+    "missed": "Share of real rows that lie farther from all generated rows than real rows lie "
+    "from each other: parts of the data that the model does not make.",
+    "wasserstein": "How far values of the worst column must move on average, in its spread; around "
+    "the circle for a periodic column. For a category, the share of rows that would "
+    "have to change.",
+    "correlation": "The largest change of a correlation between two columns, over all pairs.",
+    "clusters": "Share of rows that would have to change cluster to give every cluster its weight "
+    "in the data.",
+    "nearest_ratio": "Median distance of a generated row to its nearest training row, over that of a "
+    "held-out row. Well below 1 means that training rows are being copied.",
+    "nearest_close": "Share of generated rows that are as near to a training row as the nearest 1 % of "
+    "held-out rows are. Well above 1 % means that some training rows are being "
+    "copied.",
+    "mse": "Mean square of the difference between rows and their reconstructions, in squared "
+    "spreads of the columns.",
+    "mse_raw": "The same in the columns' own units squared (a category: share of rows that changed).",
+    "reconstruction_c2st": "The classifier again, between reconstructions and other real rows.",
+}
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 62rem;
+  margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem }
+p { margin: .5rem 0; max-width: 46rem }
+table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums }
+th, td { padding: .35rem .9rem .35rem 0; text-align: right; vertical-align: top;
+  border-bottom: 1px solid #ddd }
+th { font-weight: 600; border-bottom: 2px solid #888; white-space: nowrap }
+th:first-child, td:first-child, .words { text-align: left }
+td { white-space: nowrap } td.words { white-space: normal; color: #444 }
+img { max-width: 100%; height: auto; display: block } figure { margin: 1rem 0 }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .8rem 0 }
+dt { color: #666 } dd { margin: 0; overflow-wrap: anywhere }
+"""
+
+
+def html(
+    figures: Figures,
+    pictures: Mapping[str, bytes],
+    title: str,
+    *,
+    facts: Mapping[str, str] | None = None,
+) -> str:
+    """Lay out figures and pictures as one page of HTML.
+
+    Args:
+        figures: what `scgan_infer.judging.figures.evaluate` measured.
+        pictures: PNG bytes by caption.
+        title: of the page.
+        facts: what was measured, as name and value: the model, the data, the date, the command.
+    """
+    overall = [
+        (
+            MEANINGS[name][0],
+            *(number(part, share=name in SHARES) for part in figure),
+            SENTENCES[name],
+        )
+        for name, figure in figures.overall.items()
+    ]
+    known = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in (facts or {}).items()
+    )
+    shown = "".join(
+        f"<h2>{escape(caption)}</h2><figure><img alt='{escape(caption)}'"
+        f" src='data:image/png;base64,{b64encode(picture).decode()}'></figure>"
+        for caption, picture in pictures.items()
+    )
+    details = "".join(
+        f"<h2>{escape(name)}</h2>{_table(table)}" + _left_out(total)
+        for table in tables(figures, MOST_LINES)[1:]
+        for name, total in [_section(figures, table[0][0])]
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>
+<dl>{known}</dl>
+<h2>Figures</h2>
+<p>{escape(heading(figures))}, which is what a perfect generator would score. A column's spread is
+its standard deviation, of a log column in logarithms.</p>
+{_table([("figure", "value", "floor", "what it says"), *overall])}
+{shown}
+{details}
+</body>
+</html>
+"""
+
+
+def _section(figures: Figures, head: str) -> tuple[str, int]:
+    """Name a table of details, and say how many lines it would have whole."""
+    return {
+        "column": ("Columns, the worst first", len(figures.columns)),
+        "pair": ("Pairs of columns, the worst first", len(figures.pairs)),
+        "cluster": ("Clusters, the worst first", len(figures.clusters)),
+    }[head]
+
+
+def _left_out(total: int) -> str:
+    return f"<p>and {total - MOST_LINES} more</p>" if total > MOST_LINES else ""
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        kinds = [" class='words'" if name == "what it says" else "" for name in head]
+        return "".join(
+            f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+        )
+
+    lines = "\n".join(f"<tr>{line(cells, 'td')}</tr>" for cells in body)
+    return f"<table><thead><tr>{line(head, 'th')}</tr></thead><tbody>\n{lines}\n</tbody></table>"

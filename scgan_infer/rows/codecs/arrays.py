@@ -1,0 +1,213 @@
+"""numpy's own files: .npy, one array, and .npz, a zip of them.
+
+A 2-D array of numbers has columns x0, x1, ...; a 1-D array is one column; a structured array's fields are its
+columns. In .npz a 2-D array may have its names in a second array `names` (what is written here), or every
+column is a 1-D array. Rows are read in pieces, never mapped: a file that shrinks while it is read gives an
+error, not a signal. Nothing pickled is read. Format:
+https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError
+from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, as_bytes, coded, refuse_bomb
+
+
+class _Array:
+    """A .npy stream: its header, checked against its size, and its rows."""
+
+    def __init__(self, where: str, start: Callable[[], IO[bytes]], size: int) -> None:
+        self.where, self.start = where, start
+        with start() as stream:
+            version = np.lib.format.read_magic(stream)
+            if version == (1, 0):
+                self.shape, self.fortran, self.dtype = np.lib.format.read_array_header_1_0(stream)
+            elif version == (2, 0):
+                self.shape, self.fortran, self.dtype = np.lib.format.read_array_header_2_0(stream)
+            else:
+                raise DataError(
+                    f"{where}: .npy version {version} (names outside latin-1) is not read"
+                )
+            self.offset = stream.tell()
+        if self.dtype.hasobject:
+            raise DataError(
+                f"{where}: holds pickled objects, which are refused; save an array of numbers"
+            )
+        if not 1 <= len(self.shape) <= 2 or (self.dtype.names and len(self.shape) != 1):
+            raise DataError(f"{where}: has shape {self.shape}; rows by columns are needed")
+        self.rows = self.shape[0]
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        if min(self.shape) < 0 or row_bytes == 0:
+            raise DataError(f"{where}: has shape {self.shape} of type {self.dtype}: no columns")
+        holds = (size - self.offset) // row_bytes
+        if self.rows > holds:
+            raise DataError(
+                f"{where}: its header claims {self.rows} rows, but it holds {holds}; copy or save it again"
+            )
+        self.row_bytes = row_bytes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        if self.dtype.names:
+            return tuple(self.dtype.names)
+        return tuple(f"x{j}" for j in range(math.prod(self.shape[1:])))
+
+    def chunks(self, wanted: Sequence[int], size: int) -> Iterator[list[Raw]]:
+        if self.fortran and len(self.shape) == 2:
+            yield from zip_columns([self._column(j, size) for j in wanted])
+            return
+        with self.start() as stream:
+            stream.seek(self.offset)
+            for first in range(0, self.rows, size):
+                block = self._read(stream, min(size, self.rows - first) * self.row_bytes)
+                if self.dtype.names:
+                    yield [block[self.dtype.names[j]] for j in wanted]
+                else:
+                    yield [block.reshape(-1, math.prod(self.shape[1:]))[:, j] for j in wanted]
+
+    def _column(self, j: int, size: int) -> Iterator[Raw]:
+        item = self.dtype.itemsize
+        with self.start() as stream:
+            stream.seek(self.offset + j * self.rows * item)
+            for first in range(0, self.rows, size):
+                yield self._read(stream, min(size, self.rows - first) * item)
+
+    def _read(self, stream: IO[bytes], count: int) -> Raw:
+        data = stream.read(count)
+        if len(data) < count:
+            raise DataError(
+                f"{self.where}: ended early: it is damaged, or changed while it was read"
+            )
+        return np.frombuffer(data, self.dtype)
+
+
+def zip_columns(columns: Sequence[Iterator[Raw]]) -> Iterator[list[Raw]]:
+    """Yield the chunks of columns that are read side by side."""
+    try:
+        for chunk in zip(*columns, strict=True):
+            yield list(chunk)
+    finally:
+        for column in columns:
+            column.close()  # type: ignore[attr-defined]
+
+
+class NpyReader(Reader):
+    """Rows of a .npy file."""
+
+    def __init__(self, path: Path, inner: str) -> None:
+        super().__init__(path, inner)
+        self.array = _Array(str(path), lambda: path.open("rb"), path.stat().st_size)
+        self.names, self.rows, self.named = (
+            self.array.names,
+            self.array.rows,
+            bool(self.array.dtype.names),
+        )
+
+    def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
+        """See `Reader.chunks`."""
+        return self.array.chunks(wanted, size)
+
+    def close(self) -> None:
+        """See `Reader.close`; the file is open only while chunks are read."""
+
+
+class NpzReader(Reader):
+    """Rows of a .npz file: its one table, or its 1-D arrays as columns; `FILE.npz:NAME` chooses an array."""
+
+    inside = True
+
+    def __init__(self, path: Path, inner: str) -> None:
+        super().__init__(path, inner)
+        self.zip = zipfile.ZipFile(path)
+        with ExitStack() as stack:
+            stack.callback(self.zip.close)
+            members = {i.filename.removesuffix(".npy"): i for i in self.zip.infolist()}
+            if inner and inner not in members:
+                raise DataError(f"{path}: has no array {inner!r}; it has {', '.join(members)}")
+            arrays = {name: self._array(info) for name, info in members.items() if name != "names"}
+            tables = (
+                [inner]
+                if inner
+                else [k for k, a in arrays.items() if len(a.shape) == 2 or a.dtype.names]
+            )
+            if not tables and arrays and len({array.rows for array in arrays.values()}) == 1:
+                self.arrays, self.names = list(arrays.values()), tuple(arrays)
+            elif len(tables) == 1:
+                self.arrays = [arrays[tables[0]]]
+                self.names, self.named = self.arrays[0].names, bool(self.arrays[0].dtype.names)
+                if "names" in members:
+                    self.names, self.named = self._names(members["names"], len(self.names)), True
+            else:
+                held = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+                raise DataError(
+                    f"{path}: holds no single table but {held or 'nothing'}; choose with {path}:NAME"
+                )
+            self.rows = self.arrays[0].rows
+            stack.pop_all()
+
+    def _array(self, info: zipfile.ZipInfo) -> _Array:
+        where = f"{self.path}:{info.filename.removesuffix('.npy')}"
+        if (
+            info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            or info.flag_bits & 1
+        ):
+            raise DataError(f"{where}: is encrypted, or compressed in a way that numpy doesn't use")
+        refuse_bomb(self.path, info.file_size)
+        return _Array(where, lambda: self.zip.open(info), info.file_size)
+
+    def _names(self, info: zipfile.ZipInfo, count: int) -> tuple[str, ...]:
+        array = self._array(info)
+        if array.dtype.kind != "U" or array.shape != (count,):
+            raise DataError(
+                f"{self.path}:names: {array.shape} of {array.dtype} doesn't name {count} columns"
+            )
+        return tuple(next(array.chunks([0], count))[0].tolist())
+
+    def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
+        """See `Reader.chunks`."""
+        if len(self.arrays) == 1:
+            return self.arrays[0].chunks(wanted, size)
+        columns = [(chunk[0] for chunk in self.arrays[j].chunks([0], size)) for j in wanted]
+        return zip_columns(columns)
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self.zip.close()
+
+
+def npy_stream(columns: Sequence[Column]) -> Stream:
+    """Write float32 [rows, d], categories as their codes."""
+
+    def header(rows: int) -> bytes:
+        out = io.BytesIO()
+        shape = (rows, len(columns))
+        np.lib.format.write_array_header_1_0(
+            out, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
+        return out.getvalue()
+
+    return Stream(header, lambda values: as_bytes(coded(values, columns)), lambda rows: b"")
+
+
+def write_npz(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
+    """Write `x`, float32 [rows, d], and `names`; the same rows give the same bytes."""
+    stream = npy_stream(columns)
+    names = io.BytesIO()
+    np.save(names, np.array([column.name for column in columns], dtype=np.str_), allow_pickle=False)
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("names.npy"), names.getvalue())
+        with archive.open(zipfile.ZipInfo("x.npy"), "w", force_zip64=True) as out:
+            out.write(stream.header(rows))
+            for values in chunks:
+                out.write(stream.encode(values))

@@ -1,0 +1,162 @@
+"""What every file format gives: a `Reader` of raw columns, and a `Stream` or a conversion to write with.
+
+Reading: file -> Reader -> chunks of raw columns, numbers of any type or text; `scgan_infer.rows.intake` judges
+them. Writing: float32 rows -> Stream: header, then each row's bytes, then tail. A format that can't be
+written in that order takes its rows from a finished spool of raw float32 rows instead (see
+`scgan_infer.rows.writers`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError
+
+Rows: TypeAlias = NDArray[np.float32]
+Raw: TypeAlias = NDArray[Any]
+Untyped: TypeAlias = Any  # an object of an optional package
+
+LARGE = 64 << 20
+DENSEST = 200
+
+
+class Reader(ABC):
+    """One open file of rows; a context manager.
+
+    Attributes:
+        names: The columns' names, in the file's order.
+        named: Whether the names are the file's own (a plain array has none: x0, x1, ...).
+        rows: How many rows the header claims; None where only reading tells.
+        units: The units of the columns that have one.
+        inside: Whether a file may hold several tables, of which `FILE:NAME` chooses.
+    """
+
+    names: tuple[str, ...] = ()
+    named: bool = True
+    rows: int | None = None
+    units: Mapping[str, str] = {}
+    inside: bool = False
+
+    def __init__(self, path: Path, inner: str) -> None:
+        self.path = path
+        self.inner = inner
+
+    @abstractmethod
+    def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
+        """Yield up to `size` rows at a time, as one raw array per wanted column.
+
+        Args:
+            wanted: Positions in `names`.
+            size: Most rows in a chunk.
+            text: Positions whose cells stay text, however much they look like numbers.
+        """
+
+    def place(self, row: int) -> str:
+        """Say where a row is; rows count from 1, the header not among them."""
+        return f"row {row}"
+
+    @classmethod
+    def failures(cls) -> tuple[type[BaseException], ...]:
+        """Return what the package behind raises on a damaged file, besides Python's own exceptions."""
+        return ()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A format that is written front to back.
+
+    Attributes:
+        header: From the number of rows; its length doesn't depend on it.
+        encode: From float32 [k, d].
+        tail: From the number of rows.
+    """
+
+    header: Callable[[int], bytes]
+    encode: Callable[[Rows], bytes | memoryview]
+    tail: Callable[[int], bytes]
+
+
+Convert: TypeAlias = Callable[[Path, Sequence[Column], int, Iterator[Rows]], None]
+
+
+def raw_rows(columns: Sequence[Column]) -> Stream:
+    """Return the stream of a spool: raw float32 rows and nothing else."""
+    return Stream(lambda rows: b"", as_bytes, lambda rows: b"")
+
+
+def as_bytes(values: Raw) -> memoryview:
+    """Return an array's values, row after row, without a copy where they lie so already."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def extra(module: str, name: str) -> Untyped:
+    """Import an optional package.
+
+    Raises:
+        DataError: It isn't installed; says how.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        raise DataError(
+            f"this format needs {package}, which is not here; pip install 'scgan[{name}]'"
+        ) from error
+
+
+def refuse_bomb(path: Path, claimed: int) -> None:
+    """Refuse a small file that claims to hold far more than real rows compress to.
+
+    Raises:
+        DataError: More than 64 MiB claimed, and more than 200 times the file's size.
+    """
+    size = path.stat().st_size
+    if claimed > LARGE and claimed > DENSEST * size:
+        raise DataError(
+            f"{path}: claims {claimed} bytes of rows in a file of {size}: a compression bomb; not read"
+        )
+
+
+def indices(values: Rows, column: Column, j: int) -> NDArray[np.intp]:
+    """Return a category column's values, float32 [n, d] at column j, as indices into its names."""
+    index = np.rint(values[:, j]).astype(np.intp)
+    if len(index) and not 0 <= index.min() <= index.max() < len(column.categories):
+        raise DataError(
+            f"column {column.name!r}: an index is outside 0..{len(column.categories) - 1}"
+        )
+    return index
+
+
+def whole(values: Rows, j: int) -> NDArray[np.int32]:
+    """Return an integer column's values, float32 [n, d] at column j, as int32."""
+    return np.clip(np.rint(values[:, j].astype(np.float64)), -(2**31), 2**31 - 1).astype(np.int32)
+
+
+def coded(values: Rows, columns: Sequence[Column]) -> Rows:
+    """Return rows for a format of numbers alone: each category as its code (`Column.codes`)."""
+    out = values
+    for j, column in enumerate(columns):
+        if column.kind == "category":
+            out = out.copy() if out is values else out
+            out[:, j] = column.codes[indices(values, column, j)]
+    return out

@@ -1,0 +1,146 @@
+"""HDF5 (.h5), with h5py: a 1-D dataset for each column, or one 2-D dataset (columns x0, x1, ...).
+
+`FILE.h5:GROUP` or `FILE.h5:DATASET` looks elsewhere than at the root. Links out of the file, external storage
+and virtual datasets are refused: a file must not read other files. A column's unit is its attribute `unit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError
+from scgan_infer.rows.codecs.base import (
+    Raw,
+    Reader,
+    Rows,
+    Untyped,
+    extra,
+    indices,
+    refuse_bomb,
+    whole,
+)
+
+CACHE = 64 << 20
+
+
+class Hdf5Reader(Reader):
+    """Rows of an HDF5 file."""
+
+    inside = True
+
+    def __init__(self, path: Path, inner: str) -> None:
+        super().__init__(path, inner)
+        self.h5py = extra("h5py", "hdf5")
+        self.file = self.h5py.File(path, "r", rdcc_nbytes=CACHE)
+        with ExitStack() as stack:
+            stack.callback(self.file.close)
+            self._find(inner)
+            stack.pop_all()
+
+    def _find(self, inner: str) -> None:
+        place = self._inside(self.file, inner) if inner else self.file
+        if isinstance(place, self.h5py.Group):
+            held = {name: self._inside(place, name) for name in place}
+            found = {
+                name: data for name, data in held.items() if isinstance(data, self.h5py.Dataset)
+            }
+        else:
+            found, held = {inner.rpartition("/")[2]: place}, {}
+        tables = [
+            data
+            for data in found.values()
+            if data.ndim == 2 or (data.ndim == 1 and data.dtype.names)
+        ]
+        if len(tables) == 1 and len(found) == 1:
+            table = tables[0]
+            self.parts = [table]
+            self.names = table.dtype.names or tuple(f"x{j}" for j in range(table.shape[1]))
+            self.named = bool(table.dtype.names)
+        elif found and all(data.ndim == 1 for data in found.values()):
+            self.parts, self.names = list(found.values()), tuple(found)
+            if len({len(data) for data in self.parts}) > 1:
+                lengths = ", ".join(f"{name} {len(data)}" for name, data in found.items())
+                raise DataError(f"{self.path}: its datasets differ in length: {lengths}")
+            units = {name: data.attrs.get("unit") for name, data in found.items()}
+            self.units = {name: unit for name, unit in units.items() if isinstance(unit, str)}
+        else:
+            listed = (
+                ", ".join(f"{k} {getattr(v, 'shape', 'group')}" for k, v in held.items())
+                or "nothing"
+            )
+            raise DataError(
+                f"{self.path}: holds no columns here but {listed}; choose with {self.path}:NAME"
+            )
+        self.rows = len(self.parts[0])
+
+    def _inside(self, group: Untyped, name: str) -> Untyped:
+        """Step down a path of hard links to something that keeps its values in this file."""
+        for step in name.strip("/").split("/"):
+            link = group.get(step, getlink=True) if isinstance(group, self.h5py.Group) else None
+            if not isinstance(link, self.h5py.HardLink):
+                held = ", ".join(group) if isinstance(group, self.h5py.Group) else "values"
+                raise DataError(f"{self.path}: {name!r} is not in it, or a link; it has {held}")
+            group = group[step]
+        if isinstance(group, self.h5py.Dataset) and (group.external or group.is_virtual):
+            raise DataError(
+                f"{self.path}: dataset {name!r} keeps its values in other files; not read"
+            )
+        return group
+
+    def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
+        """See `Reader.chunks`."""
+        total = len(self.parts[0])
+        refuse_bomb(self.path, sum(part.size * part.dtype.itemsize for part in self.parts))
+        for first in range(0, total, size):
+            rows = slice(first, min(first + size, total))
+            if self.parts[0].ndim == 1 and not self.parts[0].dtype.names:
+                yield [self._values(self.parts[j], rows) for j in wanted]
+            else:
+                block = self.parts[0][rows]
+                yield [block[self.names[j]] if block.dtype.names else block[:, j] for j in wanted]
+
+    def _values(self, data: Untyped, rows: slice) -> Raw:
+        return np.asarray(
+            data.asstr()[rows] if self.h5py.check_string_dtype(data.dtype) else data[rows]
+        )
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self.file.close()
+
+
+def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
+    """Write a dataset for each column: float32, int32, or the category's name in UTF-8."""
+    h5py = extra("h5py", "hdf5")
+    names: list[Raw] = []
+    layout = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    layout.set_link_creation_order(h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED)
+    layout.set_obj_track_times(False)  # before HDF5 2.0 an ordered root group has the time in it
+    with h5py.File(h5py.h5f.create(bytes(target), h5py.h5f.ACC_TRUNC, layout)) as file:
+        for column in columns:
+            if "/" in column.name or column.name in ("", "."):
+                raise DataError(
+                    f"column {column.name!r} can't be the name of an HDF5 dataset; rename it"
+                )
+            spelt = [name.encode() for name in column.categories]
+            text = h5py.string_dtype("utf-8", max(map(len, spelt), default=1))
+            names.append(np.array(spelt, text))
+            dtype: Any = {"integer": np.int32, "category": text}.get(column.kind, np.float32)
+            data = file.create_dataset(column.name, (rows,), dtype)
+            if column.unit:
+                data.attrs["unit"] = column.unit
+        done = 0
+        for values in chunks:
+            for j, column in enumerate(columns):
+                if column.kind == "category":
+                    cells: Raw = names[j][indices(values, column, j)]
+                else:
+                    cells = whole(values, j) if column.kind == "integer" else values[:, j]
+                file[column.name][done : done + len(values)] = cells
+            done += len(values)

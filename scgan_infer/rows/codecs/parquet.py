@@ -1,0 +1,109 @@
+"""Apache Parquet (.parquet), with pyarrow: flat columns of numbers, booleans or text.
+
+Row groups are read one by one: pyarrow keeps what it has read of all the groups that it was asked for.
+
+A column's unit is its field's metadata `unit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError
+from scgan_infer.rows.codecs.base import (
+    Raw,
+    Reader,
+    Rows,
+    Untyped,
+    extra,
+    indices,
+    refuse_bomb,
+    whole,
+)
+
+
+class ParquetReader(Reader):
+    """Rows of a Parquet file."""
+
+    def __init__(self, path: Path, inner: str) -> None:
+        super().__init__(path, inner)
+        self.pa = extra("pyarrow", "parquet")
+        self.file = extra("pyarrow.parquet", "parquet").ParquetFile(path)
+        schema = self.file.schema_arrow
+        self.names, self.rows = tuple(schema.names), self.file.metadata.num_rows
+        metadata = {field.name: field.metadata or {} for field in schema}
+        self.units = {
+            name: data[b"unit"].decode() for name, data in metadata.items() if b"unit" in data
+        }
+
+    def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
+        """See `Reader.chunks`."""
+        refuse_bomb(self.path, 4 * len(wanted) * self.file.metadata.num_rows)
+        names = [self.names[j] for j in wanted]
+        for name in names:
+            self._check(name)
+        for group in range(self.file.num_row_groups):
+            for batch in self.file.iter_batches(size, row_groups=[group], columns=names):
+                yield [self._numpy(batch.column(name)) for name in names]
+
+    def _check(self, name: str) -> None:
+        types, kind = self.pa.types, self.file.schema_arrow.field(name).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+        if not (
+            number or types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind)
+        ):
+            raise DataError(
+                f"{self.path}: column {name!r} holds {kind}, neither numbers nor text; "
+                "leave it out with --columns"
+            )
+
+    def _numpy(self, column: Untyped) -> Raw:
+        types = self.pa.types
+        if types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if types.is_boolean(column.type):
+            column = column.cast(self.pa.uint8())
+        if types.is_decimal(column.type):
+            column = column.cast(self.pa.float64())
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self.file.close()
+
+
+def write_parquet(
+    target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]
+) -> None:
+    """Write float32, int32 and dictionary columns, one row group for each chunk."""
+    pa, parquet = extra("pyarrow", "parquet"), extra("pyarrow.parquet", "parquet")
+    types = {"integer": pa.int32(), "category": pa.dictionary(pa.int32(), pa.string())}
+    schema = pa.schema(
+        [
+            pa.field(
+                c.name,
+                types.get(c.kind, pa.float32()),
+                metadata={"unit": c.unit} if c.unit else None,
+            )
+            for c in columns
+        ]
+    )
+
+    def cells(values: Rows, j: int) -> Untyped:
+        column = columns[j]
+        if column.kind == "category":
+            index = pa.array(indices(values, column, j).astype(np.int32))
+            return pa.DictionaryArray.from_arrays(index, pa.array(column.categories))
+        return pa.array(whole(values, j) if column.kind == "integer" else values[:, j])
+
+    with parquet.ParquetWriter(target, schema) as writer:
+        for values in chunks:
+            batch = pa.Table.from_arrays(
+                [cells(values, j) for j in range(len(columns))], schema=schema
+            )
+            writer.write_table(batch, row_group_size=len(values))

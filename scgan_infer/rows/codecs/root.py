@@ -1,0 +1,137 @@
+"""ROOT (.root), with uproot: the flat branches of a TTree or RNTuple, numbers or strings.
+
+`FILE.root:TREE` names the tree; without it the file's first is read. Written is a TTree called `events`. ROOT
+stamps a file with the time and an identity: so that the same rows give the same bytes, the time is ROOT's first
+second, and the identity is made from the first rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError
+from scgan_infer.rows.codecs.base import Raw, Reader, Rows, extra, indices, refuse_bomb, whole
+
+TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
+FIRST_SECOND = 1 << 22 | 1 << 17  # 1995-01-01 00:00:00
+_timeless_now = threading.Lock()
+
+
+class RootReader(Reader):
+    """Rows of a ROOT tree."""
+
+    inside = True
+
+    def __init__(self, path: Path, inner: str) -> None:
+        super().__init__(path, inner)
+        uproot = extra("uproot", "root")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.file = uproot.open({str(path): None})
+        with ExitStack() as stack:
+            stack.callback(self.file.close)
+            kinds = self.file.classnames(recursive=True)
+            trees = [name for name, kind in kinds.items() if kind in TREES]
+            chosen = [name for name in trees if inner in ("", name, name.partition(";")[0])]
+            if not chosen:
+                raise DataError(
+                    f"{path}: has no tree {inner or 'at all'}; it has {', '.join(kinds) or 'nothing'}"
+                )
+            self.tree = self.file[chosen[0]]
+            self.names, self.rows = (
+                tuple(self.tree.keys(recursive=False)),
+                int(self.tree.num_entries),
+            )
+            stack.pop_all()
+
+    @classmethod
+    def failures(cls) -> tuple[type[BaseException], ...]:
+        """See `Reader.failures`."""
+        return extra("uproot", "root").DeserializationError, extra(
+            "cramjam", "root"
+        ).DecompressionError
+
+    def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
+        """See `Reader.chunks`."""
+        names = [self.names[j] for j in wanted]
+        branches = dict(
+            zip(self.tree.keys(recursive=False), self.tree.values(recursive=False), strict=True)
+        )
+        refuse_bomb(self.path, 4 * len(names) * int(self.tree.num_entries))
+        for name in names:
+            kind = str(getattr(branches[name], "typename", ""))
+            if (
+                "[" in kind
+                or "<" in kind
+                or (branches[name].branches if hasattr(branches[name], "branches") else ())
+            ):
+                raise DataError(
+                    f"{self.path}: branch {name!r} is {kind or 'a group'}, not one value a row; "
+                    "choose flat branches with --columns"
+                )
+        found = self.tree.iterate(
+            filter_name=lambda name: name in names,
+            step_size=size,
+            library="np",
+            entry_stop=self.rows,
+        )
+        while True:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                chunk = next(found, None)
+            if chunk is None:
+                return
+            yield [np.asarray(chunk[name]) for name in names]
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self.file.close()
+
+
+def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
+    """Write a TTree `events`: float32, int32 and string branches, one basket of each for each chunk."""
+    uproot = extra("uproot", "root")
+    types: dict[str, Any] = {"integer": np.int32, "category": "string"}
+
+    def cells(values: Rows, j: int) -> Raw:
+        column = columns[j]
+        if column.kind == "category":
+            return np.array(column.categories, dtype=object)[indices(values, column, j)]
+        return whole(values, j) if column.kind == "integer" else values[:, j]
+
+    first = list(itertools.islice(chunks, 1))
+    digest = hashlib.sha256(
+        repr((rows, columns)).encode() + b"".join(values.tobytes() for values in first)
+    )
+    identity = uuid.UUID(bytes=digest.digest()[:16], version=4)
+    with (
+        _timeless(uproot._util),
+        target.open("w+b") as out,
+        uproot.recreate(out, uuid_function=lambda: identity) as file,
+    ):
+        tree = file.mktree("events", {c.name: types.get(c.kind, np.float32) for c in columns})
+        for values in itertools.chain(first, chunks):
+            tree.extend({column.name: cells(values, j) for j, column in enumerate(columns)})
+
+
+@contextmanager
+def _timeless(util: Any) -> Iterator[None]:
+    """Let uproot, which asks the clock in many places and takes no time from outside, write the first second."""
+    with _timeless_now:
+        kept = util.datetime_to_code
+        util.datetime_to_code = lambda _: FIRST_SECOND
+        try:
+            yield
+        finally:
+            util.datetime_to_code = kept

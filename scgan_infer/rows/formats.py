@@ -1,0 +1,430 @@
+"""Files of rows, by suffix: read whole, sampled or in pieces, and written.
+
+A row's number in a message counts from 1 below the header; the first row at fault is named, and in it the
+first column. `FILE.root:TREE` looks inside a file that holds more than one table. The packages behind
+.parquet, .h5, .root and .fits are imported when they are used.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scgan_infer.columns import Column, Table
+from scgan_infer.errors import DataError, UsageError
+from scgan_infer.rows.codecs.arrays import NpyReader, NpzReader, npy_stream, write_npz
+from scgan_infer.rows.codecs.base import Convert, Raw, Reader, Rows, Stream, raw_rows
+from scgan_infer.rows.codecs.fits import FitsReader, fits_stream
+from scgan_infer.rows.codecs.hdf5 import Hdf5Reader, write_hdf5
+from scgan_infer.rows.codecs.parquet import ParquetReader, write_parquet
+from scgan_infer.rows.codecs.root import RootReader, write_root
+from scgan_infer.rows.codecs.text import CsvReader, csv_stream
+from scgan_infer.rows.intake import BadCellError, Intake
+from scgan_infer.rows.shards import ShardWriter
+from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer
+
+CHUNK = 1 << 16
+
+# What a parser may raise on a file that isn't what its name says.
+UNREADABLE: tuple[type[BaseException], ...] = (
+    *(
+        OSError,
+        EOFError,
+        MemoryError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        RuntimeError,
+    ),
+    *(
+        AssertionError,
+        AttributeError,
+        SyntaxError,
+        BufferError,
+        struct.error,
+        zlib.error,
+        csv.Error,
+    ),
+    *(zipfile.BadZipFile, tokenize.TokenError),
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How files of one suffix are read and written.
+
+    Attributes:
+        reader: Opens a file.
+        stream: Writes one front to back; else, spools the rows for `convert`.
+        convert: Makes the file from the spooled rows.
+        extra: The extra of scgan that installs the package behind it.
+    """
+
+    reader: type[Reader]
+    stream: Callable[[Sequence[Column]], Stream] = raw_rows
+    convert: Convert | None = None
+    extra: str = ""
+
+
+FORMATS: dict[str, Format] = {
+    ".npy": Format(NpyReader, npy_stream),
+    ".npz": Format(NpzReader, convert=write_npz),
+    ".csv": Format(CsvReader, csv_stream),
+    ".parquet": Format(ParquetReader, convert=write_parquet, extra="parquet"),
+    ".h5": Format(Hdf5Reader, convert=write_hdf5, extra="hdf5"),
+    ".root": Format(RootReader, convert=write_root, extra="root"),
+    ".fits": Format(FitsReader, fits_stream, extra="fits"),
+}
+
+
+def read_table(
+    path: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    columns: Sequence[Column] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    max_rows: int | None = None,
+    generator: np.random.Generator | None = None,
+) -> Table:
+    """Read a file, or a uniform sample of its rows in their order; every row is read and judged.
+
+    Args:
+        path: The file, or `FILE:INNER`.
+        names: Take these columns only, in this order.
+        columns: The columns that the file must have, in any order and among others; in a file without names,
+            exactly these. None: kinds are guessed where safe. They win over `names` and `overrides`.
+        overrides: Fields of `Column` by column name that win over guesses.
+        max_rows: Most rows to keep; memory doesn't grow beyond.
+        generator: Draws the sample; by default one of seed 0.
+
+    Raises:
+        DataError: No rows, or rows that can't be taken: names file, column and first row at fault.
+        UsageError: Unknown names, or settings that don't fit.
+    """
+    with _opened(path) as reader:
+        intakes, wanted = _intakes(path, reader, names, columns, overrides or {})
+        kept = _Sample(max_rows, generator or np.random.default_rng(0))
+        for values in _values(path, reader, wanted, intakes, CHUNK):
+            kept.add(values)
+    values = kept.rows()
+    settled = []
+    for j, intake in enumerate(intakes):
+        with _blaming(path, reader, intake):
+            column, values[:, j] = intake.settle(values[:, j])
+            settled.append(column)
+    return Table(tuple(settled), values)
+
+
+def iter_values(path: str | Path, columns: Sequence[Column], chunk: int = CHUNK) -> Iterator[Rows]:
+    """Yield a file's rows, float32 [<= chunk, d], in flat memory.
+
+    Args:
+        path: The file, or `FILE:INNER`.
+        columns: As in `read_table`.
+        chunk: Most rows at a time.
+
+    Raises:
+        DataError: As `read_table`, when iteration comes to it.
+    """
+    with _opened(path) as reader:
+        intakes, wanted = _intakes(path, reader, None, columns, {})
+        yield from _values(path, reader, wanted, intakes, chunk)
+
+
+def open_writer(
+    path: str | Path,
+    columns: Sequence[Column],
+    rows: int | None = None,
+    *,
+    resume: bool = False,
+    job: str = "",
+) -> Writer:
+    """Return a context manager that writes rows to a file, which appears when it is complete.
+
+    Args:
+        path: The file; `-` is CSV on standard output.
+        columns: Its columns.
+        rows: How many rows will come, None if only their end tells.
+        resume: Go on with what an interrupted writer left, after its `done` rows.
+        job: What the rows are (bundle, seed, start), so that only its own beginning is gone on with.
+
+    Raises:
+        DataError: A folder or disk that can't be written; a name that the format can't hold.
+        UsageError: An unknown suffix.
+    """
+    if str(path) == "-":
+        if resume:
+            raise UsageError(
+                "--resume: what went to standard output can't be gone on with; name a file"
+            )
+        return PipeWriter(columns, csv_stream(columns))
+    path = Path(path)
+    chosen = FORMATS.get(path.suffix.lower())
+    if chosen is None:
+        raise UsageError(
+            f"{path}: no format has the suffix {path.suffix!r}; there are {', '.join(FORMATS)}"
+        )
+    writer = FileWriter(
+        path, columns, rows, chosen.stream(columns), chosen.convert, resume=resume, job=job
+    )
+    if chosen.extra:
+        _rehearse(writer, chosen)
+    return writer
+
+
+def open_shards(
+    folder: str | Path,
+    columns: Sequence[Column],
+    rows: int | None,
+    rows_per_file: int,
+    *,
+    suffix: str = ".npy",
+    start: int = 0,
+    resume: bool = False,
+    job: str = "",
+) -> Writer:
+    """Return a context manager that writes rows to files in a folder; see `ShardWriter`.
+
+    Raises:
+        DataError: As `open_writer`; a folder that isn't empty.
+        UsageError: An unknown suffix; less than one row a file.
+    """
+    if suffix not in FORMATS:
+        raise UsageError(f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}")
+
+    def open_part(path: Path, count: int | None) -> Writer:
+        return open_writer(path, columns, count, resume=resume, job=f"{job} {path.name}")
+
+    return ShardWriter(
+        Path(folder),
+        columns,
+        rows,
+        rows_per_file,
+        suffix,
+        open_part,
+        start=start,
+        resume=resume,
+        job=job,
+    )
+
+
+def _rehearse(writer: FileWriter, chosen: Format) -> None:
+    """Write one row and read its names: what a format can't hold fails before a billion rows are made."""
+    rehearsal = writer.new.with_name(f"{writer.new.name}{writer.path.suffix}")
+    names = tuple(column.name for column in writer.columns)
+    row = np.zeros((1, len(names)), np.float32)
+    try:
+        with writer.writing():
+            if writer.convert:
+                writer.convert(rehearsal, writer.columns, 1, iter([row]))
+            else:
+                parts = (writer.stream.header(1), writer.stream.encode(row), writer.stream.tail(1))
+                rehearsal.write_bytes(b"".join(parts))
+        with _reading(writer.path, chosen.reader), chosen.reader(rehearsal, "") as reader:
+            if reader.names != names:
+                raise DataError(
+                    f"{writer.path}: can't hold the column names {', '.join(names)}; rename them"
+                )
+    finally:
+        with suppress(OSError):
+            rehearsal.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Reader]:
+    file, inner = _split(path)
+    if os.path.isdir(file):
+        raise DataError(f"{path}: is a folder; name a file of rows")
+    chosen = FORMATS.get(file.suffix.lower())
+    if chosen is None:
+        raise DataError(
+            f"{path}: no format has the suffix {file.suffix!r}; there are {', '.join(FORMATS)}"
+        )
+    if inner and not chosen.reader.inside:
+        raise DataError(f"{path}: a {file.suffix} file holds one table; leave out {':' + inner!r}")
+    with _reading(path, chosen.reader):
+        before = _state(file)
+        if not file.is_file():
+            raise DataError(f"{path}: is not a file of rows")
+        with file.open("rb"):
+            reader = chosen.reader(file, inner)
+    with reader:
+        yield reader
+    with _reading(path, chosen.reader):
+        after = _state(file)
+    if after != before:
+        raise DataError(
+            f"{path}: changed while it was read; read it again when nobody writes to it"
+        )
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    """Return what changes with a file: which it is, its size, and when it was last written."""
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _split(path: str | Path) -> tuple[Path, str]:
+    """Take `FILE:INNER` apart."""
+    before, colon, inner = str(path).rpartition(":")
+    if colon and Path(before).suffix.lower() in FORMATS and not os.path.exists(path):
+        return Path(before), inner
+    return Path(path), ""
+
+
+def _unreadable(reader: type[Reader]) -> tuple[type[BaseException], ...]:
+    return UNREADABLE + reader.failures()
+
+
+@contextmanager
+def _reading(path: str | Path, reader: type[Reader]) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file") from error
+    except _unreadable(reader) as error:
+        why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: can't be read: {' '.join(str(why).split())[:200]}") from error
+
+
+def _chunks(
+    path: str | Path, reader: Reader, wanted: Sequence[int], size: int, text: frozenset[int]
+) -> Iterator[list[Raw]]:
+    """Pass chunks on; what goes wrong while one is made is the file's fault."""
+    chunks = reader.chunks(wanted, size, text)
+    while True:
+        with _reading(path, type(reader)):
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
+            chunk = [
+                np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw for raw in chunk
+            ]
+        if len({len(column) for column in chunk}) > 1:
+            raise DataError(f"{path}: its columns differ in length")
+        yield chunk
+
+
+@contextmanager
+def _blaming(path: str | Path, reader: Reader, intake: Intake) -> Iterator[None]:
+    try:
+        yield
+    except BadCellError as error:
+        raise DataError(
+            f"{path}: column {intake.name!r}, {reader.place(error.row + 1)}: {error}"
+        ) from error
+
+
+def _intakes(
+    path: str | Path,
+    reader: Reader,
+    names: Sequence[str] | None,
+    columns: Sequence[Column] | None,
+    overrides: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[Intake], list[int]]:
+    """Return an intake for each wanted column, and where it is in the file."""
+    held = ", ".join(reader.names[:12]) + (", ..." if len(reader.names) > 12 else "")
+    if columns is not None and not reader.named:
+        if len(columns) != len(reader.names):
+            raise DataError(
+                f"{path}: has {len(reader.names)} columns without names where {len(columns)} are needed: "
+                + ", ".join(column.name for column in columns)
+            )
+        return [Intake(column.name, column) for column in columns], list(range(len(columns)))
+    if columns is not None:
+        chosen = [column.name for column in columns]
+        missing = [name for name in chosen if name not in reader.names]
+        if missing:
+            raise DataError(
+                f"{path}: has no column {missing[0]!r}, which the model needs; it has {held}"
+            )
+    else:
+        chosen = list(reader.names if names is None else names)
+        for name in (*chosen, *overrides):
+            if name not in reader.names or name not in chosen:
+                raise UsageError(f"{path}: has no column {name!r} to use; it has {held}")
+    for name in chosen:
+        if reader.names.count(name) > 1 or chosen.count(name) > 1:
+            raise DataError(f"{path}: has two columns called {name!r}; rename one")
+        if not name:
+            others = [other for other in reader.names if other]
+            listed = ",".join(others[:8]) + (",..." if len(others) > 8 else "")
+            raise DataError(
+                f"{path}: its column {reader.names.index('') + 1} has no name; name it, or leave it out with "
+                f"--columns {listed}"
+            )
+    if not chosen:
+        raise DataError(f"{path}: has no columns")
+    wanted = [reader.names.index(name) for name in chosen]
+    if columns is not None:
+        return [Intake(column.name, column) for column in columns], wanted
+    return [Intake(n, None, overrides.get(n, {}), reader.units.get(n, "")) for n in chosen], wanted
+
+
+def _values(
+    path: str | Path, reader: Reader, wanted: Sequence[int], intakes: Sequence[Intake], chunk: int
+) -> Iterator[Rows]:
+    """Yield all rows, judged."""
+    text = frozenset(j for j, intake in zip(wanted, intakes, strict=True) if intake.text)
+    rows = 0
+    for raw in _chunks(path, reader, wanted, chunk, text):
+        values = np.empty((len(raw[0]), len(raw)), np.float32)
+        faults: list[tuple[int, int, BadCellError]] = []
+        for j, intake in enumerate(intakes):
+            try:
+                values[:, j] = intake.take(raw[j])
+            except BadCellError as error:
+                faults.append((error.row, j, error))
+        if faults:
+            _, j, first = min(faults, key=lambda fault: fault[:2])
+            with _blaming(path, reader, intakes[j]):
+                raise first
+        rows += len(values)
+        yield values
+    if not rows:
+        raise DataError(f"{path}: has no rows")
+    if reader.rows not in (None, rows):
+        raise DataError(f"{path}: its header claims {reader.rows} rows, but it holds {rows}")
+    for intake in intakes:
+        with _blaming(path, reader, intake):
+            intake.finish()
+
+
+class _Sample:
+    """Rows to keep: all, or those with the smallest of random keys, which are a uniform sample."""
+
+    def __init__(self, most: int | None, generator: np.random.Generator) -> None:
+        self.most, self.generator = most, generator
+        self.kept: list[Rows] = []
+        self.keys: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+
+    def add(self, values: Rows) -> None:
+        self.kept.append(values)
+        if self.most is not None:
+            self.keys.append(self.generator.random(len(values)))
+            if sum(map(len, self.keys)) > 2 * self.most + CHUNK:
+                self._thin(self.most)
+
+    def _thin(self, most: int) -> None:
+        keys, values = np.concatenate(self.keys), np.concatenate(self.kept)
+        if len(keys) > most:
+            stay = keys <= np.partition(keys, most - 1)[most - 1]
+            keys, values = keys[stay], values[stay]
+        self.keys, self.kept = [keys], [values]
+
+    def rows(self) -> Rows:
+        if self.most is not None:
+            self._thin(self.most)
+        return self.kept[0] if len(self.kept) == 1 else np.concatenate(self.kept)

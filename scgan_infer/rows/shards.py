@@ -1,0 +1,184 @@
+"""Rows on their way out into a folder of files: each appears complete, a manifest last of all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError, UsageError
+from scgan_infer.rows.codecs.base import Rows
+from scgan_infer.rows.writers import Writer, put
+
+
+class ShardWriter(Writer):
+    """Writes a folder: part-000000.SUFFIX and so on, then manifest.json with each part's rows and SHA-256.
+
+    The manifest is written last: a folder with one is complete.
+
+    Args:
+        folder: The folder; made if need be, and otherwise without a manifest.
+        rows_per_file: Rows in each file but the last.
+        suffix: Of the files.
+        start: Index of the first row, noted in the manifest.
+        open_part: Opens the writer of one file for so many rows, None if only their end tells.
+        resume: Go on after the complete files and the checkpoint of the next.
+        rows: How many rows will come; None if only their end tells.
+        job: What the rows are; the files of another job are not gone on with.
+    """
+
+    MANIFEST = "manifest.json"
+
+    def __init__(
+        self,
+        folder: Path,
+        columns: Sequence[Column],
+        rows: int | None,
+        rows_per_file: int,
+        suffix: str,
+        open_part: Callable[[Path, int | None], Writer],
+        *,
+        start: int,
+        resume: bool,
+        job: str,
+    ) -> None:
+        if rows_per_file < 1:
+            raise UsageError(f"{rows_per_file} rows a file; at least 1 is needed")
+        self.folder, self.rows, self.rows_per_file, self.suffix = (
+            folder,
+            rows,
+            rows_per_file,
+            suffix,
+        )
+        self.open_part, self.resume = open_part, resume
+        self.notes: dict[str, Any] = {
+            "job": job,
+            "columns": [column.to_dict() for column in columns],
+            "start": start,
+            "rows_per_file": rows_per_file,
+        }
+        self.files: list[dict[str, Any]] = []
+        self.part: Writer | None = None
+        self.state = folder / f".{self.MANIFEST}.state"
+
+    def __enter__(self) -> Self:
+        self.made = not self.folder.exists()
+        with _folder(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        left = self.state.is_file()
+        if any(self.folder.iterdir()) and not (self.resume and left):
+            held = "complete" if (self.folder / self.MANIFEST).exists() else "not empty"
+            raise DataError(f"{self.folder}: is {held}; name another folder")
+        if left:
+            self._take_up()
+        self.done = sum(file["rows"] for file in self.files)
+        with _folder(self.folder):
+            put(self.state, {**self.notes, "files": self.files})
+        if left and self.done != self.rows:
+            self._next()
+        return self
+
+    def _take_up(self) -> None:
+        try:
+            state = json.loads(self.state.read_text("utf-8"))
+            other = any(state[key] != value for key, value in self.notes.items())
+            self.files = [
+                {key: file[key] for key in ("name", "start", "rows", "sha256")}
+                for file in state["files"]
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self.state}: can't be read ({error}); remove the folder") from error
+        if other:
+            raise DataError(f"{self.folder}: holds the files of other rows; name another folder")
+
+    def _next(self) -> None:
+        """Open the next file."""
+        count = (
+            self.rows_per_file
+            if self.rows is None
+            else min(self.rows_per_file, self.rows - self.done)
+        )
+        self.path = self.folder / f"part-{len(self.files):06d}{self.suffix}"
+        self.part = self.open_part(self.path, None if self.rows is None else count).__enter__()
+        self.done += self.part.done
+
+    def write(self, values: Rows) -> None:
+        """See `Writer.write`."""
+        while len(values):
+            if self.part is None:
+                self._next()
+            assert self.part is not None
+            room = self.rows_per_file - self.part.done
+            self.part.write(values[:room])
+            self.done += len(values[:room])
+            values = values[room:]
+            if self.part.done == self.rows_per_file:
+                self._close()
+
+    def _close(self) -> None:
+        """Finish the open file and note it."""
+        part, self.part = self.part, None
+        if part is None:
+            return
+        part.__exit__(None, None, None)
+        with _folder(self.folder):
+            digest = _sha256(self.path)
+            first = self.notes["start"] + self.done - part.done
+            self.files.append(
+                {"name": self.path.name, "start": first, "rows": part.done, "sha256": digest}
+            )
+            put(self.state, {**self.notes, "files": self.files})
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._clean(error)
+            return
+        try:
+            if self.rows not in (None, self.done):
+                raise DataError(
+                    f"{self.folder}: {self.done} rows came where {self.rows} were announced"
+                )
+            self._close()
+        except BaseException as late:
+            self._clean(late)
+            raise
+        with _folder(self.folder):
+            put(self.folder / self.MANIFEST, {**self.notes, "files": self.files})
+            self.state.unlink(missing_ok=True)
+
+    def _clean(self, error: BaseException) -> None:
+        if self.part is not None:
+            self.part.__exit__(type(error), error, None)
+        begun = bool(self.files) or any(self.folder.glob(".part-*.state"))
+        if begun and (self.resume or not isinstance(error, Exception)):
+            return
+        for name in [file["name"] for file in self.files]:
+            with suppress(OSError):
+                (self.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.state.unlink(missing_ok=True)
+            if self.made:
+                self.folder.rmdir()
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder}: can't be written: {error.strerror}") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,307 @@
+"""Rows on their way out: a file appears complete or not at all, and an interrupted one can go on.
+
+Rows go to `.NAME.part` in the same folder, by the format's `Stream` or, where a format can't be written front
+to back, as raw float32 rows that are converted at the end, a chunk at a time, to `.NAME.new`. Then fsync and
+rename. Every few seconds a checkpoint makes the rows so far safe and notes in `.NAME.state` how many they are
+and how many bytes; whoever resumes cuts the part there and goes on, to the same bytes. The part stays behind
+an interruption if it has a checkpoint; behind an error only if resuming was asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError, ModelError
+from scgan_infer.rows.codecs.base import Convert, Rows, Stream
+
+CHECKPOINT_SECONDS = 5.0
+WRITE_BACK = (
+    8 * 2**20
+)  # bytes after which the system is told to begin writing: nobody waits for all of it at the end
+CHUNK_BYTES = 16 << 20
+
+
+class Writer(ABC):
+    """Takes rows; a context manager, whose end without an error makes the output appear.
+
+    Attributes:
+        done: How many rows are written; when resuming, those that already were.
+    """
+
+    done: int = 0
+
+    @abstractmethod
+    def write(self, values: Rows) -> None:
+        """Add rows, float32 [k, d].
+
+        Raises:
+            ModelError: A value isn't finite.
+            DataError: The disk or folder doesn't take them.
+            BrokenPipeError: Nobody reads stdout any more.
+        """
+
+    @abstractmethod
+    def __enter__(self) -> Self:
+        """Start, or go on."""
+
+    @abstractmethod
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish, or clean up."""
+
+
+class PipeWriter(Writer):
+    """Writes to standard output; the header when the first rows are there, so that none is left without rows."""
+
+    def __init__(self, columns: Sequence[Column], stream: Stream) -> None:
+        self.columns, self.stream, self.begun = tuple(columns), stream, False
+
+    def write(self, values: Rows) -> None:
+        """See `Writer.write`."""
+        rows = self.stream.encode(_sound(values, self.columns))
+        self._begin()
+        sys.stdout.buffer.write(rows)
+        self.done += len(values)
+
+    def _begin(self) -> None:
+        if not self.begun:
+            sys.stdout.buffer.write(self.stream.header(0))
+        self.begun = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._begin()
+            sys.stdout.buffer.flush()
+
+
+class FileWriter(Writer):
+    """Writes one file.
+
+    Args:
+        path: The file to appear.
+        columns: Its columns.
+        rows: How many rows will come; None if only their end tells.
+        stream: How they are written, or spooled if `convert` is given.
+        convert: Makes the file from the spool.
+        resume: Go on with what an interrupted writer left.
+        job: What the rows are; a part of another job is not gone on with.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[Column],
+        rows: int | None,
+        stream: Stream,
+        convert: Convert | None,
+        *,
+        resume: bool,
+        job: str,
+    ) -> None:
+        self.path, self.columns, self.rows = path, tuple(columns), rows
+        self.stream, self.convert, self.resume = stream, convert, resume
+        self.job = {"job": job, "rows": rows, "columns": [column.to_dict() for column in columns]}
+        self.part, self.new, self.state = (
+            path.with_name(f".{path.name}.{end}") for end in ("part", "new", "state")
+        )
+        self.saved, self.sent = 0.0, 0
+
+    def __enter__(self) -> Self:
+        if os.path.isdir(self.path):
+            raise DataError(
+                f"{self.path}: is a folder; name a file, or end it with / for a folder of files"
+            )
+        if not os.path.isdir(self.path.parent):
+            raise DataError(f"{self.path}: there is no folder {self.path.parent}")
+        left = self._left() if self.resume else None
+        with self.writing():
+            self.file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        try:
+            self._lock()
+        except DataError:
+            self.file.close()
+            raise
+        self.checkpointed, self.saved = left is not None, time.monotonic()
+        try:
+            self._begin(left)
+        except BaseException as error:
+            self._clean(error)
+            raise
+        return self
+
+    def _begin(self, left: tuple[int, int] | None) -> None:
+        self.done, size = left or (0, 0)
+        if os.fstat(self.file.fileno()).st_size < size:
+            raise DataError(f"{self.part}: is shorter than {self.state} says; remove both")
+        with self.writing():
+            self.file.truncate(size)
+            self.file.seek(size)
+            if left is None:
+                self.state.unlink(missing_ok=True)
+                self.file.write(self.stream.header(self.rows or 0))
+
+    def _left(self) -> tuple[int, int] | None:
+        """Return the rows and bytes of an interrupted writer's last checkpoint."""
+        if not (os.path.isfile(self.state) and os.path.isfile(self.part)):
+            return None
+        try:
+            state = json.loads(self.state.read_text("utf-8"))
+            found, left = (
+                {key: state[key] for key in self.job},
+                (int(state["done"]), int(state["bytes"])),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.state}: can't be read ({error}); remove it to start again"
+            ) from error
+        if found != self.job:
+            raise DataError(
+                f"{self.part}: is the beginning of other rows (other model, seed, columns or number); "
+                "remove it, or leave out --resume"
+            )
+        return left
+
+    def _lock(self) -> None:
+        """Keep a second writer of the same file away, where the system can."""
+        try:
+            import fcntl
+
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.part)):
+                return
+        except ImportError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOENT):
+                return
+        raise DataError(f"{self.path}: another process is writing it")
+
+    def write(self, values: Rows) -> None:
+        """See `Writer.write`."""
+        with self.writing():
+            self.file.write(self.stream.encode(_sound(values, self.columns)))
+            if hasattr(os, "posix_fadvise") and self.file.tell() - self.sent > WRITE_BACK:
+                self.sent = self.file.tell()
+                os.posix_fadvise(self.file.fileno(), 0, self.sent, os.POSIX_FADV_DONTNEED)
+        self.done += len(values)
+        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Make the rows so far safe, so that an interrupted writer's successor can go on after them."""
+        with self.writing():
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            put(self.state, {**self.job, "done": self.done, "bytes": self.file.tell()})
+        self.checkpointed, self.saved = True, time.monotonic()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._finish()
+        except BaseException as late:
+            self._clean(late)
+            raise
+        if error is not None:
+            self._clean(error)
+
+    def _finish(self) -> None:
+        if self.rows not in (None, self.done):
+            raise DataError(f"{self.path}: {self.done} rows came where {self.rows} were announced")
+        with self.writing():
+            self.file.write(self.stream.tail(self.done))
+            if self.rows is None:
+                self.file.seek(0)
+                self.file.write(self.stream.header(self.done))
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            if self.convert:
+                self.convert(self.new, self.columns, self.done, self._spooled())
+                with self.new.open("rb") as made:
+                    os.fsync(made.fileno())
+            self.file.close()
+            if self.convert:
+                self.new.replace(self.path)
+                self.part.unlink()
+            else:
+                self.part.replace(self.path)
+            self.state.unlink(missing_ok=True)
+
+    def _spooled(self) -> Iterator[Rows]:
+        """Read the spool back in chunks that don't depend on how it was written."""
+        width = len(self.columns)
+        chunk = min(max(CHUNK_BYTES // (4 * width), 4096), 1 << 18)
+        with self.part.open("rb") as spool:
+            for first in range(0, self.done, chunk):
+                count = min(chunk, self.done - first)
+                yield np.frombuffer(spool.read(4 * width * count), np.float32).reshape(count, width)
+
+    def _clean(self, error: BaseException) -> None:
+        with suppress(OSError):
+            self.file.close()
+        keep = self.checkpointed and (self.resume or not isinstance(error, Exception))
+        for left in (self.new,) if keep else (self.new, self.part, self.state):
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what the system or a format's package says against writing into a DataError."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())
+            raise DataError(f"{self.path}: can't be written: {why[:200]}") from error
+
+
+def _sound(values: Rows, columns: Sequence[Column]) -> Rows:
+    values = np.asarray(values, np.float32)
+    if values.ndim != 2 or values.shape[1] != len(columns):
+        raise ValueError(f"rows of shape {values.shape} for {len(columns)} columns")
+    if not np.isfinite(values).all():
+        row, j = np.argwhere(~np.isfinite(values))[0]
+        raise ModelError(
+            f"column {columns[j].name!r}: the model gave {values[row, j]}; nothing is written"
+        )
+    return values
+
+
+def put(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON; the file changes whole or not at all."""
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

@@ -1,0 +1,119 @@
+"""Rows per second on this machine, stage by stage, and what share of the decoder's own rate the whole reaches.
+
+Each stage is driven alone by all worker threads: noise (numpy), mapper and decoder (their graphs, one block a call),
+the whole (`Model.blocks`), and the file writer. Rounds are interleaved and the best one counts, since a busy machine
+only ever makes a stage look slower.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from scgan_infer.sampling.model import TOGETHER, Model
+from scgan_infer.sampling.noise import BLOCK, block_noise
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Rows per second of each stage, all threads together; `share` is whole / decoder."""
+
+    threads: int
+    device: str
+    noise: float
+    mapper: float
+    decoder: float
+    whole: float
+    write: float
+
+    @property
+    def share(self) -> float:
+        """Return the whole's rate in units of the decoder's."""
+        return self.whole / self.decoder
+
+
+def rates(model: Model, seconds: float = 1.0) -> Rates:
+    """Measure a model's stages.
+
+    Args:
+        model: a loaded bundle; its threads are used.
+        seconds: about how long each stage runs in each of the rounds.
+    """
+    sizes = model.manifest.sizes
+    u, w, z = block_noise(0, 0, sizes["m"], sizes["q"])
+    latent = model.run("mappers.onnx", u=u, w=w)[0]
+    samples = model.sample(64 * BLOCK)
+    with TemporaryDirectory() as folder:
+        stages: dict[str, Callable[[float], float]] = {
+            "noise": lambda s: _threads(
+                model.threads,
+                s,
+                lambda i: model.noise(0, range(TOGETHER * i, TOGETHER * (i + 1))),
+                TOGETHER,
+            ),
+            "mapper": lambda s: _threads(
+                model.threads, s, lambda _: model.run("mappers.onnx", u=u, w=w)
+            ),
+            "decoder": lambda s: _threads(
+                model.threads, s, lambda _: model.run("decoder.onnx", latent=latent, z=z)
+            ),
+            "whole": lambda s: _whole(model, s),
+            "write": lambda s: _write(model, samples, Path(folder) / "rows.npy", s),
+        }
+        best = dict.fromkeys(stages, 0.0)
+        for _ in range(ROUNDS):
+            for name, stage in stages.items():
+                best[name] = max(best[name], stage(seconds))
+    return Rates(model.threads, model.device, **best)
+
+
+def _threads(threads: int, seconds: float, work: Callable[[int], object], blocks: int = 1) -> float:
+    """Return rows per second of `work` on so many blocks, repeated by every thread until the time is over."""
+    began = time.perf_counter()
+
+    def repeat(thread: int) -> int:
+        calls = 0
+        while time.perf_counter() - began < seconds:
+            work(thread * 2**20 + calls)
+            calls += 1
+        return calls
+
+    with ThreadPoolExecutor(threads) as pool:
+        calls = sum(pool.map(repeat, range(threads)))
+    return calls * blocks * BLOCK / (time.perf_counter() - began)
+
+
+def _whole(model: Model, seconds: float) -> float:
+    """Return rows per second once pieces arrive: before the first, all threads are busy and none is counted."""
+    pieces = model.blocks(2**40)
+    next(pieces)
+    began, rows, spent = time.perf_counter(), 0, 0.0
+    while spent < seconds:
+        rows += len(next(pieces))
+        spent = time.perf_counter() - began
+    return rows / spent
+
+
+def _write(
+    model: Model,
+    rows: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    path: Path,
+    seconds: float,
+) -> float:
+    from scgan_infer.rows.formats import open_writer
+
+    began = time.perf_counter()
+    written = 0
+    with open_writer(path, model.columns) as writer:
+        while time.perf_counter() - began < seconds and written < 2**25:
+            writer.write(rows)
+            written += len(rows)
+    return written / (time.perf_counter() - began)

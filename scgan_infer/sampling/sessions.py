@@ -1,0 +1,168 @@
+"""onnxruntime held to what was asked: one thread a call, the device chosen and no other, bounded memory.
+
+Whatever a graph tries, the tensors that it computes share one arena of `memory_limit` bytes a process; a
+graph that wants more fails and takes nothing else with it. Constant folding is off: it allocates beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from scgan_infer.errors import DeviceError, UsageError
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+FATAL = 4
+SAME_AS_REQUESTED = 1
+FORK_SECONDS = 10.0
+
+
+class Calls:
+    """Calls of onnxruntime by this process's threads; a fork waits until none is under way.
+
+    All sessions share one arena. A child that is born while a thread of its parent holds the arena's lock would wait
+    for that lock for ever.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._stop, after_in_parent=self._go_on, after_in_child=self._reset
+            )
+
+    def _reset(self) -> None:
+        self._quiet, self._running = threading.Condition(), 0
+
+    def _stop(self) -> None:
+        self._quiet.acquire()
+        self._quiet.wait_for(lambda: not self._running, FORK_SECONDS)
+
+    def _go_on(self) -> None:
+        self._quiet.release()
+
+    def __enter__(self) -> None:
+        with self._quiet:
+            self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._quiet:
+            self._running -= 1
+            if not self._running:
+                self._quiet.notify_all()
+
+
+CALLS = Calls()
+
+
+class Session(Protocol):
+    """What is used of an onnxruntime session; `run` may be called from several threads at once."""
+
+    def run(self, names: None, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return all outputs in order."""
+
+    def get_providers(self) -> list[str]:
+        """Return what the session runs on."""
+
+
+def session(graph: bytes, device: str) -> Session:
+    """Return an onnxruntime session whose calls run in the calling thread.
+
+    Args:
+        graph: checked bytes of an ONNX model.
+        device: "cpu" or "cuda"; never the other.
+
+    Raises:
+        DeviceError: CUDA is not there or does not work.
+        One of `failures()`: onnxruntime can't take the graph.
+    """
+    runtime = onnxruntime()
+    if PROVIDERS[device] not in runtime.get_available_providers():
+        raise DeviceError(
+            "this onnxruntime has no CUDA: use --device cpu,"
+            " or pip uninstall onnxruntime and pip install 'scgan[gpu]'"
+        )
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    if device == "cuda":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        made: Session = runtime.InferenceSession(
+            graph,
+            options,
+            providers=[PROVIDERS[device]],
+            enable_fallback=0,
+            disabled_optimizers=["ConstantFolding"],
+        )
+    except failures() as error:
+        if device == "cpu":
+            raise
+        raise DeviceError(
+            f"CUDA does not work here ({first_line(error)}): use --device cpu"
+        ) from None
+    if PROVIDERS[device] not in made.get_providers():
+        raise DeviceError(
+            "CUDA does not work here (onnxruntime left it out): use --device cpu, or see scgan doctor"
+        )
+    return made
+
+
+def memory_limit() -> int:
+    """Return the bytes of tensors that this process's graphs may hold at a time: 1 GiB and 1/4 GiB a core."""
+    return 2**30 + cores() * 2**28
+
+
+def cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def onnxruntime() -> ModuleType:
+    """Import onnxruntime, once a process, and bound its memory.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import onnxruntime as runtime
+    except ImportError as error:
+        raise UsageError(
+            f"onnxruntime can't be imported ({error}): pip install 'scgan[cpu]'"
+        ) from None
+    runtime.set_default_logger_severity(FATAL)
+    place = runtime.OrtMemoryInfo(
+        "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+    )
+    arena = runtime.OrtArenaCfg(memory_limit(), SAME_AS_REQUESTED, -1, -1)
+    runtime.create_and_register_allocator(place, arena)
+    module: ModuleType = runtime
+    return module
+
+
+@cache
+def failures() -> tuple[type[Exception], ...]:
+    """Return the errors that onnxruntime raises; they have no base of their own."""
+    onnxruntime()
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [
+        kind
+        for kind in vars(state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ]
+    return (*own, RuntimeError, ValueError, MemoryError)
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's first line, not too long."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -1,0 +1,184 @@
+"""Training by several processes, as `torchrun` starts them: the batch of a step is shared out, the gradient averaged.
+
+    g = 1/N sum_r grad L_r        every process then takes the same step, so weights stay equal without being sent
+
+DistributedDataParallel does that around each player's loss (`shared`). Noise is drawn for the whole batch by every
+process from equal generators, and each keeps its part: N processes with batch b compute what one computes with batch
+N b, up to the order of float sums. Contrastive losses see the rows of all processes (`gather`).
+
+A process that loses another or its torchrun ends; the run folder stays as process 0, which alone writes files, left
+it. Without torchrun every function here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
+
+from scgan_train.training.guards import TrainingError
+
+Loss = Callable[..., dict[str, Tensor]]
+MAX_PATH = 4096
+
+
+def rank() -> int:
+    """Return this process's number."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local() -> int | None:
+    """Return this process's number on its machine, None without torchrun."""
+    return int(os.environ["LOCAL_RANK"]) if dist.is_initialized() else None
+
+
+@contextmanager
+def group() -> Iterator[None]:
+    """Join the processes that torchrun started, over NCCL where each has a GPU, else over gloo."""
+    if "RANK" not in os.environ:
+        yield
+        return
+    gpus = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ["LOCAL_RANK"])
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    Thread(target=_follow, args=[os.getppid()], daemon=True).start()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _follow(parent: int) -> None:
+    """End this process once torchrun has: it gives each a session of its own, so that no signal reaches them all."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Say it where another process is gone; gloo's errors have no class of their own.
+
+    Raises:
+        TrainingError: one is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+            raise
+        raise TrainingError(
+            "another process of this training was lost; go on with --resume"
+        ) from error
+
+
+def mine(batch: Tensor, dim: int = 0) -> Tensor:
+    """Return this process's part of something drawn for all."""
+    return batch.chunk(size(), dim)[rank()] if size() > 1 else batch
+
+
+class _Loss(nn.Module):
+    """A loss and the parameters that descend it, as the one module that DistributedDataParallel wraps."""
+
+    def __init__(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__()
+        self.loss = loss
+        self.descend = nn.ParameterList(parameters)
+
+    def forward(self, *arguments: object) -> dict[str, Tensor]:
+        return self.loss(*arguments)
+
+
+def shared(loss: Loss, parameters: Sequence[nn.Parameter]) -> Loss:
+    """Return the same loss, whose gradient by these parameters becomes the mean over all processes."""
+    if size() == 1:
+        return loss
+    parallel = DistributedDataParallel(_Loss(loss, parameters))
+    parallel.register_comm_hook(None, lambda _, bucket: _mean_in_order(bucket.buffer()))
+    return parallel
+
+
+def _mean_in_order(gradients: Tensor) -> Future[Tensor]:
+    """Return the mean over all processes, summed in the order of their ranks.
+
+    The order of an all-reduce's sums depends on where a number lies, and DistributedDataParallel sorts its buckets anew
+    after the first step: with three processes, a resumed training would end in other bits. Where a process was lost,
+    `value` raises: the parts hold whatever was in memory, and a step by them would reach the checkpoint.
+    """
+    parts = [torch.empty_like(gradients) for _ in range(size())]
+
+    def total(gathered: Future[list[Tensor]]) -> Tensor:
+        gathered.value()
+        return sum(parts[1:], parts[0]) / size()
+
+    future: Future[Tensor] = (
+        dist.all_gather(parts, gradients, async_op=True).get_future().then(total)
+    )
+    return future
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes; backwards, the sum of what all processes want of one's own rows."""
+
+    @staticmethod
+    def forward(ctx: object, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return mine(total)
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Return the rows [b, e] of all processes [N b, e]; gradients flow back to where they came from."""
+    if size() == 1:
+        return rows
+    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the mean over all processes."""
+    total = values / size()
+    if size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+@together()
+def barrier() -> None:
+    """Wait for all processes: what process 0 has written is there."""
+    if size() > 1:
+        dist.all_reduce(torch.zeros(1))
+
+
+@together()
+def agreed(path: Path) -> Path:
+    """Return the path that process 0 has chosen."""
+    if size() == 1:
+        return path
+    name = os.fsencode(path.absolute())[:MAX_PATH]
+    sent = torch.zeros(MAX_PATH, dtype=torch.uint8)
+    sent[: len(name)] = torch.tensor(list(name), dtype=torch.uint8)
+    dist.broadcast(sent, 0)
+    return Path(os.fsdecode(bytes(sent.tolist()).rstrip(b"\0")))

@@ -1,0 +1,98 @@
+"""Trainings that went wrong, told apart from those that did not; each verdict is a line that says what to do.
+
+| what                        | how it shows                                        | then                           |
+| --------------------------- | --------------------------------------------------- | ------------------------------ |
+| a loss is no number         | at the next look at the losses (`training`)         | the run stops                  |
+| the encoder collapsed       | one direction holds all spread of the latents       | the run stops                  |
+| an empty cluster            | no row is in it (`clusters`)                        | it is dropped, and said        |
+| a critic won outright       | its loss is near 0 in the last quarter of the phase | the phase is undone, and noted |
+| worse than a constant       | squared error above the variance                    | the run stops                  |
+| bad by its held-out figures | c2st or mse beyond these bounds                     | the export says so             |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from scgan_infer.errors import ScganError
+
+LEAST_RANK = 0.1
+OUTRIGHT = 0.05
+WORST = {"c2st": 0.7, "mse": 0.5}
+
+
+class TrainingError(ScganError):
+    """A training that went wrong beyond repair."""
+
+
+def effective_rank(rows: Tensor) -> float:
+    """Return exp of the entropy of the covariance's spectrum of rows [n, e]: the number of directions that matter.
+
+    >>> rows = torch.eye(4).repeat(10, 1)
+    >>> round(effective_rank(rows), 6), effective_rank(rows * 0)
+    (3.0, 0.0)
+    """
+    values = torch.linalg.eigvalsh(torch.cov(rows.double().T).reshape(rows.shape[1], -1)).clamp(
+        min=0
+    )
+    if not float(values.sum()) > 0:
+        return 0.0
+    shares = values / values.sum()
+    return float(torch.exp(torch.special.entr(shares).sum()))
+
+
+def check_encoder(latents: Tensor, y: Tensor) -> None:
+    """Refuse latents [n, e] that keep next to nothing of the coordinates [n, d'] that they come from.
+
+    Raises:
+        TrainingError: they are not finite, or have lost all directions but one.
+    """
+    found, wanted = 0.0, min(effective_rank(y), latents.shape[1])
+    if torch.isfinite(latents).all():
+        found = effective_rank(latents)
+    if found < min(1.0, wanted) * 0.99 or found - 1 < LEAST_RANK * (wanted - 1):
+        raise TrainingError(
+            f"stage encoder: it collapsed, its latents have effective rank {found:.2f} where the data has "
+            f"{wanted:.2f}; lower encoder.lr, or set encoder.kind=columns"
+        )
+
+
+def check_decoder(again: Tensor, y: Tensor) -> None:
+    """Refuse reconstructions [n, d'] of the coordinates y that are worse than y's mean.
+
+    Raises:
+        TrainingError: they are.
+    """
+    error, constant = (float(part.square().mean()) for part in (again - y, y - y.mean(0)))
+    if not error <= constant:
+        raise TrainingError(
+            f"stage decoder: its reconstructions have squared error {error:.3g}, a constant has {constant:.3g}; "
+            "lower decoder.lr, or give it more decoder.warm_steps"
+        )
+
+
+def won(critic_losses: list[float]) -> bool:
+    """Say whether a critic whose loss is log 4 at a draw has told real from made apart all through."""
+    return bool(critic_losses) and sum(critic_losses) / len(critic_losses) < OUTRIGHT * math.log(4)
+
+
+def judged(figures: Mapping[str, float]) -> list[str]:
+    """Return what a finished run's held-out figures have against it.
+
+    >>> judged({"c2st": 0.52, "mse": 0.01})
+    []
+    """
+    meaning = {
+        "c2st": "a classifier tells its samples from real rows",
+        "mse": "its reconstructions keep too little of the rows",
+    }
+    return [
+        f"{name} {figures[name]:.3g} on held-out rows (at most {worst:g} is good): {meaning[name]}; train longer, "
+        "with --preset standard or other settings"
+        for name, worst in WORST.items()
+        if not figures.get(name, 0.0) <= worst
+    ]

@@ -1,0 +1,281 @@
+"""The training loop, once: a stage is a sequence of phases, a phase is players who take turns on each batch.
+
+    for step: batch = draw(); for each player: descend its own loss on its own parameters; average the weights
+
+A player's loss returns named terms and the loop descends their sum. A phase's random stream depends only on the seed,
+the stage and the phase's number; a checkpoint holds weights, optimizers, averages and that stream's state, so that a
+resumed training ends in the same bits as one that was never interrupted. Several processes share out a batch (see
+`distributed`). A phase whose critic wins outright leaves nothing but noise in the gradients: it is undone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from scgan_train.training import distributed, guards
+from scgan_train.training.guards import TrainingError
+
+LOG_EVERY = 25
+CRITIC = "critic_"
+
+
+@dataclass(frozen=True)
+class Player:
+    """One set of parameters and the loss they descend.
+
+    Attributes:
+        loss: called with the batch's tensors and the generator; returns named terms.
+        clip: largest norm of its gradient.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[..., dict[str, Tensor]]
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some steps of some players on batches from `draw`.
+
+    Attributes:
+        average: its parameters' exponential moving average replaces them when the phase ends.
+        warmup: steps of linear warm-up.
+        floor: the cosine schedule ends at this share of the learning rate.
+        share: whether processes share out each batch; else all compute the whole of it.
+    """
+
+    name: str
+    steps: int
+    draw: Callable[[torch.Generator], tuple[Tensor, ...]]
+    players: tuple[Player, ...]
+    average: nn.Module | None = None
+    decay: float = 0.999
+    warmup: int = 0
+    floor: float = 0.02
+    share: bool = False
+
+
+class Observer(Protocol):
+    """Who watches a stage: shows progress, keeps history and checkpoints."""
+
+    def begin(self, phase: str, steps: int) -> None:
+        """Hear that a phase of so many steps begins."""
+
+    def losses(self, phase: str, step: int, terms: dict[str, float]) -> None:
+        """Hear the losses at a step."""
+
+    def due(self) -> bool:
+        """Say whether a checkpoint should be written now."""
+
+    def save(self, state: dict[str, Tensor]) -> None:
+        """Write a checkpoint."""
+
+    def restore(self) -> dict[str, Tensor]:
+        """Return the checkpoint to go on from, or an empty dict."""
+
+    def note(self, message: str) -> None:
+        """Keep a sentence on how the training went."""
+
+
+def generator_for(seed: int, *path: object) -> torch.Generator:
+    """Return a generator whose stream is a function of the seed and the path alone."""
+    digest = hashlib.sha256(repr((seed, *path)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def rows_of(*tensors: Tensor, batch: int) -> Callable[[torch.Generator], tuple[Tensor, ...]]:
+    """Return a `draw` that takes `batch` rows a process, with replacement, at the same places of every tensor."""
+    batch *= distributed.size()
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
+        index = torch.randint(len(tensors[0]), (batch,), generator=generator)
+        return tuple(tensor[index.to(tensor.device)] for tensor in tensors)
+
+    return draw
+
+
+@distributed.together()
+def fit(
+    stage: str,
+    module: nn.Module,
+    phases: Callable[[torch.Generator], Iterator[Phase]],
+    seed: int,
+    observer: Observer,
+) -> None:
+    """Train `module` through its phases.
+
+    Args:
+        stage: name, part of the random stream.
+        module: owns every parameter that the players train.
+        phases: given the generator, yields phases; what a phase prepares is drawn when it is reached.
+        seed: the run's seed.
+        observer: who watches.
+
+    Raises:
+        TrainingError: when a loss stops being a finite number, or another process is lost.
+    """
+    restored = observer.restore()
+    distributed.barrier()
+    resume_at = int(restored["phase"]) if restored else 0
+    generator = torch.Generator()
+    sequence = phases(generator)
+    index = 0
+    while True:
+        generator.set_state(generator_for(seed, stage, index).get_state())
+        phase = next(sequence, None)
+        if phase is None:
+            return
+        if index >= resume_at:
+            _fit_phase(
+                stage,
+                module,
+                phase,
+                index,
+                generator,
+                observer,
+                restored if index == resume_at else {},
+            )
+        index += 1
+
+
+def _fit_phase(
+    stage: str,
+    module: nn.Module,
+    phase: Phase,
+    index: int,
+    generator: torch.Generator,
+    observer: Observer,
+    restored: dict[str, Tensor],
+) -> None:
+    optimizers = [
+        torch.optim.AdamW(p.parameters, p.lr, p.betas, weight_decay=p.weight_decay, fused=True)
+        for p in phase.players
+    ]
+    weights = list(phase.average.parameters()) if phase.average else []
+    averages = [weight.detach().clone() for weight in weights]
+    update_averages = get_ema_multi_avg_fn(phase.decay)  # type: ignore[no-untyped-call]
+    first = 0
+    scores: list[float] = []
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    if restored:
+        first = int(restored["step"])
+        scores = restored["scores"].tolist()
+        before = _part(restored, "before.")
+        _restore(module, optimizers, averages, generator, restored)
+    losses_of = [
+        distributed.shared(p.loss, p.parameters) if phase.share else p.loss for p in phase.players
+    ]
+    observer.begin(phase.name, phase.steps)
+    for step in range(first, phase.steps):
+        if observer.due():
+            state = _state(module, optimizers, averages, generator, index, step)
+            state |= {f"before.{name}": tensor.cpu() for name, tensor in before.items()}
+            observer.save(state | {"scores": torch.tensor(scores, dtype=torch.float64)})
+        batch = phase.draw(generator)
+        if phase.share:
+            batch = tuple(map(distributed.mine, batch))
+        share = _schedule(step, phase)
+        terms: dict[str, Tensor] = {}
+        for player, loss, optimizer in zip(phase.players, losses_of, optimizers, strict=True):
+            losses = loss(*batch, generator)
+            torch.autograd.backward(sum(losses.values(), torch.zeros(())), inputs=player.parameters)
+            nn.utils.clip_grad_norm_(player.parameters, player.clip)
+            for group in optimizer.param_groups:
+                group["lr"] = player.lr * share
+            optimizer.step()
+            optimizer.zero_grad()
+            terms |= losses
+        if averages:
+            update_averages(averages, [weight.detach() for weight in weights], step)
+        if step % LOG_EVERY == 0 or step == phase.steps - 1:
+            means = distributed.mean(torch.stack([value.detach() for value in terms.values()]))
+            numbers = dict(zip(terms, means.tolist(), strict=True))
+            if not all(map(math.isfinite, numbers.values())):
+                bad = ", ".join(f"{name} = {value}" for name, value in numbers.items())
+                raise TrainingError(
+                    f"stage {stage}, {phase.name}, step {step}: {bad}; lower its learning rate or look for extreme rows"
+                )
+            observer.losses(phase.name, step, numbers)
+            rivals = [value for name, value in numbers.items() if name.startswith(CRITIC)]
+            if rivals and step >= 0.75 * phase.steps:
+                scores.append(min(rivals))
+    if guards.won(scores):
+        module.load_state_dict(before)
+        observer.note(
+            f"stage {stage}, {phase.name}: a critic won outright (loss {sum(scores) / len(scores):.2g}, 1.39 is a "
+            "draw); what this phase had learned is undone; lower the critics' learning rate"
+        )
+        return
+    with torch.no_grad():
+        for weight, average in zip(weights, averages, strict=True):
+            weight.copy_(average)
+
+
+def _schedule(step: int, phase: Phase) -> float:
+    if step < phase.warmup:
+        return (step + 1) / phase.warmup
+    done = (step - phase.warmup) / max(1, phase.steps - phase.warmup)
+    return phase.floor + (1 - phase.floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _state(
+    module: nn.Module,
+    optimizers: list[torch.optim.AdamW],
+    averages: list[Tensor],
+    generator: torch.Generator,
+    phase: int,
+    step: int,
+) -> dict[str, Tensor]:
+    state = {
+        "phase": torch.tensor(phase),
+        "step": torch.tensor(step),
+        "generator": generator.get_state(),
+    }
+    state |= {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    state |= {f"average.{i}": tensor for i, tensor in enumerate(averages)}
+    for i, optimizer in enumerate(optimizers):
+        for j, moments in optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{i}.{j}.{name}": tensor for name, tensor in moments.items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _restore(
+    module: nn.Module,
+    optimizers: list[torch.optim.AdamW],
+    averages: list[Tensor],
+    generator: torch.Generator,
+    state: dict[str, Tensor],
+) -> None:
+    module.load_state_dict(_part(state, "module."))
+    for i, average in enumerate(averages):
+        average.copy_(state[f"average.{i}"])
+    for i, optimizer in enumerate(optimizers):
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            if name.startswith(f"optimizer.{i}."):
+                _, _, j, moment = name.split(".")
+                moments.setdefault(int(j), {})[moment] = tensor
+        optimizer.load_state_dict(
+            {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
+    generator.set_state(state["generator"])
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }

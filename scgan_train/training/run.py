@@ -1,0 +1,276 @@
+"""The run folder: all that a training knows, each part written when it is complete.
+
+    run.json                 version, source of the rows, columns, sizes, finished stages with their seconds, notes
+    config.toml              the configuration, as trained
+    transform.safetensors    between rows and coordinates          encoder.safetensors    stage 1
+    clusters.safetensors     K-means and what refined it           mapper.safetensors     stage 2
+    decoder.safetensors      stage 3                               held_out.npy           rows that no stage saw
+    history.jsonl            a line per stage, phase and step with the losses
+    checkpoint.safetensors   the stage under way
+
+`save` and `load` of a part are inverse neighbours. A file is written beside its name and moved there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import tomli_w
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor, nn
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError, ModelError
+from scgan_train import config as configs
+from scgan_train.clusters import Clusters
+from scgan_train.config import Config
+from scgan_train.coordinates import Transform
+from scgan_train.decoder import Decoder
+from scgan_train.encoder import Encoder
+from scgan_train.head import LatentModel, RealLatents
+from scgan_train.maps import latent_model
+from scgan_train.training import distributed
+
+M = TypeVar("M", bound=nn.Module)
+VERSION = 1
+STAGES = ("encoder", "clusters", "mapper", "decoder")
+
+
+@dataclass
+class Run:
+    """A run folder and what is known of it.
+
+    Attributes:
+        path: the folder.
+        config: as trained.
+        source: where the rows came from (a built-in name or a file's name).
+        columns: d columns.
+        facts: what `run.json` holds besides: sizes, notes, seconds of each finished stage, data's SHA-256.
+    """
+
+    path: Path
+    config: Config
+    source: str
+    columns: tuple[Column, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each finished stage took."""
+        return dict(self.facts.setdefault("seconds", {}))
+
+    def finished(self, stage: str) -> bool:
+        """Say whether a stage is finished."""
+        return stage in self.facts.get("seconds", {})
+
+    def save(self) -> None:
+        """Write `run.json` and `config.toml`."""
+        config = tomli_w.dumps(configs.to_dict(self.config)).encode()
+        head = {
+            "version": VERSION,
+            "source": self.source,
+            "columns": [c.to_dict() for c in self.columns],
+        }
+        head["config_sha256"] = hashlib.sha256(config).hexdigest()
+        self.write("config.toml", config)
+        self.write("run.json", json.dumps(head | self.facts, indent=1).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Open a run folder.
+
+        Raises:
+            ModelError: if it is none, is damaged, or is of a newer version.
+        """
+        try:
+            facts = json.loads((path / "run.json").read_text("utf-8"))
+            version = facts.pop("version")
+            if version != VERSION:
+                raise ModelError(
+                    f"{path}: run of version {version}, this scgan reads {VERSION}; install a newer scgan"
+                )
+            columns = tuple(Column.from_dict(column) for column in facts.pop("columns"))
+            written = (path / "config.toml").read_bytes()
+            if facts.pop("config_sha256", None) not in (None, hashlib.sha256(written).hexdigest()):
+                raise ModelError(
+                    f"{path / 'config.toml'} is not as this run began; put it back, or train again"
+                )
+            config = configs.from_dict(tomllib.loads(written.decode()))
+            return cls(path, config, facts.pop("source"), columns, facts)
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{path} is not a run folder: {Path(error.filename).name} is missing"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path}: damaged run.json ({error}); train again") from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the run, complete or not at all.
+
+        Raises:
+            DataError: if it can't be written.
+        """
+        if distributed.rank() > 0:
+            return
+        temporary = self.path / f".{name}.part"
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise DataError(
+                f"can't write {self.path / name}: {error.strerror}; free space or choose --out"
+            ) from error
+
+    def append(self, name: str, line: str) -> None:
+        """Add a line to a file of the run.
+
+        Raises:
+            DataError: if it can't be written.
+        """
+        try:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise DataError(
+                f"can't write {self.path / name}: {error.strerror}; free space, then --resume"
+            ) from error
+
+    def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Write named tensors to `NAME.safetensors`."""
+        self.write(
+            f"{name}.safetensors",
+            tensors_to_bytes(
+                {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            ),
+        )
+
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Read `NAME.safetensors`.
+
+        Raises:
+            ModelError: if it is missing or damaged.
+        """
+        path = self.path / f"{name}.safetensors"
+        try:
+            tensors = tensors_from_bytes(path.read_bytes())
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{path} is missing: the run is not finished; go on with --resume"
+            ) from error
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path}: damaged ({error}); train again") from error
+        # Where a tensor lies decides how its sums are grouped: a copy lies as one that was never written.
+        return {key: tensor.clone() for key, tensor in tensors.items()}
+
+    def save_held_out(self, rows: NDArray[np.float32]) -> None:
+        """Write the rows that no stage may see."""
+        from io import BytesIO
+
+        buffer = BytesIO()
+        np.save(buffer, rows, allow_pickle=False)
+        self.write("held_out.npy", buffer.getvalue())
+
+    def load_held_out(self) -> NDArray[np.float32]:
+        """Read the rows that no stage has seen, float32 [n, d]."""
+        try:
+            rows: NDArray[np.float32] = np.load(self.path / "held_out.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ModelError(
+                f"{self.path / 'held_out.npy'}: missing or damaged ({error}); train again"
+            ) from error
+        return rows
+
+    def save_transform(self, transform: Transform) -> None:
+        """Write the transform."""
+        self.save_tensors("transform", transform.state_dict())
+
+    def load_transform(self) -> Transform:
+        """Read the transform."""
+        tensors = self.load_tensors("transform")
+        return self._filled(
+            lambda: Transform(self.columns, tensors["varying"].numpy()), tensors, "transform"
+        )
+
+    def save_encoder(self, encoder: Encoder) -> None:
+        """Write stage 1."""
+        self.save_tensors("encoder", encoder.state_dict())
+
+    def load_encoder(self, dims: int) -> Encoder:
+        """Read stage 1."""
+        tensors = self.load_tensors("encoder")
+        return self._filled(
+            lambda: Encoder(dims, self.config.encoder, torch.Generator()), tensors, "encoder"
+        )
+
+    def save_clusters(self, clusters: Clusters, labels: Tensor) -> None:
+        """Write the clusters and each training row's label in every fit [fits, n]."""
+        parts = {"weights": clusters.weights, "means": clusters.means, "factors": clusters.factors}
+        parts |= {"em": torch.tensor(clusters.kind == "em"), "sizes": torch.tensor(clusters.sizes)}
+        self.save_tensors("clusters", parts | {"labels": labels.to(torch.int32)})
+
+    def load_clusters(self) -> tuple[Clusters, Tensor]:
+        """Read the clusters and each training row's label in every fit [fits, n]."""
+        parts = self.load_tensors("clusters")
+        try:
+            labels, kind = parts.pop("labels").long(), "em" if parts.pop("em") else "kmeans"
+            sizes = tuple(parts.pop("sizes").tolist())
+            return Clusters(**parts, kind=kind, sizes=sizes), labels
+        except (KeyError, TypeError) as error:
+            raise ModelError(
+                f"{self.path / 'clusters.safetensors'}: {error}; train again"
+            ) from error
+
+    def save_mapper(self, model: LatentModel) -> None:
+        """Write stage 2's latent model."""
+        self.save_tensors("mapper", model.state_dict())
+
+    def load_mapper(self, clusters: Clusters) -> LatentModel:
+        """Read stage 2's latent model."""
+        tensors = self.load_tensors("mapper")
+        if self.config.latents == "real":
+            return RealLatents(tensors["table"], tensors["thresholds"])
+        config = self.config.mapper
+        return self._filled(
+            lambda: latent_model(self.config.latents, clusters, config, torch.Generator()),
+            tensors,
+            "mapper",
+        )
+
+    def save_decoder(self, decoder: Decoder) -> None:
+        """Write stage 3."""
+        self.save_tensors("decoder", decoder.state_dict())
+
+    def load_decoder(self, latent_dim: int, dims: int) -> Decoder:
+        """Read stage 3."""
+        tensors = self.load_tensors("decoder")
+        config = self.config.decoder
+        return self._filled(
+            lambda: Decoder(latent_dim, dims, config, torch.Generator()), tensors, "decoder"
+        )
+
+    def _filled(self, build: Callable[[], M], tensors: dict[str, Tensor], name: str) -> M:
+        try:
+            module = build()
+            module.load_state_dict(tensors)
+        except (RuntimeError, KeyError) as error:
+            first = str(error).splitlines()[-1].strip()
+            raise ModelError(
+                f"{self.path / name}.safetensors does not fit config.toml: {first}; train again"
+            ) from error
+        return module.eval()

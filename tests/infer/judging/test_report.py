@@ -1,0 +1,86 @@
+"""The page: well-formed, self-contained, with every figure, its sentence and the pictures whole."""
+
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from scgan_infer.columns import Column
+from scgan_infer.judging.figures import MEANINGS, evaluate, number
+from scgan_infer.judging.report import SENTENCES, html
+
+PICTURE = b"\x89PNG\r\n\x1a\nnot looked at"
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def figures():
+    rng = np.random.default_rng(0)
+    rows, columns = rng.standard_normal((400, 2)), [Column("<x>"), Column("a & b")]
+    clusters = rng.integers(40, size=400)
+    return evaluate(
+        rows,
+        rows[:200] + 1,
+        columns=columns,
+        train=rows,
+        reconstructed=(rows, rows + 0.01),
+        clusters_data=clusters,
+        clusters_generated=clusters,
+    )
+
+
+@pytest.fixture(scope="module")
+def page(figures):
+    return Page(
+        html(figures, {"Data & samples": PICTURE}, "moons <script>", facts={"model": 'a "b"'})
+    )
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(figures, page):
+    assert page.open == []
+    assert {"script", "link", "iframe", "base", "object"}.isdisjoint(tag for tag, _ in page.tags)
+    sources = [value for _, of in page.tags for key, value in of.items() if key in ("src", "href")]
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "url(" not in html(figures, {}, "")
+
+
+def test_every_figure_has_its_value_its_floor_and_its_sentence(figures, page):
+    assert set(figures.overall) == set(MEANINGS) == set(SENTENCES)
+    for name, figure in figures.overall.items():
+        at = page.words.index(SENTENCES[name])
+        cells = [word for word in page.words[:at] if word][-3:]
+        assert cells[0] == MEANINGS[name][0]
+        assert cells[1].removesuffix(" %") in (number(figure.value), f"{100 * figure.value:.2f}")
+
+
+def test_names_are_escaped_and_pictures_are_whole(page):
+    assert {"moons <script>", "<x>", "a & b", 'a "b"', "Data & samples"} <= set(page.words)
+    (image,) = (of for tag, of in page.tags if tag == "img")
+    assert b64decode(image["src"].split(",")[1]) == PICTURE
+    assert image["alt"] == "Data & samples"
+
+
+def test_long_tables_are_cut_and_say_so(page):
+    assert "and 10 more" in page.words
+    assert sum(bool(re.fullmatch(r"\d+", word)) for word in page.words) == 30

@@ -1,0 +1,49 @@
+"""What several tests train on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scgan_infer.columns import Column, Table
+from scgan_train import config as configs
+from scgan_train.config import Config
+
+TINY = {
+    "clusters": {"k": 6},
+    "encoder": {"steps": 60},
+    "mapper": {"steps": 60},
+    "decoder": {"warm_steps": 150, "steps": 30},
+}
+
+
+def settings(**more: object) -> Config:
+    return configs.from_dict(configs.merge(TINY, more))
+
+
+def mixed_table(n: int = 1500) -> Table:
+    """Every kind of column, three pieces that don't touch, and a column that never varies."""
+    rng = np.random.default_rng(3)
+    piece = rng.integers(3, size=n)
+    columns = (
+        Column("r"),
+        Column("pt", "log"),
+        Column("phi", "periodic", period=360.0, low=-180.0),
+        Column("share", "bounded", low=0.0, high=1.0),
+        Column("depth", "bounded", low=2.0, decimals=2),
+        Column("count", "integer"),
+        Column("species", "category", categories=("a", "b", "c")),
+        Column("same"),
+    )
+    values = np.column_stack(
+        [
+            3.0 * piece + 0.1 * rng.standard_normal(n),
+            np.exp(piece + 0.3 * rng.standard_normal(n)),
+            (120.0 * piece + 170.0 + 20.0 * rng.standard_normal(n) + 180.0) % 360.0 - 180.0,
+            rng.beta(2, 2, n),
+            np.round(2.0 + rng.exponential(1.0, n), 2),
+            rng.poisson(40, n),
+            piece,
+            np.full(n, 7.5),
+        ]
+    )
+    return Table(columns, values.astype(np.float32))

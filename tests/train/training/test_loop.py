@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scgan_train
+from scgan_train.nets import mlp
+from scgan_train.training.loop import Phase, Player, TrainingError, fit, generator_for, rows_of
+
+SMALL = {
+    "device": "cpu",
+    "encoder": {"steps": 30, "kind": "mlp"},
+    "mapper": {"steps": 30, "kind": "flow"},
+    "decoder": {"warm_steps": 30, "steps": 30},
+}
+
+
+class Watcher:
+    """Keeps a checkpoint at chosen calls of `due`, and stops like a kill when told to."""
+
+    def __init__(self, save_at: int = -1, state: dict[str, Tensor] | None = None) -> None:
+        self.calls = 0
+        self.save_at = save_at
+        self.state = state or {}
+        self.seen: list[tuple[str, int]] = []
+
+    def begin(self, phase: str, steps: int) -> None: ...
+
+    def losses(self, phase: str, step: int, terms: dict[str, float]) -> None:
+        self.seen.append((phase, step))
+
+    def due(self) -> bool:
+        self.calls += 1
+        return self.calls == self.save_at
+
+    def save(self, state: dict[str, Tensor]) -> None:
+        self.state = {name: tensor.clone() for name, tensor in state.items()}
+        raise KeyboardInterrupt
+
+    def restore(self) -> dict[str, Tensor]:
+        return self.state
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = generator_for(0, "toy")
+        self.net = mlp([2, 8, 2], generator)
+        self.x = torch.randn(200, 2, generator=generator)
+
+    def loss(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        noise = 0.1 * torch.randn(x.shape, generator=generator)
+        return {"error": (self.net(x + noise) - x.flip(1)).square().mean()}
+
+    def phases(self, generator: torch.Generator) -> Iterator[Phase]:
+        for name in ("first", "second"):
+            scale = 1 + 0.1 * torch.rand((), generator=generator)
+            player = Player(
+                name, list(self.net.parameters()), lambda x, g, s=scale: self.loss(s * x, g), 1e-2
+            )
+            yield Phase(
+                name,
+                40,
+                rows_of(self.x, batch=16),
+                (player,),
+                average=self.net,
+                decay=0.9,
+                warmup=5,
+            )
+
+
+def weights(toy: Toy) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in toy.net.parameters()])
+
+
+@pytest.mark.parametrize("stopped_at", [1, 7, 40, 41, 55, 80])
+def test_a_resumed_training_ends_in_the_same_bits(stopped_at: int) -> None:
+    whole = Toy()
+    fit("toy", whole, whole.phases, 5, Watcher())
+    stopped, watcher = Toy(), Watcher(save_at=stopped_at)
+    with pytest.raises(KeyboardInterrupt):
+        fit("toy", stopped, stopped.phases, 5, watcher)
+    resumed = Toy()
+    fit("toy", resumed, resumed.phases, 5, Watcher(state=watcher.state))
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_another_seed_gives_other_weights() -> None:
+    toys = [Toy(), Toy()]
+    for seed, toy in enumerate(toys):
+        fit("toy", toy, toy.phases, seed, Watcher())
+    assert not torch.equal(weights(toys[0]), weights(toys[1]))
+
+
+def test_no_global_generator_is_touched() -> None:
+    before = torch.random.get_rng_state()
+    toy = Toy()
+    fit("toy", toy, toy.phases, 0, Watcher())
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    toy = Toy()
+    toy.x[:] = float("nan")
+    with pytest.raises(TrainingError, match=r"stage toy, first, step 0: error = nan"):
+        fit("toy", toy, toy.phases, 0, Watcher())
+
+
+def test_a_run_does_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((2000, 3)) ** 3
+    before = torch.get_num_threads()
+    runs = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            run = scgan_train.train(rows, SMALL, tmp_path / str(threads))
+        finally:
+            torch.set_num_threads(before)
+        runs.append({path.name: path.read_bytes() for path in run.path.glob("*.safetensors")})
+    assert len(runs[0]) == 5
+    assert runs[0] == runs[1]

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cases import mixed_table, settings
+
+import scgan_infer
+import scgan_train
+from scgan_infer.columns import Column, Table
+from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
+from scgan_train.training.progress import StageObserver
+from scgan_train.training.run import STAGES, Run
+from scgan_train.training.stages import train
+
+
+def weights(run: Run) -> dict[str, bytes]:
+    return {
+        name: (run.path / f"{name}.safetensors").read_bytes() for name in ("transform", *STAGES)
+    }
+
+
+def test_a_run_holds_what_design_says(mixed_run: Run) -> None:
+    names = {path.name for path in mixed_run.path.iterdir()}
+    wanted = {f"{name}.safetensors" for name in ("transform", *STAGES)}
+    assert names == wanted | {"run.json", "config.toml", "held_out.npy", "history.jsonl"}
+    lines = [
+        json.loads(line) for line in (mixed_run.path / "history.jsonl").read_text().splitlines()
+    ]
+    assert {line["stage"] for line in lines} == {"encoder", "mapper", "decoder"}
+    assert Run.load(mixed_run.path) == mixed_run
+
+
+def test_held_out_rows_are_rows_and_are_few(mixed_run: Run) -> None:
+    held = mixed_run.load_held_out()
+    rows = {tuple(row) for row in mixed_table().values.tolist()}
+    assert len(held) == 75
+    assert all(tuple(row) in rows for row in held.tolist())
+
+
+def test_same_seed_same_weights_and_another_seed_others(mixed_run: Run, tmp_path: Path) -> None:
+    table = mixed_table()
+    again = train(table, settings(), tmp_path / "again", "mixed.csv")
+    assert weights(again) == weights(mixed_run)
+    other = train(table, settings(seed=1), tmp_path / "other", "mixed.csv")
+    assert weights(other)["decoder"] != weights(mixed_run)["decoder"]
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def overlaid_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose rows were clustered twice, because its map is a flow and may choose."""
+    return train(
+        mixed_table(),
+        settings(clusters={"k": "auto"}),
+        tmp_path_factory.mktemp("runs") / "twice",
+        "mixed.csv",
+    )
+
+
+@pytest.mark.parametrize(
+    ("at", "name"),
+    [
+        (3, "mixed"),
+        (70, "mixed"),
+        (140, "mixed"),
+        (260, "mixed"),
+        (100, "overlaid"),
+        (150, "overlaid"),
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_bytes(
+    at: int,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    whole: Run = request.getfixturevalue(f"{name}_run")
+    calls = 0
+
+    def due(self: StageObserver) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KilledError
+        return calls % 20 == 0
+
+    monkeypatch.setattr(StageObserver, "due", due)
+    with pytest.raises(KilledError):
+        train(mixed_table(), whole.config, tmp_path / "run", "mixed.csv")
+    calls = 10**6
+    run = train(mixed_table(), whole.config, tmp_path / "run", "mixed.csv", resume=True)
+    assert weights(run) == weights(whole)
+    assert (run.path / "history.jsonl").read_bytes() == (whole.path / "history.jsonl").read_bytes()
+
+
+def test_a_flow_takes_two_fits_where_it_may_choose(
+    overlaid_run: Run, mixed_run: Run, tmp_path: Path
+) -> None:
+    clusters, labels = overlaid_run.load_clusters()
+    assert len(clusters.sizes) == len(labels) == 2
+    assert overlaid_run.facts["clusters"].count("enough") == 2
+    assert not torch.equal(*(fit.means for fit in clusters.fits()))
+    assert len(mixed_run.load_clusters()[0].sizes) == 1
+    made = scgan_infer.load(scgan_train.export(overlaid_run, tmp_path / "bundle"))
+    assert made.manifest.mapper == "flow"
+    assert made.manifest.sizes["K"] == sum(clusters.sizes)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"clusters": {"k": "auto", "fits": 1}},
+        {"clusters": {"k": "auto", "refine": False}},
+        {"clusters": {"k": "auto"}, "mapper": {"kind": "ot"}},
+        {"clusters": {"k": "auto"}, "latents": "centers"},
+    ],
+)
+def test_one_fit_is_enough_elsewhere(choice: dict[str, object], tmp_path: Path) -> None:
+    run = train(mixed_table(400), settings(**choice), tmp_path / "run")
+    assert len(run.load_clusters()[0].sizes) == 1
+
+
+def test_one_fit_is_enough_where_categories_cut_the_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kind = np.arange(1000) % 20
+    values = np.column_stack([rng.standard_normal((1000, 4)), kind]).astype(np.float32)
+    columns = (
+        *(Column(f"x{j}") for j in range(4)),
+        Column("kind", "category", categories=tuple("abcdefghijklmnopqrst")),
+    )
+    run = train(Table(columns, values), settings(clusters={"k": "auto"}), tmp_path / "run")
+    assert run.load_clusters()[0].sizes == (20,)
+
+
+def test_a_folder_that_is_taken_is_left_alone(mixed_run: Run) -> None:
+    before = weights(mixed_run)
+    with pytest.raises(UsageError, match="exists; go on with --resume"):
+        train(mixed_table(), settings(), mixed_run.path)
+    assert weights(mixed_run) == before
+
+
+def test_resuming_with_other_rows_or_settings_is_refused(mixed_run: Run) -> None:
+    with pytest.raises(DataError, match="begun with other rows"):
+        train(mixed_table(1000), settings(), mixed_run.path, resume=True)
+    with pytest.raises(UsageError, match="begun with other settings"):
+        train(mixed_table(), settings(seed=9), mixed_run.path, resume=True)
+
+
+def test_fewer_rows_than_clusters_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="5 rows are too few for 6 clusters"):
+        train(mixed_table(5), settings(), tmp_path / "run", "mixed.csv")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_cuda_is_never_silently_the_cpu(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        train(mixed_table(), settings(device="cuda"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("latents", ["gaussian", "centers", "mapper", "real"])
+def test_every_latent_model_trains_and_exports(latents: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = (
+        np.array([[-2.0], [2.0]])[rng.integers(2, size=800)] + 0.1 * rng.standard_normal((800, 2))
+    ).astype(np.float32)
+    table = Table((Column("x"), Column("y")), values)
+    run = train(table, settings(latents=latents, clusters={"k": 2}), tmp_path / "run")
+    bundle = scgan_train.export(run, tmp_path / "bundle")
+    made = scgan_infer.load(bundle).sample(4000)
+    between = (np.abs(made[:, 0]) < 1).mean()
+    assert (between > 0.2) if latents == "gaussian" else (between < 0.01)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_rare_category_keeps_its_share_and_its_place(width: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kind = rng.permutation(np.repeat([0, 1, 2], [1500, 12, 1488]))
+    centre = np.array([0.0, 5.0, 2.0])[kind, None]
+    values = np.column_stack([centre + 0.3 * rng.standard_normal((3000, width)), kind]).astype(
+        np.float32
+    )
+    columns = (
+        *(Column(f"x{j}") for j in range(width)),
+        Column("kind", "category", categories=tuple("abc")),
+    )
+    run = train(Table(columns, values), settings(), tmp_path / "run")
+    import scgan_infer
+
+    made = scgan_infer.load(scgan_train.export(run, tmp_path / "bundle")).sample(60_000)
+    rare = made[made[:, -1] == 1]
+    labels = run.load_clusters()[1][0]
+    assert 10 <= len(labels) * len(rare) / 60_000 <= 13
+    assert np.abs(rare[:, :-1].mean(axis=0) - 5).max() < 0.5
+    assert np.abs(rare[:, :-1] - 5).max() < 3
+
+
+def test_a_damaged_run_says_which_file(mixed_run: Run, tmp_path: Path) -> None:
+    import shutil
+
+    for name in (
+        "run.json",
+        "config.toml",
+        "encoder.safetensors",
+        "decoder.safetensors",
+        "held_out.npy",
+    ):
+        copy = tmp_path / name
+        shutil.copytree(mixed_run.path, copy)
+        (copy / name).write_bytes((copy / name).read_bytes()[:-20])
+        with pytest.raises((ModelError, UsageError), match=name.partition(".")[0]):
+            scgan_train.export(copy, tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
