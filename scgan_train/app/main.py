@@ -22,7 +22,6 @@ app = typer.Typer(
     help="Generate data that lives on disconnected pieces: train in PyTorch, export to ONNX, sample anywhere.",
     add_completion=False,
     rich_markup_mode=None,
-    suggest_commands=not hasattr(sys.modules["click"], "NoSuchCommand"),  # from 8.4 on click does
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
