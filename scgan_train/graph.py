@@ -1,0 +1,74 @@
+"""Graphs, built: what every module's `graph` method is written with.
+
+spox makes a typed value of every operator, so a graph is composed by calling functions, and a mistake in a shape or
+a type is an error where it is made. What leaves here is opset 18 and IR 8, with the batch open and no name of this
+machine inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import spox
+import spox.opset.ai.onnx.v18 as op
+from numpy.typing import ArrayLike
+from spox import Tensor, Var
+
+from scgan_infer.bundle.rules import IR, OPSET
+from scgan_infer.errors import ParityError
+
+__all__ = ["Var", "argument", "const", "model", "op", "silu"]
+
+
+def argument(shape: Sequence[int | str], dtype: type[np.generic] = np.float32) -> Var:
+    """Return an input of a graph; a dimension named "n" is open."""
+    return spox.argument(Tensor(dtype, tuple(shape)))
+
+
+def const(array: ArrayLike, dtype: type[np.generic] = np.float32) -> Var:
+    """Return a constant; float32 unless said otherwise."""
+    return op.const(np.asarray(array, dtype))
+
+
+def silu(x: Var) -> Var:
+    """Return x sigmoid(x)."""
+    return op.mul(x, op.sigmoid(x))
+
+
+def model(inputs: Mapping[str, Var], outputs: Mapping[str, Var]) -> bytes:
+    """Return one ONNX model, weights inside; equal graphs give equal bytes.
+
+    Raises:
+        ParityError: the ONNX checker refuses the model.
+    """
+    built = spox.build(dict(inputs), dict(outputs))
+    built.ir_version = IR
+    built.producer_name, built.producer_version, built.doc_string = "scgan", "", ""
+    (version,) = built.opset_import  # the oldest that holds all operators, which are those of OPSET
+    assert version.version <= OPSET
+    version.version = OPSET
+    del built.metadata_props[:]
+    graph = built.graph
+    graph.name, graph.doc_string = "scgan", ""
+    del graph.value_info[:]
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type == "Constant":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+        else:
+            node.name = f"n{len(graph.node)}"
+            node.ClearField("doc_string")
+            graph.node.append(node)
+    for value in graph.output:
+        value.type.tensor_type.shape.dim[0].Clear()
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+    try:
+        onnx.checker.check_model(built, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ParityError(f"the exported graph is not valid ONNX: {error}") from error
+    return bytes(built.SerializeToString(deterministic=True))
