@@ -35,8 +35,8 @@ from cases import Case, Floats, Settings, ablation, planes, real
 from tables import lay_out
 
 import scgan_infer
+from scgan_infer.files import write_bytes
 from scgan_infer.judging.distances import Space, c2st
-from scgan_infer.judging.evaluation import write
 from scgan_infer.judging.figures import CUTS, MOST_ROWS, Figure, evaluate
 from scgan_train import config as configs
 from scgan_train.coordinates import Transform
@@ -235,7 +235,7 @@ def measure(
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         for done in as_completed([pool.submit(one, kind, *task, scale, cuts) for task in todo]):
             results.append(done.result())
-            write(out, json.dumps(head | {"results": results}, indent=1))
+            write_bytes(out, json.dumps(head | {"results": results}, indent=1).encode())
             last = results[-1]
             c2st = last["figures"]["c2st"]
             print(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from cases import Settings
 
-from scgan_infer.judging.evaluation import write
+from scgan_infer.files import write_bytes
 from scgan_infer.judging.figures import CUTS
 
 README = Path(__file__).with_name("README.md")
@@ -42,7 +42,7 @@ def lay_out(files: list[Path]) -> None:
     old = README.read_text("utf-8") if README.exists() else "# Benchmarks\n\n"
     before, begins, rest = old.partition(MARKS[0])
     after = rest.partition(MARKS[1])[2].removeprefix("\n") if begins else ""
-    write(README, before.rstrip("\n") + "\n\n" + body + after)
+    write_bytes(README, (before.rstrip("\n") + "\n\n" + body + after).encode())
 
 
 def section(result: Settings, file: Path) -> str:

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Table
 from scgan_infer.errors import ScganError, UsageError
-from scgan_infer.judging.evaluation import write
+from scgan_infer.files import write_bytes
 from scgan_infer.judging.figures import evaluate
 from scgan_infer.sampling.sessions import cores
 from scgan_train import config as configs
@@ -185,8 +185,8 @@ def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> l
                 process.terminate()
             raise
     lines = summary(plan)
-    write(plan.out / "table.csv", as_csv(lines))
-    write(plan.out / "table.md", as_markdown(lines))
+    write_bytes(plan.out / "table.csv", as_csv(lines).encode())
+    write_bytes(plan.out / "table.md", as_markdown(lines).encode())
     pictures(plan)
     return lines
 
@@ -208,7 +208,8 @@ def work(plan: Plan, plane: str, seed: int) -> None:
         np.savez_compressed(buffer, allow_pickle=False, **shown)
         cell.result(plan.out).with_suffix(".npz").write_bytes(buffer.getvalue())
         facts = {"seconds": runs[cell].seconds, "note": runs[cell].facts["clusters"]}
-        write(cell.result(plan.out), json.dumps(asdict(cell) | facts | found, indent=1))
+        result = json.dumps(asdict(cell) | facts | found, indent=1)
+        write_bytes(cell.result(plan.out), result.encode())
         finished = sum(other.result(plan.out).exists() for other in plan.cells())
         _say(
             f"{finished} of {len(plan.cells())}: {plane}, {cell.maps} maps, {cell.latents}, seed {seed}: "
@@ -387,7 +388,7 @@ def begin(plan: Plan, resume: bool) -> None:
         if not path.exists() or path.read_text("utf-8") != settings:
             raise UsageError(f"{plan.out} was begun with other settings; choose another --out")
     (plan.out / "cells").mkdir(parents=True, exist_ok=True)
-    write(path, settings)
+    write_bytes(path, settings.encode())
 
 
 def _say(message: str) -> None:

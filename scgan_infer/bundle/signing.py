@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scgan_infer.bundle import FILE, MAX_MANIFEST, SIGNATURE, read
-from scgan_infer.errors import ChecksumError, DataError, UsageError
+from scgan_infer.errors import ChecksumError, UsageError
+from scgan_infer.files import write_bytes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -70,17 +71,8 @@ def sign(folder: str | Path, key: Ed25519PrivateKey) -> Path:
     """
     folder = Path(folder)
     signature = key.sign(read(folder, FILE, MAX_MANIFEST))
-    path, part = folder / SIGNATURE, folder / f".{SIGNATURE}.part"
-    try:
-        with part.open("wb") as file:
-            file.write(signature)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise DataError(f"can't write {path}: {error.strerror}") from None
-    return path
+    write_bytes(folder / SIGNATURE, signature)
+    return folder / SIGNATURE
 
 
 def check(folder: str | Path, key: Ed25519PublicKey) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -22,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgan_infer.columns import Column
-from scgan_infer.errors import DataError, UsageError
+from scgan_infer.errors import UsageError
+from scgan_infer.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,12 +106,7 @@ def save(figure: Figure, path: Path | str) -> None:
         raise UsageError(
             f"{path}: a picture is .png or .pdf, not {path.suffix!r}; choose another name"
         )
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(file.getvalue())
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror}; choose another place") from error
+    write_bytes(path, file.getvalue())
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -9,7 +9,6 @@ those that the held-out rows are guessed to have.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -236,17 +235,3 @@ def noise_picture(model: Model, seed: int = 0) -> Picture:
     return noise_directions(
         decoded(np.zeros((BLOCK, q), np.float32)), moved, STRENGTHS, model.columns
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file, which appears when it is complete.
-
-    Raises:
-        DataError: it can't be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror}; choose another place") from error

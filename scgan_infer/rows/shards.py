@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from typing import Any, Self
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
+from scgan_infer.files import sha256
 from scgan_infer.rows.codecs.base import Rows
 from scgan_infer.rows.writers import Writer, put
 
@@ -127,7 +127,7 @@ class ShardWriter(Writer):
             return
         part.__exit__(None, None, None)
         with _folder(self.folder):
-            digest = _sha256(self.path)
+            digest = sha256(self.path)
             first = self.notes["start"] + self.done - part.done
             self.files.append(
                 {"name": self.path.name, "start": first, "rows": part.done, "sha256": digest}
@@ -177,8 +177,3 @@ def _folder(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{folder}: can't be written: {error.strerror}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

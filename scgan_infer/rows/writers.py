@@ -1,10 +1,11 @@
 """Rows on their way out: a file appears complete or not at all, and an interrupted one can go on.
 
-Rows go to `.NAME.part` in the same folder, by the format's `Stream` or, where a format can't be written front
-to back, as raw float32 rows that are converted at the end, a chunk at a time, to `.NAME.new`. Then fsync and
-rename. Every few seconds a checkpoint makes the rows so far safe and notes in `.NAME.state` how many they are
-and how many bytes; whoever resumes cuts the part there and goes on, to the same bytes. The part stays behind
-an interruption if it has a checkpoint; behind an error only if resuming was asked for.
+Rows go to `.NAME.part` in the same folder, by the format's `Stream` or, where a format can't be
+written front to back, as raw float32 rows that are converted at the end, a chunk at a time, to
+`.NAME.new`. Then fsync and rename. Every few seconds a checkpoint makes the rows so far safe and notes
+in `.NAME.state` how many they are and how many bytes; whoever resumes cuts the part there and goes
+on, to the same bytes. The part stays behind an interruption if it has a checkpoint; behind an error
+only if resuming was asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError
+from scgan_infer.files import sync_folder, write_bytes
 from scgan_infer.rows.codecs.base import Convert, Rows, Stream
 
 CHECKPOINT_SECONDS = 5.0
@@ -32,6 +34,7 @@ WRITE_BACK = (
     8 * 2**20
 )  # bytes after which the system is told to begin writing: nobody waits for all of it at the end
 CHUNK_BYTES = 16 << 20
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class Writer(ABC):
@@ -140,7 +143,9 @@ class FileWriter(Writer):
             raise DataError(f"{self.path}: there is no folder {self.path.parent}")
         left = self._left() if self.resume else None
         with self.writing():
-            self.file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+            self.file = os.fdopen(
+                os.open(self.part, NO_LINK | os.O_RDWR | os.O_CREAT, 0o666), "r+b"
+            )
         try:
             self._lock()
         except DataError:
@@ -246,6 +251,8 @@ class FileWriter(Writer):
             self.file.flush()
             os.fsync(self.file.fileno())
             if self.convert:
+                self.new.unlink(missing_ok=True)
+                self.new.touch(exist_ok=False)
                 self.convert(self.new, self.columns, self.done, self._spooled())
                 with self.new.open("rb") as made:
                     os.fsync(made.fileno())
@@ -255,6 +262,7 @@ class FileWriter(Writer):
                 self.part.unlink()
             else:
                 self.part.replace(self.path)
+            sync_folder(self.path.parent)
             self.state.unlink(missing_ok=True)
 
     def _spooled(self) -> Iterator[Rows]:
@@ -298,10 +306,5 @@ def _sound(values: Rows, columns: Sequence[Column]) -> Rows:
 
 def put(path: Path, content: dict[str, Any]) -> None:
     """Write JSON; the file changes whole or not at all."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    data = (json.dumps(content, indent=1) + "\n").encode()
+    write_bytes(path, data, new=path.with_name(f"{path.name}.new"))

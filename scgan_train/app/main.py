@@ -523,7 +523,7 @@ def evaluate(
     """
     import json
 
-    from scgan_infer.judging.evaluation import write
+    from scgan_infer.files import write_bytes
     from scgan_infer.judging.figures import table_text
     from scgan_train.datasets import subject
 
@@ -536,7 +536,8 @@ def evaluate(
     if seen > 0.5:
         say(f"note: {seen:.0%} of the rows of {data} were trained on; give rows not trained on")
     if report is not None:
-        write(report, judged.page(figures, f"{judged.origin} against {data}", facts))
+        page = judged.page(figures, f"{judged.origin} against {data}", facts)
+        write_bytes(report, page.encode())
         say(f"report: {report}")
     typer.echo(
         json.dumps({**facts, **figures.to_dict()}, indent=1) if as_json else table_text(figures)

@@ -18,6 +18,7 @@ from scgan_infer.bundle import Bundle
 from scgan_infer.bundle.onnx_schema import FLOAT, INT64
 from scgan_infer.bundle.rules import INTERFACES, Interface
 from scgan_infer.errors import DataError
+from scgan_infer.files import write_bytes
 from scgan_infer.sampling.noise import BLOCK
 
 TYPES = {FLOAT: "TYPE_FP32", INT64: "TYPE_INT64"}
@@ -43,8 +44,9 @@ def repository(path: str | Path, out: str | Path) -> Path:
     try:
         for graph, data in bundle.graphs.items():
             name = f"{prefix}_{Path(graph).stem}"
-            _write(out / name / "1" / "model.onnx", data)
-            _write(out / name / "config.pbtxt", config(bundle, graph, name).encode())
+            (out / name / "1").mkdir(parents=True, exist_ok=True)
+            write_bytes(out / name / "1" / "model.onnx", data)
+            write_bytes(out / name / "config.pbtxt", config(bundle, graph, name).encode())
     except OSError as error:
         raise DataError(
             f"can't write the model repository {out}: {error.strerror or error}"
@@ -79,11 +81,3 @@ def _tensors(field: str, tensors: Interface, sizes: dict[str, int], joined: bool
         kept = f"dims: {dims}" if dims else "dims: [1] reshape { shape: [] }"
         entries.append(f'  {{ name: "{name}" data_type: {TYPES[kind]} {kept} }}')
     return f"{field} [\n" + ",\n".join(entries) + "\n]"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that a server may be reading."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(data)
-    new.replace(path)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from torch import Tensor, nn
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError
+from scgan_infer.files import write_bytes
 from scgan_train import config as configs
 from scgan_train.clusters import Clusters
 from scgan_train.config import Config
@@ -124,18 +124,7 @@ class Run:
         """
         if distributed.rank() > 0:
             return
-        temporary = self.path / f".{name}.part"
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path / name)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise DataError(
-                f"can't write {self.path / name}: {error.strerror}; free space or choose --out"
-            ) from error
+        write_bytes(self.path / name, content)
 
     def append(self, name: str, line: str) -> None:
         """Add a line to a file of the run.

@@ -358,3 +358,15 @@ def test_a_complete_folder_is_left_alone(tmp_path):
         writer.write(rows())
     with pytest.raises(DataError, match="is complete"):
         open_shards(tmp_path / "out", COLUMNS, N, 2000, resume=True).__enter__()
+
+
+def test_a_planted_link_is_never_written_through(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    for planted in (".rows.npz.part", ".rows.npz.new"):
+        (tmp_path / planted).symlink_to(victim)
+    with pytest.raises(DataError, match="can't be written"):
+        whole(tmp_path / "rows.npz")
+    (tmp_path / ".rows.npz.part").unlink(missing_ok=True)
+    whole(tmp_path / "rows.npz")
+    assert victim.read_bytes() == b"precious"
