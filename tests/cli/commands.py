@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 FAST = [
     *("--set", "encoder.steps=20", "--set", "mapper.steps=20", "--set", "decoder.warm_steps=20"),
@@ -50,3 +54,9 @@ def apart(*arguments: object, **options: object) -> Done:
     with spawn(*arguments, **options) as process:
         out, err = process.communicate(timeout=120)
     return Done(process.returncode, out or "", err or "")
+
+
+def blocks(language: str) -> list[str]:
+    """The README's blocks of code in a language, in order."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
