@@ -1,7 +1,8 @@
-"""Check, without a network, what scgan depends on: that it fits together, its licences, and published advisories.
+"""Check, without a network, what scgan depends on: consistency, licences and published advisories.
 
-Prints a line for each fault and ends with 1 if there is one. `advisories.toml` is a hand-kept list of what was
-published when it was last changed; `make audit` asks a vulnerability service for the rest.
+Prints a line for each fault and ends with 1 if there is one. `advisories.toml` is a hand-kept list
+of what was published when it was last changed; `make audit` asks a vulnerability service for the
+rest.
 """
 
 import re
@@ -19,10 +20,12 @@ from packaging.version import Version
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-# MPL covers tools that tests run, used as they are; NVIDIA's own libraries come with torch's CUDA wheels.
+# MPL covers tools that tests run, used as they are;
+# NVIDIA's own libraries come with torch's CUDA wheels.
 PERMISSIVE = re.compile(
-    r"(0BSD|(3-Clause )?BSD([- ][23]-Clause)?( License)?|BSL-1\.0|MIT(-0|-CMU)?( License)?|ISC( License \(ISCL\))?"
-    r"|Apache([- ]2\.0| Software License)|(LLVM-exception)|Zlib|CC0-1\.0|PSF-2\.0|Python Software Foundation License"
+    r"(0BSD|(3-Clause )?BSD([- ][23]-Clause)?( License)?|BSL-1\.0|MIT(-0|-CMU)?( License)?"
+    r"|ISC( License \(ISCL\))?|Apache([- ]2\.0| Software License)|(LLVM-exception)|Zlib|CC0-1\.0"
+    r"|PSF-2\.0|Python Software Foundation License"
     r"|MPL-2\.0|Mozilla Public License 2\.0 \(MPL 2\.0\))"
 )
 NVIDIA = ("nvidia-", "cuda-")
@@ -39,14 +42,14 @@ def floors() -> dict[str, Version]:
     """Return the lowest versions that pyproject.toml allows."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"].values()
-    found: dict[str, Version] = {}
+    lowest: dict[str, Version] = {}
     for requirement in map(
         Requirement, [*project["dependencies"], *(line for lines in extras for line in lines)]
     ):
-        lowest = [Version(part.version) for part in requirement.specifier if part.operator == ">="]
+        bounds = [Version(part.version) for part in requirement.specifier if part.operator == ">="]
         name = canonicalize_name(requirement.name)
-        found[name] = min([*lowest, *([found[name]] if name in found else [])])
-    return found
+        lowest[name] = min([*bounds, *([lowest[name]] if name in lowest else [])])
+    return lowest
 
 
 def unfit() -> Iterator[str]:
@@ -59,10 +62,11 @@ def unfit() -> Iterator[str]:
 def unfree() -> Iterator[str]:
     """Yield the packages with a licence off the list."""
     for package in needed():
-        name, said = package.metadata["Name"], licence(package)
-        terms = re.split(r" AND | OR | WITH |, ", said)
+        name, expression = package.metadata["Name"], licence(package)
+        terms = re.split(r" AND | OR | WITH |, ", expression)
         if not name.startswith(NVIDIA) and not all(map(PERMISSIVE.fullmatch, terms)):
-            yield f"{name} {package.version}: licence {said!r} is not on the list of docs/audit.py"
+            where = f"{name} {package.version}: licence {expression!r}"
+            yield f"{where} is not on the list of docs/audit.py"
 
 
 def unlisted() -> Iterator[str]:
@@ -73,13 +77,15 @@ def unlisted() -> Iterator[str]:
     listed = {canonicalize_name(name): version for name, version in rows}
     for name, version in pins().items():
         if Version(listed.get(name, "0")).public != version.public:
-            yield f"docs/licences.md has {name} {listed.get(name)}, constraints.txt {version}; run `make licences`"
+            other = f"docs/licences.md has {name} {listed.get(name)}, constraints.txt {version}"
+            yield f"{other}; run `make licences`"
 
 
 def advised(versions: dict[str, Version], least: bool) -> Iterator[str]:
     """Yield the versions that an advisory is about, unless the list accepts it.
 
-    With `least`, versions are the lowest allowed ones, and so those above them where a range begins or ends count, too.
+    With `least`, versions are the lowest allowed ones, and so those above them where a range begins
+    or ends count, too.
     """
     for advisory in tomllib.loads((HERE / "advisories.toml").read_text("utf-8"))["advisory"]:
         affected, version = SpecifierSet(advisory["affected"]), versions.get(advisory["package"])
@@ -89,7 +95,8 @@ def advised(versions: dict[str, Version], least: bool) -> Iterator[str]:
         for one in (version, *(bound for bound in bounds if bound > version)):
             if one in affected:
                 allows = "pyproject.toml allows" if least else "constraints.txt has"
-                yield f"{allows} {advisory['package']} {one}: {advisory['id']} ({advisory['source']})"
+                reason = f"{advisory['id']} ({advisory['source']})"
+                yield f"{allows} {advisory['package']} {one}: {reason}"
                 break
 
 
@@ -105,6 +112,6 @@ def faults() -> list[str]:
 
 
 if __name__ == "__main__":
-    found = faults()
-    print("\n".join(found) or "no faults")
-    sys.exit(bool(found))
+    lines = faults()
+    print("\n".join(lines) or "no faults")
+    sys.exit(bool(lines))

@@ -1,4 +1,4 @@
-"""What the texts say is so: what they name exists, their blocks run, their numbers are those that were measured."""
+"""Texts are true: what they name exists, their blocks run, their numbers were measured."""
 
 from __future__ import annotations
 
