@@ -26,7 +26,8 @@ int main(int count, char** arguments) {
   const auto width = [&](size_t input) {
     return session.GetInputTypeInfo(input).GetTensorTypeAndShapeInfo().GetShape()[1];
   };
-  const int64_t m = width(1), q = width(2);
+  const size_t taken = session.GetInputCount();  // 2 where the bundle has no decoder noise z
+  const int64_t m = width(1), q = taken > 2 ? width(2) : 0;
   const std::array<const char*, 3> inputs{"u", "w", "z"};
   const std::array<const char*, 1> outputs{"x"};
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
@@ -43,7 +44,7 @@ int main(int count, char** arguments) {
                                              shape.size());
     };
     std::array<Ort::Value, 3> feeds{tensor(u, {rows}), tensor(w, {rows, m}), tensor(z, {rows, q})};
-    const auto made = session.Run(Ort::RunOptions{nullptr}, inputs.data(), feeds.data(), feeds.size(),
+    const auto made = session.Run(Ort::RunOptions{nullptr}, inputs.data(), feeds.data(), taken,
                                   outputs.data(), outputs.size());
     const int64_t d = made[0].GetTensorTypeAndShapeInfo().GetShape()[1];
     const float* x = made[0].GetTensorData<float>();

@@ -1,7 +1,7 @@
 """generator.onnx for programs that feed one tensor, and for onnxruntime 1.11: python one_input.py BUNDLE OUT.onnx.
 
-The graph takes noise [n, 1 + m + q]: u, w and z beside each other. It is stamped opset 16. Of its operators opset 18
-changed Split alone, whose number of outputs was not written down before.
+The graph takes noise [n, 1 + m + q]: u, w and, where the bundle has decoder noise, z beside each other. It is stamped
+opset 16. Of its operators opset 18 changed Split alone, whose number of outputs was not written down before.
 """
 
 import sys
@@ -11,16 +11,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 graph = onnx.load(f"{sys.argv[1]}/generator.onnx").graph
-widths = np.array(
-    [1, *(tensor.type.tensor_type.shape.dim[1].dim_value for tensor in graph.input[1:])]
-)
+normals = {value.name: value.type.tensor_type.shape.dim[1].dim_value for value in graph.input[1:]}
+widths = np.array([1, *normals.values()])
 for node in graph.node:
     if node.op_type == "Split":
         node.attribute.remove(
             next(value for value in node.attribute if value.name == "num_outputs")
         )
 cut = [
-    helper.make_node("Split", ["noise", "noise/widths"], ["noise/u", "w", "z"], axis=1),
+    helper.make_node("Split", ["noise", "noise/widths"], ["noise/u", *normals], axis=1),
     helper.make_node("Squeeze", ["noise/u", "noise/axis"], ["u"]),
 ]
 constants = [

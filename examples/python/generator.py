@@ -9,11 +9,9 @@ bundle, n, noise = sys.argv[1], int(sys.argv[2]), np.random.default_rng(int((*sy
 session = onnxruntime.InferenceSession(
     f"{bundle}/generator.onnx", providers=["CPUExecutionProvider"]
 )
-_, w, z = (tensor.shape for tensor in session.get_inputs())
+normals = {tensor.name: tensor.shape[1] for tensor in session.get_inputs()[1:]}  # w, maybe z
 for rows in (min(4096, n - start) for start in range(0, n, 4096)):
-    feeds = {
-        "u": (noise.integers(2**24, size=rows) / 2**24).astype(np.float32),
-        "w": noise.standard_normal((rows, w[1]), np.float32),
-        "z": noise.standard_normal((rows, z[1]), np.float32),
-    }
+    feeds = {"u": (noise.integers(2**24, size=rows) / 2**24).astype(np.float32)}
+    for name, width in normals.items():
+        feeds[name] = noise.standard_normal((rows, width), np.float32)
     np.savetxt(sys.stdout, session.run(["x"], feeds)[0], "%.9g", delimiter=",")

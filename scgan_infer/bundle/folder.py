@@ -1,28 +1,31 @@
 """The bundle: a trained model as a folder that needs none of this code to run.
 
     NAME/bundle.json      the manifest: UTF-8 JSON, at most 1 MiB, all numbers finite
-      format              1; read first. A reader takes every format from 1 to its own. A change that an older
+      format              2; read first. A reader takes every format from 1 to its own. A change that an older
                           reader would get wrong raises the number. A key may be added without: readers skip
                           keys that they do not know. No key ever changes its meaning.
       name                what it was trained on
       columns             [{name, kind, unit, period, low, high, categories}, ...], see `columns`
-      sizes               {d: columns, e: latents, m: mapper noise, q: decoder noise, K: clusters}
+      sizes               {d: columns, e: latents, m: mapper noise, q: decoder noise, K: clusters,
+                          h: steps of choice, g: given columns}; h = 1 and g = 0 today
       latents, mapper     the latent model (gaussian, centers, mapper, real); the kind of map, "" for none
       thresholds          K integers that do not fall, the last 2^24; u = k / 2^24 selects cluster i if
                           thresholds[i-1] <= k < thresholds[i]
       opset               18
       files               {file name: {sha256, bytes}} of the files below
       provenance, metrics, parity      what it was made from, how good it is, vectors to replay
-    NAME/encoder.onnx     x [n,d] -> latent [n,e], cluster [n] int64
-    NAME/mappers.onnx     u [n], w [n,m] -> latent [n,e], cluster [n] int64
+    NAME/encoder.onnx     x [n,d] -> latent [n,e], choice [n] int64
+    NAME/mappers.onnx     u [n], w [n,m] -> latent [n,e], choice [n] int64
     NAME/decoder.onnx     latent [n,e], z [n,q] -> x [n,d]
     NAME/generator.onnx   u [n], w [n,m], z [n,q] -> x [n,d]
     NAME/sampler.onnx     seed [1] int64, index [n] int64 -> x [n,d], its own noise inside
+    NAME/head.onnx        optional: u [n] -> choice [n] int64
+    NAME/density.onnx     optional: x [n,d] -> log_density [n]
     NAME/preview.png, NAME/card.md      optional
     NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
 
-Graphs are float32 but for cluster, seed and index, in IR 8 and opset 18, and keep the rules of `graphs`. A decoder
-that noise does not move has its input z and reads it nowhere; then nobody needs to make z.
+Graphs are float32 but for choice, seed and index, in IR 8 and opset 18, and keep the rules of `rules`; `interfaces`
+has their inputs and outputs. Where no decoder noise was trained q is 0 and there is no z.
 Equal content gives equal bytes: no dates, no machine.
 
 A bundle may come from a stranger. `load` opens only the names above, follows no link inside the folder, reads
@@ -39,7 +42,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, GRAPHS, GRID, Manifest
+from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, GRID, Manifest
 from scgan_infer.bundle.rules import MAX_BYTES, check
 from scgan_infer.errors import ChecksumError, DataError, ModelError, UsageError
 
@@ -47,7 +50,6 @@ __all__ = [
     "EXTRAS",
     "FILE",
     "FORMAT",
-    "GRAPHS",
     "GRID",
     "Bundle",
     "Manifest",
@@ -69,14 +71,12 @@ class Bundle:
         manifest: what `bundle.json` says.
         sha256: of `bundle.json` and so, through it, of all files: the bundle's identity.
         graphs: the bytes of each graph by file name.
-        unread: the inputs that a graph has and never reads, by file name.
     """
 
     path: Path
     manifest: Manifest
     sha256: str
     graphs: dict[str, bytes] = field(repr=False)
-    unread: dict[str, frozenset[str]]
 
 
 def save(
@@ -89,8 +89,8 @@ def save(
 
     Args:
         path: the folder to make.
-        manifest: its `files` are ignored and computed anew.
-        graphs: the five graphs' bytes by file name.
+        manifest: its `files` are ignored and computed anew; its format is this writer's.
+        graphs: the graphs' bytes by file name.
         extras: `preview.png` and `card.md`, as far as there are any.
 
     Returns:
@@ -104,12 +104,12 @@ def save(
     path = Path(path).absolute()
     contents = {**graphs, **(extras or {})}
     files = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
-    contents[FILE] = replace(manifest, files=files).to_json()
+    contents[FILE] = replace(manifest, files=files, format=FORMAT).to_json()
     if len(contents[FILE]) > MAX_MANIFEST:
         raise ModelError(f"{FILE} would have {len(contents[FILE])} bytes, more than {MAX_MANIFEST}")
     checked = Manifest.from_json(contents[FILE])
     for name, data in graphs.items():
-        check(name, data, checked.sizes)
+        check(name, data, checked.interfaces[name])
     new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
     try:
         if old.exists() and not path.exists():
@@ -163,11 +163,12 @@ def load(path: str | Path) -> Bundle:
                 raise ChecksumError(
                     f"{path / name} is not the file that {FILE} names (SHA-256): get the bundle again"
                 )
-        graphs = {name: contents[name] for name in GRAPHS}
-        unread = {name: check(name, content, manifest.sizes) for name, content in graphs.items()}
+        graphs = {name: contents[name] for name in manifest.interfaces if name in contents}
+        for name, content in graphs.items():
+            check(name, content, manifest.interfaces[name])
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
-    return Bundle(path, manifest, _sha256(data), graphs, unread)
+    return Bundle(path, manifest, _sha256(data), graphs)
 
 
 def read(folder: Path, name: str, cap: int) -> bytes:

@@ -11,20 +11,25 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
-from scgan_infer.bundle.rules import INTERFACES, MAX_BYTES, OPSET
+from scgan_infer.bundle.interfaces import OPTIONAL, Interface, interfaces
+from scgan_infer.bundle.rules import MAX_BYTES, OPSET
 from scgan_infer.columns import Column
 from scgan_infer.errors import ModelError
 
-FORMAT = 1
+FORMAT = 2
 FILE = "bundle.json"
-GRAPHS = tuple(INTERFACES)
 EXTRAS = ("preview.png", "card.md")
 LATENTS = ("gaussian", "centers", "mapper", "real")
 GRID = 2**24
-MAX_SIZES = {"d": 4096, "e": 4096, "m": 4096, "q": 4096, "K": 65536}
+SIZES = {  # the least and the most, by format
+    1: dict.fromkeys("demq", (1, 4096)) | {"K": (1, 65536)},
+    2: dict.fromkeys("dem", (1, 4096))
+    | {"q": (0, 4096), "K": (1, 65536), "h": (1, 1), "g": (0, 0)},
+}
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -66,8 +71,15 @@ class Manifest:
             raise ModelError(f"{FILE} is not JSON that can be read: {error}") from None
         _check(found)
         fields = {name: found[name] for name in cls.__dataclass_fields__}
-        columns = _columns(found["columns"], found["sizes"]["d"])
-        return cls(**{**fields, "columns": columns, "thresholds": tuple(found["thresholds"])})
+        fields["columns"] = _columns(found["columns"], found["sizes"]["d"])
+        fields["sizes"] = {"h": 1, "g": 0, **found["sizes"]}
+        fields["thresholds"] = tuple(found["thresholds"])
+        return cls(**fields)
+
+    @cached_property
+    def interfaces(self) -> dict[str, Interface]:
+        """The inputs and outputs of each graph that the bundle may hold."""
+        return interfaces(self.format, self.sizes)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -86,19 +98,16 @@ def _finite(text: str) -> float:
 def _check(found: object) -> None:
     if not isinstance(found, dict) or not _is_int(found.get("format"), 1, 2**63):
         raise ModelError(f"{FILE} has no format number: not a bundle")
-    version = found["format"]
+    version, sizes = found["format"], found.get("sizes")
     if version > FORMAT:
-        raise ModelError(
-            f"bundle format {version} is newer than this scgan reads (up to {FORMAT}):"
-            " upgrade with pip install --upgrade scgan"
-        )
+        _newer(f"bundle format {version} is newer than this scgan reads (up to {FORMAT})")
+    if not isinstance(sizes, dict):
+        sizes = {}
+    if version > 1 and (_is_int(sizes.get("h"), 2, 2**63) or _is_int(sizes.get("g"), 1, 2**63)):
+        _newer("made by a newer scgan, with discrete values or given columns")
     _expect(found, "name", _is_name(found.get("name")))
-    sizes = found.get("sizes")
-    _expect(
-        found,
-        "sizes",
-        isinstance(sizes, dict) and all(_is_int(sizes.get(k), 1, MAX_SIZES[k]) for k in MAX_SIZES),
-    )
+    limits = SIZES[version]
+    _expect(found, "sizes", all(_is_int(sizes.get(key), *limits[key]) for key in limits))
     _expect(found, "columns", isinstance(found.get("columns"), list))
     _expect(found, "latents", found.get("latents") in LATENTS)
     _expect(found, "mapper", found.get("mapper") == "" or _is_name(found.get("mapper")))
@@ -110,7 +119,7 @@ def _check(found: object) -> None:
         a <= b for a, b in pairwise(steps)
     )
     _expect(found, "thresholds", rising and steps[-1] == GRID)
-    _check_files(found.get("files"))
+    _check_files(found.get("files"), interfaces(version, {"h": 1, "g": 0, **sizes}))
     for key in ("provenance", "metrics", "parity"):
         _expect(found, key, isinstance(found.get(key), dict))
 
@@ -143,13 +152,13 @@ def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
     return tuple(made)
 
 
-def _check_files(files: object) -> None:
+def _check_files(files: object, graphs: Mapping[str, Interface]) -> None:
     if not isinstance(files, dict):
         raise ModelError(f"{FILE} names no files")
-    if missing := [name for name in GRAPHS if name not in files]:
+    if missing := [name for name in graphs if name not in files and name not in OPTIONAL]:
         raise ModelError(f"{FILE}: files does not name {', '.join(missing)}")
     for name, entry in files.items():
-        if name not in (*GRAPHS, *EXTRAS):
+        if name not in graphs and name not in EXTRAS:
             raise ModelError(f"{FILE}: {_show(name)} is not a file of a bundle")
         valid = isinstance(entry, dict) and _is_int(entry.get("bytes"), 0, MAX_BYTES)
         digest = entry.get("sha256") if valid else None
@@ -159,6 +168,10 @@ def _check_files(files: object) -> None:
             isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None,
             "files.",
         )
+
+
+def _newer(what: str) -> NoReturn:
+    raise ModelError(f"{what}: upgrade with pip install --upgrade scgan")
 
 
 def _expect(holder: Mapping[str, Any], key: str, valid: bool, where: str = "") -> None:

@@ -1,6 +1,6 @@
 """What a graph of a bundle may hold: the rules that make a stranger's graph safe to give to onnxruntime.
 
-A graph is straight-line arithmetic on dense tensors, from the inputs to the outputs of `INTERFACES`. Refused:
+A graph is straight-line arithmetic on dense tensors, from the inputs to the outputs of `interfaces`. Refused:
 
 - bytes that are not one ONNX model in IR 8, opset 18 of the standard operators; nothing is read that
   `onnx_schema` does not list: no functions, no sparse tensors, no training graphs;
@@ -18,12 +18,12 @@ Bounds: a file of `MAX_BYTES`, `MAX_FIELDS` protobuf fields, `MAX_NODES` nodes, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scgan_infer.bundle.interfaces import Interface
 from scgan_infer.bundle.onnx_schema import (
     ATTRIBUTE_FIELDS,
     BOOL,
@@ -42,31 +42,6 @@ MAX_FIELDS = 500_000
 MAX_NODES = 10_000
 MAX_RANK = 8
 MAX_DIMENSION = 2**24
-
-# inputs and outputs in order: a type, and dimensions that are n (open), 1 or a size of the bundle
-Interface = dict[str, tuple[int, tuple[str, ...]]]
-INTERFACES: dict[str, tuple[Interface, Interface]] = {
-    "encoder.onnx": (
-        {"x": (FLOAT, ("n", "d"))},
-        {"latent": (FLOAT, ("n", "e")), "cluster": (INT64, ("n",))},
-    ),
-    "mappers.onnx": (
-        {"u": (FLOAT, ("n",)), "w": (FLOAT, ("n", "m"))},
-        {"latent": (FLOAT, ("n", "e")), "cluster": (INT64, ("n",))},
-    ),
-    "decoder.onnx": (
-        {"latent": (FLOAT, ("n", "e")), "z": (FLOAT, ("n", "q"))},
-        {"x": (FLOAT, ("n", "d"))},
-    ),
-    "generator.onnx": (
-        {"u": (FLOAT, ("n",)), "w": (FLOAT, ("n", "m")), "z": (FLOAT, ("n", "q"))},
-        {"x": (FLOAT, ("n", "d"))},
-    ),
-    "sampler.onnx": (
-        {"seed": (INT64, ("1",)), "index": (INT64, ("n",))},
-        {"x": (FLOAT, ("n", "d"))},
-    ),
-}
 
 COMPARISONS = {
     "And",
@@ -103,13 +78,13 @@ ATTRIBUTES = {
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
-def check(name: str, data: bytes, sizes: Mapping[str, int]) -> frozenset[str]:
-    """Refuse a graph that breaks a rule of this module; return the inputs that none of its nodes reads.
+def check(name: str, data: bytes, interface: Interface) -> None:
+    """Refuse a graph that breaks a rule of this module.
 
     Args:
-        name: one of `INTERFACES`.
+        name: the file's name.
         data: the file's bytes.
-        sizes: d, e, m and q of the bundle.
+        interface: the inputs and outputs that it must have, of `interfaces`.
 
     Raises:
         ModelError: naming the file, the rule and what broke it.
@@ -119,13 +94,10 @@ def check(name: str, data: bytes, sizes: Mapping[str, int]) -> frozenset[str]:
             raise MalformedError(f"{len(data)} bytes, more than {MAX_BYTES}")
         model = Reader(MAX_FIELDS).read(memoryview(data), MODEL)
         _check_model(model)
-        _check_interface(model["graph"], *INTERFACES[name], sizes)
+        _check_interface(model["graph"], interface)
         _check_nodes(model["graph"])
     except MalformedError as error:
         raise ModelError(f"{name}: {error}; this graph is not run") from None
-    return frozenset(INTERFACES[name][0]).difference(
-        *(node["input"] for node in model["graph"]["node"])
-    )
 
 
 def _check_model(model: dict[str, Any]) -> None:
@@ -161,19 +133,16 @@ def _check_model(model: dict[str, Any]) -> None:
             )
 
 
-def _check_interface(
-    graph: dict[str, Any], inputs: Interface, outputs: Interface, sizes: Mapping[str, int]
-) -> None:
-    for side, expected in (("input", inputs), ("output", outputs)):
+def _check_interface(graph: dict[str, Any], interface: Interface) -> None:
+    for side, expected in zip(("input", "output"), interface, strict=True):
         names = [value["name"] for value in graph[side]]
         if names != list(expected):
             raise MalformedError(
                 f"{side}s {_quote(', '.join(names))} instead of {', '.join(expected)}"
             )
         for value in graph[side]:
-            dtype, dimensions = expected[value["name"]]
-            wanted = [0 if size == "n" else sizes.get(size, 1) for size in dimensions]
-            if _declared(value) != (dtype, wanted):
+            dtype, wanted = expected[value["name"]]
+            if _declared(value) != (dtype, list(wanted)):
                 shape = ", ".join(str(size or "n") for size in wanted)
                 raise MalformedError(
                     f"{side} {value['name']} is not {np.dtype(TYPES[dtype][0])} [{shape}] with n open"

@@ -216,9 +216,14 @@ def latent_picture(values: Floats, models: Sequence[Model]) -> Picture:
 
 
 def noise_picture(model: Model, seed: int = 0) -> Picture:
-    """Draw what each dimension of the decoder's noise does to generated rows."""
+    """Draw what each dimension of the decoder's noise does to generated rows.
+
+    Raises:
+        UsageError: the bundle has no decoder noise.
+    """
     from scgan_infer.judging.plots import noise_directions
 
+    model.check_noise()
     latent = latents_of(model, 1, seed)
     q = model.manifest.sizes["q"]
 

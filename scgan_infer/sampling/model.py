@@ -27,7 +27,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from scgan_infer import bundle as bundles
 from scgan_infer.bundle import GRID, Bundle, Manifest
-from scgan_infer.bundle.rules import INTERFACES
 from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, DataError, DeviceError, ModelError, UsageError
 from scgan_infer.sampling.noise import BLOCK, DECODER, block_noise, normals
@@ -87,7 +86,6 @@ class Model:
         self.threads = threads
         self._sessions: dict[tuple[int, str], Session] = {}
         self._turns: dict[int, BoundedSemaphore] = {}
-        self._still = np.zeros((BLOCK, bundle.manifest.sizes["q"]), np.float32)
         self.device = device if device == "cpu" else "cuda"
         if device != "cpu":
             try:
@@ -163,17 +161,18 @@ class Model:
 
         Raises:
             DataError: rows that don't fit the columns.
+            UsageError: noise is asked for of a bundle that has none.
         """
         values = self._rows(rows)
-        q = self.moving("decoder.onnx")
+        q = self.manifest.sizes["q"]
         if seed is not None:
             self.draw(len(values), seed, start, None, 1.0)
+            self.check_noise()
 
         def decode(low: int, high: int) -> Floats:
             latent, _ = self.run("encoder.onnx", x=_padded(values[low:high]))
-            z = self._still
-            if seed is not None and q:
-                z = np.zeros((BLOCK, q), np.float32)
+            z = np.zeros((BLOCK, q), np.float32)
+            if seed is not None:
                 z[: high - low] = normals(seed, start + low, high - low, DECODER, q)
             return self.run("decoder.onnx", latent=latent, z=z)[0][: high - low]
 
@@ -242,13 +241,11 @@ class Model:
             z *= np.float32(draw.temperature)
         for first in range(0, len(u), BLOCK):
             own = slice(first, first + BLOCK)
-            yield self._run(
-                "generator.onnx", u=u[own], w=w[own], z=z[own] if z.size else self._still
-            )[0]
+            yield self._run("generator.onnx", u=u[own], w=w[own], z=z[own])[0]
 
     def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:
         """Return u, w and z of up to `TOGETHER` blocks, cut by multiples of it, when it is this thread's turn."""
-        m, q = self.manifest.sizes["m"], self.moving("generator.onnx")
+        m, q = self.manifest.sizes["m"], self.manifest.sizes["q"]
         with self._turn():
             return block_noise(seed, blocks.start, m, q, len(blocks))
 
@@ -260,9 +257,12 @@ class Model:
         """
         return self._turns.setdefault(os.getpid(), BoundedSemaphore(-(-self.threads // 8)))
 
-    def moving(self, name: str) -> int:
-        """Return how many normals z a graph wants: q, or 0 if it never reads them."""
-        return 0 if "z" in self.bundle.unread[name] else self.manifest.sizes["q"]
+    def check_noise(self) -> None:
+        """Raise a UsageError where the decoder has no noise."""
+        if not self.manifest.sizes["q"]:
+            raise UsageError(
+                f"{self.bundle.path}: this bundle has no decoder noise (its decoder was trained without)"
+            )
 
     def _span(self, draw: Draw, low: int, high: int) -> Floats:
         """Return samples low .. high - 1, cut out of whole blocks."""
@@ -324,6 +324,10 @@ class Model:
     def run(self, name: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Return a graph's outputs for a whole block of 4096 rows, checked to be what the interface says.
 
+        Args:
+            name: the graph's file name.
+            inputs: by name; those that this bundle's graph does not have are left out.
+
         Raises:
             ModelError: onnxruntime can't take the graph, it fails, or it gives something else.
         """
@@ -333,21 +337,22 @@ class Model:
 
     def _run(self, name: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Return outputs of the right shapes, maybe not finite."""
+        takes, gives = self.manifest.interfaces[name]
+        feeds = {key: inputs[key] for key in takes}
         try:
             with CALLS:
-                outputs = self._session(name).run(None, inputs)
+                outputs = self._session(name).run(None, feeds)
         except failures() as error:
             raise ModelError(f"{self.bundle.path}: {name} failed: {first_line(error)}") from None
-        for output, (key, (_, sizes)) in zip(outputs, INTERFACES[name][1].items(), strict=True):
-            shape = (BLOCK, *(self.manifest.sizes[size] for size in sizes[1:]))
-            if output.shape != shape:
+        for output, (key, (_, (_, *sizes))) in zip(outputs, gives.items(), strict=True):
+            if output.shape != (shape := (BLOCK, *sizes)):
                 raise ModelError(
                     f"{self.bundle.path}: {name} gives {key} of another shape than {shape}"
                 )
         return outputs
 
     def _check_finite(self, name: str, *outputs: NDArray[Any]) -> None:
-        for output, key in zip(outputs, INTERFACES[name][1], strict=True):
+        for output, key in zip(outputs, self.manifest.interfaces[name][1], strict=True):
             if not np.isfinite(output).all():
                 raise ModelError(
                     f"{self.bundle.path}: {name} gives numbers in {key} that are not finite"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from scgan_infer.bundle import Manifest
+from scgan_infer.bundle.interfaces import OPTIONAL, Tensors
+from scgan_infer.bundle.onnx_schema import INT64
 from scgan_infer.columns import Column
 
 
@@ -57,11 +61,22 @@ rows = model.sample(10000, seed=0)
 
 | graph | inputs | outputs |
 | --- | --- | --- |
-| encoder.onnx | x [n,{sizes["d"]}] | latent [n,{sizes["e"]}], cluster [n] |
-| mappers.onnx | u [n], w [n,{sizes["m"]}] | latent [n,{sizes["e"]}], cluster [n] |
-| decoder.onnx | latent [n,{sizes["e"]}], z [n,{sizes["q"]}] | x [n,{sizes["d"]}] |
-| generator.onnx | u [n], w [n,{sizes["m"]}], z [n,{sizes["q"]}] | x [n,{sizes["d"]}] |
-| sampler.onnx | seed [1] int64, index [n] int64 | x [n,{sizes["d"]}] |
+{chr(10).join(_calls(manifest))}
 
-u = k / 2^24 with k uniform in 0..2^24-1, w and z standard normal, z = 0 reconstructs.
+u = k / 2^24 with k uniform in 0..2^24-1, w and z (where there is one) standard normal, z = 0 reconstructs.
 """
+
+
+def _calls(manifest: Manifest) -> Iterator[str]:
+    """Yield a line of the table of graphs for each of the bundle's."""
+
+    def listed(tensors: Tensors) -> str:
+        return ", ".join(
+            f"{name} [{','.join(str(size or 'n') for size in shape)}]"
+            + (" int64" if dtype == INT64 else "")
+            for name, (dtype, shape) in tensors.items()
+        )
+
+    for name, (inputs, outputs) in manifest.interfaces.items():
+        if name not in OPTIONAL:
+            yield f"| {name} | {listed(inputs)} | {listed(outputs)} |"

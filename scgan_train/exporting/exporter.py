@@ -1,7 +1,7 @@
 """From a run to a bundle: five ONNX graphs, checked against the trained networks, then the folder.
 
-    encoder    x            -> transform -> f -> latent, cluster
-    mappers    u, w         -> cluster selection -> g_cluster(w) -> latent, cluster
+    encoder    x            -> transform -> f -> latent, choice
+    mappers    u, w         -> cluster selection -> g_choice(w) -> latent, choice
     decoder    latent, z    -> stack -> inverse transform -> x
     generator  u, w, z      -> mappers, then decoder -> x
     sampler    seed, index  -> counter-based noise, then generator -> x
@@ -119,23 +119,25 @@ def export(run: Run, path: Path) -> Path:
         "d": len(run.columns),
         "e": encoder.latent_dim,
         "m": latents.noise,
-        "q": decoder.noise,
+        "q": decoder.noise if _has_noise(decoder) else 0,
         "K": len(clusters),
+        "h": 1,
+        "g": 0,
     }
     decode = DecoderGraph(transform, decoder)
     modules: dict[str, tuple[nn.Module, tuple[str, ...], tuple[str, ...]]] = {
         "encoder.onnx": (
             EncoderGraph(transform, encoder, Assign(clusters)),
             ("x",),
-            ("latent", "cluster"),
+            ("latent", "choice"),
         ),
-        "mappers.onnx": (latents, ("u", "w"), ("latent", "cluster")),
+        "mappers.onnx": (latents, ("u", "w"), ("latent", "choice")),
         "decoder.onnx": (decode, ("latent", "z"), ("x",)),
         "generator.onnx": (GeneratorGraph(latents, decode), ("u", "w", "z"), ("x",)),
     }
     lighter = {"mappers.onnx": folded(latents), "decoder.onnx": FoldedDecoder(decoder, transform)}
     generator = generator_for(run.config.seed, "parity")
-    inputs = _inputs(held_out, encoder, transform, sizes, generator)
+    inputs = _inputs(held_out, encoder, transform, sizes["m"], decoder.noise, generator)
     graphs: dict[str, bytes] = {}
     errors: dict[str, float] = {}
     for name, (module, takes, gives) in modules.items():
@@ -154,13 +156,10 @@ def export(run: Run, path: Path) -> Path:
     made = samples.run(
         None, {"seed": np.zeros(1, np.int64), "index": np.arange(len(held_out), dtype=np.int64)}
     )[0]
-    again = _session(graphs["decoder.onnx"]).run(
-        ["x"],
-        {
-            "latent": _session(graphs["encoder.onnx"]).run(["latent"], {"x": held_out})[0],
-            "z": np.zeros((len(held_out), sizes["q"]), np.float32),
-        },
-    )[0]
+    feeds = {"latent": _session(graphs["encoder.onnx"]).run(["latent"], {"x": held_out})[0]}
+    if sizes["q"]:
+        feeds["z"] = np.zeros((len(held_out), sizes["q"]), np.float32)
+    again = _session(graphs["decoder.onnx"]).run(["x"], feeds)[0]
     figures = _figures(held_out, made, again, run.columns)
     notes = [*run.facts.get("notes", []), *judged(figures)]
     provenance = {
@@ -189,6 +188,11 @@ def export(run: Run, path: Path) -> Path:
         "card.md": card(manifest).encode(),
     }
     return bundle.save(path, manifest, graphs, extras)
+
+
+def _has_noise(decoder: Decoder) -> bool:
+    """Return whether any noise moves the decoder, as none does where its importances were not trained."""
+    return any(part.get_parameter("importance").any() for part in decoder.subspaces)
 
 
 def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...]) -> bytes:
@@ -241,6 +245,9 @@ def _plain_model(model: onnx.ModelProto) -> bytes:
     graph.name, graph.doc_string = "scgan", ""
     del graph.metadata_props[:]
     del graph.value_info[:]
+    read = {name for node in graph.node for name in node.input}
+    for value in [value for value in graph.input if value.name == "z" and "z" not in read]:
+        graph.input.remove(value)
     used = {node.domain for node in graph.node}
     imports = {entry.domain: entry for entry in model.opset_import if entry.domain in used}
     del model.opset_import[:]
@@ -276,13 +283,13 @@ def parity(
     """
     session = _session(graph)
     worst = 0.0
+    takes = {value.name for value in session.get_inputs()}
     with torch.no_grad():
         made = module(*inputs.values())
     wanted = [part.numpy() for part in (made if isinstance(made, tuple) else (made,))]
     for batch in BATCHES:
-        found = session.run(
-            list(outputs), {key: tensor[-batch:].numpy() for key, tensor in inputs.items()}
-        )
+        feeds = {key: tensor[-batch:].numpy() for key, tensor in inputs.items() if key in takes}
+        found = session.run(list(outputs), feeds)
         for place, (output, ours, theirs) in enumerate(zip(outputs, wanted, found, strict=True)):
             kinds = columns if output == "x" else ()
             error = difference(ours[-batch:], theirs, kinds, ours.std(0))
@@ -350,7 +357,8 @@ def _inputs(
     rows: NDArray[np.float32],
     encoder: nn.Module,
     transform: Transform,
-    sizes: dict[str, int],
+    m: int,
+    q: int,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Return 4096 rows of every graph input: half real, half random."""
@@ -366,8 +374,8 @@ def _inputs(
         "x": x,
         "latent": torch.cat([latents, mixed]),
         "u": torch.randint(GRID, (n,), generator=generator).float() / GRID,
-        "w": torch.randn(n, sizes["m"], generator=generator),
-        "z": torch.randn(n, sizes["q"], generator=generator),
+        "w": torch.randn(n, m, generator=generator),
+        "z": torch.randn(n, q, generator=generator),
     }
 
 

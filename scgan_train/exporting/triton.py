@@ -15,8 +15,8 @@ from pathlib import Path
 
 from scgan_infer import bundle as bundles
 from scgan_infer.bundle import Bundle
+from scgan_infer.bundle.interfaces import Tensors
 from scgan_infer.bundle.onnx_schema import FLOAT, INT64
-from scgan_infer.bundle.rules import INTERFACES, Interface
 from scgan_infer.errors import DataError
 from scgan_infer.files import write_bytes
 from scgan_infer.sampling.noise import BLOCK
@@ -56,9 +56,8 @@ def repository(path: str | Path, out: str | Path) -> Path:
 
 def config(bundle: Bundle, graph: str, name: str) -> str:
     """Return the configuration of a graph as the model `name`: a ModelConfig message as text."""
-    inputs, outputs = INTERFACES[graph]
-    sizes = bundle.manifest.sizes
-    joined = all(shape[0] == "n" for _, shape in (*inputs.values(), *outputs.values()))
+    inputs, outputs = bundle.manifest.interfaces[graph]
+    joined = all(shape[0] == 0 for _, shape in (*inputs.values(), *outputs.values()))
     columns = json.dumps([column.name for column in bundle.manifest.columns])
     return f"""# {graph} of the bundle with SHA-256 {bundle.sha256}
 # columns of x: {columns}
@@ -67,17 +66,16 @@ backend: "onnxruntime"
 max_batch_size: {BLOCK if joined else 0}
 {"dynamic_batching { }" if joined else "instance_group [ { kind: KIND_CPU } ]"}
 parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
-{_tensors("input", inputs, sizes, joined)}
-{_tensors("output", outputs, sizes, joined)}
+{_tensors("input", inputs, joined)}
+{_tensors("output", outputs, joined)}
 """
 
 
-def _tensors(field: str, tensors: Interface, sizes: dict[str, int], joined: bool) -> str:
+def _tensors(field: str, tensors: Tensors, joined: bool) -> str:
     """Return the field that lists a graph's inputs or outputs, without their first dimension if it is joined."""
-    known = {**sizes, "n": -1, "1": 1}
     entries = []
     for name, (kind, shape) in tensors.items():
-        dims = [known[size] for size in shape[joined:]]
+        dims = [size or -1 for size in shape[joined:]]
         kept = f"dims: {dims}" if dims else "dims: [1] reshape { shape: [] }"
         entries.append(f'  {{ name: "{name}" data_type: {TYPES[kind]} {kept} }}')
     return f"{field} [\n" + ",\n".join(entries) + "\n]"

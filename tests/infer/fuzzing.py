@@ -96,7 +96,7 @@ def _outputs():
         for made in nodes:
             for known in (
                 "latent",
-                "cluster",
+                "choice",
                 "column",
                 "beyond",
                 "steps",

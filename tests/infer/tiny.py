@@ -1,12 +1,14 @@
 """A whole bundle of a few hundred weights, written by hand: four clusters in the plane, one of weight 0."""
 
+from dataclasses import replace
+
 import numpy as np
 from onnx_bytes import graph, model, node
 
 from scgan_infer.bundle import Manifest
 from scgan_infer.columns import Column
 
-SIZES = {"d": 2, "e": 2, "m": 3, "q": 5, "K": 4}
+SIZES = {"d": 2, "e": 2, "m": 3, "q": 5, "K": 4, "h": 1, "g": 0}
 THRESHOLDS = (5_000_000, 9_000_001, 9_000_001, 2**24)
 CENTERS = np.array([[-4, 0], [4, 0], [0, 9], [0, -4]], np.float32)
 
@@ -36,14 +38,14 @@ ENCODE = [
     node("Identity", "x", "latent"),
     node("MatMul", "x twice", "dots"),
     node("Sub", "squares dots", "distances"),
-    node("ArgMin", "distances", "cluster", axis=1, keepdims=0),
+    node("ArgMin", "distances", "choice", axis=1, keepdims=0),
 ]
 MAP = [
     node("Unsqueeze", "u last", "column"),
     node("GreaterOrEqual", "column bounds", "beyond"),
     node("Cast", "beyond", "steps", to=7),
-    node("ReduceSum", "steps last", "cluster", keepdims=0),
-    node("Gather", "centers cluster", "center", axis=0),
+    node("ReduceSum", "steps last", "choice", keepdims=0),
+    node("Gather", "centers choice", "center", axis=0),
     node("MatMul", "w spread", "around"),
     node("Add", "center around", "latent"),
 ]
@@ -72,11 +74,11 @@ NAMES = {
 ENDS = {
     "encoder.onnx": (
         [("x", "float32", "nd")],
-        [("latent", "float32", "ne"), ("cluster", "int64", "n")],
+        [("latent", "float32", "ne"), ("choice", "int64", "n")],
     ),
     "mappers.onnx": (
         [("u", "float32", "n"), ("w", "float32", "nm")],
-        [("latent", "float32", "ne"), ("cluster", "int64", "n")],
+        [("latent", "float32", "ne"), ("choice", "int64", "n")],
     ),
     "decoder.onnx": (
         [("latent", "float32", "ne"), ("z", "float32", "nq")],
@@ -123,4 +125,30 @@ MANIFEST = Manifest(
     thresholds=THRESHOLDS,
     provenance={"scgan": "0.1.0"},
 )
+
+
+def head():
+    """Return the bytes of a head.onnx, which chooses as mappers.onnx does."""
+    bounds = [item for item in WEIGHTS if item[0] in ("bounds", "last")]
+    return graph(MAP[:4], bounds, [("u", "float32", ["n"])], [("choice", "int64", ["n"])])
+
+
+def density(output):
+    """Return the bytes of a density.onnx that gives a row's last cell under this name."""
+    nodes = [node("Gather", "x first", "cell", axis=1), node("Squeeze", "cell last", output)]
+    first = [item for item in WEIGHTS if item[0] in ("first", "last")]
+    return graph(nodes, first, [("x", "float32", ["n", 2])], [(output, "float32", ["n"])])
+
+
+def without_noise():
+    """Return the manifest and graphs of a bundle whose decoder has no noise z."""
+    first, _, _, *others = DECODE
+    decode = [first, node("Identity", "h1", "h3"), *others]
+    graphs = dict(GRAPHS)
+    for name, nodes in (("decoder.onnx", decode), ("generator.onnx", MAP + decode)):
+        inputs = [item for item in ends(name)[0] if item[0] != "z"]
+        graphs[name] = model(body(name, nodes=nodes, inputs=inputs))
+    return replace(MANIFEST, sizes={**SIZES, "q": 0}), graphs
+
+
 EXTRAS = {"card.md": b"# tiny\n"}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnx_bytes import attribute, field, graph, message, model, node, tensor, value
 
 from scgan_infer import bundle
+from scgan_infer.bundle.interfaces import interfaces
 from scgan_infer.bundle.manifest import Manifest
 from scgan_infer.bundle.rules import MAX_BYTES, check
 from scgan_infer.columns import Column
@@ -34,7 +35,7 @@ def test_equal_content_gives_equal_bytes(tmp_path):
         bundle.save(tmp_path / name, tiny.MANIFEST, shuffled, tiny.EXTRAS)
         ends.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert ends[0] == ends[1]
-    assert ends[0]["bundle.json"].startswith(b'{\n "format": 1,')
+    assert ends[0]["bundle.json"].startswith(b'{\n "format": 2,')
 
 
 def test_every_kind_of_column_survives(tmp_path):
@@ -232,8 +233,52 @@ def test_manifests_off_the_schema_are_refused(data, words):
 
 def test_a_newer_format_is_refused_before_anything_else():
     with pytest.raises(ModelError, match="pip install --upgrade scgan") as error:
-        Manifest.from_json(b'{"format": 2, "everything": "is different now"}')
+        Manifest.from_json(b'{"format": 3, "everything": "is different now"}')
     assert error.value.exit_code == 3
+
+
+@pytest.mark.parametrize("more", [{"h": 3}, {"g": 2}, {"h": 3, "g": 2, "e": 0, "m": 0, "d": 1}])
+def test_discrete_values_and_given_columns_are_of_a_newer_scgan(more):
+    with pytest.raises(ModelError, match=r"newer scgan.*pip install --upgrade scgan"):
+        Manifest.from_json(_changed(sizes={**tiny.SIZES, **more}))
+
+
+def test_sizes_say_which_tensors_a_graph_has():
+    def names(version, name, **sizes):
+        takes, gives = interfaces(version, {**tiny.SIZES, **sizes})[name]
+        return " ".join(takes), " ".join(gives)
+
+    assert names(1, "encoder.onnx") == ("x", "latent cluster")
+    assert names(2, "encoder.onnx") == ("x", "latent choice")
+    assert names(2, "generator.onnx") == ("u w z", "x")
+    assert names(2, "decoder.onnx") == ("latent z", "x")
+    assert names(2, "decoder.onnx", q=0) == ("latent", "x")
+    assert names(2, "decoder.onnx", q=0, h=2, g=3) == ("latent choice c", "x")
+    assert names(2, "mappers.onnx", h=2, g=3) == ("u w c", "latent choice")
+    assert names(2, "mappers.onnx", h=2, e=0, m=0) == ("u", "choice")
+    assert interfaces(2, tiny.SIZES)["mappers.onnx"][0]["u"][1] == (0,)
+    assert interfaces(2, {**tiny.SIZES, "h": 3})["mappers.onnx"][0]["u"][1] == (0, 3)
+    assert {*interfaces(2, tiny.SIZES)} - {*interfaces(1, tiny.SIZES)} == {
+        "head.onnx",
+        "density.onnx",
+    }
+
+
+def test_head_and_density_are_optional_graphs_of_format_2(tmp_path):
+    head = tiny.model(tiny.head())
+    path = bundle.save(tmp_path / "b", tiny.MANIFEST, {**tiny.GRAPHS, "head.onnx": head})
+    assert bundle.load(path).graphs["head.onnx"] == head
+    with pytest.raises(
+        ModelError, match=r"^density\.onnx: outputs 'choice' instead of log_density"
+    ):
+        bundle.save(
+            path, tiny.MANIFEST, {**tiny.GRAPHS, "density.onnx": tiny.model(tiny.density("choice"))}
+        )
+    density = tiny.model(tiny.density("log_density"))
+    bundle.save(path, tiny.MANIFEST, {**tiny.GRAPHS, "density.onnx": density})
+    data = (path / "bundle.json").read_bytes().replace(b'"format": 2', b'"format": 1')
+    with pytest.raises(ModelError, match=r"'density.onnx' is not a file of a bundle"):
+        Manifest.from_json(data)
 
 
 def test_keys_of_later_minor_versions_are_skipped():
@@ -278,6 +323,9 @@ def decoder(nodes=tiny.DECODE, weights=None, **changes):
     used = [item for item in tiny.WEIGHTS if item[0] in ("a1", "a2", "b", "a3")]
     weights = used if weights is None else [*used, *weights]
     return model(tiny.body("decoder.onnx", nodes=nodes, weights=weights, **changes), **outer)
+
+
+DECODER = tiny.MANIFEST.interfaces["decoder.onnx"]
 
 
 def after(*nodes):
@@ -535,24 +583,24 @@ REFUSED = {
 )
 def test_graphs_that_break_a_rule_are_refused(rule, case):
     with pytest.raises(ModelError, match=rf"^decoder\.onnx: .*{rule}") as error:
-        check("decoder.onnx", REFUSED[rule][case], tiny.SIZES)
+        check("decoder.onnx", REFUSED[rule][case], DECODER)
     assert "\n" not in str(error.value)
 
 
 def test_the_refused_graphs_differ_from_good_ones_in_that_only():
     """What the cases above are made from passes."""
-    check("decoder.onnx", decoder(), tiny.SIZES)
-    check("decoder.onnx", decoder(after(node("Identity", "y", "x"))), tiny.SIZES)
+    check("decoder.onnx", decoder(), DECODER)
+    check("decoder.onnx", decoder(after(node("Identity", "y", "x"))), DECODER)
     shape = [*tiny.DECODE, node("Shape", "z", "s"), node("Div", "s two", "half")]
-    check("decoder.onnx", decoder(shape, [("two", TWO)]), tiny.SIZES)
+    check("decoder.onnx", decoder(shape, [("two", TWO)]), DECODER)
     check(
         "decoder.onnx",
         decoder([*tiny.DECODE, node("Split", "z", "s1 s2", num_outputs=2)]),
-        tiny.SIZES,
+        DECODER,
     )
     packed = message((1, 3), (2, 7), (8, "packed"), (7, b"\x01\x02\x03"))
     loose = message((1, 2), (2, 7), (8, "loose"), (7, 1), (7, -1))
-    check("decoder.onnx", decoder(weights=[packed, loose]), tiny.SIZES)
+    check("decoder.onnx", decoder(weights=[packed, loose]), DECODER)
 
 
 def test_load_applies_the_rules_even_where_the_checksum_fits(tiny_bundle):
@@ -588,7 +636,7 @@ def test_any_bytes_are_a_graph_or_a_model_error(data):
         if not good:
             break
     with suppress(ModelError):
-        check("generator.onnx", bytes(good), tiny.SIZES)
+        check("generator.onnx", bytes(good), tiny.MANIFEST.interfaces["generator.onnx"])
 
 
 def test_onnx_agrees_that_the_tiny_graphs_are_valid():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -64,4 +63,4 @@ def test_each_bundle_is_small_and_says_how_good_it_is(plane: str) -> None:
     manifest = load(folder).manifest
     assert manifest.name == plane
     assert manifest.metrics["c2st"] < 0.53
-    assert json.loads((folder / "bundle.json").read_text())["format"] == 1
+    assert manifest.format in (1, 2)

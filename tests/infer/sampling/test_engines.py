@@ -3,6 +3,7 @@
 import os
 import signal
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,9 +133,7 @@ def test_a_cluster_of_ones_own_is_started_and_ended(model, tiny_path):
 
 def test_workers_refuse_another_bundle_than_the_one_meant(cluster, tiny_bundle):
     job = Job(load(tiny_bundle, "cpu", 1), n=10, scheduler=cluster.scheduler_address)
-    bundle.save(
-        tiny_bundle, bundle.Manifest(**{**vars(tiny.MANIFEST), "name": "other"}), tiny.GRAPHS
-    )
+    bundle.save(tiny_bundle, replace(tiny.MANIFEST, name="other"), tiny.GRAPHS)
     with pytest.raises(ChecksumError, match="not the bundle"):
         list(ENGINES["dask"](job))
 

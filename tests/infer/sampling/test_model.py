@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,9 +24,11 @@ from onnx_bytes import node
 import scgan_infer
 from scgan_infer import bundle
 from scgan_infer.errors import ChecksumError, DataError, DeviceError, ModelError, UsageError
+from scgan_infer.judging.evaluation import noise_picture
 from scgan_infer.sampling import model as runtime
 from scgan_infer.sampling.model import END, Model, load, reopen, within
 from scgan_infer.sampling.noise import BLOCK, block_noise
+from scgan_infer.sampling.verify import verify
 
 onnxruntime = pytest.importorskip("onnxruntime")
 EXPORTED = sorted(path.parent for path in Path(__file__).parents[3].glob("exported/*/bundle.json"))
@@ -179,9 +182,7 @@ def test_a_model_is_reopened_only_where_the_same_bundle_lies(tiny_bundle):
     assert len(sent) < 1000
     assert isinstance(pickle.loads(sent), Model)
     reopen.cache_clear()
-    bundle.save(
-        tiny_bundle, bundle.Manifest(**{**vars(tiny.MANIFEST), "name": "other"}), tiny.GRAPHS
-    )
+    bundle.save(tiny_bundle, replace(tiny.MANIFEST, name="other"), tiny.GRAPHS)
     with pytest.raises(ChecksumError, match="not the bundle"):
         pickle.loads(sent)
 
@@ -193,7 +194,7 @@ def test_clusters_are_drawn_by_their_weights_and_without_rejection(tiny_path):
     )
 
     def clusters(u):
-        return session.run(["cluster"], {"u": u, "w": np.zeros((len(u), 3), np.float32)})[0]
+        return session.run(["choice"], {"u": u, "w": np.zeros((len(u), 3), np.float32)})[0]
 
     edges = np.array([0, *tiny.THRESHOLDS])
     for i in (0, 1, 3):
@@ -333,6 +334,18 @@ def test_stochastic_reconstruction_depends_on_its_seed(tiny_path):
         model.reconstruct(rows, seed=5),
     ]
     assert len(np.unique(versions, axis=0)) == 3
+
+
+def test_a_bundle_without_decoder_noise_has_no_z(tmp_path):
+    model = load(bundle.save(tmp_path / "quiet", *tiny.without_noise()), "cpu", 1)
+    rows = model.sample(100)
+    assert np.isfinite(model.reconstruct(rows)).all()
+    with pytest.raises(UsageError, match="no decoder noise") as error:
+        model.reconstruct(rows, seed=4)
+    assert error.value.exit_code == 2
+    with pytest.raises(UsageError, match="no decoder noise"):
+        noise_picture(model)
+    assert verify(model.bundle.path).worst < 1e-4
 
 
 @pytest.mark.parametrize(

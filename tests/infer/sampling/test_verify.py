@@ -1,9 +1,9 @@
 """A bundle passes only if it is whole, computes the stored rows again, and is its maker's where a key is given."""
 
+import hashlib
 import json
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +24,14 @@ def shipped(tmp_path):
     return Path(shutil.copytree(SHIPPED, tmp_path / "b"))
 
 
-def resaved(path, **changes):
-    """Save a bundle again with another manifest or other graphs, so that every checksum fits."""
-    loaded = bundle.load(path)
-    graphs = {**loaded.graphs, **changes.pop("graphs", {})}
-    return bundle.save(path, replace(loaded.manifest, **changes), graphs)
+def resaved(path, graphs=None, **changes):
+    """Give a bundle another manifest or other graphs, so that every checksum fits."""
+    manifest = {**json.loads((path / "bundle.json").read_bytes()), **changes}
+    for name, data in (graphs or {}).items():
+        (path / name).write_bytes(data)
+        manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (path / "bundle.json").write_text(json.dumps(manifest))
+    return path
 
 
 def test_the_bundle_that_ships_is_good():
@@ -182,8 +185,8 @@ def test_openssl_agrees(shipped, tmp_path):
     assert openssl(*check, shipped / "card.md", "-sigfile", signature).returncode == 1
 
 
-def test_the_manifest_comes_back_as_it_was():
-    data = (SHIPPED / "bundle.json").read_bytes()
+def test_the_manifest_comes_back_as_it_was(tiny_path):
+    data = (tiny_path / "bundle.json").read_bytes()
     assert Manifest.from_json(data).to_json() == data
 
 

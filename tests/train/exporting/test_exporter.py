@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import scgan_infer
 from scgan_infer import bundle
-from scgan_infer.errors import ParityError
+from scgan_infer.errors import ParityError, UsageError
 from scgan_infer.sampling.noise import block_noise
 from scgan_infer.sampling.verify import verify
 from scgan_train import train
@@ -216,13 +216,13 @@ def test_graphs_select_the_cluster_that_the_thresholds_name(limits: list[int]) -
     k = near(limits)
     u, w = (k / GRID).astype(np.float32), np.zeros((len(k), 1), np.float32)
     inputs = {"u": torch.from_numpy(u), "w": torch.from_numpy(w)}
-    graph = to_onnx(head(limits), inputs, ("latent", "cluster"))
+    graph = to_onnx(head(limits), inputs, ("latent", "choice"))
     wanted = np.searchsorted(np.array(limits), k, side="right").tolist()
     for runtime in (
         onnxruntime.InferenceSession(graph),
         ReferenceEvaluator(onnx.load_from_string(graph)),
     ):
-        assert runtime.run(["cluster"], {"u": u, "w": w})[0].tolist() == wanted
+        assert runtime.run(["choice"], {"u": u, "w": w})[0].tolist() == wanted
 
 
 @pytest.mark.parametrize("moved", [False, True])
@@ -246,17 +246,18 @@ def test_a_folded_decoder_is_the_decoder(moved: bool, mixed_run: Run) -> None:
     assert torch.equal(found, still) != moved
 
 
-def test_noise_that_moves_nothing_is_not_made(tmp_path: Path) -> None:
-    """The rows are those of a sampler and a generator that are given the noise that nobody reads."""
+def test_a_decoder_without_noise_has_no_z(tmp_path: Path) -> None:
     run = train("eight_gaussians", settings(decoder={"steps": 0}), tmp_path / "run")
     path = export(run, tmp_path / "bundle")
     model = scgan_infer.load(path, "cpu")
-    assert model.bundle.unread["generator.onnx"] == model.bundle.unread["decoder.onnx"] == {"z"}
-    u, w, z = block_noise(5, 0, model.manifest.sizes["m"], model.manifest.sizes["q"])
+    assert model.manifest.sizes["q"] == 0
+    assert list(model.manifest.interfaces["generator.onnx"][0]) == ["u", "w"]
+    u, w, _ = block_noise(5, 0, model.manifest.sizes["m"], 0)
     rows = model.sample(4096, seed=5)
-    assert np.array_equal(rows, model.run("generator.onnx", u=u, w=w, z=z)[0])
+    assert np.array_equal(rows, model.run("generator.onnx", u=u, w=w)[0])
     index = np.arange(4096, dtype=np.int64)
     alone = model.run("sampler.onnx", seed=np.array([5], np.int64), index=index)[0]
     assert np.abs((alone - rows) / rows.std(0)).max() < 1e-5
-    assert np.array_equal(model.reconstruct(rows, seed=1), model.reconstruct(rows))
+    with pytest.raises(UsageError, match="no decoder noise"):
+        model.reconstruct(rows, seed=1)
     assert verify(path).worst < 1e-4

@@ -156,13 +156,9 @@ def test_joined_requests_get_their_rows_and_the_sampler_its_own(models, mixed_bu
     model = scgan_infer.load(mixed_bundle, device="cpu")
     expected = model.sample(BLOCK, seed=5)
     spread = 1e-5 * expected.std(axis=0) + 1e-5
-    noise = dict(
-        zip(
-            "uwz",
-            block_noise(5, 0, model.manifest.sizes["m"], model.manifest.sizes["q"]),
-            strict=True,
-        )
-    )
+    sizes = model.manifest.sizes
+    inputs = block_noise(5, 0, sizes["m"], sizes["q"])
+    noise = dict(zip(model.manifest.interfaces["generator.onnx"][0], inputs, strict=False))
     noise["u"] = noise["u"][:, None]
     requests = [
         {name: value[low:high] for name, value in noise.items()}
@@ -175,7 +171,7 @@ def test_joined_requests_get_their_rows_and_the_sampler_its_own(models, mixed_bu
     )
     assert (np.abs(answer["x"] - expected) <= spread).all()
     (answer,) = serve(*models["mixed_encoder"], [{"x": expected}])
-    assert (answer["cluster"][:, 0] == model.encode(expected)[1]).all()
+    assert (answer["choice"][:, 0] == model.encode(expected)[1]).all()
 
 
 def test_writing_again_replaces_these_models_and_no_other(mixed_bundle, tmp_path):
