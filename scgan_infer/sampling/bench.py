@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from scgan_infer.sampling.model import TOGETHER, Model
-from scgan_infer.sampling.noise import BLOCK, block_noise
+from scgan_infer.sampling.model import Model
+from scgan_infer.sampling.noise import BLOCK, TOGETHER
 
 ROUNDS = 3
 
@@ -47,8 +47,7 @@ def rates(model: Model, seconds: float = 1.0) -> Rates:
         model: a loaded bundle; its threads are used.
         seconds: about how long each stage runs in each of the rounds.
     """
-    sizes = model.manifest.sizes
-    u, w, z = block_noise(0, 0, sizes["m"], sizes["q"])
+    u, w, z = model.noise(0, range(1))
     latent = model.run("mappers.onnx", u=u, w=w)[0]
     samples = model.sample(64 * BLOCK)
     with TemporaryDirectory() as folder:

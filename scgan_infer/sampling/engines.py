@@ -8,22 +8,33 @@ is, loads it once and keeps it; a piece of a worker that died is computed again 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from scgan_infer.errors import ScganError, UsageError
-from scgan_infer.sampling.model import Floats, Model, cut, in_order, pieces, reopen
+from scgan_infer.sampling.draw import Draw, Floats, cut
+from scgan_infer.sampling.noise import BLOCK, TOGETHER
+
+if TYPE_CHECKING:
+    from scgan_infer.sampling.model import Model
+
+T = TypeVar("T")
+# a part of a job: samples, or rows [k, d] and the samples whose decoder noise they take
+Task: TypeAlias = tuple[Draw | None, Floats | None]
 
 OPERATIONS = ("sample", "reconstruct", "encode")
+PIECE_BYTES = 2**19
+TASK_BYTES = 256 * 2**20
 TASK_ROWS = 2**20
-TASK_BYTES = 256 * 2**20  # so that tasks have `TASK_ROWS` up to 64 columns
 CHUNK_BYTES = 8 * 2**20
 CONNECT_SECONDS = 10
 LOCAL = "127.0.0.1:0"
@@ -42,50 +53,61 @@ class Job:
     Attributes:
         model: who computes; other processes load it anew from where it lies.
         op: "sample", "reconstruct" (rows [k, d]) or "encode" (rows [k, e + 1]: the latent, then the cluster).
-        n, seed, start, cluster, temperature: as in `Model.sample`.
-        source: the file to reconstruct or encode.
-        noise: reconstruct with the decoder noise of `seed` from `start` on, instead of none.
+        draw: the samples; or those whose decoder noise `reconstruct` takes for the source's rows, from the first on,
+            instead of none.
+        source: the file or the rows [n, d] to reconstruct or encode.
         scheduler: address of a Dask scheduler; None starts one on this machine, with a process for each of the
             model's threads.
+
+    Raises:
+        UsageError: an unknown operation, or one that this model can't do.
     """
 
     model: Model
     op: str = "sample"
-    n: int = 0
-    seed: int = 0
-    start: int = 0
-    cluster: int | tuple[int, ...] | None = None
-    temperature: float = 1.0
-    source: str | Path = ""
-    noise: bool = False
+    draw: Draw | None = None
+    source: str | Path | Floats = ""
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
         if self.op not in OPERATIONS:
             raise UsageError(f"operation {self.op!r} is not one of {', '.join(OPERATIONS)}")
-        self.model.draw(self.n, self.seed, self.start, self.cluster, self.temperature)
+        if self.draw is not None:
+            self.draw.intervals(self.model.manifest.thresholds)
+            if self.op == "reconstruct":
+                self.model.check_noise()
 
-    def piece(self, low: int, high: int) -> dict[str, Any]:
-        """Return the arguments of `Model.sample` for samples low .. high - 1."""
-        asked = {"seed": self.seed, "cluster": self.cluster, "temperature": self.temperature}
-        return {"n": high - low, "start": low, **asked}
+    def tasks(self, size: int) -> Iterator[Task]:
+        """Yield the job in parts of up to `size` rows."""
+        draw, source = self.draw, self.source
+        if self.op == "sample":
+            assert draw is not None
+            for low, high in cut(draw.start, draw.start + draw.n, size):
+                yield draw.part(low, high), None
+            return
+        parts: Iterator[Floats]
+        if isinstance(source, np.ndarray):
+            parts = (source[low:high] for low, high in cut(0, len(source), size))
+        else:
+            from scgan_infer.rows.formats import iter_values
 
-    def chunks(self, size: int) -> Iterator[tuple[Floats, int | None, int]]:
-        """Yield the source's rows, up to `size` at a time, with the seed and start of their noise."""
-        from scgan_infer.rows.formats import iter_values
-
-        row = 0
-        for values in iter_values(self.source, self.model.columns, size):
-            yield values, self.seed if self.noise else None, self.start + row
+            parts = iter_values(source, self.model.columns, size)
+        row = draw.start if draw else 0
+        for values in parts:
+            yield draw and draw.part(row, row + len(values)), values
             row += len(values)
 
 
 def local(job: Job) -> Iterator[Floats]:
-    """Compute with the model's threads."""
-    if job.op == "sample":
-        return job.model.blocks(**job.piece(job.start, job.start + job.n))
-    size = pieces(job.model, CHUNK_BYTES) * job.model.threads
-    return (answer(job.model, job.op, *chunk) for chunk in job.chunks(size))
+    """Compute with the model's threads; the first part by the caller, who makes the sessions for all."""
+    model = job.model
+    tasks = job.tasks(min(rows_of(PIECE_BYTES, len(model.columns)), TOGETHER * BLOCK))
+    for task in islice(tasks, 1):
+        yield model.compute(job.op, *task)
+    with ThreadPoolExecutor(model.threads) as pool:
+        yield from in_order(
+            lambda task: pool.submit(model.compute, job.op, *task), tasks, model.threads + 2
+        )
 
 
 def dask(job: Job) -> Iterator[Floats]:
@@ -95,43 +117,24 @@ def dask(job: Job) -> Iterator[Floats]:
         UsageError: dask is not installed, or no scheduler answers.
         ScganError: a piece killed one worker after another.
     """
-    model = job.model
-    where = (str(model.bundle.path.resolve()), model.bundle.sha256, model.device)
+    opener, sample = job.model.opener(), job.op == "sample"
+    size = rows_of(TASK_BYTES if sample else CHUNK_BYTES, len(job.model.columns))
     with _client(job) as client:
-        workers = max(1, sum(client.nthreads().values()))
 
-        def submit(task: tuple[Any, ...]) -> Future[Floats]:
-            future: Future[Floats] = client.submit(*task, pure=False, retries=RETRIES)
+        def submit(task: Task) -> Future[Floats]:
+            future: Future[Floats] = client.submit(
+                _compute, opener, job.op, *task, pure=False, retries=RETRIES
+            )
             return future
 
-        tasks: Iterator[tuple[Any, ...]]
-        if job.op == "sample":
-            size = min(TASK_ROWS, pieces(model, TASK_BYTES))
-            spans = cut(job.start, job.start + job.n, size)
-            tasks = ((_sample, where, job.piece(*span)) for span in spans)
-        else:
-            tasks = (
-                (_answer, where, job.op, *chunk) for chunk in job.chunks(pieces(model, CHUNK_BYTES))
-            )
-        yield from in_order(submit, tasks, 2 * workers + 2)
+        workers = max(1, sum(client.nthreads().values()))
+        yield from in_order(submit, job.tasks(min(size, TASK_ROWS)), 2 * workers + 2)
 
 
-def answer(model: Model, op: str, rows: Floats, seed: int | None, start: int) -> Floats:
-    """Return what `op` makes of rows; see `Job`."""
-    if op == "reconstruct":
-        return model.reconstruct(rows, seed=seed, start=start)
-    latent, cluster = model.encode(rows)
-    return np.column_stack([latent, cluster.astype(np.float32)])
-
-
-def _sample(where: tuple[str, str, str], piece: dict[str, Any]) -> Floats:
-    return reopen(*where).sample(**piece)
-
-
-def _answer(
-    where: tuple[str, str, str], op: str, rows: Floats, seed: int | None, start: int
+def _compute(
+    opener: Callable[[], Model], op: str, draw: Draw | None, values: Floats | None
 ) -> Floats:
-    return answer(reopen(*where), op, rows, seed, start)
+    return opener().compute(op, draw, values)
 
 
 @contextmanager
@@ -172,6 +175,29 @@ def _client(job: Job) -> Iterator[Any]:
         raise ScganError(
             f"a piece of work killed one worker after another (out of memory?): {error}"
         ) from None
+
+
+def rows_of(size: int, d: int) -> int:
+    """Return how many rows of d columns take at most `size` bytes: a block or a power of two of them.
+
+    So pieces and blocks whose noise is made together cut each other evenly, and the buffers for noise keep one size.
+    """
+    return BLOCK << (max(1, size // (4 * BLOCK * d)).bit_length() - 1)
+
+
+def in_order(submit: Callable[[Any], Future[T]], tasks: Iterable[Any], window: int) -> Iterator[T]:
+    """Yield the tasks' results in their order; at most `window` are submitted and not yet yielded."""
+    pending: deque[Future[T]] = deque()
+    try:
+        for task in tasks:
+            pending.append(submit(task))
+            if len(pending) >= window:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 ENGINES: dict[str, Callable[[Job], Iterator[Floats]]] = {"local": local, "dask": dask}

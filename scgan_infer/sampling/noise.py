@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 4096
+TOGETHER = 4  # blocks whose noise is made at a time
 CLUSTER, MAPPER, DECODER = 0, 1, 2
 
 ROUNDS = 10

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
@@ -64,8 +64,13 @@ CALLS = Calls()
 class Session(Protocol):
     """What is used of an onnxruntime session; `run` may be called from several threads at once."""
 
-    def run(self, names: None, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return all outputs in order."""
+    def run(
+        self, names: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        """Return the outputs of these names, or all, in order."""
+
+    def get_inputs(self) -> list[Any]:
+        """Return what the graph takes; each has a name."""
 
     def get_providers(self) -> list[str]:
         """Return what the session runs on."""

@@ -4,15 +4,16 @@
     2. files, rules   all that `bundle.load` checks
     3. sessions       onnxruntime takes every graph
     4. replay         the rows stored in the manifest come out again, of `sampler.onnx` and of `Model.sample`
-    5. composition    mappers, then decoder, is generator
+    5. composition    mappers, then decoder, is generator; the head chooses as the mappers
 
-Rows agree when they differ by at most 1e-4 of the column's spread plus the value's own size, as at the export.
+Rows agree when they differ by at most 1e-4 of the column's spread, as at the export; see `differences`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scgan_infer.bundle import FILE, Bundle
+from scgan_infer.bundle import FILE, GRID, Bundle
 from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, ModelError, ParityError
-from scgan_infer.sampling.model import Floats, load
-from scgan_infer.sampling.noise import BLOCK, block_noise
+from scgan_infer.sampling.draw import END, Floats, Integers
+from scgan_infer.sampling.model import Model, load
+from scgan_infer.sampling.noise import BLOCK
 
 TOLERANCE = 1e-4
 FLIPS = (
-    1e-3  # of rows, whose cluster or rounded value may be its neighbour, as a tie falls either way
+    1e-3  # of rows, whose choice or rounded value may be its neighbour, as a tie falls either way
 )
-STRAY = 1e-5
+ULPS = 8  # steps of float32 by which values may differ that are large beside their spread
+STRAY = 1e-5  # of spread plus size, that values before rounding may differ by
 MAX_VECTORS = 64
-END = 2**63
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Verdict:
         bundle: the bundle that passed.
         signed: whether its signature was checked.
         vectors: how many stored rows were replayed.
-        worst: the largest difference seen, in units of a column's spread and the value's size.
+        worst: the largest difference seen, in units of a column's spread.
     """
 
     bundle: Bundle
@@ -73,29 +75,53 @@ def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
     model = load(path, "cpu")
     if signed not in (None, model.bundle.sha256):
         raise ChecksumError(f"{Path(path) / FILE} changed while it was read: verify it again")
-    manifest = model.manifest
     seed, index, stored = _vectors(model.bundle)
-    block = model.sample(BLOCK, seed)
-    unit = block.std(0, dtype=np.float64)
-    whole = np.resize(index if len(index) else np.arange(BLOCK), BLOCK)
-    drawn = model.run("sampler.onnx", seed=np.array([seed], np.int64), index=whole)[0][: len(index)]
-    sampled = [model.sample(1, seed, int(i)) for i in index]
-    u, w, z = block_noise(seed, 0, manifest.sizes["m"], manifest.sizes["q"])
-    latent, cluster = model.run("mappers.onnx", u=u, w=w)
-    _check_clusters(model.bundle, u, cluster)
-    model.run("encoder.onnx", x=block)
-    worst = 0.0
-    for name, ours, theirs in (
-        (
-            "mappers.onnx, then decoder.onnx",
-            block,
-            model.run("decoder.onnx", latent=latent, z=z)[0],
-        ),
-        ("sampler.onnx", stored, drawn),
-        ("generator.onnx", stored, np.concatenate(sampled) if sampled else stored),
-    ):
-        worst = max(worst, _compare(model.bundle, name, ours, theirs, unit))
+    worst = max(
+        _compare(model, name, ours, theirs)
+        for name, ours, theirs in (
+            ("mappers.onnx, then decoder.onnx", model.sample(BLOCK, seed), _composed(model, seed)),
+            ("sampler.onnx", stored, _alone(model, seed, index)),
+            ("generator.onnx", stored, _sampled(model, seed, index)),
+        )
+    )
     return Verdict(model.bundle, signed is not None, len(index), float(f"{worst:.2g}"))
+
+
+def _composed(model: Model, seed: int) -> Floats:
+    """Return the first block's rows of mappers, then decoder; every graph but the sampler is run for it.
+
+    Raises:
+        ParityError: a graph draws another cluster than the manifest's thresholds, where equality is exact.
+    """
+    ends = np.array(model.manifest.thresholds)
+    u, w, z = model.noise(seed, range(1))
+    wanted = np.searchsorted(ends, (u * GRID).astype(np.int64), side="right")
+    latent, chosen = model.run("mappers.onnx", u=u, w=w)
+    choices = {"mappers.onnx": chosen}
+    if "head.onnx" in model.bundle.graphs:
+        (choices["head.onnx"],) = model.run("head.onnx", u=u)
+    for name, choice in choices.items():
+        if (wanted != choice).any():
+            row = int(np.argmax(wanted != choice))
+            raise ParityError(
+                f"{model.bundle.path}: {name} draws cluster {choice[row]} where the manifest's thresholds "
+                f"draw {wanted[row]} (u = {u[row]:.8f}): do not use it"
+            )
+    (rows,) = model.run("decoder.onnx", latent=latent, z=z)
+    model.run("encoder.onnx", x=rows)
+    if "density.onnx" in model.bundle.graphs:
+        model.run("density.onnx", x=rows)
+    return rows
+
+
+def _alone(model: Model, seed: int, index: Integers) -> Floats:
+    whole = np.resize(index if len(index) else np.arange(BLOCK), BLOCK)
+    return model.run("sampler.onnx", seed=np.array([seed], np.int64), index=whole)[0][: len(index)]
+
+
+def _sampled(model: Model, seed: int, index: Integers) -> Floats:
+    rows = [model.sample(1, seed, int(i)) for i in index]
+    return np.concatenate([np.empty((0, len(model.columns)), np.float32), *rows])
 
 
 def _vectors(bundle: Bundle) -> tuple[int, NDArray[np.int64], Floats]:
@@ -126,51 +152,44 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 3.4e38
 
 
-def _check_clusters(bundle: Bundle, u: Floats, cluster: NDArray[Any]) -> None:
-    """Hold the graph's choice of cluster to the manifest's thresholds, where equality is exact."""
-    ends = np.array(bundle.manifest.thresholds)
-    wanted = np.searchsorted(ends, (u * ends[-1]).astype(np.int64), side="right")
-    if (wanted != cluster).any():
-        row = int(np.argmax(wanted != cluster))
+def _compare(model: Model, name: str, ours: Floats, theirs: Floats) -> float:
+    """Return the largest of `differences`, by the spreads of a block of samples, or say which row differs too much."""
+    spread = model.sample(BLOCK).std(0, dtype=np.float64)
+    found = differences(ours, theirs, model.columns, spread)
+    worst = float(found.max(initial=0.0))
+    if not worst <= TOLERANCE:
+        row, j = np.unravel_index(np.argmax(found), found.shape)
         raise ParityError(
-            f"{bundle.path}: mappers.onnx draws cluster {cluster[row]} where the manifest's thresholds draw "
-            f"{wanted[row]} (u = {u[row]:.8f}): do not use it"
+            f"{model.bundle.path}: {name} gives {theirs[row, j]:.7g} where {ours[row, j]:.7g} is due (row {row} of "
+            f"those compared, column {model.columns[j].name!r}): this onnxruntime computes other rows, or the bundle "
+            "is wrong"
         )
-
-
-def _compare(
-    bundle: Bundle, name: str, ours: Floats, theirs: Floats, unit: NDArray[np.float64]
-) -> float:
-    """Return the largest difference in units of the columns' spread, or say which row differs too much."""
-    worst = 0.0
-    for j, column in enumerate(bundle.manifest.columns):
-        gap = apart(ours[:, j].astype(np.float64), theirs[:, j].astype(np.float64), unit[j], column)
-        if len(gap) and not gap.max() <= TOLERANCE:
-            row = int(np.argmax(gap))
-            raise ParityError(
-                f"{bundle.path}: {name} gives {theirs[row, j]:.7g} where {ours[row, j]:.7g} is due (row {row} of "
-                f"those compared, column {column.name!r}): this onnxruntime computes other rows, or the bundle is wrong"
-            )
-        worst = max(worst, float(gap.max(initial=0.0)))
     return worst
 
 
-def apart(
-    a: NDArray[np.float64], b: NDArray[np.float64], spread: float, column: Column
+def differences(
+    ours: NDArray[Any],
+    theirs: NDArray[Any],
+    columns: Sequence[Column],
+    spread: NDArray[Any],
 ) -> NDArray[np.float64]:
-    """Return a column's differences [n] in units of spread plus size.
+    """Return by how much rows [n, d] differ, in units of each column's spread [d].
 
-    Of values rounded to steps one in a thousand may be one step apart. Where steps are fine beside values, float32's
-    own rounding, `STRAY` of a value at most, puts a share of 2 STRAY values / step on the other side of an edge.
+    Values that are large beside their spread may differ by float32's own rounding, `ULPS` of its steps. Of values
+    rounded to the column's steps one in a thousand may be one step apart; where those steps are fine, all whose values
+    before rounding, which may differ by `STRAY` of the spread, lie near an edge.
     """
-    gap = np.abs(a - b)
-    if column.kind == "periodic":
-        gap = np.minimum(gap, np.abs((column.period or math.inf) - gap))
-    unit = spread + np.abs(a) + 1e-12
-    relative: NDArray[np.float64] = gap / unit
-    if column.step is not None:
-        share = 2 * STRAY * float(np.mean(unit)) / column.step
-        most = math.ceil(share * len(gap)) if share > FLIPS else int(FLIPS * len(gap))
-        if (gap > 0).sum() <= most:
-            relative[gap < 1.5 * column.step] = 0.0
-    return relative
+    found = np.empty(ours.shape, np.float64)
+    for j, column in enumerate(columns):
+        a, b = ours[:, j].astype(np.float64), theirs[:, j].astype(np.float64)
+        gap = np.abs(a - b)
+        if column.kind == "periodic":
+            gap = np.minimum(gap, np.abs((column.period or math.inf) - gap))
+        rounding = ULPS * np.spacing(np.abs(a).astype(np.float32)).astype(np.float64)
+        found[:, j] = np.where(gap <= rounding, 0.0, gap / (spread[j] + 1e-12))
+        if column.step is not None:
+            share = 2 * (STRAY * spread[j] + float(np.mean(rounding))) / column.step
+            most = math.ceil(share * len(gap)) if share > FLIPS else int(FLIPS * len(gap))
+            if (gap > 0).sum() <= most:
+                found[gap < 1.5 * column.step, j] = 0.0
+    return found

@@ -122,16 +122,17 @@ def compute(
         DataError: rows that can't be read, or a file that can't be written.
     """
     from scgan_infer.rows.formats import open_shards, open_writer
+    from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import ENGINES
 
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
-    identity = (
-        f"{job.op} {job.model.bundle.sha256} {job.seed} {job.start} {job.cluster} {job.temperature}"
-    )
+    draw = job.draw or Draw()
+    asked = f"{draw.seed} {draw.start} {draw.cluster} {draw.temperature}"
+    identity = f"{job.op} {job.model.bundle.sha256} {asked}"
     if rows_per_file is not None:
         writer = open_shards(
-            out, columns, rows, rows_per_file, start=job.start, resume=resume, job=identity
+            out, columns, rows, rows_per_file, start=draw.start, resume=resume, job=identity
         )
     else:
         writer = open_writer(out, columns, rows, resume=resume, job=identity)
@@ -139,7 +140,8 @@ def compute(
         count = writer.done
         if count:
             say(f"going on after {count} rows")
-        for piece in ENGINES[engine](replace(job, start=job.start + count, n=job.n - count)):
+            job = replace(job, draw=draw.part(draw.start + count, draw.start + draw.n))
+        for piece in ENGINES[engine](job):
             writer.write(piece)
             count += len(piece)
     told(out, count)

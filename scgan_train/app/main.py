@@ -320,19 +320,14 @@ def sample(
 
     Row i depends on the bundle, the seed and i alone.
     """
+    from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import Job
 
     loaded = commands.opened(model, device.value, threads)
     first, count = commands.part(n, shard)
-    job = Job(
-        loaded,
-        n=count,
-        seed=seed,
-        start=start + first,
-        cluster=commands.chosen_clusters(loaded, cluster, where),
-        temperature=temperature,
-        scheduler=scheduler,
-    )
+    clusters = commands.chosen_clusters(loaded, cluster, where)
+    draw = Draw(count, seed, start + first, clusters, temperature)
+    job = Job(loaded, draw=draw, scheduler=scheduler)
     commands.compute(job, engine, out, loaded.columns, count, rows_per_file, resume)
 
 
@@ -352,20 +347,14 @@ def reconstruct(
     scheduler: Scheduler = None,
 ) -> None:
     """Encode and decode each row of DATA."""
+    from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import Job
     from scgan_train.datasets import as_file
 
     loaded = commands.opened(model, device.value, threads)
     with as_file(data) as path:
-        job = Job(
-            loaded,
-            op="reconstruct",
-            source=path,
-            noise=noise is Noise.random,
-            seed=seed,
-            start=start,
-            scheduler=scheduler,
-        )
+        draw = Draw(0, seed, start) if noise is Noise.random else None
+        job = Job(loaded, "reconstruct", draw, path, scheduler)
         commands.compute(job, engine, out, loaded.columns)
 
 

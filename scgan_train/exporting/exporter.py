@@ -27,7 +27,6 @@ import numpy as np
 import onnx
 import onnx.compose
 import onnx.inliner
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -37,7 +36,8 @@ from scgan_infer.bundle import Manifest
 from scgan_infer.columns import Column
 from scgan_infer.errors import ParityError
 from scgan_infer.judging.distances import Space, c2st
-from scgan_infer.sampling.verify import FLIPS, TOLERANCE, apart
+from scgan_infer.sampling.sessions import session
+from scgan_infer.sampling.verify import FLIPS, TOLERANCE, differences
 from scgan_train.clusters import Assign
 from scgan_train.coordinates import Transform
 from scgan_train.decoder import Decoder
@@ -152,14 +152,14 @@ def export(run: Run, path: Path) -> Path:
             name, module, graphs[name], {key: inputs[key] for key in takes}, gives, run.columns
         )
     graphs["sampler.onnx"] = sampler(graphs["generator.onnx"], sizes["m"], sizes["q"])
-    samples = _session(graphs["sampler.onnx"])
+    samples = session(graphs["sampler.onnx"], "cpu")
     made = samples.run(
         None, {"seed": np.zeros(1, np.int64), "index": np.arange(len(held_out), dtype=np.int64)}
     )[0]
-    feeds = {"latent": _session(graphs["encoder.onnx"]).run(["latent"], {"x": held_out})[0]}
+    feeds = {"latent": session(graphs["encoder.onnx"], "cpu").run(["latent"], {"x": held_out})[0]}
     if sizes["q"]:
         feeds["z"] = np.zeros((len(held_out), sizes["q"]), np.float32)
-    again = _session(graphs["decoder.onnx"]).run(["x"], feeds)[0]
+    again = session(graphs["decoder.onnx"], "cpu").run(["x"], feeds)[0]
     figures = _figures(held_out, made, again, run.columns)
     notes = [*run.facts.get("notes", []), *judged(figures)]
     provenance = {
@@ -275,21 +275,21 @@ def parity(
 ) -> float:
     """Return the largest difference of a graph from its network, in units of each output column's spread.
 
-    Clusters may differ in one row of a thousand, where a tie falls either way, and rounded columns as `apart` says.
+    Clusters may differ in one row of a thousand, where a tie falls either way, and rows as `differences` says.
 
     Raises:
         ParityError: naming graph, batch and output, if a difference exceeds `TOLERANCE` and what the network itself
             differs by from its double precision, `ROUNDING` times.
     """
-    session = _session(graph)
+    run = session(graph, "cpu")
     worst = 0.0
-    takes = {value.name for value in session.get_inputs()}
+    takes = {value.name for value in run.get_inputs()}
     with torch.no_grad():
         made = module(*inputs.values())
     wanted = [part.numpy() for part in (made if isinstance(made, tuple) else (made,))]
     for batch in BATCHES:
         feeds = {key: tensor[-batch:].numpy() for key, tensor in inputs.items() if key in takes}
-        found = session.run(list(outputs), feeds)
+        found = run.run(list(outputs), feeds)
         for place, (output, ours, theirs) in enumerate(zip(outputs, wanted, found, strict=True)):
             kinds = columns if output == "x" else ()
             error = difference(ours[-batch:], theirs, kinds, ours.std(0))
@@ -321,7 +321,7 @@ def difference(
     columns: tuple[Column, ...],
     spread: NDArray[Any] | None = None,
 ) -> float:
-    """Return the largest difference of two outputs, [n] or [n, d], in units of spread [d] (else their own) plus size.
+    """Return the largest difference of two outputs, [n] or [n, d], in units of spread [d] (else their own).
 
     >>> difference(np.zeros((4, 1)), np.zeros((4, 1)), ())
     0.0
@@ -333,9 +333,7 @@ def difference(
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     spread = a.std(0) if spread is None else spread
     columns = columns or (Column("latent"),) * a.shape[1]
-    return max(
-        float(apart(a[:, j], b[:, j], spread[j], column).max()) for j, column in enumerate(columns)
-    )
+    return float(differences(a, b, columns, spread).max())
 
 
 def _figures(
@@ -377,13 +375,6 @@ def _inputs(
         "w": torch.randn(n, m, generator=generator),
         "z": torch.randn(n, q, generator=generator),
     }
-
-
-def _session(graph: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _rename_batch(graph: onnx.GraphProto) -> None:

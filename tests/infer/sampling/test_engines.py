@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from scgan_infer import bundle
 from scgan_infer.errors import ChecksumError, UsageError
-from scgan_infer.sampling.engines import ENGINES, Job
-from scgan_infer.sampling.model import cut, in_order, load
+from scgan_infer.sampling.draw import Draw, cut
+from scgan_infer.sampling.engines import ENGINES, Job, in_order
+from scgan_infer.sampling.model import load
 
 pytest.importorskip("onnxruntime")
 TASK = 2**17
@@ -53,11 +54,11 @@ def engine(request):
 
 
 def test_sampling_gives_the_models_rows(engine, model):
-    job = Job(model, n=3 * TASK + 5, seed=11, start=TASK - 700, cluster=(0, 3), temperature=0.8)
-    parts = list(engine(job))
+    draw = Draw(3 * TASK + 5, seed=11, start=TASK - 700, cluster=(0, 3), temperature=0.8)
+    parts = list(engine(Job(model, draw=draw)))
     assert len(parts) > 1
     found = np.concatenate(parts)
-    wanted = model.sample(job.n, 11, job.start, cluster=(0, 3), temperature=0.8)
+    wanted = model.sample(draw.n, 11, draw.start, cluster=(0, 3), temperature=0.8)
     assert found.dtype == np.float32
     assert np.array_equal(found, wanted)
 
@@ -78,22 +79,21 @@ def test_files_give_the_models_answers(engine, model, op, tmp_path):
 def test_reconstruction_noise_goes_by_the_row_in_the_file(engine, model, tmp_path):
     rows = model.sample(100_000, seed=2)
     np.save(tmp_path / "rows.npy", rows)
-    job = Job(model, "reconstruct", source=tmp_path / "rows.npy", seed=7, start=5, noise=True)
+    job = Job(model, "reconstruct", Draw(seed=7, start=5), tmp_path / "rows.npy")
     assert np.array_equal(
         np.concatenate(list(engine(job))), model.reconstruct(rows, seed=7, start=5)
     )
 
 
 def test_nothing_asked_is_nothing_given(engine, model):
-    assert sum(map(len, engine(Job(model, n=0)))) == 0
+    assert sum(map(len, engine(Job(model, draw=Draw(0))))) == 0
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"op": "train"}, "operation"),
-        ({"n": -1}, "n must be"),
-        ({"cluster": 2}, "weight 0"),
+        ({"draw": Draw(cluster=2)}, "weight 0"),
     ],
 )
 def test_a_job_that_cant_be_done_is_refused_when_it_is_made(model, fields, words):
@@ -110,7 +110,8 @@ def test_a_worker_that_is_killed_changes_nothing(model, op, tmp_path, monkeypatc
     np.save(tmp_path / "rows.npy", model.sample(10 * TASK, seed=2))
     with two_workers() as cluster, distributed.Client(cluster, set_as_default=False) as client:
         address = cluster.scheduler_address
-        job = Job(model, op, n=24 * TASK, seed=1, source=tmp_path / "rows.npy", scheduler=address)
+        draw = Draw(24 * TASK, seed=1) if op == "sample" else None
+        job = Job(model, op, draw, tmp_path / "rows.npy", address)
         lost = min(client.run(os.getpid).values())
         stream = ENGINES["dask"](job)
         parts = [next(stream)]
@@ -126,13 +127,13 @@ def test_a_cluster_of_ones_own_is_started_and_ended(model, tiny_path):
     pytest.importorskip("distributed")
     psutil = pytest.importorskip("psutil")
     before = psutil.Process().children(recursive=True)
-    found = np.concatenate(list(ENGINES["dask"](Job(load(tiny_path, "cpu", 1), n=9000))))
+    found = np.concatenate(list(ENGINES["dask"](Job(load(tiny_path, "cpu", 1), draw=Draw(9000)))))
     assert np.array_equal(found, model.sample(9000))
     assert set(psutil.Process().children(recursive=True)) <= set(before)
 
 
 def test_workers_refuse_another_bundle_than_the_one_meant(cluster, tiny_bundle):
-    job = Job(load(tiny_bundle, "cpu", 1), n=10, scheduler=cluster.scheduler_address)
+    job = Job(load(tiny_bundle, "cpu", 1), draw=Draw(10), scheduler=cluster.scheduler_address)
     bundle.save(tiny_bundle, replace(tiny.MANIFEST, name="other"), tiny.GRAPHS)
     with pytest.raises(ChecksumError, match="not the bundle"):
         list(ENGINES["dask"](job))
@@ -143,13 +144,13 @@ def test_a_scheduler_that_does_not_answer_is_a_usage_error(model, monkeypatch):
     monkeypatch.setattr("scgan_infer.sampling.engines.CONNECT_SECONDS", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(UsageError, match="no Dask scheduler"):
-            list(ENGINES["dask"](Job(model, n=10, scheduler=address)))
+            list(ENGINES["dask"](Job(model, draw=Draw(10), scheduler=address)))
 
 
 def test_a_missing_dask_is_named_with_its_install_command(model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(UsageError, match=r"pip install 'scgan\[dask\]'"):
-        list(ENGINES["dask"](Job(model, n=10)))
+        list(ENGINES["dask"](Job(model, draw=Draw(10))))
 
 
 @settings(max_examples=100, deadline=None)

@@ -11,7 +11,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,9 +24,10 @@ import scgan_infer
 from scgan_infer import bundle
 from scgan_infer.errors import ChecksumError, DataError, DeviceError, ModelError, UsageError
 from scgan_infer.judging.evaluation import noise_picture
-from scgan_infer.sampling import model as runtime
-from scgan_infer.sampling.model import END, Model, load, reopen, within
-from scgan_infer.sampling.noise import BLOCK, block_noise
+from scgan_infer.sampling.draw import END, within
+from scgan_infer.sampling.engines import PIECE_BYTES, rows_of
+from scgan_infer.sampling.model import Model, load, reopen
+from scgan_infer.sampling.noise import BLOCK, TOGETHER, block_noise
 from scgan_infer.sampling.verify import verify
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -515,9 +515,8 @@ def test_forking_while_threads_sample_is_survived(models):
 
 @pytest.mark.parametrize("d", range(1, 70))
 def test_pieces_and_blocks_of_one_noise_cut_each_other_evenly(d):
-    model = SimpleNamespace(manifest=SimpleNamespace(sizes={"d": d}))
-    size, together = runtime.pieces(model, runtime.PIECE_BYTES), runtime.TOGETHER * BLOCK
+    size, together = rows_of(PIECE_BYTES, d), TOGETHER * BLOCK
     assert size % BLOCK == 0
     assert size % together == 0 or together % size == 0
-    assert size == BLOCK or size * 4 * d <= runtime.PIECE_BYTES
-    assert 2 * size * 4 * d > runtime.PIECE_BYTES
+    assert size == BLOCK or size * 4 * d <= PIECE_BYTES
+    assert 2 * size * 4 * d > PIECE_BYTES

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from scgan_infer import bundle
 from scgan_infer.bundle.manifest import Manifest
 from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, ModelError, ParityError, UsageError
-from scgan_infer.sampling.verify import TOLERANCE, apart, verify
+from scgan_infer.sampling.verify import TOLERANCE, differences, verify
 
 SHIPPED = Path(__file__).parents[3] / "exported" / "eight_gaussians"
 
@@ -205,4 +206,32 @@ def test_so_many_rounded_values_may_be_one_step_apart(column, spread, most):
     for flips, steps, agrees in ((most, 1, True), (most + 1, 1, False), (1, 2, False)):
         b = a.copy()
         b[:flips] += steps * column.step
-        assert (apart(a, b, spread, column).max() <= TOLERANCE) == agrees
+        found = differences(a[:, None], b[:, None], (column,), [spread])
+        assert (found.max() <= TOLERANCE) == agrees
+
+
+def test_values_large_beside_their_spread_are_held_to_the_spread():
+    """float32 has steps of 1/128 at 1e5: some of them are rounding, and a constant is another column."""
+    rows = (1e5 + np.random.default_rng(0).standard_normal((4096, 1))).astype(np.float32)
+    for other, agrees in (
+        (rows + 3 / 128, True),
+        (rows + 20 / 128, False),
+        (rows * 0 + 1e5, False),
+    ):
+        found = differences(rows, other, (Column("x"),), rows.std(0))
+        assert (found.max() <= TOLERANCE) == agrees
+
+
+def test_heads_and_densities_are_run(tiny_bundle):
+    density = tiny.model(tiny.density("log_density"))
+    other = tiny.graph(
+        [tiny.node("Cast", "u", "choice", to=7)],
+        [],
+        [("u", "float32", ["n"])],
+        [("choice", "int64", ["n"])],
+    )
+    for head, words in ((tiny.head(), None), (other, "head.onnx draws cluster 0")):
+        graphs = {**tiny.GRAPHS, "head.onnx": tiny.model(head), "density.onnx": density}
+        bundle.save(tiny_bundle, tiny.MANIFEST, graphs)
+        with pytest.raises(ParityError, match=words) if words else nullcontext():
+            verify(tiny_bundle)

@@ -1,0 +1,101 @@
+"""What is asked of a model's samples, as one value from the command line to the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import index
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_infer.bundle import GRID
+from scgan_infer.errors import UsageError
+
+END = 2**63
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Samples start .. start + n - 1 of the stream that the seed names.
+
+    Attributes:
+        n: number of rows, 0 or more.
+        seed: 0 .. 2^63 - 1.
+        start: index of the first, 0 .. 2^63 - n.
+        cluster: draw from this cluster, or from these by their weights, without rejection; None for all.
+        temperature: multiplies the noise w and z; below 1 rows crowd together.
+
+    Raises:
+        UsageError: a value out of its range.
+    """
+
+    n: int = 0
+    seed: int = 0
+    start: int = 0
+    cluster: int | Sequence[int] | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if index(self.n) < 0:
+            raise UsageError(f"n must be 0 or more, not {self.n}")
+        if not 0 <= index(self.seed) < END:
+            raise UsageError(f"seed must be in 0 .. 2^63 - 1, not {self.seed}")
+        if index(self.start) < 0 or self.start + self.n > END:
+            raise UsageError(f"start must be in 0 .. 2^63 - n, not {self.start}")
+        if not 0 <= self.temperature < float("inf"):
+            raise UsageError(f"temperature must be 0 or more and finite, not {self.temperature}")
+
+    def part(self, low: int, high: int) -> Draw:
+        """Return samples low .. high - 1 of the same stream."""
+        return replace(self, start=low, n=high - low)
+
+    def intervals(self, thresholds: Sequence[int]) -> Integers | None:
+        """Return [clusters, 2]: the k in low .. high - 1 whose u = k / 2^24 select each cluster; None for all.
+
+        Args:
+            thresholds: of the bundle's manifest.
+
+        Raises:
+            UsageError: no such cluster, or none that any sample comes from.
+        """
+        cluster = self.cluster
+        if cluster is None:
+            return None
+        chosen = sorted(set(cluster)) if isinstance(cluster, Sequence) else [index(cluster)]
+        if not chosen or not all(0 <= i < len(thresholds) for i in chosen):
+            raise UsageError(f"cluster must be in 0 .. {len(thresholds) - 1}, not {cluster}")
+        ends = np.array((0, *thresholds), np.int64)
+        intervals = np.stack([ends[chosen], ends[np.array(chosen) + 1]], axis=1)
+        if (intervals[:, 0] == intervals[:, 1]).all():
+            raise UsageError(f"cluster {cluster} has weight 0: no sample comes from it")
+        return intervals
+
+
+def within(u: Floats, intervals: Integers) -> Floats:
+    """Map u = k / 2^24, exactly and monotonically, onto the grid points of these intervals.
+
+    Args:
+        u: [n] in [0, 1).
+        intervals: [j, 2] of low and high: the points low .. high - 1, each as likely as the other.
+
+    Returns:
+        float32 [n]; with one interval low + floor(k (high - low) / 2^24), over 2^24.
+    """
+    high = intervals[:, 1]
+    ends = np.cumsum(high - intervals[:, 0])
+    point = ((u * GRID).astype(np.int64) * ends[-1]) // GRID
+    interval = np.searchsorted(ends, point, side="right")
+    mapped: Floats = ((high[interval] - ends[interval] + point) / GRID).astype(np.float32)
+    return mapped
+
+
+def cut(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield low and high of the pieces of start .. end - 1 that multiples of `size` cut."""
+    while start < end:
+        stop = min(end, (start // size + 1) * size)
+        yield start, stop
+        start = stop
