@@ -90,7 +90,8 @@ def test_reconstruct_encode_and_info(quickstart: Path) -> None:
     manifest = json.loads(
         scgan("info", "exported/eight_gaussians", "--json", cwd=quickstart).stdout
     )
-    assert manifest["sizes"] == {"K": 8, "d": 2, "e": 2, "m": 2, "q": manifest["sizes"]["q"]}
+    q = manifest["sizes"]["q"]
+    assert manifest["sizes"] == {"K": 8, "d": 2, "e": 2, "m": 2, "q": q, "h": 1, "g": 0}
     text = scgan("info", "exported/eight_gaussians", cwd=quickstart).stdout
     assert "generator.onnx" in text
     assert "8 clusters" in text
