@@ -1,37 +1,38 @@
 """What a row is made of: columns with a name, a kind and a domain, and a table of rows over them.
 
-| kind     | domain                          | fields used                |
-| -------- | ------------------------------- | -------------------------- |
-| real     | any finite number               | decimals                   |
-| log      | positive numbers                | decimals                   |
-| periodic | [low, low + period)             | period, low                |
-| bounded  | [low, high], either open        | low, high, slack, decimals |
-| integer  | whole numbers, -2**24 to 2**24  | low, high, slack           |
-| category | 0..C-1, index into names        | categories                 |
-
-A row that reaches over a wall by at most `slack` is taken as on it: guessed walls have some, walls that were
-set have none. With `decimals`, generated values are multiples of 10**-decimals, as those of rounded data are.
+`scgan_infer.kinds` has the kinds, and which of a column's fields each uses.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-KINDS = ("real", "log", "periodic", "bounded", "integer", "category")
-ROUNDABLE = ("real", "log", "bounded")  # what may have decimals
-MOST_DECIMALS = 6
+from scgan_infer.kinds import KINDS, Kind
+from scgan_infer.kinds.base import MOST_DECIMALS
+
+NUMBERS = ("period", "low", "high", "slack")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the data: its name, kind, unit and domain (see the module's table).
+    """One column of the data: its name, kind, unit and domain.
+
+    Attributes:
+        period: Length of a circle.
+        low: Least value; where the circle begins.
+        high: Greatest value.
+        categories: Names, by index.
+        slack: How far over a wall a row may reach, and is taken as on it.
+        decimals: Of generated values, as those of rounded data are.
 
     Raises:
         ValueError: The fields don't describe a domain; one line that names the column.
@@ -48,97 +49,53 @@ class Column:
     decimals: int | None = None
 
     def __post_init__(self) -> None:
-        def refuse(why: str) -> None:
+        why = self._flaw()
+        if why:
             raise ValueError(f"column {self.name!r}: {why}")
 
+    def _flaw(self) -> str:
+        """Return why the fields describe no domain; empty if they do."""
         if self.kind not in KINDS:
-            refuse(f"unknown kind {self.kind!r}; the kinds are {', '.join(KINDS)}")
-        for key in ("period", "low", "high", "slack"):
-            value = getattr(self, key)
-            if value is not None and (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not math.isfinite(value)
-            ):
-                refuse(f"{key} must be a finite number, not {value!r}")
-        if self.kind == "periodic" and (self.period is None or self.period <= 0):
-            refuse(f"a periodic column needs a period above 0, not {self.period}")
-        if self.decimals is not None:
-            if isinstance(self.decimals, bool) or self.decimals not in range(MOST_DECIMALS + 1):
-                refuse(
-                    f"decimals must be a whole number from 0 to {MOST_DECIMALS}, not {self.decimals!r}"
-                )
-            if self.kind not in ROUNDABLE:
-                refuse(f"decimals are for columns that are {', '.join(ROUNDABLE)}, not {self.kind}")
-        if self.kind == "bounded" and self.low is None and self.high is None:
-            refuse("a bounded column needs a low or a high wall")
-        if self.kind in ("bounded", "integer"):
-            for wall in (self.low, self.high):
-                if wall is not None and self.step and abs(wall) > 2**53 * self.step:
-                    refuse(f"a wall at {wall} is too far out for steps of {self.step:g}")
-            if self.low is not None and self.high is not None and self.low >= self.high:
-                refuse(f"low {self.low} is not below high {self.high}")
-            if self.ends[0] > self.ends[1]:
-                refuse(f"no multiple of {self.step:g} lies from {self.low} to {self.high}")
-        if self.kind == "category":
-            if not self.categories or not all(
-                isinstance(name, str) and name for name in self.categories
-            ):
-                refuse("a category column needs the names of its categories")
-            if len(set(self.categories)) < len(self.categories):
-                refuse("two of its categories have the same name")
+            return f"unknown kind {self.kind!r}; the kinds are {', '.join(KINDS)}"
+        kind = KINDS[self.kind]
+        for name in self.to_dict().keys() - {"name", "kind", "unit"} - kind.fields:
+            users = ", ".join(other for other in KINDS if name in KINDS[other].fields)
+            return f"{name} is for columns that are {users}, not {self.kind}"
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if value is not None and not _is_number(value):
+                return f"{name} must be a finite number, not {value!r}"
+        if self.decimals is not None and not (
+            type(self.decimals) is int and 0 <= self.decimals <= MOST_DECIMALS
+        ):
+            return (
+                f"decimals must be a whole number from 0 to {MOST_DECIMALS}, not {self.decimals!r}"
+            )
+        return kind.check(self)
+
+    @property
+    def rules(self) -> Kind:
+        """What holds for its kind."""
+        return KINDS[self.kind]
 
     @property
     def step(self) -> float | None:
         """Distance of neighbouring values; None where any number may stand."""
-        if self.kind in ("integer", "category"):
-            return 1.0
-        return None if self.decimals is None else 10.0**-self.decimals
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Least and greatest value inside the walls, infinite without one; with steps a multiple of the step."""
-        if self.kind == "category":
-            return 0.0, len(self.categories) - 1.0
-        low = -math.inf if self.low is None else self.low
-        high = math.inf if self.high is None else self.high
-        if self.step is None:
-            return low, high
-        scale = 10 ** (self.decimals or 0)
-        least = low if math.isinf(low) else math.ceil(round(low * scale, 6)) / scale
-        greatest = high if math.isinf(high) else math.floor(round(high * scale, 6)) / scale
-        return (self.step if self.kind == "log" else least), greatest
-
-    @property
-    def codes(self) -> NDArray[np.float32]:
-        """What stands for each category among numbers: its name if all names are numbers, else its index."""
-        try:
-            numbers = np.array([float(name) for name in self.categories], np.float32)
-        except ValueError:
-            return np.arange(len(self.categories), dtype=np.float32)
-        distinct = len(np.unique(numbers)) == len(numbers) and bool(np.isfinite(numbers).all())
-        return numbers if distinct else np.arange(len(numbers), dtype=np.float32)
+        return self.rules.step(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are set, for JSON."""
-        fields: dict[str, Any] = {"name": self.name, "kind": self.kind}
-        nothing = {
-            "unit": "",
-            "period": None,
-            "low": None,
-            "high": None,
-            "slack": 0.0,
-            "decimals": None,
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept = {"name", "kind"} | {
+            field.name for field in fields(self) if values[field.name] != field.default
         }
-        fields |= {key: getattr(self, key) for key in nothing if getattr(self, key) != nothing[key]}
-        if self.categories:
-            fields["categories"] = list(self.categories)
-        return fields
+        values["categories"] = list(self.categories)
+        return {name: value for name, value in values.items() if name in kept}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Column:
+    def from_dict(cls, values: Mapping[str, Any]) -> Column:
         """Inverse of `to_dict`."""
-        return cls(**{**fields, "categories": tuple(fields.get("categories", ()))})
+        return cls(**{**values, "categories": tuple(values.get("categories", ()))})
 
 
 @dataclass(frozen=True)
@@ -164,3 +121,16 @@ class Table:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the values, by which a run and its bundle know their rows."""
         return hashlib.sha256(self.values.tobytes()).hexdigest()
+
+
+def quoted(name: str) -> str:
+    """Return a column's name as a TOML key, in quotes where it needs them.
+
+    >>> quoted("x"), quoted("Sepal.Length")
+    ('x', '"Sepal.Length"')
+    """
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)

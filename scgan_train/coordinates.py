@@ -96,7 +96,7 @@ class Transform(nn.Module):
             last.double() < end, last, torch.nextafter(last, torch.full((d,), -LARGE))
         )
         self.register_buffer("last", last, persistent=False)
-        ends = [column.ends if column.step else (-LARGE, LARGE) for column in columns]
+        ends = [column.rules.ends(column) if column.step else (-LARGE, LARGE) for column in columns]
         self._row("bottom", [max(bottom, -LARGE) for bottom, _ in ends])
         self._row("top", [min(top, LARGE) for _, top in ends])
 

@@ -51,7 +51,6 @@ STYLE = {
 MOST_POINTS = 20_000  # above this a density
 MOST_NAMES = 12  # of categories on an axis
 LONGEST_LINE = 18  # letters of an axis label
-FARTHEST = 0.001  # share of rows at each end that axes may leave out
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
@@ -118,21 +117,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def bin_edges(column: Column, values: Rows, bins: int) -> Rows:
     """Cells over a column's domain, or over all of its values but the farthest thousandth, and a margin."""
-    if column.kind == "category":
-        return np.arange(len(column.categories) + 1, dtype=np.float64) - 0.5
-    if column.kind == "periodic" and column.period:
-        low = column.low or 0.0
-        return np.linspace(low, low + column.period, bins + 1)
-    if column.kind == "log":
-        values = np.log(values[values > 0])
-    low, high = (float(end) for end in np.quantile(values, [FARTHEST, 1 - FARTHEST]))
-    if column.kind == "integer" and high - low < bins:
-        return np.arange(math.floor(low), math.ceil(high) + 2, dtype=np.float64) - 0.5
-    margin = 0.05 * (high - low) or 0.5
-    low = max(low - margin, float(values.min()) - margin / 5)
-    high = min(high + margin, float(values.max()) + margin / 5)
-    edges = np.linspace(low, high, bins + 1)
-    return np.asarray(np.exp(edges) if column.kind == "log" else edges)
+    return column.rules.edges(column, values, bins)
 
 
 def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) -> None:
@@ -140,11 +125,11 @@ def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) 
     label = f"{column.name} [{column.unit}]" if column.unit else column.name
     settings = {
         "label": fill(label, LONGEST_LINE),
-        "scale": "log" if column.kind == "log" else "linear",
+        "scale": column.rules.axis,
         "lim": (edges[0], edges[-1]),
     }
     axes.set(**{which + name: value for name, value in settings.items()})
-    if column.kind == "category":
+    if column.categories:
         every = math.ceil(len(column.categories) / MOST_NAMES)
         names = [
             name if len(name) <= 12 else f"{name[:11]}…" for name in column.categories[::every]
@@ -157,7 +142,7 @@ def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) 
         )
         if which == "x" and sum(map(len, names)) > 20:
             axes.tick_params(axis="x", labelrotation=90)
-    elif column.kind != "log":
+    elif column.rules.axis == "linear":
         axes.locator_params(axis=which, nbins=5)
 
 

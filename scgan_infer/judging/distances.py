@@ -37,27 +37,13 @@ def features(values: ArrayLike, columns: Sequence[Column]) -> Rows:
 
 
 def _embed(values: Rows, column: Column) -> Rows:
-    bad, rule = ~np.isfinite(values), "finite"
-    if column.kind == "log":
-        bad, rule = bad | (values <= 0), "positive"
-    if column.kind == "category":
-        bad = bad | (values < 0) | (values >= len(column.categories)) | (values != np.floor(values))
-        rule = f"a category's index, 0 to {len(column.categories) - 1}"
+    bad, rule = column.rules.flaw(values, column)
     if bad.any():
         row = int(np.argmax(bad))
         raise DataError(
             f"column {column.name}, row {row}: {values[row]:g} is not {rule}; mend or remove the row"
         )
-    match column.kind:
-        case "log":
-            return np.log(values)[:, None]
-        case "periodic":
-            angle = 2 * np.pi * (values - (column.low or 0.0)) / (column.period or 1.0)
-            return np.column_stack([np.cos(angle), np.sin(angle)])
-        case "category":
-            return np.eye(len(column.categories))[values.astype(np.int64)]
-        case _:
-            return values[:, None]
+    return column.rules.features(values, column)
 
 
 @dataclass(frozen=True)
@@ -80,10 +66,7 @@ class Space:
     def fit(cls, real: Rows, columns: tuple[Column, ...]) -> Space:
         """Take centre and spread from real rows [n, d]."""
         raw = features(real, columns)
-        widths = [
-            {"periodic": 2, "category": len(column.categories)}.get(column.kind, 1)
-            for column in columns
-        ]
+        widths = [column.rules.width(column) for column in columns]
         ends = np.cumsum(widths)
         parts = tuple(
             slice(int(end) - width, int(end)) for end, width in zip(ends, widths, strict=True)
@@ -164,27 +147,6 @@ def nearest(queries: Rows, reference: Rows, *, skip: int = 0) -> Rows:
 def searchable(rows: Rows) -> Rows:
     """The first rows, as many as can be searched in seconds: a million, or 20,000 above 12 features."""
     return rows[: MOST_TREE_ROWS if rows.shape[1] <= TREE_FEATURES else MOST_BRUTE_ROWS]
-
-
-def transport(a: Rows, b: Rows, column: Column, centre: Rows, spread: float) -> float:
-    """Wasserstein-1 distance in spreads, of one column's standardised features; of a category, in shares."""
-    if column.kind == "periodic":
-        turns = [np.arctan2(*(side * spread + centre).T[::-1]) / (2 * np.pi) for side in (a, b)]
-        return 2 * np.pi * _circle_transport(turns[0], turns[1]) / spread
-    if column.kind == "category":
-        return float(np.abs(a.mean(axis=0) - b.mean(axis=0)).sum() / 2 * spread)
-    return float(np.abs(np.sort(a[:, 0]) - np.sort(b[:, 0])).mean())
-
-
-def _circle_transport(a: Rows, b: Rows) -> float:
-    """Wasserstein-1 on a circle of length 1: the integral of |F - G - c|, c the median of F - G."""
-    points = np.concatenate([a, b]) % 1.0
-    order = np.argsort(points)
-    lead = np.cumsum(np.where(order < len(a), 1 / len(a), -1 / len(b)))
-    length = np.diff(points[order], append=points[order[0]] + 1.0)
-    rank = np.argsort(lead)
-    middle = lead[rank][np.searchsorted(np.cumsum(length[rank]), 0.5)]
-    return float(np.sum(np.abs(lead - middle) * length))
 
 
 def correlations(rows: Rows) -> Rows:

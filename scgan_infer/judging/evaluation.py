@@ -179,7 +179,7 @@ def loose(columns: Sequence[Column]) -> tuple[Column, ...]:
     """Return columns that take any number where a wall or whole numbers are the rule."""
     free = {"kind": "real", "low": None, "high": None, "slack": 0.0}
     return tuple(
-        replace(column, **free) if column.kind in ("bounded", "integer") else column  # type: ignore[arg-type]
+        replace(column, **free) if "slack" in column.rules.fields else column  # type: ignore[arg-type]
         for column in columns
     )
 

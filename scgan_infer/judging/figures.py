@@ -30,7 +30,6 @@ from scgan_infer.judging.distances import (
     nearest,
     searchable,
     sliced_wasserstein,
-    transport,
 )
 
 Compared = dict[tuple[str, ...], tuple[float, float]]  # (figure, columns...) -> value, floor
@@ -244,8 +243,8 @@ def _columns(space: Space, fake: Rows, other: Rows, first: Rows) -> Compared:
     for column, part, spread in space.by_column():
         centre, target = space.centre[part], first[:, part]
         figures["wasserstein", column.name] = (
-            transport(fake[:, part], target, column, centre, spread),
-            transport(other[:, part], target, column, centre, spread),
+            column.rules.transport(fake[:, part], target, centre, spread),
+            column.rules.transport(other[:, part], target, centre, spread),
         )
     by_fake, by_other = (np.abs(correlations(rows) - correlations(first)) for rows in (fake, other))
     for (a, rows, _), (b, across, _) in combinations(space.by_column(), 2):
@@ -277,10 +276,8 @@ def _reconstruction(
     placed, placed_back = space.place(rows), space.place(returned)
     square = np.square(placed_back - placed).mean(axis=0)
     for j, (column, part, _) in enumerate(space.by_column()):
-        error = returned[:, j] - rows[:, j]
-        if column.kind == "periodic" and column.period:
-            error = (error + column.period / 2) % column.period - column.period / 2
-        if column.kind == "category":
+        error = column.rules.difference(returned[:, j], rows[:, j], column)
+        if column.rules.named:
             error = np.sign(error)
         by_column[column.name] |= {
             "mse": Figure(float(square[part].sum())),

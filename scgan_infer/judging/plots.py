@@ -59,7 +59,6 @@ MOST_NUMBERED_CLUSTERS = 32
 CURVES_ACROSS = 4
 PATHS = 100  # rows whose movement is drawn
 GAINS = [digit * 10.0**power for power in range(7) for digit in (1, 2, 5)]
-WHOLE = ("integer", "category")
 UNMOVED = "the noise moves no row: this decoder was trained without it"
 
 
@@ -93,7 +92,7 @@ def data_and_samples(
             bin_edges(column, both[:, j], _bins(len(data))) for j, column in enumerate(columns)
         ]
         top = max(tallest(data, cells), tallest(samples, cells))
-        whole = any(column.kind in WHOLE for column in columns)
+        whole = any(column.rules.whole for column in columns)
         for i, (label, rows, colour) in enumerate((("data", data, DATA), (name, samples, SAMPLES))):
             axes = figure.add_subplot(1, 2, i + 1)
             cloud(axes, rows, cells, colour, top, whole=whole)
@@ -272,7 +271,7 @@ def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, na
             cells = [edges[j], edges[i]]
             top = max(tallest(rows[:, [j, i]], cells) for rows in (data, samples))
             rows, colour = (data, DATA) if i < j else (samples, SAMPLES)
-            whole = shown[i].kind in WHOLE or shown[j].kind in WHOLE
+            whole = shown[i].rules.whole or shown[j].rules.whole
             cloud(axes, rows[:, [j, i]], cells, colour, top, whole=whole)
             fit_axis(axes, "x", shown[j], edges[j])
             fit_axis(axes, "y", shown[i], edges[i])
@@ -385,10 +384,9 @@ def _paths(
     from matplotlib.colors import Normalize
 
     few = np.random.default_rng(0).permutation(len(base))[:PATHS]
-    start, shift = base[few], moved[:, :, few] - base[few]
+    start, shift = base[few], np.empty_like(moved[:, :, few])
     for j, column in enumerate(columns):
-        if column.kind == "periodic" and column.period:
-            shift[..., j] = (shift[..., j] + column.period / 2) % column.period - column.period / 2
+        shift[..., j] = column.rules.difference(moved[:, :, few, j], base[few, j], column)
     gain = max([g for g in GAINS if g * reach.max() < 0.6], default=1.0) if reach.max() > 0 else 1.0
     edges = [bin_edges(column, base[:, j], 25) for j, column in enumerate(columns)]
     width = min(4, len(shift))

@@ -23,6 +23,7 @@ import numpy as np
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
+from scgan_infer.kinds import BadCellError
 from scgan_infer.rows.codecs.arrays import NpyReader, NpzReader, npy_stream, write_npz
 from scgan_infer.rows.codecs.base import Convert, Raw, Reader, Rows, Stream, raw_rows
 from scgan_infer.rows.codecs.fits import FitsReader, fits_stream
@@ -30,7 +31,7 @@ from scgan_infer.rows.codecs.hdf5 import Hdf5Reader, write_hdf5
 from scgan_infer.rows.codecs.parquet import ParquetReader, write_parquet
 from scgan_infer.rows.codecs.root import RootReader, write_root
 from scgan_infer.rows.codecs.text import CsvReader, csv_stream
-from scgan_infer.rows.intake import BadCellError, Intake
+from scgan_infer.rows.intake import Intake
 from scgan_infer.rows.shards import ShardWriter
 from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer
 

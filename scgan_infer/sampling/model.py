@@ -300,7 +300,8 @@ def _joined(pieces: Iterable[Floats], n: int, width: int) -> Floats:
 
 def _taken(cells: NDArray[Any], column: Column) -> Floats:
     """Return a column's cells as float32, a category as its index; or name the first that does not fit."""
-    from scgan_infer.rows.intake import BadCellError, Intake
+    from scgan_infer.kinds import BadCellError
+    from scgan_infer.rows.intake import Intake
 
     if column.kind == "category":
         strange = ~np.isin(cells, np.arange(len(column.categories)))

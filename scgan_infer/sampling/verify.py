@@ -182,9 +182,7 @@ def differences(
     found = np.empty(ours.shape, np.float64)
     for j, column in enumerate(columns):
         a, b = ours[:, j].astype(np.float64), theirs[:, j].astype(np.float64)
-        gap = np.abs(a - b)
-        if column.kind == "periodic":
-            gap = np.minimum(gap, np.abs((column.period or math.inf) - gap))
+        gap = np.abs(column.rules.difference(a, b, column))
         rounding = ULPS * np.spacing(np.abs(a).astype(np.float32)).astype(np.float64)
         found[:, j] = np.where(gap <= rounding, 0.0, gap / (spread[j] + 1e-12))
         if column.step is not None:

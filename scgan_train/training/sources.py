@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
-from scgan_infer.rows.intake import BadCellError, Intake
+from scgan_infer.kinds import BadCellError
+from scgan_infer.rows.intake import Intake
 from scgan_train.config import Config, to_dict
 from scgan_train.datasets import DATASETS, table
 from scgan_train.training.run import Run

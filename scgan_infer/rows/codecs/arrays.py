@@ -118,9 +118,6 @@ class NpyReader(Reader):
         """See `Reader.chunks`."""
         return self.array.chunks(wanted, size)
 
-    def close(self) -> None:
-        """See `Reader.close`; the file is open only while chunks are read."""
-
 
 class NpzReader(Reader):
     """Rows of a .npz file: its one table, or its 1-D arrays as columns; `FILE.npz:NAME` chooses an array."""
@@ -129,10 +126,10 @@ class NpzReader(Reader):
 
     def __init__(self, path: Path, inner: str) -> None:
         super().__init__(path, inner)
-        self.zip = zipfile.ZipFile(path)
+        self.file = zipfile.ZipFile(path)
         with ExitStack() as stack:
-            stack.callback(self.zip.close)
-            members = {i.filename.removesuffix(".npy"): i for i in self.zip.infolist()}
+            stack.callback(self.file.close)
+            members = {i.filename.removesuffix(".npy"): i for i in self.file.infolist()}
             if inner and inner not in members:
                 raise DataError(f"{path}: has no array {inner!r}; it has {', '.join(members)}")
             arrays = {name: self._array(info) for name, info in members.items() if name != "names"}
@@ -164,7 +161,7 @@ class NpzReader(Reader):
         ):
             raise DataError(f"{where}: is encrypted, or compressed in a way that numpy doesn't use")
         refuse_bomb(self.path, info.file_size)
-        return _Array(where, lambda: self.zip.open(info), info.file_size)
+        return _Array(where, lambda: self.file.open(info), info.file_size)
 
     def _names(self, info: zipfile.ZipInfo, count: int) -> tuple[str, ...]:
         array = self._array(info)
@@ -180,10 +177,6 @@ class NpzReader(Reader):
             return self.arrays[0].chunks(wanted, size)
         columns = [(chunk[0] for chunk in self.arrays[j].chunks([0], size)) for j in wanted]
         return zip_columns(columns)
-
-    def close(self) -> None:
-        """See `Reader.close`."""
-        self.zip.close()
 
 
 def npy_stream(columns: Sequence[Column]) -> Stream:

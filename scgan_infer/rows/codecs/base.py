@@ -9,6 +9,7 @@ written in that order takes its rows from a finished spool of raw float32 rows i
 from __future__ import annotations
 
 import importlib
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
+from scgan_infer.kinds.base import Raw as Raw
+from scgan_infer.kinds.base import Values
 
-Rows: TypeAlias = NDArray[np.float32]
-Raw: TypeAlias = NDArray[Any]
+Rows: TypeAlias = Values
 Untyped: TypeAlias = Any  # an object of an optional package
 
 LARGE = 64 << 20
@@ -39,6 +40,7 @@ class Reader(ABC):
         rows: How many rows the header claims; None where only reading tells.
         units: The units of the columns that have one.
         inside: Whether a file may hold several tables, of which `FILE:NAME` chooses.
+        file: What is open between calls, if anything.
     """
 
     names: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class Reader(ABC):
     rows: int | None = None
     units: Mapping[str, str] = {}
     inside: bool = False
+    file: Untyped = None
 
     def __init__(self, path: Path, inner: str) -> None:
         self.path = path
@@ -70,9 +73,10 @@ class Reader(ABC):
         """Return what the package behind raises on a damaged file, besides Python's own exceptions."""
         return ()
 
-    @abstractmethod
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, where it is open between calls."""
+        if self.file is not None:
+            self.file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -137,26 +141,24 @@ def refuse_bomb(path: Path, claimed: int) -> None:
         )
 
 
-def indices(values: Rows, column: Column, j: int) -> NDArray[np.intp]:
-    """Return a category column's values, float32 [n, d] at column j, as indices into its names."""
-    index = np.rint(values[:, j]).astype(np.intp)
-    if len(index) and not 0 <= index.min() <= index.max() < len(column.categories):
-        raise DataError(
-            f"column {column.name!r}: an index is outside 0..{len(column.categories) - 1}"
-        )
-    return index
-
-
-def whole(values: Rows, j: int) -> NDArray[np.int32]:
-    """Return an integer column's values, float32 [n, d] at column j, as int32."""
-    return np.clip(np.rint(values[:, j].astype(np.float64)), -(2**31), 2**31 - 1).astype(np.int32)
+def cells(values: Rows, columns: Sequence[Column]) -> list[Raw]:
+    """Return each column of rows [n, d] as a typed format stores it: float32, int32 or str objects."""
+    return [column.rules.cells(values[:, j], column) for j, column in enumerate(columns)]
 
 
 def coded(values: Rows, columns: Sequence[Column]) -> Rows:
-    """Return rows for a format of numbers alone: each category as its code (`Column.codes`)."""
-    out = values
-    for j, column in enumerate(columns):
-        if column.kind == "category":
-            out = out.copy() if out is values else out
-            out[:, j] = column.codes[indices(values, column, j)]
-    return out
+    """Return rows [n, d] for a format of numbers alone, where a number stands for each name."""
+    if not any(column.rules.named for column in columns):
+        return values
+    parts = [column.rules.numbers(values[:, j], column) for j, column in enumerate(columns)]
+    return np.stack(parts, axis=1)
+
+
+def number(cell: object) -> float | None:
+    """Return the number that a cell is or spells, else None; digit groups (1_000) are no number."""
+    if isinstance(cell, str):
+        try:
+            return float(cell) if cell.isascii() and "_" not in cell else None
+        except ValueError:
+            return None
+    return float(cell) if isinstance(cell, numbers.Real) else None

@@ -17,7 +17,7 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
-from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, as_bytes, extra, indices, whole
+from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, as_bytes, cells, extra
 
 TYPES = {"L": "u1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "A": "S"}
 BYTES = {
@@ -144,32 +144,26 @@ class FitsReader(Reader):
             return raw.astype(np.int64) + (zero or 0)
         return np.where(missing, np.nan, raw * float(scale or 1) + float(zero or 0))
 
-    def close(self) -> None:
-        """See `Reader.close`; the file is open only while chunks are read."""
-
 
 def fits_stream(columns: Sequence[Column]) -> Stream:
     """Write one binary table: float32, int32, or the category's name in ASCII."""
     fits = extra("astropy.io.fits", "fits")
-    names = [np.array([_ascii(name) for name in column.categories]) for column in columns]
-    forms = {"integer": ("J", ">i4"), "real": ("E", ">f4")}
-    cells = [
-        (f"{name.itemsize}A", name.dtype.str)
-        if column.kind == "category"
-        else forms.get(column.kind, forms["real"])
-        for column, name in zip(columns, names, strict=True)
-    ]
-    dtype = np.dtype([(f"f{j}", form) for j, (_, form) in enumerate(cells)])
+    forms = {"int32": ("J", ">i4"), "float32": ("E", ">f4")}
+    stored = []
     for column in columns:
+        longest = max((len(_ascii(name)) for name in column.categories), default=1)
+        text = (f"{longest}A", f"S{longest}")
+        stored.append(forms.get(column.rules.storage, text))
         if len(_ascii(column.name)) > LONGEST_NAME:
             raise DataError(
                 f"column {column.name!r}: FITS holds names of up to {LONGEST_NAME}; rename it"
             )
+    dtype = np.dtype([(f"f{j}", form) for j, (_, form) in enumerate(stored)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = [
             fits.Column(column.name, form, unit=column.unit or None)
-            for column, (form, _) in zip(columns, cells, strict=True)
+            for column, (form, _) in zip(columns, stored, strict=True)
         ]
         table = fits.BinTableHDU.from_columns(made).header
     primary = fits.PrimaryHDU().header
@@ -181,11 +175,8 @@ def fits_stream(columns: Sequence[Column]) -> Stream:
 
     def encode(values: Rows) -> memoryview:
         out = np.empty(len(values), dtype)
-        for j, column in enumerate(columns):
-            if column.kind == "category":
-                out[f"f{j}"] = names[j][indices(values, column, j)]
-            else:
-                out[f"f{j}"] = whole(values, j) if column.kind == "integer" else values[:, j]
+        for j, column in enumerate(cells(values, columns)):
+            out[f"f{j}"] = column
         return as_bytes(out)
 
     return Stream(header, encode, lambda rows: bytes(-rows * dtype.itemsize % BLOCK))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,10 +19,9 @@ from scgan_infer.rows.codecs.base import (
     Reader,
     Rows,
     Untyped,
+    cells,
     extra,
-    indices,
     refuse_bomb,
-    whole,
 )
 
 CACHE = 64 << 20
@@ -110,15 +108,10 @@ class Hdf5Reader(Reader):
             data.asstr()[rows] if self.h5py.check_string_dtype(data.dtype) else data[rows]
         )
 
-    def close(self) -> None:
-        """See `Reader.close`."""
-        self.file.close()
-
 
 def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
     """Write a dataset for each column: float32, int32, or the category's name in UTF-8."""
     h5py = extra("h5py", "hdf5")
-    names: list[Raw] = []
     layout = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     layout.set_link_creation_order(h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED)
     layout.set_obj_track_times(False)  # before HDF5 2.0 an ordered root group has the time in it
@@ -128,19 +121,16 @@ def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Itera
                 raise DataError(
                     f"column {column.name!r} can't be the name of an HDF5 dataset; rename it"
                 )
-            spelt = [name.encode() for name in column.categories]
-            text = h5py.string_dtype("utf-8", max(map(len, spelt), default=1))
-            names.append(np.array(spelt, text))
-            dtype: Any = {"integer": np.int32, "category": text}.get(column.kind, np.float32)
+            longest = max((len(name.encode()) for name in column.categories), default=1)
+            text = h5py.string_dtype("utf-8", longest)
+            dtype = {"int32": np.int32, "float32": np.float32}.get(column.rules.storage, text)
             data = file.create_dataset(column.name, (rows,), dtype)
             if column.unit:
                 data.attrs["unit"] = column.unit
         done = 0
         for values in chunks:
-            for j, column in enumerate(columns):
-                if column.kind == "category":
-                    cells: Raw = names[j][indices(values, column, j)]
-                else:
-                    cells = whole(values, j) if column.kind == "integer" else values[:, j]
-                file[column.name][done : done + len(values)] = cells
+            for column, stored in zip(columns, cells(values, columns), strict=True):
+                text = column.rules.storage == "text"
+                spelt = [name.encode() for name in stored] if text else stored
+                file[column.name][done : done + len(values)] = spelt
             done += len(values)

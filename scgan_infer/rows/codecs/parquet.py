@@ -19,10 +19,9 @@ from scgan_infer.rows.codecs.base import (
     Reader,
     Rows,
     Untyped,
+    cells,
     extra,
-    indices,
     refuse_bomb,
-    whole,
 )
 
 
@@ -72,38 +71,24 @@ class ParquetReader(Reader):
             column = column.cast(self.pa.float64())
         return np.asarray(column.to_numpy(zero_copy_only=False))
 
-    def close(self) -> None:
-        """See `Reader.close`."""
-        self.file.close()
-
 
 def write_parquet(
     target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]
 ) -> None:
     """Write float32, int32 and dictionary columns, one row group for each chunk."""
     pa, parquet = extra("pyarrow", "parquet"), extra("pyarrow.parquet", "parquet")
-    types = {"integer": pa.int32(), "category": pa.dictionary(pa.int32(), pa.string())}
-    schema = pa.schema(
-        [
-            pa.field(
-                c.name,
-                types.get(c.kind, pa.float32()),
-                metadata={"unit": c.unit} if c.unit else None,
-            )
-            for c in columns
-        ]
-    )
-
-    def cells(values: Rows, j: int) -> Untyped:
-        column = columns[j]
-        if column.kind == "category":
-            index = pa.array(indices(values, column, j).astype(np.int32))
-            return pa.DictionaryArray.from_arrays(index, pa.array(column.categories))
-        return pa.array(whole(values, j) if column.kind == "integer" else values[:, j])
-
+    text = pa.dictionary(pa.int32(), pa.string())
+    types = {"int32": pa.int32(), "float32": pa.float32(), "text": text}
+    fields = [
+        pa.field(c.name, types[c.rules.storage], metadata={"unit": c.unit} if c.unit else None)
+        for c in columns
+    ]
+    schema = pa.schema(fields)
     with parquet.ParquetWriter(target, schema) as writer:
         for values in chunks:
-            batch = pa.Table.from_arrays(
-                [cells(values, j) for j in range(len(columns))], schema=schema
-            )
+            stored = [
+                pa.array(column, field.type)
+                for column, field in zip(cells(values, columns), fields, strict=True)
+            ]
+            batch = pa.Table.from_arrays(stored, schema=schema)
             writer.write_table(batch, row_group_size=len(values))

@@ -21,7 +21,7 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
-from scgan_infer.rows.codecs.base import Raw, Reader, Rows, extra, indices, refuse_bomb, whole
+from scgan_infer.rows.codecs.base import Raw, Reader, Rows, cells, extra, refuse_bomb
 
 TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
 FIRST_SECOND = 1 << 22 | 1 << 17  # 1995-01-01 00:00:00
@@ -94,22 +94,12 @@ class RootReader(Reader):
                 return
             yield [np.asarray(chunk[name]) for name in names]
 
-    def close(self) -> None:
-        """See `Reader.close`."""
-        self.file.close()
-
 
 def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
     """Write a TTree `events`: float32, int32 and string branches, one basket of each for each chunk."""
     uproot = extra("uproot", "root")
-    types: dict[str, Any] = {"integer": np.int32, "category": "string"}
-
-    def cells(values: Rows, j: int) -> Raw:
-        column = columns[j]
-        if column.kind == "category":
-            return np.array(column.categories, dtype=object)[indices(values, column, j)]
-        return whole(values, j) if column.kind == "integer" else values[:, j]
-
+    names = [column.name for column in columns]
+    types = [column.rules.storage.replace("text", "string") for column in columns]
     first = list(itertools.islice(chunks, 1))
     digest = hashlib.sha256(
         repr((rows, columns)).encode() + b"".join(values.tobytes() for values in first)
@@ -120,9 +110,9 @@ def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Itera
         target.open("w+b") as out,
         uproot.recreate(out, uuid_function=lambda: identity) as file,
     ):
-        tree = file.mktree("events", {c.name: types.get(c.kind, np.float32) for c in columns})
+        tree = file.mktree("events", dict(zip(names, types, strict=True)))
         for values in itertools.chain(first, chunks):
-            tree.extend({column.name: cells(values, j) for j, column in enumerate(columns)})
+            tree.extend(dict(zip(names, cells(values, columns), strict=True)))
 
 
 @contextmanager

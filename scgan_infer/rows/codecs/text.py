@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,9 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
-from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, indices, whole
+from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, cells, number
 
 LONGEST_LINE = 1 << 22
-
-
-def number(cell: str) -> float | None:
-    """Return the number that a cell spells, else None; digit groups (1_000) are no number."""
-    try:
-        return float(cell) if cell.isascii() and "_" not in cell else None
-    except ValueError:
-        return None
 
 
 class CsvReader(Reader):
@@ -59,9 +51,6 @@ class CsvReader(Reader):
 
     def _open(self) -> io.TextIOWrapper:
         return self.path.open(encoding="utf-8-sig", newline="")
-
-    def close(self) -> None:
-        """See `Reader.close`; the file is open only while chunks are read."""
 
     def place(self, row: int) -> str:
         """See `Reader.place`; adds the line while every row has taken one."""
@@ -187,21 +176,17 @@ def _line(cells: Sequence[str]) -> str:
 
 def csv_stream(columns: Sequence[Column]) -> Stream:
     """Write a header line and a line for each row."""
-    marks = {"category": "%s", "integer": "%d"}
-    row = ",".join(marks.get(column.kind, "%.*g") for column in columns) + "\n"
-    quoted = [
-        np.array([_line([name])[:-1] for name in c.categories], dtype=object) for c in columns
-    ]
+    marks = {"text": "%s", "int32": "%d", "float32": "%.*g"}
+    row = ",".join(marks[column.rules.storage] for column in columns) + "\n"
+    quote = cache(lambda name: _line([name])[:-1])
 
     def encode(values: Rows) -> bytes:
         arguments: list[list[Any]] = []
-        for j, column in enumerate(columns):
-            if column.kind == "category":
-                arguments.append(quoted[j][indices(values, column, j)].tolist())
-            elif column.kind == "integer":
-                arguments.append(whole(values, j).tolist())
-            else:
-                arguments += [digits(values[:, j]).tolist(), values[:, j].tolist()]
+        for column, stored in zip(columns, cells(values, columns), strict=True):
+            if column.rules.storage == "float32":
+                arguments.append(digits(stored).tolist())
+            listed = stored.tolist()
+            arguments.append([*map(quote, listed)] if column.rules.storage == "text" else listed)
         flat: list[Any] = [None] * (len(values) * len(arguments))
         for k, argument in enumerate(arguments):
             flat[k :: len(arguments)] = argument

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scgan_infer.columns import KINDS, Column
+from scgan_infer.columns import Column
+from scgan_infer.kinds import KINDS
 from scgan_infer.rows.codecs.text import csv_stream
 from scgan_infer.rows.formats import FORMATS, iter_values, open_writer, read_table
 

@@ -431,7 +431,7 @@ def test_settings_that_make_no_column(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n3,4\n")
     for fields, words in (
-        ({"kind": "periodic"}, "--periodic a=360"),
+        ({"kind": "periodic"}, "needs its period, e.g. a=360"),
         ({"kind": "loud"}, "unknown kind 'loud'"),
         ({"colour": "red"}, "no setting 'colour'"),
         ({"low": 5, "high": 2}, "low 5 is not below high 2"),

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from scgan_infer.kinds import decimals_of, guess
+from scgan_infer.kinds import KINDS
+from scgan_infer.kinds.guessing import Evidence, decimals_of
 from scgan_infer.rows.formats import read_table
 
 N = 20_000
@@ -11,7 +12,9 @@ N = 20_000
 
 def guessed(values):
     values = np.asarray(values, np.float32)
-    return guess(values, float(values.min()), float(values.max()), decimals_of(values))
+    evidence = Evidence(values, float(values.min()), float(values.max()), decimals_of(values))
+    guesses = {name: kind.guess(evidence) for name, kind in reversed(KINDS.items())}
+    return next({"kind": name, **found} for name, found in guesses.items() if found is not None)
 
 
 def bump(rng, share):

@@ -1,0 +1,201 @@
+"""What a kind of column is: all that differs between kinds, from the cells of a file to coordinates and pictures.
+
+A column's values are float32 [n], in the user's units. A *form* f turns them into unbounded numbers and back:
+
+    y = (f(x) - shift) / scale        `scgan_train.coordinates` standardises
+
+Each form is written twice: in numpy here, and as a graph beside the coordinates; tests hold them equal.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scgan_infer.columns import Column
+    from scgan_infer.kinds.guessing import Evidence
+
+MOST_DECIMALS = 6
+FARTHEST = 0.001  # share of rows at each end that a picture may leave out
+
+Raw: TypeAlias = NDArray[Any]
+Values: TypeAlias = NDArray[np.float32]
+Floats: TypeAlias = NDArray[np.float64]
+Parameters: TypeAlias = Mapping[str, NDArray[np.float32]]
+
+
+class BadCellError(Exception):
+    """A cell that can't be taken, and its row; the caller knows where that is and says so."""
+
+    def __init__(self, row: int, why: str) -> None:
+        super().__init__(why)
+        self.row = row
+
+
+class Form:
+    """The identity, and base of other forms f; parameters are float32 [k], one a column of a block.
+
+    Attributes:
+        name: By which `scgan_train.coordinates.GRAPHS` knows it.
+    """
+
+    name: ClassVar[str] = "line"
+
+    def fit(self, column: Column, values: Values) -> float:
+        """Return the one number of f that comes from a column's values, float32 [n]."""
+        return 0.0
+
+    def parameters(self, columns: Sequence[Column], fitted: Values) -> Parameters:
+        """Return f's parameters for columns whose `fit` gave `fitted` [k]."""
+        return {}
+
+    def coordinate(self, x: Raw, p: Parameters) -> Raw:
+        """Return f(x) [n, k], in the precision of x."""
+        return x
+
+    def inverse(self, y: Raw, p: Parameters) -> Raw:
+        """Return x [n, k] inside its domain, whatever y is."""
+        return y
+
+
+LINE = Form()
+
+
+class Kind(ABC):
+    """One kind of column; the defaults are those of plain numbers.
+
+    Attributes:
+        fields: Those of `Column` that it uses, beside name, kind and unit.
+        marks: Fields that mean this kind when the user sets them and no kind.
+        forms: All that `form` may return.
+        named: Whether cells are names, however much they look like numbers.
+        whole: Whether values are whole numbers, so that pictures show a cell for each.
+        learns_decimals: Whether decimals come from the rows where the user chose the kind.
+        jitters: Whether training adds noise of one step to values of many steps.
+        storage: How typed formats hold a cell.
+        axis: Its scale in pictures.
+    """
+
+    fields: ClassVar[frozenset[str]] = frozenset()
+    marks: ClassVar[tuple[str, ...]] = ()
+    forms: ClassVar[tuple[Form, ...]] = (LINE,)
+    named: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+    learns_decimals: ClassVar[bool] = False
+    jitters: ClassVar[bool] = True
+    storage: ClassVar[Literal["float32", "int32", "text"]] = "float32"
+    axis: ClassVar[Literal["linear", "log"]] = "linear"
+
+    def check(self, column: Column) -> str:
+        """Return why the fields describe no domain; empty if they do."""
+        return ""
+
+    def step(self, column: Column) -> float | None:
+        """Return the distance of neighbouring values; None where any number may stand."""
+        return None if column.decimals is None else 10.0**-column.decimals
+
+    def ends(self, column: Column) -> tuple[float, float]:
+        """Return least and greatest value, infinite without one; with steps a multiple of the step."""
+        low = -math.inf if column.low is None else column.low
+        high = math.inf if column.high is None else column.high
+        if self.step(column) is None:
+            return low, high
+        scale = 10 ** (column.decimals or 0)
+        least = low if math.isinf(low) else math.ceil(round(low * scale, 6)) / scale
+        greatest = high if math.isinf(high) else math.floor(round(high * scale, 6)) / scale
+        return least, greatest
+
+    def guess(self, evidence: Evidence) -> dict[str, Any] | None:
+        """Return the fields of a column of this kind if the evidence is for it, else None."""
+        return None
+
+    def waits(self, settings: Mapping[str, Any]) -> bool:
+        """Say whether fields that the user left out come from all values of the column."""
+        return False
+
+    def complete(self, settings: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
+        """Return the fields that it waited for, from the least and the greatest value."""
+        return {}
+
+    def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
+        """Return finite cells inside the domain, [n].
+
+        Args:
+            raw: The cells.
+            values: The same as float32.
+            column: None while its fields are not known yet.
+
+        Raises:
+            BadCellError: The first that is outside.
+        """
+        return values
+
+    def flaw(self, values: Floats, column: Column) -> tuple[NDArray[np.bool_], str]:
+        """Return which values [n] have no features, and what they should be."""
+        return ~np.isfinite(values), "finite"
+
+    def features(self, values: Floats, column: Column) -> Floats:
+        """Return the features [n, f] in which judges compare rows."""
+        return values[:, None]
+
+    def width(self, column: Column) -> int:
+        """Return f, how many features there are."""
+        return 1
+
+    def transport(self, a: Floats, b: Floats, centre: Floats, spread: float) -> float:
+        """Return the Wasserstein-1 distance in spreads of standardised features, [n, f] each."""
+        return float(np.abs(np.sort(a[:, 0]) - np.sort(b[:, 0])).mean())
+
+    def difference(self, a: Floats, b: Floats, column: Column) -> Floats:
+        """Return a - b, the shortest way."""
+        return a - b
+
+    def cells(self, values: Values, column: Column) -> Raw:
+        """Return values as `storage` holds them: float32, int32, or str objects."""
+        return values
+
+    def numbers(self, values: Values, column: Column) -> Values:
+        """Return what stands for values in a format of numbers alone."""
+        return values
+
+    def edges(self, column: Column, values: Floats, bins: int) -> Floats:
+        """Return the edges of cells over all values but the farthest thousandth, and a margin."""
+        low, high = reach(values)
+        margin = 0.05 * (high - low) or 0.5
+        low = max(low - margin, float(values.min()) - margin / 5)
+        high = min(high + margin, float(values.max()) + margin / 5)
+        return np.linspace(low, high, bins + 1)
+
+    @abstractmethod
+    def form(self, column: Column) -> Form:
+        """Return the form of its coordinate."""
+
+
+def reach(values: Floats) -> tuple[float, float]:
+    """Return between which values all but the farthest thousandth at each end lie."""
+    low, high = np.quantile(values, [FARTHEST, 1 - FARTHEST])
+    return float(low), float(high)
+
+
+def refuse(bad: NDArray[np.bool_], raw: Raw, why: str) -> None:
+    """Refuse the first cell at fault, if any.
+
+    Raises:
+        BadCellError: Some are.
+    """
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise BadCellError(row, f"{shown(raw[row])} {why}")
+
+
+def shown(cell: object) -> str:
+    """Show a cell, cut short."""
+    text = repr(cell) if isinstance(cell, str) else "an empty cell" if cell is None else str(cell)
+    text = text.removesuffix(".0")
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,57 @@
+"""Whole numbers up to 2**24, which float32 holds exactly; guessed where they are many, or few that repeat."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scgan_infer.kinds.base import Floats, Raw, Values, reach, refuse
+from scgan_infer.kinds.guessing import EXACT, Evidence
+from scgan_infer.kinds.walls import Walled
+
+if TYPE_CHECKING:
+    from scgan_infer.columns import Column
+
+FEW = 64  # distinct whole numbers, each repeated 4 times, are integers however few rows there are
+REPEATED = 4
+MANY = 100  # rows
+
+
+class Integer(Walled):
+    """See `scgan_infer.kinds.walls`; without walls f(x) = x."""
+
+    whole = True
+    storage = "int32"
+
+    def step(self, column: Column) -> float:
+        """See `Kind.step`."""
+        return 1.0
+
+    def guess(self, evidence: Evidence) -> dict[str, Any] | None:
+        """See `Kind.guess`."""
+        if not evidence.whole:
+            return None
+        distinct, rows = len(np.unique(evidence.values)), len(evidence.values)
+        if distinct <= FEW and rows >= REPEATED * distinct:
+            return {}
+        return evidence.walls() if rows >= MANY else None
+
+    def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
+        """See `Kind.hold`."""
+        fault = (np.rint(values) != values) | (np.abs(values) > EXACT)
+        refuse(fault, raw, "is not a whole number up to 2**24, as an integer column needs")
+        return super().hold(raw, values, column)
+
+    def cells(self, values: Values, column: Column) -> Raw:
+        """See `Kind.cells`."""
+        exact = np.rint(values.astype(np.float64))
+        return np.clip(exact, -(2**31), 2**31 - 1).astype(np.int32)
+
+    def edges(self, column: Column, values: Floats, bins: int) -> Floats:
+        """See `Kind.edges`; a cell for each number if there are few."""
+        low, high = reach(values)
+        if high - low >= bins:
+            return super().edges(column, values, bins)
+        return np.arange(math.floor(low), math.ceil(high) + 2, dtype=np.float64) - 0.5

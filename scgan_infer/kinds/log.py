@@ -1,0 +1,61 @@
+"""Positive numbers that differ by factors; never guessed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_infer.kinds.base import Floats, Form, Kind, Parameters, Raw, Values, refuse
+
+if TYPE_CHECKING:
+    from scgan_infer.columns import Column
+
+
+class Logarithm(Form):
+    """f(x) = log x."""
+
+    name = "log"
+
+    def coordinate(self, x: Raw, p: Parameters) -> Raw:
+        """See `Form.coordinate`."""
+        return np.asarray(np.log(x))
+
+    def inverse(self, y: Raw, p: Parameters) -> Raw:
+        """See `Form.inverse`; what float32 holds."""
+        return np.asarray(np.exp(np.clip(y, -87.0, 88.0)))
+
+
+class Log(Kind):
+    """f(x) = log x."""
+
+    fields = frozenset({"decimals"})
+    forms = (Logarithm(),)
+    learns_decimals = True
+    axis = "log"
+
+    def ends(self, column: Column) -> tuple[float, float]:
+        """See `Kind.ends`."""
+        return self.step(column) or 0.0, np.inf
+
+    def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
+        """See `Kind.hold`."""
+        refuse(values <= 0, raw, "is not positive, as a log column must be")
+        return values
+
+    def flaw(self, values: Floats, column: Column) -> tuple[NDArray[np.bool_], str]:
+        """See `Kind.flaw`."""
+        return ~np.isfinite(values) | (values <= 0), "positive"
+
+    def features(self, values: Floats, column: Column) -> Floats:
+        """See `Kind.features`."""
+        return np.log(values)[:, None]
+
+    def edges(self, column: Column, values: Floats, bins: int) -> Floats:
+        """See `Kind.edges`."""
+        return np.asarray(np.exp(super().edges(column, np.log(values[values > 0]), bins)))
+
+    def form(self, column: Column) -> Form:
+        """See `Kind.form`."""
+        return self.forms[0]

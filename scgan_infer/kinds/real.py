@@ -1,0 +1,25 @@
+"""Any finite number, perhaps with a fixed number of decimals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scgan_infer.kinds.base import LINE, Form, Kind
+from scgan_infer.kinds.guessing import Evidence
+
+if TYPE_CHECKING:
+    from scgan_infer.columns import Column
+
+
+class Real(Kind):
+    """f(x) = x."""
+
+    fields = frozenset({"decimals"})
+
+    def guess(self, evidence: Evidence) -> dict[str, Any]:
+        """See `Kind.guess`; what is nothing else is this."""
+        return evidence.rounding()
+
+    def form(self, column: Column) -> Form:
+        """See `Kind.form`."""
+        return LINE

@@ -1,0 +1,131 @@
+"""Numbers between walls, of which one may be missing: what bounded and integer columns share.
+
+    two walls   f(x) = logit(margin + (1 - 2 margin) (x - low) / (high - low))
+    one wall    f(x) = log(exp t - 1), t = margin + |x - wall| / spread       linear far from the wall
+
+Values that are steps apart have walls half a step farther out, so that the first and last have as much room as any.
+A row that reaches over a wall by at most `slack` is taken as on it: guessed walls have some, walls that were set
+have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scgan_infer.kinds.base import LINE, Form, Kind, Parameters, Raw, Values, refuse
+
+if TYPE_CHECKING:
+    from scgan_infer.columns import Column
+
+MARGIN = 1e-4
+
+
+def _walls(column: Column) -> tuple[float, float]:
+    """Return low and high as coordinates have them; nan for none."""
+    room = (column.step or 0.0) / 2
+    return (
+        np.nan if column.low is None else column.low - room,
+        np.nan if column.high is None else column.high + room,
+    )
+
+
+class Between(Form):
+    """Two walls."""
+
+    name = "between"
+
+    def parameters(self, columns: Sequence[Column], fitted: Values) -> Parameters:
+        """Return low, high and their distance."""
+        low, high = np.array([_walls(column) for column in columns], np.float32).T
+        return {"low": low, "high": high, "range": high - low}
+
+    def coordinate(self, x: Raw, p: Parameters) -> Raw:
+        """See `Form.coordinate`."""
+        share = MARGIN + (1 - 2 * MARGIN) * np.clip((x - p["low"]) / p["range"], 0, 1)
+        return np.asarray(np.log(share / (1 - share)))
+
+    def inverse(self, y: Raw, p: Parameters) -> Raw:
+        """See `Form.inverse`."""
+        sigmoid = 1 / (1 + np.exp(-np.clip(y, -80, 80)))
+        share = np.clip((sigmoid - MARGIN) / (1 - 2 * MARGIN), 0, 1)
+        return np.asarray(np.minimum(p["low"] + p["range"] * share, p["high"]))
+
+
+class Above(Form):
+    """One wall, below the values."""
+
+    name = "above"
+    sign = 1.0
+
+    def _wall(self, column: Column) -> np.float32:
+        low, high = _walls(column)
+        return np.float32(low if self.sign > 0 else high)
+
+    def fit(self, column: Column, values: Values) -> float:
+        """Return the spread: the median distance from the wall."""
+        return max(float(np.median(np.abs(values - self._wall(column)))), 1e-30)
+
+    def parameters(self, columns: Sequence[Column], fitted: Values) -> Parameters:
+        """Return wall and spread, the latter below 0 where values lie below the wall."""
+        wall = np.array([self._wall(column) for column in columns])
+        return {"wall": wall, "spread": fitted * np.float32(self.sign)}
+
+    def coordinate(self, x: Raw, p: Parameters) -> Raw:
+        """See `Form.coordinate`."""
+        t = MARGIN + np.maximum((x - p["wall"]) / p["spread"], 0)
+        return np.asarray(t + np.log(1 - np.exp(-t)))
+
+    def inverse(self, y: Raw, p: Parameters) -> Raw:
+        """See `Form.inverse`."""
+        softplus = np.maximum(y, 0) + np.log(1 + np.exp(-np.abs(y)))
+        return np.asarray(p["wall"] + p["spread"] * np.maximum(softplus - MARGIN, 0))
+
+
+class Below(Above):
+    """One wall, above the values."""
+
+    name = "below"
+    sign = -1.0
+
+
+BETWEEN, ABOVE, BELOW = Between(), Above(), Below()
+
+
+class Walled(Kind):
+    """Base of kinds with walls."""
+
+    fields = frozenset({"low", "high", "slack"})
+    forms = (BETWEEN, ABOVE, BELOW, LINE)
+
+    def check(self, column: Column) -> str:
+        """See `Kind.check`."""
+        step = self.step(column)
+        for wall in (column.low, column.high):
+            if wall is not None and step and abs(wall) > 2**53 * step:
+                return f"a wall at {wall} is too far out for steps of {step:g}"
+        if column.low is not None and column.high is not None and column.low >= column.high:
+            return f"low {column.low} is not below high {column.high}"
+        least, greatest = self.ends(column)
+        if least > greatest:
+            return f"no multiple of {step:g} lies from {column.low} to {column.high}"
+        return ""
+
+    def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
+        """See `Kind.hold`; what reaches over a wall by its slack is on it."""
+        if column is None:
+            return values
+        low = np.float32(-np.inf if column.low is None else column.low)
+        high = np.float32(np.inf if column.high is None else column.high)
+        ends = ["" if wall is None else str(wall) for wall in (column.low, column.high)]
+        outside = np.maximum(low - values, values - high) > column.slack
+        refuse(outside, raw, f"is outside its walls [{ends[0]}, {ends[1]}]")
+        return np.clip(values, low, high)
+
+    def form(self, column: Column) -> Form:
+        """See `Kind.form`."""
+        if column.low is None:
+            return LINE if column.high is None else BELOW
+        return ABOVE if column.high is None else BETWEEN
