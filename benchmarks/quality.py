@@ -39,9 +39,9 @@ from scgan_infer.files import write_bytes
 from scgan_infer.judging.distances import Space, c2st
 from scgan_infer.judging.figures import CUTS, MOST_ROWS, Figure, evaluate
 from scgan_train import config as configs
-from scgan_train.coordinates import Transform
 from scgan_train.exporting.exporter import export
 from scgan_train.training.stages import train
+from scgan_train.transform import Transform
 
 FIGURES = (
     "c2st",

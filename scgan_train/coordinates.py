@@ -1,225 +1,286 @@
-"""Between rows in the user's units and the space that networks see, in both directions, inside the exported graphs.
+"""Between rows in the user's units and the space that networks see, in both directions.
 
-Each varying column becomes one standardised coordinate y = (f(x) - shift) / scale, with f by the column's kind:
+Each varying column becomes one standardised coordinate y = (f(x) - shift) / scale, with f the form of its kind
+(`scgan_infer.kinds`). Columns of one form are computed together, as a block; coordinates lie in the order of blocks.
+Columns whose values are steps apart are rounded on the way back. A column that never varies has no coordinate; it is
+written back as it was.
 
-    real, integer, category   f(x) = x
-    log                       f(x) = log x
-    periodic                  f(x) = (x - cut) mod period                 the cut lies where the data is emptiest
-    bounded, two walls        f(x) = logit(margin + (1 - 2 margin) (x - low) / (high - low))
-    bounded, one wall         f(x) = log(exp t - 1), t = margin + |x - wall| / spread      linear far from the wall
+Everything here is computed twice: in numpy, and as a part of the exported graphs, where networks end in an affine map
+that scale and shift can be folded into:
 
-Columns whose values are steps apart (whole numbers, decimals) are rounded on the way back, and integers with walls are
-bounded; there walls lie half a step farther out, so that the first and last value have as much room as any.
-
-A column that never varies has no coordinate; it is written back as it was. ONNX has no Atan2, hence no angles.
+    graph_inverse(y) = graph_rows(scale y + shift)        graph_forward(x) = (graph_raw(x) - shift) / scale
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from scgan_infer.columns import Column, Table
+from scgan_infer.kinds import Form
+from scgan_infer.kinds.base import Parameters
+from scgan_infer.kinds.walls import MARGIN
+from scgan_train.graph import Var, const, op
 
-MARGIN = 1e-4
-WALLED = ("bounded", "integer")
-DEQUANTISE_ABOVE = 16
+Floats = NDArray[np.floating[Any]]
+Singles = NDArray[np.float32]
+
+JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are told apart without noise
 LARGE = 3e38
 
 
-class Transform(nn.Module):
-    """The map of one data set: `forward` to standardised coordinates, `inverse` back.
+@dataclass(frozen=True)
+class Block:
+    """Columns that are computed together.
 
     Attributes:
-        columns: the d columns.
-        dims: number d' of varying columns, so of coordinates.
+        form: Of all of them.
+        index: Where they are among the columns, [k].
+        place: Where they are among the coordinates.
+        p: The form's parameters.
+        steps: Values to a unit [k], least and greatest value [k]; none where any number may stand.
     """
 
-    cut: Tensor
-    spread: Tensor
-    shift: Tensor
-    scale: Tensor
-    constant: Tensor
-    varying: Tensor
+    form: Form
+    index: NDArray[np.int64]
+    place: slice
+    p: Parameters
+    steps: tuple[Singles, Singles, Singles] | None
 
-    def __init__(
-        self, columns: tuple[Column, ...], varying: NDArray[np.int64] | None = None
-    ) -> None:
-        super().__init__()
-        d = len(columns)
-        self.columns = columns
-        self._present: set[str] = set()
-        keep = torch.arange(d) if varying is None else torch.from_numpy(varying)
-        self.dims = len(keep)
-        slot = torch.zeros(d, dtype=torch.int64)
-        slot[keep] = torch.arange(self.dims)
-        self.register_buffer("varying", keep)
-        self.register_buffer("slot", slot, persistent=False)
-        self.register_buffer("constant", torch.zeros(d))
-        self.register_buffer("cut", torch.zeros(d))
-        self.register_buffer("spread", torch.ones(d))
-        self.register_buffer("shift", torch.zeros(d))
-        self.register_buffer("scale", torch.ones(d))
-        still = torch.ones(d, dtype=torch.bool)
-        still[keep] = False
-        self._mask("still", still.tolist())
-        self._mask("log", [c.kind == "log" for c in columns])
-        self._mask("periodic", [c.kind == "periodic" for c in columns])
-        self._mask("rounded", [c.step is not None for c in columns])
-        self._scaled = any(c.decimals for c in columns)
-        walls = [
-            (c.low is not None, c.high is not None) if c.kind in WALLED else (False, False)
-            for c in columns
-        ]
-        self._mask("walled", [low and high for low, high in walls])
-        self._mask("floored", [low and not high for low, high in walls])
-        self._mask("roofed", [high and not low for low, high in walls])
-        self._row("period", [c.period or 1.0 for c in columns])
-        self._row("tens", [10.0 ** (c.decimals or 0) for c in columns])
-        room = [c.step / 2 if c.step and c.kind in WALLED else 0.0 for c in columns]
-        self._row(
-            "low", [0.0 if c.low is None else c.low - r for c, r in zip(columns, room, strict=True)]
+    def rows(self, f: Floats) -> Floats:
+        """Return values [n, k] of f(x) [n, k]."""
+        x: Floats = self.form.inverse(f, self.p)
+        if self.steps is None:
+            return x
+        tens, least, greatest = self.steps
+        with np.errstate(over="ignore"):
+            x = np.rint(x * tens) / tens
+        return np.asarray(np.clip(x + 0.0, least, greatest))  # -0 + 0 is 0
+
+
+class Coordinates:
+    """The map of one data set: `forward` to standardised coordinates, `inverse` back, in the precision they get.
+
+    Attributes:
+        columns: The d columns.
+        dims: Number d' of coordinates; never 0.
+        index: The column of each coordinate, int64 [d'].
+        shift: float32 [d'].
+        scale: float32 [d'].
+        constant: A row, float32 [d], for the columns that have no coordinate.
+    """
+
+    def __init__(self, columns: Sequence[Column], state: Mapping[str, NDArray[Any]]) -> None:
+        self.columns = tuple(columns)
+        self.index: NDArray[np.int64] = state["index"]
+        self.fitted, self.shift, self.scale, self.constant = (
+            np.asarray(state[name], np.float32) for name in ("fitted", "shift", "scale", "constant")
         )
-        self._row(
-            "high",
-            [1.0 if c.high is None else c.high + r for c, r in zip(columns, room, strict=True)],
+        self.dims = len(self.index)
+        self.slot = np.zeros(len(self.columns), np.int64)
+        self.slot[self.index] = np.arange(self.dims)
+        self.still = ~np.isin(np.arange(len(self.columns)), self.index)
+        groups = groupby(range(self.dims), lambda k: _group(self.columns[self.index[k]]))
+        self.blocks = [self._block(list(places)) for _, places in groups]
+
+    def _block(self, places: list[int]) -> Block:
+        place = slice(places[0], places[-1] + 1)
+        columns = [self.columns[j] for j in self.index[place]]
+        form, steps = columns[0].rules.form(columns[0]), None
+        if columns[0].step is not None:
+            tens = np.array([10.0 ** (column.decimals or 0) for column in columns], np.float32)
+            ends = np.array([column.rules.ends(column) for column in columns])
+            least, greatest = np.clip(ends, -LARGE, LARGE).astype(np.float32).T
+            steps = tens, least, greatest
+        return Block(
+            form, self.index[place], place, form.parameters(columns, self.fitted[place]), steps
         )
-
-        end = (
-            self.get_buffer("low").double()
-            + torch.tensor([c.period or 1.0 for c in columns]).double()
-        )
-        last = end.float()
-        last = torch.where(
-            last.double() < end, last, torch.nextafter(last, torch.full((d,), -LARGE))
-        )
-        self.register_buffer("last", last, persistent=False)
-        ends = [column.rules.ends(column) if column.step else (-LARGE, LARGE) for column in columns]
-        self._row("bottom", [max(bottom, -LARGE) for bottom, _ in ends])
-        self._row("top", [min(top, LARGE) for _, top in ends])
-
-    def _mask(self, name: str, flags: list[bool]) -> None:
-        self.register_buffer(name, torch.tensor(flags), persistent=False)
-        if any(flags):
-            self._present.add(name)
-
-    def _row(self, name: str, values: list[float]) -> None:
-        self.register_buffer(name, torch.tensor(values), persistent=False)
-
-    def _has(self, name: str) -> bool:
-        return name in self._present
 
     @classmethod
-    def fit(cls, table: Table) -> Transform:
-        """Return the transform of a table: cuts, spreads, means and standard deviations from its rows."""
-        values = table.values
-        varying = np.flatnonzero(values.min(0) < values.max(0))
-        transform = cls(table.columns, varying if len(varying) else np.zeros(1, np.int64))
-        transform.constant.copy_(torch.from_numpy(values[0].copy()))
-        for j, column in enumerate(table.columns):
-            if column.kind == "periodic":
-                transform.cut[j] = _emptiest(values[:, j], column.period or 1.0)
-            elif column.kind in WALLED:
-                wall = transform.get_buffer("low" if column.low is not None else "high")[j].numpy()
-                transform.spread[j] = max(float(np.median(np.abs(values[:, j] - wall))), 1e-30)
-        coordinates = transform._coordinates(torch.from_numpy(values).double())
-        deviation = coordinates.std(0, correction=0)
-        transform.shift.copy_(coordinates.mean(0))
-        transform.scale.copy_(torch.where(deviation > 0, deviation, torch.ones(())))
-        return transform
+    def fit(cls, table: Table) -> Coordinates:
+        """Return the coordinates of a table: what forms need, means and standard deviations from its rows."""
+        values, columns = table.values, table.columns
+        varying = np.flatnonzero(values.min(0) < values.max(0)).tolist() or [0]
+        groups = {_group(columns[j]): None for j in varying}
+        index = [j for group in groups for j in varying if _group(columns[j]) == group]
+        fitted = [columns[j].rules.form(columns[j]).fit(columns[j], values[:, j]) for j in index]
+        state = {"index": np.array(index), "fitted": np.array(fitted), "constant": values[0]}
+        nothing = {"shift": np.zeros(len(index)), "scale": np.ones(len(index))}
+        raw = cls(columns, state | nothing)._raw(values.astype(np.float64))
+        deviation = raw.std(0)
+        scale = np.where(deviation > 0, deviation, 1.0)
+        return cls(columns, state | {"shift": raw.mean(0), "scale": scale})
 
-    def _coordinates(self, x: Tensor) -> Tensor:
-        y = x
-        if self._has("log"):
-            y = torch.where(
-                self.get_buffer("log"), torch.where(self.get_buffer("log"), x, 1.0).log(), y
-            )
-        if self._has("periodic"):
-            turn = x - self.cut
-            period = self.get_buffer("period")
-            y = torch.where(
-                self.get_buffer("periodic"), turn - period * torch.floor(turn / period), y
-            )
-        low, high = self.get_buffer("low"), self.get_buffer("high")
-        if self._has("walled"):
-            share = MARGIN + (1 - 2 * MARGIN) * ((x - low) / (high - low)).clamp(0, 1)
-            y = torch.where(self.get_buffer("walled"), torch.log(share / (1 - share)), y)
-        for name, distance in (("floored", x - low), ("roofed", high - x)):
-            if self._has(name):
-                t = MARGIN + distance.clamp(min=0) / self.spread
-                y = torch.where(self.get_buffer(name), t + torch.log(1 - torch.exp(-t)), y)
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that, with the columns, make it again."""
+        return {
+            "index": self.index,
+            "fitted": self.fitted,
+            "shift": self.shift,
+            "scale": self.scale,
+            "constant": self.constant,
+        }
+
+    @classmethod
+    def load(cls, columns: Sequence[Column], state: Mapping[str, NDArray[Any]]) -> Coordinates:
+        """Inverse of `state`."""
+        return cls(columns, state)
+
+    def _raw(self, x: Floats) -> Floats:
+        parts = [block.form.coordinate(x[:, block.index], block.p) for block in self.blocks]
+        return np.concatenate(parts, axis=1)
+
+    def forward(self, x: Floats) -> Floats:
+        """Return coordinates [n, d'] of rows [n, d]."""
+        y: Floats = (self._raw(x) - self.shift) / self.scale
         return y
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return coordinates [n, d'] of rows [n, d]."""
-        y = (self._coordinates(x) - self.shift) / self.scale
-        return y if self.dims == len(self.columns) else y.index_select(1, self.varying)
-
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Floats) -> Floats:
         """Return rows [n, d] of coordinates [n, d'], each inside its column's domain."""
-        if self.dims != len(self.columns):
-            y = y.index_select(1, self.get_buffer("slot"))
-        y = y * self.scale + self.shift
-        x = y
-        low, high = self.get_buffer("low"), self.get_buffer("high")
-        if self._has("log"):
-            logs = torch.where(self.get_buffer("log"), y, 0.0).clamp(-87.0, 88.0)
-            x = torch.where(self.get_buffer("log"), logs.exp(), x)
-        if self._has("periodic"):
-            period = self.get_buffer("period")
-            turn = y + self.cut - low
-            turn = turn - period * torch.floor(turn / period)
-            turn = torch.where(turn < period, turn, torch.zeros_like(turn))
-            x = torch.where(
-                self.get_buffer("periodic"), torch.minimum(low + turn, self.get_buffer("last")), x
-            )
-        if self._has("walled"):
-            share = ((torch.sigmoid(y) - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
-            x = torch.where(
-                self.get_buffer("walled"), torch.minimum(low + (high - low) * share, high), x
-            )
-        for name, wall, sign in (("floored", low, 1.0), ("roofed", high, -1.0)):
-            if self._has(name):
-                softplus = y.clamp(min=0) + torch.log(1 + torch.exp(-y.abs()))
-                x = torch.where(
-                    self.get_buffer(name),
-                    wall + sign * self.spread * (softplus - MARGIN).clamp(min=0),
-                    x,
-                )
-        if self._has("rounded"):
-            tens = self.get_buffer("tens")
-            near = torch.round(x * tens) / tens if self._scaled else torch.round(x)
-            near = torch.where(near == 0, torch.zeros_like(near), near)  # no -0
-            x = torch.where(self.get_buffer("rounded"), near, x)
-            x = torch.minimum(torch.maximum(x, self.get_buffer("bottom")), self.get_buffer("top"))
-        if self._has("still"):
-            x = torch.where(self.get_buffer("still"), self.constant, x)
+        f = y * self.scale + self.shift
+        x = np.empty((len(y), len(self.columns)), y.dtype)
+        x[:] = self.constant
+        for block in self.blocks:
+            x[:, block.index] = block.rows(f[:, block.place])
         return x
 
-    def dequantise(self, values: Tensor, generator: torch.Generator) -> Tensor:
+    def dequantise(self, values: Singles, rng: np.random.Generator) -> Singles:
         """Return rows [n, d] with uniform noise of one step on columns that have steps and take many values."""
-        noise = torch.rand(values.shape, generator=generator) - 0.5
-        steps = [0.0 if c.step is None or c.kind == "category" else c.step for c in self.columns]
-        for j, step in enumerate(steps):
-            if step and len(torch.unique(values[:, j])) <= DEQUANTISE_ABOVE:
-                steps[j] = 0.0
-        return values + noise * torch.tensor(steps)
+        out = values.copy()
+        for j, column in enumerate(self.columns):
+            if column.step is not None and column.rules.jitters:
+                noise = rng.random(len(values), np.float32) - np.float32(0.5)
+                if len(np.unique(values[:, j])) > JITTER_ABOVE:
+                    out[:, j] += noise * np.float32(column.step)
+        return out
+
+    def affine(self) -> tuple[Singles, Singles] | None:
+        """Return scale and shift [d] where rows are scale y + shift and no more; else None."""
+        plain = len(self.blocks) == 1 and self.blocks[0].steps is None
+        if plain and self.blocks[0].form.name == "line" and self._in_order():
+            return self.scale, self.shift
+        return None
+
+    def _in_order(self) -> bool:
+        return np.array_equal(self.index, np.arange(len(self.columns)))
+
+    def graph_forward(self, x: Var) -> Var:
+        """See `forward`."""
+        return op.div(op.sub(self.graph_raw(x), const(self.shift)), const(self.scale))
+
+    def graph_inverse(self, y: Var) -> Var:
+        """See `inverse`."""
+        return self.graph_rows(op.add(op.mul(y, const(self.scale)), const(self.shift)))
+
+    def graph_raw(self, x: Var) -> Var:
+        """Return coordinates that are not yet standardised, f(x) [n, d']."""
+        if not self._in_order():
+            x = op.gather(x, const(self.index, np.int64), axis=1)
+        return _joined(
+            [GRAPHS[block.form.name][0](self._part(x, block), block.p) for block in self.blocks]
+        )
+
+    def graph_rows(self, f: Var) -> Var:
+        """Return rows [n, d] of f(x) [n, d']."""
+        x = _joined([_graph_block(self._part(f, block), block) for block in self.blocks])
+        if not self._in_order():
+            x = op.gather(x, const(self.slot, np.int64), axis=1)
+        if self.still.any():
+            x = op.where(const(self.still, np.bool_), const(self.constant), x)
+        return x
+
+    def _part(self, y: Var, block: Block) -> Var:
+        if len(self.blocks) == 1:
+            return y
+        start, stop = const([block.place.start], np.int64), const([block.place.stop], np.int64)
+        return op.slice(y, start, stop, const([1], np.int64))
 
 
-def _emptiest(values: NDArray[np.float32], period: float, bins: int = 180) -> float:
-    """Return where a periodic column is emptiest: the middle of the widest run of lowest smoothed counts."""
-    counts, edges = np.histogram(np.mod(values, period), bins, (0.0, period))
-    smooth = np.sum([np.roll(counts, k) for k in range(-2, 3)], axis=0)
-    empty = np.flatnonzero(smooth == smooth.min())
-    runs = np.split(empty, np.flatnonzero(np.diff(empty) > 1) + 1)
-    if len(runs) > 1 and runs[0][0] == 0 and runs[-1][-1] == bins - 1:
-        runs[0] = np.concatenate([runs.pop() - bins, runs[0]])
-    widest = max(runs, key=len)
-    return float(edges[1]) * (float(widest[0] + widest[-1] + 1) / 2)
+def _group(column: Column) -> tuple[str, bool]:
+    """Return what the columns of a block have in common."""
+    return column.rules.form(column).name, column.step is not None
 
 
-def table_of(columns: tuple[Column, ...], rows: Tensor) -> Table:
-    """Return rows [n, d] as a table."""
-    return Table(columns, rows.detach().cpu().numpy().astype(np.float32))
+def _joined(parts: list[Var]) -> Var:
+    return parts[0] if len(parts) == 1 else op.concat(parts, axis=1)
+
+
+def _graph_block(f: Var, block: Block) -> Var:
+    x = GRAPHS[block.form.name][1](f, block.p)
+    if block.steps is None:
+        return x
+    tens, least, greatest = block.steps
+    scaled = (tens != 1).any()
+    x = op.round(op.mul(x, const(tens)) if scaled else x)
+    x = op.div(x, const(tens)) if scaled else x
+    x = op.where(op.equal(x, const(0)), const(0), x)  # no -0
+    return op.min([op.max([x, const(least)]), const(greatest)])
+
+
+def _line(x: Var, p: Parameters) -> Var:
+    return x
+
+
+def _log(x: Var, p: Parameters) -> Var:
+    return op.log(x)
+
+
+def _exp(f: Var, p: Parameters) -> Var:
+    return op.exp(op.clip(f, const(-87.0), const(88.0)))
+
+
+def _within(turn: Var, p: Parameters) -> Var:
+    period = const(p["period"])
+    return op.sub(turn, op.mul(period, op.floor(op.div(turn, period))))
+
+
+def _turn(x: Var, p: Parameters) -> Var:
+    return _within(op.sub(x, const(p["cut"])), p)
+
+
+def _turn_back(f: Var, p: Parameters) -> Var:
+    turn = _within(op.sub(op.add(f, const(p["cut"])), const(p["low"])), p)
+    turn = op.where(op.less(turn, const(p["period"])), turn, const(0))
+    return op.min([op.add(const(p["low"]), turn), const(p["last"])])
+
+
+def _between(x: Var, p: Parameters) -> Var:
+    share = op.clip(op.div(op.sub(x, const(p["low"])), const(p["range"])), const(0), const(1))
+    share = op.add(const(MARGIN), op.mul(const(1 - 2 * MARGIN), share))
+    return op.log(op.div(share, op.sub(const(1), share)))
+
+
+def _between_back(f: Var, p: Parameters) -> Var:
+    share = op.div(op.sub(op.sigmoid(f), const(MARGIN)), const(1 - 2 * MARGIN))
+    share = op.clip(share, const(0), const(1))
+    x = op.add(const(p["low"]), op.mul(const(p["range"]), share))
+    return op.min([x, const(p["high"])])
+
+
+def _beyond(x: Var, p: Parameters) -> Var:
+    distance = op.div(op.sub(x, const(p["wall"])), const(p["spread"]))
+    t = op.add(const(MARGIN), op.max([distance, const(0)]))
+    return op.add(t, op.log(op.sub(const(1), op.exp(op.neg(t)))))
+
+
+def _beyond_back(f: Var, p: Parameters) -> Var:
+    tail = op.log(op.add(const(1), op.exp(op.neg(op.abs(f)))))
+    softplus = op.add(op.max([f, const(0)]), tail)
+    t = op.max([op.sub(softplus, const(MARGIN)), const(0)])
+    return op.add(const(p["wall"]), op.mul(const(p["spread"]), t))
+
+
+# The graph of every form, x to f(x) and back; see `Form` for the mathematics.
+GRAPHS: dict[str, tuple[Callable[[Var, Parameters], Var], Callable[[Var, Parameters], Var]]] = {
+    "line": (_line, _line),
+    "log": (_log, _exp),
+    "turn": (_turn, _turn_back),
+    "between": (_between, _between_back),
+    "above": (_beyond, _beyond_back),
+    "below": (_beyond, _beyond_back),
+}

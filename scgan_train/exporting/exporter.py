@@ -39,7 +39,6 @@ from scgan_infer.judging.distances import Space, c2st
 from scgan_infer.sampling.sessions import session
 from scgan_infer.sampling.verify import FLIPS, TOLERANCE, differences
 from scgan_train.clusters import Assign
-from scgan_train.coordinates import Transform
 from scgan_train.decoder import Decoder
 from scgan_train.exporting.card import card, preview
 from scgan_train.exporting.folded import FoldedDecoder, folded
@@ -48,6 +47,7 @@ from scgan_train.head import GRID, LatentModel
 from scgan_train.training.guards import judged
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
+from scgan_train.transform import Transform
 
 OPSET = 18
 IR = 8

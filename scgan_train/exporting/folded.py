@@ -14,11 +14,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from scgan_train.coordinates import Transform
 from scgan_train.decoder import Decoder, Subspace
 from scgan_train.head import Affine, LatentModel
 from scgan_train.maps.ot import TransportMapper
 from scgan_train.nets import RowProduct
+from scgan_train.transform import Transform
 
 
 class FoldedDecoder(nn.Module):

@@ -36,12 +36,12 @@ from scgan_infer.files import write_bytes
 from scgan_train import config as configs
 from scgan_train.clusters import Clusters
 from scgan_train.config import Config
-from scgan_train.coordinates import Transform
 from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
 from scgan_train.head import LatentModel, RealLatents
 from scgan_train.maps import latent_model
 from scgan_train.training import distributed
+from scgan_train.transform import Transform
 
 M = TypeVar("M", bound=nn.Module)
 VERSION = 1

@@ -24,7 +24,6 @@ from scgan_infer.errors import DataError, DeviceError, UsageError
 from scgan_train import clusters as clustering
 from scgan_train.clusters import Clusters
 from scgan_train.config import Config
-from scgan_train.coordinates import Transform
 from scgan_train.decoder import Decoder, DecoderStage
 from scgan_train.encoder import Encoder
 from scgan_train.head import LatentModel, Mapper, RealLatents
@@ -33,6 +32,7 @@ from scgan_train.training import distributed, guards
 from scgan_train.training.loop import fit, generator_for
 from scgan_train.training.progress import Progress
 from scgan_train.training.run import Run
+from scgan_train.transform import Transform
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000

@@ -6,9 +6,9 @@ from cases import settings
 from test_loop import Watcher
 
 from scgan_train import datasets
-from scgan_train.coordinates import Transform
 from scgan_train.encoder import ColumnCurves, Encoder
 from scgan_train.training.loop import fit, generator_for
+from scgan_train.transform import Transform
 
 
 def trained(**options: object) -> tuple[torch.Tensor, torch.Tensor]:
