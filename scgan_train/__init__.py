@@ -10,11 +10,12 @@ Importing this package does not import torch; the functions do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # what the command imports first imports nothing
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from typing import Any
+
     from numpy.typing import ArrayLike
 
     from scgan_train.config import Config
@@ -24,35 +25,39 @@ __all__ = ["export", "train"]
 
 
 def train(
-    data: str | Path | ArrayLike,
+    data: str | Path | ArrayLike | None = None,
     config: Config | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     *,
     resume: bool = False,
+    say: Callable[[str], object] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train on rows and return the finished run.
 
     Args:
-        data: the name of a built-in distribution, a file, or rows [n, d].
+        data: the name of a built-in distribution, a file, or rows [n, d]; by default `eight_gaussians`, or the rows
+            of the run to resume.
         config: a `Config`, or the settings that differ from its defaults as a nested dict.
-        out: the run folder; by default a new one in `runs/`.
-        resume: finish the run in `out`.
+        out: the run folder; by default a new one in `runs/`, or the newest there to resume.
+        resume: finish the run in `out`, with its own settings; those in `config` must agree.
+        say: takes a line for people: what was noticed in the rows, how many clusters, where the run is.
+        defaults: settings of a new run that `config` does not name; a run that is resumed keeps its own.
 
     Raises:
-        DataError: data that can't be read, or too few rows.
+        DataError: data that can't be read, too few rows, or other rows than those that the run began with.
         DeviceError: the device asked for is not available.
-        UsageError: a setting that does not exist or does not fit.
+        ModelError: there is no such run to resume, or it is damaged.
+        UsageError: a setting that does not exist or does not fit, or a folder that is taken.
     """
-    from scgan_train import config as configs
-    from scgan_train.training.sources import free_folder, load
-    from scgan_train.training.stages import train as run_stages
+    from pathlib import Path
 
-    if not isinstance(config, configs.Config):
-        config = configs.from_dict(config or {})
-    source, table = load(data, config)
-    return run_stages(
-        table, config, Path(out) if out else free_folder(source), source, resume=resume
-    )
+    from scgan_train import config as configs
+    from scgan_train import runs
+
+    settings = configs.to_dict(config) if isinstance(config, configs.Config) else config or {}
+    path = None if out is None else Path(out)
+    return runs.train(data, settings, path, resume, say or (lambda line: None), defaults or {})
 
 
 def export(run: Run | str | Path, path: str | Path) -> Path:
@@ -63,6 +68,8 @@ def export(run: Run | str | Path, path: str | Path) -> Path:
         ParityError: a graph does not compute what the trained network computes; nothing is written.
         DataError: the folder can't be written.
     """
+    from pathlib import Path
+
     from scgan_train.exporting.exporter import export as write
     from scgan_train.training.run import Run
 

@@ -1,26 +1,30 @@
-"""`python -m scgan_train ...` is `scgan train ...`; `torchrun --nproc-per-node N -m scgan_train ...` is it N times.
-
-A second front door beside the command `scgan`.
-"""
+"""`python -m scgan_train ...` is `scgan train ...`; `torchrun --nproc-per-node N -m scgan_train ...` is it N times."""
 
 from __future__ import annotations
 
-import signal
 import sys
 
+from scgan_train.app import command, guarded
 
-def main() -> None:
-    """Train, as one of the processes that torchrun started or alone."""
-    from scgan_train.app import main as run_command
+
+def train() -> int:
+    """Train, as one of the processes that torchrun started or alone, and return the exit code."""
+    import signal
+
     from scgan_train.training import distributed
 
-    sys.argv[1:1] = ["train"]
     try:
         with distributed.group():
-            run_command()
+            return command()
     finally:
         # when one process fails, torchrun ends the others, even those that are about to end
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def main() -> None:
+    """Be the command `scgan train`."""
+    sys.argv[1:1] = ["train"]
+    guarded(train)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from scgan_infer.errors import UsageError
+from scgan_infer.names import Device, Latents, Preset
 
 Auto = Literal["auto"]
 T = TypeVar("T")
@@ -130,8 +131,8 @@ class Config:
     """
 
     seed: int = 0
-    latents: Literal["gaussian", "centers", "mapper", "real"] = "mapper"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    latents: Latents = "mapper"
+    device: Device = "auto"
     max_rows: int = 2_000_000
     select: tuple[str, ...] = ()
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -141,7 +142,7 @@ class Config:
     decoder: DecoderConfig = DecoderConfig()
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[Preset, dict[str, Any]] = {
     "standard": {},
     "quick": {
         "encoder": {"steps": 200},
@@ -167,29 +168,6 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def assignment(text: str) -> dict[str, Any]:
-    """Parse one `--set KEY=VALUE`: a dotted key and a TOML value, a bare word being a string.
-
-    >>> assignment("encoder.steps=5"), assignment("columns.phi.kind=periodic")
-    ({'encoder': {'steps': 5}}, {'columns': {'phi': {'kind': 'periodic'}}})
-
-    Raises:
-        UsageError: without `=` or with an empty key.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise UsageError(
-            f"--set {text!r}: write it as KEY=VALUE, for example --set decoder.width=128"
-        )
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
-    for part in reversed(key.split(".")):
-        parsed = {part: parsed}
-    return typing.cast(dict[str, Any], parsed)
-
-
 def read(path: Path) -> dict[str, Any]:
     """Read a TOML file of settings.
 
@@ -199,7 +177,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"--config {path}: {error}") from error
+        raise UsageError(f"settings {path}: {error}") from error
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from scgan_infer.columns import Table
 from scgan_infer.errors import ScganError, UsageError
 from scgan_infer.files import write_bytes
 from scgan_infer.judging.figures import evaluate
+from scgan_infer.names import LATENTS, Preset
 from scgan_infer.sampling.sessions import cores
 from scgan_train import config as configs
 from scgan_train.config import Config
@@ -49,7 +50,6 @@ from scgan_train.training.stages import train
 
 Floats = NDArray[np.float32]
 
-LATENTS = ("gaussian", "centers", "mapper", "real")
 MAPS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
@@ -105,7 +105,7 @@ class Plan:
 
     out: Path
     seeds: int = 1
-    preset: str = "standard"
+    preset: Preset = "standard"
     settings: Mapping[str, Any] | None = None
     planes: tuple[str, ...] = tuple(DATASETS)
     rows: int = BUILT_IN_ROWS

@@ -19,11 +19,11 @@ from scgan_infer.bundle.interfaces import OPTIONAL, Interface, interfaces
 from scgan_infer.bundle.rules import MAX_BYTES, OPSET
 from scgan_infer.columns import Column
 from scgan_infer.errors import ModelError
+from scgan_infer.names import LATENTS
 
 FORMAT = 2
 FILE = "bundle.json"
 EXTRAS = ("preview.png", "card.md")
-LATENTS = ("gaussian", "centers", "mapper", "real")
 GRID = 2**24
 SIZES = {  # the least and the most, by format
     1: dict.fromkeys("demq", (1, 4096)) | {"K": (1, 65536)},

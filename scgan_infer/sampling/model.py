@@ -24,12 +24,11 @@ from scgan_infer import bundle as bundles
 from scgan_infer.bundle import Bundle, Manifest
 from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, DataError, DeviceError, ModelError, UsageError
+from scgan_infer.names import DEVICES
 from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, within
 from scgan_infer.sampling.engines import Job, local
 from scgan_infer.sampling.noise import BLOCK, DECODER, TOGETHER, block_noise, normals
 from scgan_infer.sampling.sessions import CALLS, Session, cores, failures, first_line, session
-
-DEVICES = ("auto", "cpu", "cuda")
 
 
 def load(path: str | Path, device: str = "auto", threads: int | None = None) -> Model:

@@ -1,5 +1,44 @@
-"""The command line `scgan`; imports no torch."""
+"""The command line `scgan`, which imports no torch. Nothing is imported before Ctrl-C has an answer."""
 
-from scgan_train.app.main import app, main
+from __future__ import annotations
 
-__all__ = ["app", "main"]
+import sys
+
+TYPE_CHECKING = False  # importing typing would take a few milliseconds that have no answer yet
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line; every error becomes one line and its exit code."""
+    guarded(command)
+
+
+def command() -> int:
+    """Run one command and return its exit code."""
+    from scgan_train.app.exits import run
+
+    return run()
+
+
+def guarded(program: Callable[[], int]) -> NoReturn:
+    """Run a program that answers Ctrl-C itself once it is imported, and answer until then."""
+    sys.unraisablehook = again
+    try:
+        code = program()
+    except KeyboardInterrupt:
+        print("scgan: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def again(ignored: Any) -> None:
+    """Interrupt once more where Python drops an interrupt: in a callback, of which imports have many."""
+    if not issubclass(ignored.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(ignored)
+        return
+    import signal
+    from threading import Timer
+
+    Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()

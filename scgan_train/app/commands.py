@@ -1,182 +1,481 @@
-"""What the commands on bundles have in common: which bundle, which rows of it, and where they go."""
+"""The commands: each parses, makes one call and prints; messages go to stderr, data to stdout or --out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, Any, Literal
 
-from scgan_infer.errors import UsageError
-from scgan_train.app.exits import say
+import typer
 
-if TYPE_CHECKING:
-    from scgan_infer.bundle.manifest import Manifest
-    from scgan_infer.columns import Column, Table
-    from scgan_infer.sampling.engines import Job
-    from scgan_infer.sampling.model import Model
+from scgan_infer.names import Device, Latents, Preset
+from scgan_train.app import actions
+from scgan_train.app.actions import say
 
-SHIPPED = "eight_gaussians"
-
-
-def find_bundle(model: Path | None) -> Path:
-    """Return the bundle asked for; else the newest in exported/; else the one that ships with the package.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if model is not None:
-        return model
-    made = sorted(Path("exported").glob("*/bundle.json"), key=lambda path: path.stat().st_mtime)
-    import scgan_infer
-
-    here = Path(scgan_infer.__file__).parent
-    shipped = [here / "shipped" / SHIPPED, here.parent / "exported" / SHIPPED]
-    found = made[-1].parent if made else next((path for path in shipped if path.is_dir()), None)
-    if found is None:
-        raise UsageError(
-            "no bundle in exported/; name one with --model, or make one with `scgan export`"
-        )
-    say(f"model: {found}{'' if made else ' (ships with scgan)'}")
-    return found
+app = typer.Typer(
+    help="Generate data that lives on disconnected pieces: train in PyTorch, export to ONNX, sample anywhere.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+plot = typer.Typer(
+    help="Draw samples, clusters, latents, losses or noise.\n\nPictures are PNG or PDF, by the suffix of --out."
+)
 
 
-def opened(model: Path | None, device: str, threads: int | None) -> Model:
-    """Return the bundle at work, and say on stderr which device `auto` took."""
-    from scgan_infer.sampling.model import load
-
-    loaded = load(find_bundle(model), device, threads)
-    if device == "auto":
-        say(f"device: {loaded.device}")
-    return loaded
+def option(names: str, text: str, metavar: str | None = None, **more: Any) -> Any:
+    """Describe an option by its names and its help."""
+    return typer.Option(*names.split(), metavar=metavar, help=text, **more)
 
 
-def judged_model(model: Path | None, samples: Path | None) -> Model | None:
-    """Return the bundle that is judged; None where --samples alone is."""
-    from scgan_infer.sampling.model import load
-
-    return load(find_bundle(model)) if model is not None or samples is None else None
-
-
-def history(run: Path | None) -> Path:
-    """Return the losses' file of a run, by default of the newest in runs/.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if run is not None:
-        return run / "history.jsonl"
-    found = sorted(Path("runs").glob("*/history.jsonl"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UsageError("no run in runs/; name one, or make one with `scgan train`")
-    return found[-1]
+def variable(names: str, text: str, metavar: str | None = None, **more: Any) -> Any:
+    """Describe an option that is read from the environment, too: --seed from SCGAN_SEED."""
+    name = names.split()[0].removeprefix("--").upper()
+    return option(names, text, metavar, envvar=f"SCGAN_{name}", **more)
 
 
-def part(n: int, shard: str | None) -> tuple[int, int]:
-    """Return the first row and the number of rows of a shard I/M of n rows.
-
-    Raises:
-        UsageError: it is not written as I/M with I from 1 to M.
-    """
-    if shard is None:
-        return 0, n
-    index, _, total = shard.partition("/")
-    if not (index.isdigit() and total.isdigit() and 1 <= int(index) <= int(total)):
-        raise UsageError(f"--shard {shard!r}: write it as I/M with I from 1 to M, for example 1/8")
-    i, m = int(index), int(total)
-    low, high = n * (i - 1) // m, n * i // m
-    return low, high - low
+def argument(metavar: str, text: str) -> Any:
+    """Describe an argument."""
+    return typer.Argument(metavar=metavar, help=text)
 
 
-def chosen_clusters(
-    model: Model, cluster: int | None, where: str | None
-) -> int | tuple[int, ...] | None:
-    """Return the clusters that --cluster or --where asks for; None for all.
+File = Path | None
+Text = str | None
+Texts = list[str] | None
+Whole = int | None
 
-    Raises:
-        UsageError: both are given, or there is no such category.
-    """
-    if where is None:
-        return cluster
-    if cluster is not None:
-        raise UsageError("--cluster and --where name clusters both; give one of them")
-    from scgan_infer.sampling.where import clusters_where
+Data = Annotated[str, argument("DATA", "A built-in distribution or a file of rows.")]
+Model = Annotated[File, variable("--model -m", "Bundle; default: newest in exported/.", "BUNDLE")]
+Out = Annotated[
+    str, option("--out -o", "File to write; its suffix is the format; - is CSV.", "FILE")
+]
+Seed = Annotated[int, variable("--seed -s", "Random seed.", min=0)]
+OnDevice = Annotated[Device, variable("--device", "What computes.")]
+Start = Annotated[int, option("--start", "Index of the first row.", min=0)]
+OnEngine = Annotated[str, variable("--engine", "Who computes: local or dask.")]
+Scheduler = Annotated[
+    Text, variable("--scheduler", "Dask scheduler; default: one here.", "ADDRESS")
+]
+Threads = Annotated[Whole, variable("--threads", "Worker threads; default: cores.", min=1)]
+AsJson = Annotated[bool, option("--json", "Print JSON.")]
+OneRun = Annotated[File, argument("[RUN]", "Run folder; default: newest in runs/.")]
 
-    return clusters_where(model, where)
+
+def version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"scgan {installed('scgan')}")
+        raise typer.Exit
 
 
-def compute(
-    job: Job,
-    engine: str,
-    out: str,
-    columns: Sequence[Column],
-    rows: int | None = None,
-    rows_per_file: int | None = None,
-    resume: bool = False,
+@app.callback()
+def options(
+    shown: Annotated[
+        bool, option("--version", "Print the version.", callback=version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, option("--debug", "Show tracebacks.")] = False,
 ) -> None:
-    """Let an engine do a job and write what comes; arguments as in `scgan sample`.
+    """Options of the whole program."""
 
-    Raises:
-        UsageError: an unknown engine or suffix.
-        DataError: rows that can't be read, or a file that can't be written.
+
+@app.command()
+def train(
+    context: typer.Context,
+    data: Annotated[Text, argument("[DATA]", "A built-in distribution or a file.")] = None,
+    out: Annotated[
+        File, option("--out -o", "Run folder; default: a new one in runs/.", "RUN")
+    ] = None,
+    config: Annotated[File, variable("--config -c", "TOML file of settings.", "FILE")] = None,
+    assignments: Annotated[
+        Texts, option("--set", "One setting, e.g. decoder.width=128. Repeatable.", "KEY=VALUE")
+    ] = None,
+    preset: Annotated[Preset, variable("--preset", "Speed or quality.")] = "standard",
+    seed: Annotated[Whole, variable("--seed -s", "Random seed.", min=0)] = None,
+    latents: Annotated[
+        Latents | None, variable("--latents", "Latent model; default: mapper.")
+    ] = None,
+    mapper: Annotated[Text, variable("--mapper", "Kind of map; default: auto.")] = None,
+    clusters: Annotated[Text, variable("--clusters", "Number of clusters.", "K|auto")] = None,
+    columns: Annotated[Text, option("--columns", "Use these columns only.", "a,b")] = None,
+    log: Annotated[Texts, option("--log", "Positive columns, seen as logarithms.", "a,b")] = None,
+    periodic: Annotated[
+        Texts, option("--periodic", "Columns that wrap around, with their period.", "phi=360")
+    ] = None,
+    bounded: Annotated[
+        Texts, option("--bounded", "Columns with walls, either may be left out.", "a=0:1")
+    ] = None,
+    integer: Annotated[Texts, option("--integer", "Columns of whole numbers.", "a,b")] = None,
+    category: Annotated[Texts, option("--category", "Columns of names.", "a,b")] = None,
+    device: Annotated[Device | None, variable("--device", "What trains; default: auto.")] = None,
+    resume: Annotated[bool, option("--resume", "Finish the run in --out.")] = False,
+) -> None:
+    """Train on a built-in distribution or on your own rows."""
+    from scgan_train import train as run
+    from scgan_train.app.settings import OPTIONS, layers
+
+    options = {name: context.params[name] for name in OPTIONS}
+    sources = {name: context.get_parameter_source(name) for name in OPTIONS}
+    environment = [
+        name for name, source in sources.items() if source and source.name == "ENVIRONMENT"
+    ]
+    wanted, defaults = layers(preset, config, assignments or [], options, environment)
+    finished = run(data, wanted, out, resume=resume, say=say, defaults=defaults)
+    say(f"next: scgan export {finished.path}")
+
+
+@app.command()
+def export(
+    run: OneRun = None,
+    out: Annotated[File, option("--out -o", "Folder; default: exported/NAME.", "BUNDLE")] = None,
+    sign: Annotated[
+        File, option("--sign", "Ed25519 private key; writes bundle.sig.", "KEY.pem")
+    ] = None,
+    triton: Annotated[
+        File, option("--triton", "Write a Triton model repository, too.", "DIR")
+    ] = None,
+) -> None:
+    """Export a finished run to a bundle of ONNX graphs."""
+    from scgan_infer.bundle import load
+    from scgan_train import export as write
+    from scgan_train.runs import newest
+
+    path = run or newest("decoder.safetensors")
+    target = out or Path("exported") / path.resolve().name
+    key = None
+    if sign is not None:
+        from scgan_infer.bundle import signing
+
+        key = signing.private_key(sign)
+    write(path, target)
+    for note in load(target).manifest.metrics.get("notes", []):
+        say(f"note: {note}")
+    if key is not None:
+        signing.sign(target, key)
+    if triton is not None:
+        from scgan_train.exporting.triton import repository
+
+        say(f"Triton model repository: {repository(target, triton)}")
+    say(f"bundle: {target}; next: scgan sample --model {target} --n 10000 --out samples.npy")
+
+
+@app.command()
+def sample(
+    model: Model = None,
+    n: Annotated[int, option("--n -n", "Number of rows.", min=0)] = 10_000,
+    out: Out = "-",
+    seed: Seed = 0,
+    start: Start = 0,
+    shard: Annotated[
+        Text, option("--shard", "Part I (from 1) of the n rows cut in M.", "I/M")
+    ] = None,
+    cluster: Annotated[Whole, option("--cluster", "Draw from this cluster alone.", "I")] = None,
+    where: Annotated[
+        Texts, option("--where", "Draw rows of this category alone. Repeatable.", "NAME=VALUE")
+    ] = None,
+    temperature: Annotated[
+        float, option("--temperature", "Factor on the noise; below 1, rows crowd together.", min=0)
+    ] = 1.0,
+    device: OnDevice = "auto",
+    threads: Threads = None,
+    engine: OnEngine = "local",
+    scheduler: Scheduler = None,
+    rows_per_file: Annotated[
+        Whole,
+        option("--rows-per-file", "Write --out DIR/ in files of M rows, with hashes.", "M", min=1),
+    ] = None,
+    resume: Annotated[bool, option("--resume", "Go on with an interrupted --out.")] = False,
+) -> None:
+    """Sample rows from a bundle.
+
+    Row i depends on the bundle, the seed and i alone.
     """
-    from scgan_infer.rows.formats import open_shards, open_writer
     from scgan_infer.sampling.draw import Draw
-    from scgan_infer.sampling.engines import ENGINES
+    from scgan_infer.sampling.engines import Job
 
-    if engine not in ENGINES:
-        raise UsageError(f"--engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
-    draw = job.draw or Draw()
-    asked = f"{draw.seed} {draw.start} {draw.cluster} {draw.temperature}"
-    identity = f"{job.op} {job.model.bundle.sha256} {asked}"
-    if rows_per_file is not None:
-        writer = open_shards(
-            out, columns, rows, rows_per_file, start=draw.start, resume=resume, job=identity
-        )
-    else:
-        writer = open_writer(out, columns, rows, resume=resume, job=identity)
-    with writer:
-        count = writer.done
-        if count:
-            say(f"going on after {count} rows")
-            job = replace(job, draw=draw.part(draw.start + count, draw.start + draw.n))
-        for piece in ENGINES[engine](job):
-            writer.write(piece)
-            count += len(piece)
-    told(out, count)
+    loaded = actions.load(model, device, threads)
+    first, count = actions.part(n, shard)
+    clusters = actions.chosen_clusters(loaded, cluster, where or [])
+    draw = Draw(count, seed, start + first, clusters, temperature)
+    job = Job(loaded, draw=draw, scheduler=scheduler)
+    actions.compute(job, engine, out, loaded.columns, count, rows_per_file, resume)
 
 
-def write_table(table: Table, out: str) -> None:
-    """Write rows and say so; raises as `compute`."""
-    from scgan_infer.rows.formats import open_writer
+@app.command()
+def reconstruct(
+    data: Data,
+    model: Model = None,
+    out: Out = "-",
+    noise: Annotated[
+        Literal["fixed", "random"],
+        option("--noise", "Decoder noise: fixed at zero, or random by --seed."),
+    ] = "fixed",
+    seed: Seed = 0,
+    start: Start = 0,
+    device: OnDevice = "auto",
+    threads: Threads = None,
+    engine: OnEngine = "local",
+    scheduler: Scheduler = None,
+) -> None:
+    """Encode and decode each row of DATA."""
+    from scgan_infer.sampling.draw import Draw
+    from scgan_infer.sampling.engines import Job
+    from scgan_train.datasets import as_file
 
-    with open_writer(out, table.columns, len(table)) as writer:
-        writer.write(table.values)
-    told(out, len(table))
+    loaded = actions.load(model, device, threads)
+    with as_file(data) as path:
+        draw = Draw(0, seed, start) if noise == "random" else None
+        job = Job(loaded, "reconstruct", draw, path, scheduler)
+        actions.compute(job, engine, out, loaded.columns)
 
 
-def told(out: str, n: int) -> None:
-    """Say what was written."""
-    if out != "-":
-        say(f"{n} rows: {out}")
+@app.command()
+def encode(
+    data: Data,
+    model: Model = None,
+    out: Out = "-",
+    device: OnDevice = "auto",
+    threads: Threads = None,
+    engine: OnEngine = "local",
+    scheduler: Scheduler = None,
+) -> None:
+    """Write latent and cluster of each row of DATA."""
+    from scgan_infer.columns import Column
+    from scgan_infer.sampling.engines import Job
+    from scgan_train.datasets import as_file
+
+    loaded = actions.load(model, device, threads)
+    latents = tuple(Column(f"latent_{j}") for j in range(loaded.manifest.sizes["e"]))
+    with as_file(data) as path:
+        job = Job(loaded, op="encode", source=path, scheduler=scheduler)
+        actions.compute(job, engine, out, (*latents, Column("cluster", "integer")))
 
 
-def described(manifest: Manifest) -> Iterator[str]:
-    """Yield the lines of `scgan info`: sizes, columns, graphs, provenance and figures."""
-    sizes = manifest.sizes
-    yield f"{manifest.name}: bundle of format {manifest.format}, opset {manifest.opset}"
-    yield (
-        f"latents {manifest.latents}{f' ({manifest.mapper})' if manifest.mapper else ''}; d {sizes['d']} columns, "
-        f"e {sizes['e']} latents, m {sizes['m']} and q {sizes['q']} noise inputs, K {sizes['K']} clusters"
+@app.command()
+def info(
+    bundle: Annotated[File, argument("BUNDLE", "Default: newest in exported/.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a bundle holds and where it is from."""
+    from scgan_infer.bundle import load
+
+    manifest = load(actions.find_bundle(bundle)).manifest
+    if as_json:
+        typer.echo(manifest.to_json().decode(), nl=False)
+        return
+    for line in actions.about(manifest):
+        typer.echo(line)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, argument("BUNDLE", "Folder of a bundle.")],
+    key: Annotated[
+        File, option("--key", "The maker's Ed25519 key; checks bundle.sig.", "PUBLIC.pem")
+    ] = None,
+) -> None:
+    """Check a bundle and compute its stored rows again.
+
+    Checksums, graph rules, stored rows and, with --key, the signature.
+    """
+    from scgan_infer.sampling.verify import verify as check
+
+    verdict = check(bundle, key)
+    replayed = (
+        f"{verdict.vectors} stored rows replayed" if verdict.vectors else "no stored rows to replay"
     )
-    for column in manifest.columns:
-        extra = {
-            key: value for key, value in column.to_dict().items() if key not in ("name", "kind")
-        }
-        yield f"  {column.name}: {column.kind} {json.dumps(extra) if extra else ''}".rstrip()
-    for name, file in sorted(manifest.files.items()):
-        yield f"  {name:<16} {file['bytes']:>9} bytes  sha256 {file['sha256'][:16]}"
-    for title, entries in (("provenance", manifest.provenance), ("metrics", manifest.metrics)):
-        shown = {key: value for key, value in entries.items() if not isinstance(value, dict)}
-        yield f"{title}: " + ", ".join(f"{key} {value}" for key, value in shown.items())
+    typer.echo(
+        f"{bundle}: good; {len(verdict.bundle.manifest.files)} checksums, {len(verdict.bundle.graphs)} graphs, "
+        f"{replayed}, largest difference {verdict.worst:g} of the spread; "
+        + ("signature of this key" if verdict.signed else "signature not asked for (--key)")
+    )
+
+
+@app.command()
+def datasets(
+    name: Annotated[Text, argument("[NAME]", "One of them.")] = None,
+    n: Annotated[int, option("--n -n", "Number of rows.", min=1)] = 10_000,
+    out: Out = "-",
+    seed: Seed = 0,
+) -> None:
+    """List built-in distributions, or write rows of one."""
+    from scgan_train.datasets import DATASETS, table
+
+    if name is None:
+        for known in DATASETS:
+            typer.echo(known)
+        return
+    actions.write_table(table(name, n, seed), out)
+
+
+@app.command()
+def bench(
+    model: Model = None, threads: Threads = None, device: OnDevice = "auto", as_json: AsJson = False
+) -> None:
+    """Measure rows per second, stage by stage."""
+    import json
+    from dataclasses import asdict
+
+    from scgan_infer.sampling.bench import rates
+
+    measured = rates(actions.load(model, device, threads))
+    if as_json:
+        typer.echo(json.dumps({**asdict(measured), "share": measured.share}))
+        return
+    typer.echo(f"{measured.threads} threads, {measured.device}; million rows per second")
+    for stage in ("noise", "mapper", "decoder", "whole", "write"):
+        typer.echo(f"{stage:<8} {getattr(measured, stage) / 1e6:8.2f}")
+    typer.echo(f"whole / decoder: {measured.share:.0%}")
+
+
+@app.command()
+def doctor() -> None:
+    """List what is installed here and what to install."""
+    from scgan_train.app.doctor import report
+
+    for line in report():
+        typer.echo(line)
+
+
+HeldOut = Annotated[
+    str, argument("DATA", "Rows not trained on: a built-in distribution or a file.")
+]
+Samples = Annotated[
+    File, option("--samples", "File of generated rows, in place of a model's.", "FILE")
+]
+Compared = Annotated[int, option("--n -n", "Most generated rows to compare at a time.", min=10)]
+
+
+@app.command()
+def evaluate(
+    data: HeldOut,
+    model: Model = None,
+    samples: Samples = None,
+    train: Annotated[
+        File, option("--train", "Rows trained on; measures copies of them.", "FILE")
+    ] = None,
+    n: Compared = 10_000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    report: Annotated[File, option("--report", "Write a page with pictures.", "FILE.html")] = None,
+) -> None:
+    """Measure how far generated rows are from DATA.
+
+    Each figure stands beside its floor: what other real rows score in place of the generated ones.
+    """
+    import json
+
+    from scgan_infer.files import write_bytes
+    from scgan_infer.judging.figures import table_text
+    from scgan_train.datasets import subject
+
+    judged = subject(data, actions.judged_model(model, samples), samples, train, n, seed)
+    figures = judged.figures(seed)
+    facts = {"data": data, "generated": judged.origin, "seed": str(seed)}
+    if train is not None:
+        facts["train"] = str(train)
+    seen = judged.seen()
+    if seen > 0.5:
+        say(f"note: {seen:.0%} of the rows of {data} were trained on; give rows not trained on")
+    if report is not None:
+        page = judged.page(figures, f"{judged.origin} against {data}", facts)
+        write_bytes(report, page.encode())
+        say(f"report: {report}")
+    typer.echo(
+        json.dumps({**facts, **figures.to_dict()}, indent=1) if as_json else table_text(figures)
+    )
+
+
+Picture = Annotated[Path, option("--out -o", "Picture: .png or .pdf.", "FILE")]
+
+
+@plot.command("samples")
+def plot_samples(
+    data: Data,
+    model: Model = None,
+    samples: Samples = None,
+    n: Compared = 10_000,
+    seed: Seed = 0,
+    out: Picture = Path("samples.png"),
+) -> None:
+    """Draw rows of DATA beside as many generated rows."""
+    from scgan_infer.judging.plots import data_and_samples
+    from scgan_train.datasets import subject
+
+    shown = subject(data, actions.judged_model(model, samples), samples, None, n, seed)
+    real = shown.real
+    actions.save_picture(data_and_samples(real.values[:n], shown.samples[:n], real.columns), out)
+
+
+@plot.command("clusters")
+def plot_clusters(
+    data: Data, model: Model = None, seed: Seed = 0, out: Picture = Path("clusters.png")
+) -> None:
+    """Draw the latents of DATA, coloured by cluster."""
+    from scgan_infer.judging.plots import latent_clusters
+    from scgan_train.datasets import judges
+
+    loaded = actions.load(model, "cpu", None)
+    rows = judges(data, loaded.columns, 10_000, seed).values
+    actions.save_picture(latent_clusters(*loaded.encode(rows)), out)
+
+
+@plot.command("latents")
+def plot_latents(
+    data: Data,
+    models: Annotated[
+        list[Path], option("--model -m", "Bundle. Repeatable: of one encoder.", "BUNDLE")
+    ],
+    seed: Seed = 0,
+    out: Picture = Path("latents.png"),
+) -> None:
+    """Draw the latents of DATA beside those that each model generates from."""
+    from scgan_infer.judging.evaluation import latent_picture
+    from scgan_infer.sampling.model import load
+    from scgan_train.datasets import judges
+
+    loaded = [load(model) for model in models]
+    rows = judges(data, loaded[0].columns, 10_000, seed).values
+    actions.save_picture(latent_picture(rows, loaded), out)
+
+
+@plot.command("curves")
+def plot_curves(run: OneRun = None, out: Picture = Path("curves.png")) -> None:
+    """Draw the losses of a training."""
+    from scgan_infer.judging.plots import training_curves
+    from scgan_train.runs import newest
+
+    history = (run or newest("history.jsonl")) / "history.jsonl"
+    actions.save_picture(training_curves(history), out)
+
+
+@plot.command("noise")
+def plot_noise(model: Model = None, seed: Seed = 0, out: Picture = Path("noise.png")) -> None:
+    """Draw what each dimension of the decoder's noise does to rows."""
+    from scgan_infer.judging.evaluation import noise_picture
+
+    actions.save_picture(noise_picture(actions.load(model, "cpu", None), seed), out)
+
+
+app.add_typer(plot, name="plot")
+
+
+@app.command()
+def reproduce(
+    seeds: Annotated[int, option("--seeds", "Trainings of each cell.", min=1)] = 1,
+    out: Annotated[Path, option("--out -o", "Folder to write.", "DIR")] = Path("reproduced"),
+    preset: Annotated[Preset, option("--preset", "Speed or quality.")] = "standard",
+    jobs: Annotated[Whole, option("--jobs", "Processes at a time; default: cores.", min=1)] = None,
+    resume: Annotated[bool, option("--resume", "Go on with what is in --out.")] = False,
+) -> None:
+    """Make the paper's Table 1 and Figures 2 and 3.
+
+    With its own maps and the default ones.
+    """
+    from scgan_train.reproduce import Plan
+    from scgan_train.reproduce import reproduce as run_plan
+
+    run_plan(Plan(out, seeds, preset), jobs=jobs, resume=resume)
+    typer.echo((out / "table.md").read_text("utf-8"), nl=False)
+    say(f"table and figures: {out}")

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from ctypes.util import find_library
 from importlib import metadata
 
-EXTRAS = {
-    "train": (
-        "torch",
-        "onnx",
-        "onnxscript",
-        "scikit-learn",
-        "scipy",
-        "safetensors",
-        "tomli-w",
-        "rich",
-        "matplotlib",
-    ),
-    "plot": ("matplotlib", "scikit-learn", "scipy"),
-    "parquet": ("pyarrow",),
-    "hdf5": ("h5py",),
-    "root": ("uproot",),
-    "fits": ("astropy",),
-    "dask": ("dask", "distributed"),
-    "sign": ("cryptography",),
-}
+RUNTIMES = ("cpu", "gpu", "dev")  # extras that are told of by themselves, or not at all
 CUDA = ("cudart", "cublas", "cudnn")
 
 
@@ -37,6 +19,19 @@ def installed(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def extras() -> dict[str, list[str]]:
+    """Return the packages of each extra, as the installed scgan lists them."""
+    found: dict[str, list[str]] = {}
+    for line in metadata.requires("scgan") or []:
+        wanted, _, marker = line.partition(";")
+        extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
+        if extra and extra[1] not in RUNTIMES:
+            found.setdefault(extra[1], []).extend(
+                re.findall(r"[\w.-]+", re.split("[<>=!~]", wanted)[0])
+            )
+    return found
 
 
 def report() -> Iterator[str]:
@@ -53,13 +48,15 @@ def report() -> Iterator[str]:
         yield "onnxruntime: missing, nothing can be sampled; pip install 'scgan[cpu]' or 'scgan[gpu]'"
     else:
         yield from _runtime()
-    for extra, packages in EXTRAS.items():
-        missing = [package for package in packages if installed(package) is None]
-        have = ", ".join(
-            f"{package} {installed(package)}" for package in packages if package not in missing
-        )
-        wanted = f"missing {', '.join(missing)}; pip install 'scgan[{extra}]'" if missing else ""
-        yield f"extra {extra}: {'; '.join(part for part in (have, wanted) if part)}"
+    for extra, packages in extras().items():
+        versions = {package: installed(package) for package in packages}
+        missing = ", ".join(package for package, version in versions.items() if version is None)
+        parts = [
+            ", ".join(f"{package} {version}" for package, version in versions.items() if version)
+        ]
+        if missing:
+            parts.append(f"missing {missing}; pip install 'scgan[{extra}]'")
+        yield f"extra {extra}: {'; '.join(filter(None, parts))}"
 
 
 def _runtime() -> Iterator[str]:
@@ -69,8 +66,7 @@ def _runtime() -> Iterator[str]:
     providers = runtime.get_available_providers()
     yield f"onnxruntime {runtime.__version__}: {', '.join(providers)}; {cores()} cores"
     libraries = {name: find_library(name) for name in CUDA}
-    found = [file for file in libraries.values() if file]
-    yield f"CUDA libraries: {', '.join(found) if found else 'none found'}"
+    yield f"CUDA libraries: {', '.join(filter(None, libraries.values())) or 'none found'}"
     if "CUDAExecutionProvider" not in providers:
         yield "--device cuda: not with this onnxruntime; pip uninstall onnxruntime and pip install 'scgan[gpu]'"
     elif None in libraries.values():

@@ -9,95 +9,83 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import NoReturn
 
+import typer
+
 from scgan_infer.errors import ScganError
+from scgan_train.app.actions import say
+from scgan_train.app.commands import app
+
+EXPECTED = (ScganError, typer.TyperException, KeyboardInterrupt, OSError, ModuleNotFoundError)
+
+received: list[int] = []  # the signals that ask this process to end
 
 
-class Terminated(KeyboardInterrupt):
-    """The system asks to end (SIGTERM)."""
-
-
-def say(message: str) -> None:
-    """Write one line to stderr."""
-    print(message, file=sys.stderr, flush=True)
-
-
-def ended(
-    command: Callable[[], int], usage: type[Exception], abort: type[Exception], debug: bool
-) -> int:
-    """Run a command to its end and return the exit code; what fails is said.
-
-    Args:
-        command: returns the exit code that it asks for.
-        usage: what a bad command line raises, with `format_message()` and perhaps `param`.
-        abort: what an interrupted command may raise in place of KeyboardInterrupt.
-        debug: show tracebacks, and let what is unexpected through.
-    """
+def run() -> int:
+    """Run the command that `sys.argv` asks for and return its exit code."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     if not debug:
         sys.excepthook = unexpected
-    signal.signal(signal.SIGTERM, terminate)
+    received.clear()
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
     try:
-        return command()
-    except (ScganError, usage, abort, KeyboardInterrupt, OSError, ModuleNotFoundError) as error:
+        command = typer.main.get_command(app)
+        with command.make_context("scgan", arguments or ["--help"]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as end:
+        return end.exit_code
+    except (*EXPECTED, RuntimeError, ImportError) as error:
+        if not (received or isinstance(error, EXPECTED)):
+            raise
         if debug:
             traceback.print_exception(error)
-        return failed(error, usage)
-    except RuntimeError as error:
-        stopped = interruption(error)
-        if stopped is None:
-            raise
-        return failed(stopped, usage)
+        return failed(error)
+    return 0
 
 
-def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End as Ctrl-C does: what is begun is cleaned up, or kept for --resume."""
-    raise Terminated
+def stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End by a signal: what is begun is cleaned up, or kept for --resume."""
+    received.append(number)
+    raise KeyboardInterrupt
 
 
-def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Return the signal that an error comes from: Python's locks complain when one falls between their steps."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error
-
-
-def failed(error: BaseException, usage: type[Exception]) -> int:
+def failed(error: BaseException) -> int:
     """Say in one line what was wrong and return the exit code."""
-    if isinstance(error, OSError):
-        if (
-            error.filename is None
-        ):  # stdout takes no more; without this, Python would try again at its end
+    if received or isinstance(error, KeyboardInterrupt):  # locks and C code may raise another error
+        code = 128 + (received[0] if received else signal.SIGINT)
+        message = "terminated" if code == 143 else "interrupted"
+    elif isinstance(error, OSError):
+        if error.filename is None:  # stdout takes no more, and Python would try again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 0
         message, code = f"{error.filename or 'output'}: {error.strerror or error}", 7
     elif isinstance(error, ModuleNotFoundError):
         message, code = f"{error.name} is not installed; pip install 'scgan[train]'", 2
-    elif isinstance(error, usage):
-        said, value = error.format_message().rstrip("."), given(error)  # type: ignore[attr-defined]
-        said = said.replace(" (env var: 'None')", "")
-        message, code = f"{said}{'' if value in said else f', not {value!r}'} (see --help)", 2
-    elif isinstance(error, ScganError):
-        message, code = str(error), error.exit_code
-    elif isinstance(error, Terminated):
-        message, code = "terminated", 143
+    elif isinstance(error, typer.TyperException):
+        message, code = f"{wrong(error)} (see --help)", 2
     else:
-        message, code = "interrupted", 130
+        assert isinstance(error, ScganError)
+        message, code = str(error), error.exit_code
     say("scgan: " + " ".join(message.split()))
     return code
 
 
-def given(error: Exception) -> str:
-    """Return what the command line gave for the option that an error is about."""
+def wrong(error: typer.TyperException) -> str:
+    """Return what is wrong with the command line, with the word at fault."""
+    message, value = error.format_message().rstrip("."), ""
     for option in getattr(getattr(error, "param", None), "opts", []):
         for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
-            name, equals, value = word.partition("=")
+            name, equals, rest = word.partition("=")
             if name == option:
-                return value if equals else following
-    return ""
+                value = rest if equals else following
+    return message if value in message else f"{message}, not {value!r}"
 
 
 def unexpected(

@@ -1,25 +1,22 @@
-"""Where rows for training come from: a built-in distribution, a file, an array; and where runs go by default."""
+"""Where rows for training come from: a built-in distribution, a file, an array."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from shlex import quote
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scgan_infer.columns import Column, Table
+from scgan_infer.columns import Column, Table, quoted
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.kinds import BadCellError
 from scgan_infer.rows.intake import Intake
-from scgan_train.config import Config, to_dict
+from scgan_train.config import Config
 from scgan_train.datasets import DATASETS, table
-from scgan_train.training.run import Run
 
 BUILT_IN_ROWS = 52_632  # 5 % are held out, so 50,000 train
-RUNS = Path("runs")
-DEFAULT = "eight_gaussians"
 
 
 def load(data: str | Path | ArrayLike, config: Config) -> tuple[str, Table]:
@@ -102,39 +99,8 @@ def notes(rows: Table, config: Config) -> Iterator[str]:
             walls = f" from {column.low} to {column.high}" if walled else ""
             walls += f" with {column.decimals} decimals" if column.decimals is not None else ""
             undo = (
-                f"--set columns.{column.name}.kind=real"
+                f"setting {quote(f'columns.{quoted(column.name)}.kind=real')} says otherwise"
                 if column.kind != "category"
-                else "--columns"
+                else "setting select names the columns to use"
             )
-            yield f"note: column {column.name} looks {column.kind}{walls}; {undo} says otherwise"
-
-
-def begun(out: Path | None, data: str | None) -> tuple[Path, dict[str, Any], str]:
-    """Return the run to resume (by default the newest), its settings, and its data unless they are named again."""
-    path = out or newest_run(finished=False)
-    run = Run.load(path)
-    return path, to_dict(run.config), data or run.source
-
-
-def newest_run(*, finished: bool = True) -> Path:
-    """Return the newest run in `runs/`.
-
-    Raises:
-        UsageError: there is none.
-    """
-    wanted = "decoder.safetensors" if finished else "run.json"
-    found = sorted(RUNS.glob(f"*/{wanted}"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UsageError(
-            f"no {'finished ' if finished else ''}run in {RUNS}/; name one, or make one with `scgan train`"
-        )
-    return found[-1].parent
-
-
-def free_folder(source: str) -> Path:
-    """Return a folder in `runs/` that does not exist: the source's name, numbered from the second on."""
-    stem = Path(source).stem
-    path, number = RUNS / stem, 2
-    while path.exists():
-        path, number = RUNS / f"{stem}-{number}", number + 1
-    return path
+            yield f"note: column {column.name} looks {column.kind}{walls}; {undo}"

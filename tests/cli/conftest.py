@@ -23,14 +23,16 @@ def scgan(
 ) -> Callable[..., Done]:
     """Return a function that runs a command in this process."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def run(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["scgan", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             cli.main()
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         taken = capsys.readouterr()
         assert isinstance(stop.value.code, int)
         return Done(stop.value.code, taken.out, taken.err)

@@ -12,6 +12,7 @@ from commands import ROOT, blocks
 from test_quickstart import TINY, scgan
 
 from scgan_train import config
+from scgan_train.app.settings import assignment
 
 TEXTS = [ROOT / name for name in ("README.md", "LOG.md", "SECURITY.md", "benchmarks/README.md")]
 TEXTS += sorted((ROOT / "docs").glob("*.md"))
@@ -40,7 +41,7 @@ def test_settings_that_texts_name_exist() -> None:
     settings = named(r"--set ([\w.]+=[^\s`]+)")
     assert len(settings) > 5
     for _, setting in settings:
-        config.from_dict(config.assignment(setting))
+        config.from_dict(assignment(setting))
 
 
 def test_the_estimate_of_a_trillion_rows_is_made_of_measured_rates() -> None:

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 
 from scgan_infer.errors import UsageError
 from scgan_train import config as configs
+from scgan_train.app.settings import assignment
 
 NOTHING_IS_FINE = {
     *(
@@ -49,7 +50,7 @@ NUMBERS = sorted({*numbers(configs.to_dict(configs.Config())), *AUTO})
 
 
 def build(name: str, value: float) -> configs.Config:
-    return configs.from_dict(configs.assignment(f"{name}={value}"))
+    return configs.from_dict(assignment(f"{name}={value}"))
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -1,0 +1,185 @@
+"""What the commands on bundles have in common: which bundle, which rows of it, and where they go."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scgan_infer.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from scgan_infer.bundle.manifest import Manifest
+    from scgan_infer.columns import Column, Table
+    from scgan_infer.sampling.engines import Job
+    from scgan_infer.sampling.model import Model
+
+SHIPPED = "eight_gaussians"
+
+
+def say(message: str) -> None:
+    """Write one line to stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def find_bundle(model: Path | None) -> Path:
+    """Return the bundle asked for; else the newest in exported/; else the one that ships with the package.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if model is not None:
+        return model
+    made = sorted(Path("exported").glob("*/bundle.json"), key=lambda path: path.stat().st_mtime)
+    import scgan_infer
+
+    here = Path(scgan_infer.__file__).parent
+    shipped = [here / "shipped" / SHIPPED, here.parent / "exported" / SHIPPED]
+    found = [made[-1].parent] if made else [path for path in shipped if path.is_dir()]
+    if not found:
+        raise UsageError(
+            "no bundle in exported/; name one with --model, or make one with `scgan export`"
+        )
+    say(f"model: {found[0]}{'' if made else ' (ships with scgan)'}")
+    return found[0]
+
+
+def load(model: Path | None, device: str, threads: int | None) -> Model:
+    """Return the bundle at work, and say on stderr which device `auto` took."""
+    from scgan_infer.sampling import model as runtime
+
+    loaded = runtime.load(find_bundle(model), device, threads)
+    if device == "auto":
+        say(f"device: {loaded.device}")
+    return loaded
+
+
+def judged_model(model: Path | None, samples: Path | None) -> Model | None:
+    """Return the bundle that is judged; None where --samples alone is."""
+    from scgan_infer.sampling import model as runtime
+
+    return runtime.load(find_bundle(model)) if model is not None or samples is None else None
+
+
+def part(n: int, shard: str | None) -> tuple[int, int]:
+    """Return the first row and the number of rows of a shard I/M of n rows.
+
+    Raises:
+        UsageError: it is not written as I/M with I from 1 to M.
+    """
+    if shard is None:
+        return 0, n
+    index, _, total = shard.partition("/")
+    if not (index.isdigit() and total.isdigit() and 1 <= int(index) <= int(total)):
+        raise UsageError(f"--shard {shard!r}: write it as I/M with I from 1 to M, for example 1/8")
+    i, m = int(index), int(total)
+    low, high = n * (i - 1) // m, n * i // m
+    return low, high - low
+
+
+def chosen_clusters(
+    model: Model, cluster: int | None, where: Sequence[str]
+) -> int | tuple[int, ...] | None:
+    """Return the clusters that --cluster or every --where asks for; None for all.
+
+    Raises:
+        UsageError: both are given, there is no such category, or no cluster has all of them.
+    """
+    if not where:
+        return cluster
+    if cluster is not None:
+        raise UsageError("--cluster and --where name clusters both; give one of them")
+    from scgan_infer.sampling.where import clusters_where
+
+    common = set.intersection(*(set(clusters_where(model, condition)) for condition in where))
+    if not common:
+        raise UsageError(f"--where {' --where '.join(where)}: no cluster has all of that")
+    return tuple(sorted(common))
+
+
+def compute(
+    job: Job,
+    engine: str,
+    out: str,
+    columns: Sequence[Column],
+    rows: int | None = None,
+    rows_per_file: int | None = None,
+    resume: bool = False,
+) -> None:
+    """Let an engine do a job and write what comes; arguments as in `scgan sample`.
+
+    Raises:
+        UsageError: an unknown engine or suffix.
+        DataError: rows that can't be read, or a file that can't be written.
+    """
+    from scgan_infer.rows.formats import open_shards, open_writer
+    from scgan_infer.sampling.draw import Draw
+    from scgan_infer.sampling.engines import ENGINES
+
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
+    draw = job.draw or Draw()
+    asked = f"{draw.seed} {draw.start} {draw.cluster} {draw.temperature}"
+    identity = f"{job.op} {job.model.bundle.sha256} {asked}"
+    if rows_per_file is not None:
+        writer = open_shards(
+            out, columns, rows, rows_per_file, start=draw.start, resume=resume, job=identity
+        )
+    else:
+        writer = open_writer(out, columns, rows, resume=resume, job=identity)
+    with writer:
+        count = writer.done
+        if count:
+            say(f"going on after {count} rows")
+            job = replace(job, draw=draw.part(draw.start + count, draw.start + draw.n))
+        for piece in ENGINES[engine](job):
+            writer.write(piece)
+            count += len(piece)
+    say_rows(out, count)
+
+
+def write_table(table: Table, out: str) -> None:
+    """Write rows and say so; raises as `compute`."""
+    from scgan_infer.rows.formats import open_writer
+
+    with open_writer(out, table.columns, len(table)) as writer:
+        writer.write(table.values)
+    say_rows(out, len(table))
+
+
+def say_rows(out: str, n: int) -> None:
+    """Say what was written."""
+    if out != "-":
+        say(f"{n} rows: {out}")
+
+
+def save_picture(picture: Figure, out: Path) -> None:
+    """Write a picture and say so."""
+    from scgan_infer.judging.plots import save
+
+    save(picture, out)
+    say(f"picture: {out}")
+
+
+def about(manifest: Manifest) -> Iterator[str]:
+    """Yield the lines of `scgan info`: sizes, columns, graphs, provenance and figures."""
+    sizes = manifest.sizes
+    yield f"{manifest.name}: bundle of format {manifest.format}, opset {manifest.opset}"
+    yield (
+        f"latents {manifest.latents}{f' ({manifest.mapper})' if manifest.mapper else ''}; d {sizes['d']} columns, "
+        f"e {sizes['e']} latents, m {sizes['m']} and q {sizes['q']} noise inputs, K {sizes['K']} clusters"
+    )
+    for column in manifest.columns:
+        extra = column.to_dict()
+        del extra["name"], extra["kind"]
+        yield f"  {column.name}: {column.kind} {json.dumps(extra) if extra else ''}".rstrip()
+    for name, file in sorted(manifest.files.items()):
+        yield f"  {name:<16} {file['bytes']:>9} bytes  sha256 {file['sha256'][:16]}"
+    for title, entries in (("provenance", manifest.provenance), ("metrics", manifest.metrics)):
+        shown = (f"{key} {value}" for key, value in entries.items() if not isinstance(value, dict))
+        yield f"{title}: {', '.join(shown)}"

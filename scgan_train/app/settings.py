@@ -1,0 +1,156 @@
+"""From the options of `scgan train` to settings: `--log pt,M --periodic phi=360` to nested dicts.
+
+    --set and flags > SCGAN_* > TOML > preset
+
+A run that is resumed keeps its own settings; TOML, `--set` and flags must agree with them, the rest stands back.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scgan_infer.errors import UsageError
+from scgan_infer.names import Preset
+from scgan_train import config as configs
+
+Settings = dict[str, Any]
+
+KINDS = ("log", "periodic", "bounded", "integer", "category")  # that have an option
+OPTIONS = ("seed", "latents", "device", "mapper", "clusters", "columns", *KINDS)
+
+
+def layers(
+    preset: Preset,
+    file: Path | None,
+    assignments: Sequence[str],
+    options: Mapping[str, Any],
+    environment: Collection[str],
+) -> tuple[Settings, Settings]:
+    """Return the settings asked for, and those that stand back where a run is resumed.
+
+    Args:
+        preset: sizes of the training.
+        file: TOML file of settings.
+        assignments: what `--set` was given, each time.
+        options: the other options that are settings, by name; None where there is none.
+        environment: the names of those that came from the environment.
+
+    Raises:
+        UsageError: a file that can't be read, or a value that can't, with an example of one that can.
+    """
+    flags = {name: value for name, value in options.items() if name not in environment}
+    around = of_options({name: options[name] for name in environment})
+    wanted = without(configs.read(file) if file else {}, around)
+    wanted = configs.merge(wanted, *map(assignment, assignments), of_options(flags))
+    return wanted, configs.merge(configs.PRESETS[preset], around)
+
+
+def without(settings: Settings, others: Settings) -> Settings:
+    """Return the settings that others don't name."""
+    kept = {}
+    for key, value in settings.items():
+        if key not in others:
+            kept[key] = value
+        elif isinstance(value, dict) and isinstance(others[key], dict):
+            kept[key] = without(value, others[key])
+    return kept
+
+
+def of_options(options: Mapping[str, Any]) -> Settings:
+    """Return the settings that options stand for; those that were not given (None) are left out."""
+    settings: Settings = {}
+    columns: dict[str, Settings] = {}
+    for name, value in options.items():
+        if name in KINDS:
+            columns |= dict(described(name, value or ()))
+        elif value is None:
+            continue
+        elif name == "mapper":
+            settings["mapper"] = {"kind": value}
+        elif name == "clusters":
+            settings["clusters"] = {"k": value if value == "auto" else whole("--clusters", value)}
+        elif name == "columns":
+            settings["select"] = list(names([value]))
+        else:
+            settings[name] = value
+    return settings | ({"columns": columns} if columns else {})
+
+
+def assignment(text: str) -> Settings:
+    """Parse one `--set KEY=VALUE`: a dotted key of TOML and a TOML value, a bare word being a string.
+
+    >>> assignment("encoder.steps=5"), assignment('columns."Sepal.Length".kind=log')
+    ({'encoder': {'steps': 5}}, {'columns': {'Sepal.Length': {'kind': 'log'}}})
+
+    Raises:
+        UsageError: without `=`, or a key that TOML does not know.
+    """
+    ends = [place for place, letter in enumerate(text) if letter == "="]
+    for end in ends if "\n" not in text else []:
+        try:
+            settings = tomllib.loads(f"{text[:end]} = 0")
+        except tomllib.TOMLDecodeError:
+            continue
+        return _filled(settings, _value(text[end + 1 :]))
+    raise UsageError(
+        f"--set {text!r}: write it as KEY=VALUE, for example --set decoder.width=128; a name with "
+        """dots or spaces in quotes: --set 'columns."Sepal.Length".kind=real'"""
+    )
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _filled(settings: Settings, value: Any) -> Settings:
+    """Return settings of one key with its value in place."""
+    [(key, inner)] = settings.items()
+    return {key: _filled(inner, value) if isinstance(inner, dict) else value}
+
+
+def whole(option: str, text: str) -> int:
+    """Return a whole number from 1 on."""
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"{option} {text!r}: a whole number from 1 on, or auto, is needed")
+    return int(text)
+
+
+def names(texts: Sequence[str]) -> Iterator[str]:
+    """Yield the names in comma-separated lists."""
+    return (name.strip() for text in texts for name in text.split(",") if name.strip())
+
+
+def described(kind: str, texts: Sequence[str]) -> Iterator[tuple[str, Settings]]:
+    """Yield the columns that a kind's option names, with their settings: `a,b`, `phi=360` or `a=0:1`.
+
+    Raises:
+        UsageError: a domain that can't be read.
+    """
+    for item in names(texts):
+        if kind not in ("periodic", "bounded"):
+            yield item, {"kind": kind}
+            continue
+        name, _, value = item.rpartition("=")
+        try:
+            domain = _period(value) if kind == "periodic" else _walls(value)
+        except ValueError:
+            domain = {}
+        if not name or not domain:
+            example = "phi=360" if kind == "periodic" else "a=0:1, a=0: or a=:1"
+            raise UsageError(f"--{kind} {item}: write it as {example}")
+        yield name, {"kind": kind, **domain}
+
+
+def _period(text: str) -> Settings:
+    return {"period": float(text)}
+
+
+def _walls(text: str) -> Settings:
+    low, _, high = text.partition(":")
+    return {key: float(end) for key, end in (("low", low), ("high", high)) if end}

@@ -1,0 +1,95 @@
+"""Where runs go, and which settings a training has: of a new run those that are given, of one to finish its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scgan_infer.errors import UsageError
+from scgan_train import config as configs
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from scgan_train.training.run import Run
+
+RUNS = Path("runs")
+DEFAULT = "eight_gaussians"
+
+Say = Callable[[str], object]
+
+
+def newest(part: str) -> Path:
+    """Return the run in `runs/` whose file of this name is the newest.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = sorted(RUNS.glob(f"*/{part}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UsageError(f"no run in {RUNS}/ has {part}; name one, or make one with `scgan train`")
+    return found[-1].parent
+
+
+def free_folder(source: str) -> Path:
+    """Return a folder in `runs/` that does not exist: the source's name, numbered from the second on."""
+    stem = Path(source).stem
+    path, number = RUNS / stem, 2
+    while path.exists():
+        path, number = RUNS / f"{stem}-{number}", number + 1
+    return path
+
+
+def train(
+    data: str | Path | ArrayLike | None,
+    settings: Mapping[str, Any],
+    out: Path | None,
+    resume: bool,
+    say: Say,
+    defaults: Mapping[str, Any],
+) -> Run:
+    """Read the rows, train and say what came of it; see `scgan_train.train`."""
+    from scgan_train.training import distributed, sources, stages
+    from scgan_train.training.run import Run
+
+    tell = say if distributed.rank() == 0 else lambda message: None
+    if resume and out is not None and not out.exists():
+        tell(f"{out}: there is nothing to resume yet; it begins now")
+        resume = False
+    if resume:
+        out = out or newest("run.json")
+        begun = Run.load(out)
+        config = agreed(begun, settings)
+        data = begun.source if data is None else data
+    else:
+        config = configs.from_dict(configs.merge(defaults, settings))
+    source, table = sources.load(DEFAULT if data is None else data, config)
+    run = stages.train(table, config, out or free_folder(source), source, resume=resume)
+    for note in sources.notes(table, config):
+        tell(note)
+    tell(f"clusters: {run.facts['clusters']}")
+    tell(f"run: {run.path} ({sum(run.seconds.values()):.0f} s on {run.facts['rows']} rows)")
+    return run
+
+
+def agreed(run: Run, settings: Mapping[str, Any]) -> configs.Config:
+    """Return a run's own configuration.
+
+    Raises:
+        UsageError: a setting that is given is another one there; "auto" is what the run made of it.
+    """
+    own = configs.to_dict(run.config)
+    if configs.from_dict(configs.merge(own, _fixed(settings))) != run.config:
+        raise UsageError(
+            f"{run.path} was begun with other settings (see its config.toml); leave them out, or train anew"
+        )
+    return run.config
+
+
+def _fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _fixed(value) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if value != "auto"
+    }

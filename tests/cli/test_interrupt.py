@@ -1,0 +1,120 @@
+"""Ctrl-C is one line and 130 from the first import on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import ENVIRONMENT, Done
+
+AT_IMPORT = """
+import os, signal, sys
+
+class Interrupt:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt)
+{start}
+"""
+SCGAN = "from scgan_train.app import main; sys.argv[1:] = {arguments!r}; main()"
+TORCHRUN = "from scgan_train.__main__ import main; sys.argv[1:] = {arguments!r}; main()"
+
+AFTER_A_WHILE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from scgan_train.app import command, guarded
+
+def program():
+    os.write(1, b"ready")
+    return command()
+
+guarded(program)
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("scgan_train.app.exits", "typer", "scgan_train.app.commands", "scgan_infer.names"),
+        *("scgan_infer.sampling.engines", "numpy", "numpy.linalg", "onnxruntime"),
+        "scgan_infer.rows.formats",
+    ],
+)
+def test_while_a_module_is_imported(model: Path, tmp_path: Path, module: str) -> None:
+    arguments = ["sample", "--model", str(model), "--out", str(tmp_path / "rows.npy")]
+    interrupted(SCGAN, module, arguments, tmp_path)
+
+
+@pytest.mark.parametrize("module", ["scgan_train.training.distributed", "torch", "typer"])
+def test_while_a_module_of_a_training_is_imported(tmp_path: Path, module: str) -> None:
+    interrupted(TORCHRUN, module, ["abs", "--out", str(tmp_path / "run")], tmp_path)
+
+
+def interrupted(start: str, module: str, arguments: list[str], folder: Path) -> None:
+    code = AT_IMPORT.format(module=module, start=start.format(arguments=arguments))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=60
+    )
+    Done(done.returncode, done.stdout, done.stderr).failed(130, "interrupted")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3])
+def test_after_a_while(model: Path, tmp_path: Path, seconds: float) -> None:
+    command = [sys.executable, "-c", AFTER_A_WHILE, "sample", "-m", model, "-n", 10**10, "-o"]
+    with subprocess.Popen(
+        [*map(str, command), str(tmp_path / "rows.npy")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(5) == "ready"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    Done(process.returncode, "", err).failed(130, "interrupted")
+    assert list(tmp_path.iterdir()) == []
+
+
+IN_A_CALLBACK = """
+import signal, sys, weakref
+from scgan_train.app import guarded
+
+class Thing: pass
+
+def program():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    del thing
+    for _ in range(10**9):
+        pass
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+guarded(program)
+"""
+
+
+def test_in_a_callback_that_drops_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    Done(done.returncode, done.stdout, done.stderr).failed(130, "interrupted")
+
+
+def test_nothing_is_imported_before_it_has_an_answer() -> None:
+    code = "import sys; known = set(sys.modules); import scgan_train.app; print(*set(sys.modules) - known)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"scgan_train", "scgan_train.app", "__future__"}
