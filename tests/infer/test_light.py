@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
-    "torch", "onnx", "onnxscript", "sklearn", "scipy", "safetensors", "rich", "matplotlib", "pyarrow", "h5py",
+    "torch", "onnx", "onnxscript", "spox", "sklearn", "scipy", "safetensors", "rich", "matplotlib", "pyarrow", "h5py",
     "uproot", "astropy", "dask", "distributed", "cryptography", "zuko", "ot", "tomli_w",
 )  # fmt: skip
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}));"
