@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +31,7 @@ def atomic(path: str | Path, new: Path | None = None) -> Iterator[BinaryIO]:
     path = Path(path)
     try:
         if new is None:
-            new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+            new = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
         else:
             new.unlink(missing_ok=True)
         with new.open("xb") as file:

@@ -42,21 +42,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, GRID, Manifest
+from scgan_infer.bundle.manifest import FILE, FORMAT, Manifest
 from scgan_infer.bundle.rules import MAX_BYTES, check
 from scgan_infer.errors import ChecksumError, DataError, ModelError, UsageError
-
-__all__ = [
-    "EXTRAS",
-    "FILE",
-    "FORMAT",
-    "GRID",
-    "Bundle",
-    "Manifest",
-    "load",
-    "read",
-    "save",
-]
+from scgan_infer.files import sync_folder, write_bytes
 
 MAX_MANIFEST = 2**20
 SIGNATURE = "bundle.sig"
@@ -85,16 +74,13 @@ def save(
     graphs: Mapping[str, bytes],
     extras: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Write a bundle; the folder appears complete or not at all, and takes an older bundle's place.
+    """Write a bundle and return its folder, which appears complete or not at all, in an older bundle's place.
 
     Args:
         path: the folder to make.
         manifest: its `files` are ignored and computed anew; its format is this writer's.
         graphs: the graphs' bytes by file name.
         extras: `preview.png` and `card.md`, as far as there are any.
-
-    Returns:
-        The folder.
 
     Raises:
         ModelError: `load` would refuse the bundle.
@@ -110,34 +96,36 @@ def save(
     checked = Manifest.from_json(contents[FILE])
     for name, data in graphs.items():
         check(name, data, checked.interfaces[name])
-    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
     try:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        if path.is_symlink() or (
-            path.exists() and not (path / FILE).is_file() and not _is_empty_folder(path)
-        ):
-            raise UsageError(f"{path} exists and is not a bundle: choose another folder")
+        _write(path, contents)
+    except OSError as error:
+        raise DataError(f"can't write the bundle {path}: {error.strerror or error}") from None
+    return path
+
+
+def _write(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Make the folder beside its place and move it there, an older bundle aside; a next call mends a killed one."""
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    if old.exists() and not path.exists():
+        old.rename(path)
+    empty = path.is_dir() and not any(path.iterdir())
+    if path.is_symlink() or (path.exists() and not empty and not (path / FILE).is_file()):
+        raise UsageError(f"{path} exists and is not a bundle: choose another folder")
+    try:
         for left in (new, old):
             if left.exists():
                 shutil.rmtree(left)
         new.mkdir(parents=True)
         for name, data in contents.items():
-            with (new / name).open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_bytes(new / name, data)
         if path.exists():
             path.rename(old)
         new.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         if old.exists():
             shutil.rmtree(old)
-    except OSError as error:
-        raise DataError(f"can't write the bundle {path}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    return path
 
 
 def load(path: str | Path) -> Bundle:
@@ -199,16 +187,3 @@ def read(folder: Path, name: str, cap: int) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

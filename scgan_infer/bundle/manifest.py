@@ -30,6 +30,7 @@ SIZES = {  # the least and the most, by format
     2: dict.fromkeys("dem", (1, 4096))
     | {"q": (0, 4096), "K": (1, 65536), "h": (1, 1), "g": (0, 0)},
 }
+SHA256 = re.compile("[0-9a-f]{64}")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -105,20 +106,18 @@ def _check(found: object) -> None:
         sizes = {}
     if version > 1 and (_is_int(sizes.get("h"), 2, 2**63) or _is_int(sizes.get("g"), 1, 2**63)):
         _newer("made by a newer scgan, with discrete values or given columns")
-    _expect(found, "name", _is_name(found.get("name")))
     limits = SIZES[version]
+    _expect(found, "name", _is_name(found.get("name")))
     _expect(found, "sizes", all(_is_int(sizes.get(key), *limits[key]) for key in limits))
     _expect(found, "columns", isinstance(found.get("columns"), list))
     _expect(found, "latents", found.get("latents") in LATENTS)
     _expect(found, "mapper", found.get("mapper") == "" or _is_name(found.get("mapper")))
     _expect(found, "opset", _is_int(found.get("opset"), OPSET, OPSET))
     steps = found.get("thresholds")
-    if not isinstance(steps, list) or len(steps) != found["sizes"]["K"]:
-        raise ModelError(f"{FILE}: thresholds is not a list of K = {found['sizes']['K']} integers")
-    rising = all(_is_int(step, 0, GRID) for step in steps) and all(
-        a <= b for a, b in pairwise(steps)
-    )
-    _expect(found, "thresholds", rising and steps[-1] == GRID)
+    if not isinstance(steps, list) or len(steps) != sizes["K"]:
+        raise ModelError(f"{FILE}: thresholds is not a list of K = {sizes['K']} integers")
+    valid = all(_is_int(step, 0, GRID) for step in steps) and steps[-1] == GRID
+    _expect(found, "thresholds", valid and all(a <= b for a, b in pairwise(steps)))
     _check_files(found.get("files"), interfaces(version, {"h": 1, "g": 0, **sizes}))
     for key in ("provenance", "metrics", "parity"):
         _expect(found, key, isinstance(found.get(key), dict))
@@ -129,19 +128,14 @@ def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
         raise ModelError(f"{FILE}: columns is not a list of d = {d} columns")
     made = []
     for place, fields in enumerate(columns):
-        where = f"columns[{place}]."
-        for key in ("name", "kind"):
-            _expect(fields, key, _is_name(fields.get(key)), where)
-        _expect(fields, "unit", fields.get("unit", "") == "" or _is_name(fields["unit"]), where)
-        for key in ("period", "low", "high", "slack"):
-            _expect(fields, key, key not in fields or _is_number(fields[key]), where)
         names = fields.get("categories", [])
-        _expect(
-            fields,
-            "categories",
-            isinstance(names, list) and all(_is_name(name) for name in names),
-            where,
-        )
+        valid = {key: _is_name(fields.get(key)) for key in ("name", "kind")}
+        valid["unit"] = fields.get("unit", "") == "" or _is_name(fields["unit"])
+        for key in ("period", "low", "high", "slack"):
+            valid[key] = key not in fields or _is_number(fields[key])
+        valid["categories"] = isinstance(names, list) and all(map(_is_name, names))
+        for key, right in valid.items():
+            _expect(fields, key, right, f"columns[{place}].")
         known = {key: fields[key] for key in Column.__dataclass_fields__ if key in fields}
         try:
             made.append(Column.from_dict(known))
@@ -162,12 +156,7 @@ def _check_files(files: object, graphs: Mapping[str, Interface]) -> None:
             raise ModelError(f"{FILE}: {_show(name)} is not a file of a bundle")
         valid = isinstance(entry, dict) and _is_int(entry.get("bytes"), 0, MAX_BYTES)
         digest = entry.get("sha256") if valid else None
-        _expect(
-            files,
-            name,
-            isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None,
-            "files.",
-        )
+        _expect(files, name, isinstance(digest, str) and bool(SHA256.fullmatch(digest)), "files.")
 
 
 def _newer(what: str) -> NoReturn:

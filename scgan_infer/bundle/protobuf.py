@@ -17,10 +17,11 @@ ways is not read at all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-SIZES = {"fixed32": 4, "fixed64": 8}
+WIRES = {"int": VARINT, "fixed32": FIXED32, "fixed64": FIXED64}
+SIZES = {FIXED32: 4, FIXED64: 8}
 
 
 class MalformedError(ValueError):
@@ -29,35 +30,56 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True)
 class Field:
-    """A field that may occur.
+    """A field that may occur, as one wire type writes it.
 
     Attributes:
         name: its key in the result.
         kind: "int", "fixed32", "fixed64", "text", "bytes" or the `Message` it holds.
-        many: whether it may repeat; then its result is a list (of "fixed" numbers: one bytes object).
+        many: whether it may repeat; then its result is a list, or of "fixed" numbers one bytes object.
+        packed: whether these bytes hold several numbers.
     """
 
     name: str
     kind: str | Message
-    many: bool = False
+    many: bool
+    packed: bool
 
 
 @dataclass(frozen=True)
 class Message:
-    """A kind of message: its name, and its fields by number; other fields are refused."""
+    """A kind of message.
+
+    Attributes:
+        name: for messages to people.
+        fields: by key.
+        absent: what stands for a field that does not occur, by name.
+        joined: the names of fixed numbers that may repeat.
+    """
 
     name: str
     fields: dict[int, Field]
+    absent: dict[str, int | str | bytes | tuple[()] | None]
+    joined: frozenset[str]
 
     @classmethod
     def of(cls, name: str, fields: str, *messages: Message) -> Message:
         """Build from a list such as "1 key text, 2 shift int*, 3 child Child"; * marks what may repeat."""
         kinds = {message.name: message for message in messages}
-        listed = {}
-        for number, field, kind in (item.split() for item in fields.split(",")):
-            many, kind = kind.endswith("*"), kind.rstrip("*")
-            listed[int(number)] = Field(field, kinds.get(kind, kind), many)
-        return cls(name, listed)
+        nothing: dict[str, int | str | bytes] = {"int": 0, "text": ""}
+        nothing |= dict.fromkeys(("bytes", "fixed32", "fixed64"), b"")
+        listed: dict[int, Field] = {}
+        joined: set[str] = set()
+        absent: dict[str, int | str | bytes | tuple[()] | None] = {}
+        for number, field, word in (item.split() for item in fields.split(",")):
+            many, word = word.endswith("*"), word.rstrip("*")
+            wire = WIRES.get(word, BYTES)
+            for key in {wire, BYTES} if many else {wire}:
+                packed = key != wire
+                listed[int(number) << 3 | key] = Field(field, kinds.get(word, word), many, packed)
+            absent[field] = () if many and wire not in SIZES else nothing.get(word)
+            if many and wire in SIZES:
+                joined.add(field)
+        return cls(name, listed, absent, frozenset(joined))
 
 
 class Reader:
@@ -67,63 +89,51 @@ class Reader:
         self.left = limit
 
     def read(self, data: memoryview, message: Message) -> dict[str, Any]:
-        """Return the fields by name; one that does not occur is 0, "", b"" or [], and a message None."""
-        found: dict[str, Any] = {}
-        position, end = 0, len(data)
+        """Return the fields by name; one that does not occur is 0, "", b"" or (), and a message None."""
+        found: dict[str, Any] = message.absent.copy()
+        seen: set[str] = set()
+        fields, position, end = message.fields, 0, len(data)
         while position < end:
             key, position = self._varint(data, position)
-            field, wire = message.fields.get(key >> 3), key & 7
+            field = fields.get(key)
             if field is None:
-                raise MalformedError(f"field {key >> 3} of {message.name} is not allowed")
-            if field.name in found and not field.many:
-                raise MalformedError(f"{message.name} has two fields {field.name}")
-            value: int | memoryview
-            if wire == VARINT:
+                _refuse(message, key)
+            name, kind = field.name, field.kind
+            if name not in seen:
+                seen.add(name)
+                if field.many:
+                    found[name] = []
+            elif not field.many:
+                raise MalformedError(f"{message.name} has two fields {name}")
+            value: Any
+            if key & 7 == VARINT:
                 value, position = self._varint(data, position)
             else:
-                if wire == BYTES:
+                size = SIZES.get(key & 7)
+                if size is None:
                     size, position = self._varint(data, position)
-                else:
-                    size = {FIXED32: 4, FIXED64: 8}.get(wire, end + 1)
                 if not 0 <= size <= end - position:
-                    raise MalformedError(
-                        f"{message.name}.{field.name} is cut short or of an unknown wire type"
-                    )
+                    raise MalformedError(f"{message.name}.{name} is cut short")
                 value, position = data[position : position + size], position + size
-            values = self._values(value, wire, field, message)
+                if isinstance(kind, Message):
+                    value = self.read(value, kind)
+                elif kind == "text":
+                    try:
+                        value = str(value, "utf-8")
+                    except UnicodeDecodeError:
+                        raise MalformedError(f"{message.name}.{name} is not UTF-8") from None
+                elif field.packed and kind == "int":
+                    found[name] += self._packed(value)
+                    continue
+                elif field.packed and size % SIZES[WIRES[kind]]:
+                    raise MalformedError(f"{message.name}.{name} is cut short")
             if field.many:
-                found.setdefault(field.name, []).extend(values)
+                found[name].append(value)
             else:
-                (found[field.name],) = values
-        for field in message.fields.values():
-            if field.many and field.kind in ("fixed32", "fixed64"):
-                found[field.name] = b"".join(found.get(field.name, []))
-            elif field.name not in found:
-                found[field.name] = [] if field.many else _empty(field.kind)
+                found[name] = value
+        for name in message.joined & seen:
+            found[name] = b"".join(found[name])
         return found
-
-    def _values(
-        self, value: int | memoryview, wire: int, field: Field, message: Message
-    ) -> list[Any]:
-        if wire == VARINT and field.kind == "int":
-            return [value]
-        if wire == BYTES and isinstance(value, memoryview):
-            if isinstance(field.kind, Message):
-                return [self.read(value, field.kind)]
-            if field.kind == "text":
-                try:
-                    return [bytes(value).decode()]
-                except UnicodeDecodeError:
-                    raise MalformedError(f"{message.name}.{field.name} is not UTF-8") from None
-            if field.kind == "bytes":
-                return [value]
-            if field.many and field.kind == "int":
-                return self._packed(value)
-            if field.many and len(value) % SIZES[field.kind] == 0:
-                return [value]
-        elif (wire, field.kind) in ((FIXED32, "fixed32"), (FIXED64, "fixed64")):
-            return [value]
-        raise MalformedError(f"{message.name}.{field.name} has wire type {wire}")
 
     def _packed(self, data: memoryview) -> list[int]:
         values, position = [], 0
@@ -136,6 +146,8 @@ class Reader:
         self.left -= 1
         if self.left < 0:
             raise MalformedError("too many fields")
+        if position < len(data) and data[position] < 0x80:
+            return data[position], position + 1
         value = 0
         for shift in range(0, 70, 7):
             if position >= len(data):
@@ -150,7 +162,8 @@ class Reader:
         raise MalformedError("a number is longer than 64 bits")
 
 
-def _empty(kind: str | Message) -> int | str | bytes | None:
-    if isinstance(kind, Message):
-        return None
-    return 0 if kind == "int" else "" if kind == "text" else b""
+def _refuse(message: Message, key: int) -> NoReturn:
+    for known, field in message.fields.items():
+        if known >> 3 == key >> 3:
+            raise MalformedError(f"{message.name}.{field.name} has wire type {key & 7}")
+    raise MalformedError(f"field {key >> 3} of {message.name} is not allowed")

@@ -44,16 +44,8 @@ MAX_RANK = 8
 MAX_DIMENSION = 2**24
 
 COMPARISONS = {
-    "And",
-    "Equal",
-    "Greater",
-    "GreaterOrEqual",
-    "Less",
-    "LessOrEqual",
-    "Not",
-    "Or",
-    "Xor",
-}
+    "And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"
+}  # fmt: skip
 COUNTS = {"ArgMax", "ArgMin", "Shape", "Size"}
 ARITHMETIC = """
     Abs Acos Add Asin Atan BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Clip Concat Constant
@@ -65,16 +57,10 @@ ARITHMETIC = """
 """
 OPERATORS = COMPARISONS | COUNTS | set(ARITHMETIC.split())
 # attributes that the rules look at, and the field of theirs that counts
-ATTRIBUTES = {
-    "axis": "i",
-    "num_outputs": "i",
-    "to": "i",
-    "value": "t",
-    "value_float": "f",
-    "value_floats": "floats",
-    "value_int": "i",
-    "value_ints": "ints",
-}
+ATTRIBUTES = {"axis": "i", "num_outputs": "i", "to": "i", "value": "t", "value_float": "f"} | {
+    "value_floats": "floats", "value_int": "i", "value_ints": "ints"
+}  # fmt: skip
+DATA = ("raw_data", *dict.fromkeys(field for _, field in TYPES.values()))
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
@@ -121,32 +107,25 @@ def _check_model(model: dict[str, Any]) -> None:
         raise MalformedError("sparse or quantized tensors")
     if len(graph["node"]) > MAX_NODES:
         raise MalformedError(f"{len(graph['node'])} nodes, more than {MAX_NODES}")
-    parts = [
-        part
-        for key in ("node", "input", "output", "value_info", "initializer")
-        for part in graph[key]
-    ]
-    for part in (graph, *parts):
+    values = (*graph["input"], *graph["output"], *graph["value_info"])
+    for part in (graph, *graph["node"], *graph["initializer"], *values):
         if part["metadata_props"] or part["doc_string"]:
-            raise MalformedError(
-                f"metadata or a doc_string at {_quote(part['name'])} (strip it at export)"
-            )
+            name = _quote(part["name"])
+            raise MalformedError(f"metadata or a doc_string at {name} (strip it at export)")
 
 
 def _check_interface(graph: dict[str, Any], interface: Interface) -> None:
     for side, expected in zip(("input", "output"), interface, strict=True):
         names = [value["name"] for value in graph[side]]
         if names != list(expected):
-            raise MalformedError(
-                f"{side}s {_quote(', '.join(names))} instead of {', '.join(expected)}"
-            )
+            found = _quote(", ".join(names))
+            raise MalformedError(f"{side}s {found} instead of {', '.join(expected)}")
         for value in graph[side]:
             dtype, wanted = expected[value["name"]]
             if _declared(value) != (dtype, list(wanted)):
                 shape = ", ".join(str(size or "n") for size in wanted)
-                raise MalformedError(
-                    f"{side} {value['name']} is not {np.dtype(TYPES[dtype][0])} [{shape}] with n open"
-                )
+                kind = np.dtype(TYPES[dtype][0])
+                raise MalformedError(f"{side} {value['name']} is not {kind} [{shape}] with n open")
     for value in graph["value_info"]:
         _declared(value)
 
@@ -197,15 +176,19 @@ def _check_nodes(graph: dict[str, Any]) -> None:
 
 
 def _check_operator(node: dict[str, Any]) -> None:
-    operator = _quote(node["op_type"])
+    kind, operator = node["op_type"], _quote(node["op_type"])
     if node["domain"] not in ("", "ai.onnx"):
         raise MalformedError(f"operator {operator} of custom domain {_quote(node['domain'])}")
-    if node["op_type"] in CONTROL_FLOW or any(a["g"] or a["graphs"] for a in node["attribute"]):
+    if kind in CONTROL_FLOW or any(a["g"] or a["graphs"] for a in node["attribute"]):
         raise MalformedError(f"control flow (operator {operator})")
-    if node["op_type"].startswith(("Random", "Bernoulli", "Dropout", "Multinomial")):
-        raise MalformedError(f"random operator {operator}")
-    if node["op_type"] not in OPERATORS:
-        raise MalformedError(f"operator {operator} is not on the list of allowed operators")
+    if kind not in OPERATORS:
+        random = kind.startswith(("Random", "Bernoulli", "Dropout", "Multinomial"))
+        why = (
+            "random operator {}"
+            if random
+            else "operator {} is not on the list of allowed operators"
+        )
+        raise MalformedError(why.format(operator))
 
 
 def _check_traps(
@@ -219,14 +202,11 @@ def _check_traps(
     second = constants.get("".join(node["input"][1:]))
     if operator == "Split" and attributes.get("num_outputs", outputs) != outputs:
         raise MalformedError(f"Split into {attributes['num_outputs']} has {outputs} outputs")
-    whole = arguments[:1] not in ([FLOAT], [DOUBLE])
-    if operator in ("Div", "Mod") and whole and (second is None or not (second > 0).all()):
+    positive = second is not None and (second > 0).all()
+    if operator in ("Div", "Mod") and arguments[:1] not in ([FLOAT], [DOUBLE]) and not positive:
         raise MalformedError(f"{operator} of integers by something else than a positive constant")
-    if (
-        operator.startswith("Reduce")
-        and any(node["input"][1:])
-        and (second is None or second.ndim != 1)
-    ):
+    listed = second is not None and second.ndim == 1
+    if operator.startswith("Reduce") and any(node["input"][1:]) and not listed:
         raise MalformedError(f"{operator} along axes that are not a constant list")
     if operator == "CumSum" and (second is None or second.size != 1):
         raise MalformedError("CumSum along an axis that is not a constant number")
@@ -237,17 +217,16 @@ def _attributes(node: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for attribute in node["attribute"]:
         name = attribute["name"]
+        title = f"attribute {_quote(name)} of {node['op_type']}"
         field = ATTRIBUTE_FIELDS.get(attribute["type"])
         if field is None or name in found or ATTRIBUTES.get(name, field) != field:
-            raise MalformedError(
-                f"attribute {_quote(name)} of {node['op_type']} is repeated or of a wrong type"
-            )
+            raise MalformedError(f"{title} is repeated or of a wrong type")
         value = attribute[field]
         if field in ("f", "floats") and not np.isfinite(np.frombuffer(value, "<f4")).all():
-            raise MalformedError(f"attribute {_quote(name)} of {node['op_type']} is not finite")
+            raise MalformedError(f"{title} is not finite")
         if field == "t":
             if value is None:
-                raise MalformedError(f"attribute {_quote(name)} of {node['op_type']} is empty")
+                raise MalformedError(f"{title} is empty")
             value = (value["data_type"], _values(value))
         if name == "axis" and not -MAX_RANK <= attribute["i"] <= MAX_RANK:
             raise MalformedError(f"{node['op_type']} along axis {attribute['i']}")
@@ -290,32 +269,28 @@ def _constant(attributes: dict[str, Any]) -> tuple[int, NDArray[Any]]:
 
 def _values(tensor: dict[str, Any]) -> NDArray[Any]:
     """Return a tensor's values after checking its size and that they are finite."""
-    name = _quote(tensor["name"])
+    name, dtype, dims = _quote(tensor["name"]), tensor["data_type"], tensor["dims"]
     if tensor["external_data"] or tensor["data_location"]:
         raise MalformedError(f"tensor {name} is external data, outside the file")
-    if tensor["data_type"] not in TYPES:
-        raise MalformedError(f"tensor {name} has type {tensor['data_type']}")
-    _check_dimensions(tensor["name"], tensor["dims"])
-    kind, field = TYPES[tensor["data_type"]]
-    held = [
-        key for key in ("raw_data", *{field for _, field in TYPES.values()}) if len(tensor[key])
-    ]
-    count = math.prod(tensor["dims"])
+    if dtype not in TYPES:
+        raise MalformedError(f"tensor {name} has type {dtype}")
+    _check_dimensions(tensor["name"], dims)
+    kind, field = TYPES[dtype]
+    held = [key for key in DATA if len(tensor[key])]
     values: NDArray[Any] = np.empty(0, kind)
-    if held == ["raw_data"] and len(tensor["raw_data"]) % values.itemsize == 0:
-        values = np.frombuffer(tensor["raw_data"], kind)
-    elif held == [field]:
-        data = tensor[field]
-        values = np.frombuffer(data, kind) if isinstance(data, bytes) else np.array(data, np.int64)
-    if len(held) > 1 or len(values) != count:
-        raise MalformedError(
-            f"tensor {name} holds other data than its dimensions {tensor['dims']} say"
-        )
+    if held in (["raw_data"], [field]):
+        data = tensor[held[0]]
+        if isinstance(data, list):
+            values = np.array(data, np.int64)
+        elif len(data) % values.itemsize == 0:
+            values = np.frombuffer(data, kind)
+    if len(held) > 1 or len(values) != math.prod(dims):
+        raise MalformedError(f"tensor {name} holds other data than its dimensions {dims} say")
     if not np.isfinite(values).all():
         raise MalformedError(f"tensor {name} holds NaN or infinity")
-    if tensor["data_type"] == BOOL and (values > 1).any():
+    if dtype == BOOL and (values > 1).any():
         raise MalformedError(f"tensor {name} holds other truth values than 0 and 1")
-    return values.reshape(tensor["dims"])
+    return values.reshape(dims)
 
 
 def _quote(text: str) -> str:

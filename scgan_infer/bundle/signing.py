@@ -12,7 +12,6 @@ A checksum says that a bundle is whole; a signature says that it is the one its 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,29 +35,13 @@ def private_key(path: str | Path) -> Ed25519PrivateKey:
     Raises:
         UsageError: no such file, another kind of key, or `cryptography` is not installed.
     """
-    try:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    except ImportError as error:
-        raise _missing(error) from None
-    key: Ed25519PrivateKey = _key(
-        path, lambda data: load_pem_private_key(data, None), Ed25519PrivateKey, "private"
-    )
+    key: Ed25519PrivateKey = _key(path, "private")
     return key
 
 
 def public_key(path: str | Path) -> Ed25519PublicKey:
-    """Read a public key, PEM.
-
-    Raises:
-        UsageError: as `private_key`.
-    """
-    try:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
-    except ImportError as error:
-        raise _missing(error) from None
-    key: Ed25519PublicKey = _key(path, load_pem_public_key, Ed25519PublicKey, "public")
+    """Read a public key, PEM; raises as `private_key`."""
+    key: Ed25519PublicKey = _key(path, "public")
     return key
 
 
@@ -99,21 +82,28 @@ def check(folder: str | Path, key: Ed25519PublicKey) -> bytes:
     return data
 
 
-def _key(path: str | Path, parse: Callable[[bytes], Any], kind: type[Any], word: str) -> Any:
+def _key(path: str | Path, word: str) -> Any:
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ImportError as error:
+        raise UsageError(
+            f"signatures need cryptography ({error}): pip install 'scgan[sign]'"
+        ) from None
     try:
         with open(path, "rb") as file:
-            key = parse(file.read(MAX_KEY))
+            data = file.read(MAX_KEY)
+        if word == "public":
+            key: Any = serialization.load_pem_public_key(data)
+        else:
+            key = serialization.load_pem_private_key(data, None)
     except OSError as error:
         raise UsageError(f"{path}: the {word} key can't be read: {error.strerror}") from None
     except (ValueError, TypeError) as error:
         why = str(error).partition(".")[0]
         raise UsageError(f"{path}: not a {word} key in PEM without a password ({why})") from None
-    if not isinstance(key, kind):
+    if not isinstance(key, ed25519.Ed25519PublicKey | ed25519.Ed25519PrivateKey):
         raise UsageError(
             f"{path}: not an Ed25519 key; make one with openssl genpkey -algorithm ed25519"
         )
     return key
-
-
-def _missing(error: ImportError) -> UsageError:
-    return UsageError(f"signatures need cryptography ({error}): pip install 'scgan[sign]'")

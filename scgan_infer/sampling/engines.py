@@ -7,14 +7,12 @@ is, loads it once and keeps it; a piece of a worker that died is computed again 
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -25,6 +23,8 @@ from scgan_infer.sampling.draw import Draw, Floats, cut
 from scgan_infer.sampling.noise import BLOCK, TOGETHER
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from scgan_infer.sampling.model import Model
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ TASK_ROWS = 2**20
 CHUNK_BYTES = 8 * 2**20
 CONNECT_SECONDS = 10
 LOCAL = "127.0.0.1:0"
+CRITICAL = 50  # of logging, whose import takes a hundredth of a start
 RETRIES = 3
 QUIET = {
     "distributed.worker.profile.enabled": False,
@@ -104,9 +105,16 @@ def local(job: Job) -> Iterator[Floats]:
     tasks = job.tasks(min(rows_of(PIECE_BYTES, len(model.columns)), TOGETHER * BLOCK))
     for task in islice(tasks, 1):
         yield model.compute(job.op, *task)
+    second = list(islice(tasks, 1))
+    if not second:
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(model.threads) as pool:
         yield from in_order(
-            lambda task: pool.submit(model.compute, job.op, *task), tasks, model.threads + 2
+            lambda task: pool.submit(model.compute, job.op, *task),
+            chain(second, tasks),
+            model.threads + 2,
         )
 
 
@@ -153,7 +161,7 @@ def _client(job: Job) -> Iterator[Any]:
                     n_workers=job.model.threads,
                     threads_per_worker=1,
                     dashboard_address=LOCAL,
-                    silence_logs=logging.CRITICAL,
+                    silence_logs=CRITICAL,
                 )
             with (
                 cluster,

@@ -562,6 +562,7 @@ REFUSED = {
     "wire type": {
         "wrong wire type": message((1, "8")),
         "group": b"\x0b\x0c",
+        "text": b"<html>404</html>",
     },
     "64 bits": {
         "endless number": b"\x08" + b"\xff" * 20,
@@ -570,7 +571,6 @@ REFUSED = {
     "cut short": {
         "length beyond the end": b"\x3a\xff\xff\xff\xff\x07",
         "negative length": b"\x3a" + field(1, -1)[1:],
-        "text": b"<html>404</html>",
     },
     "bytes, more than": {
         "giant": bytes(MAX_BYTES + 1),
