@@ -1,4 +1,4 @@
-"""Files of rows, by suffix: read whole, sampled or in pieces, and written.
+"""The one door: rows come in from files, by suffix, and from memory, whole, sampled or in pieces; and go out to files.
 
 A row's number in a message counts from 1 below the header; the first row at fault is named, and in it the
 first column. `FILE.root:TREE` looks inside a file that holds more than one table. The packages behind
@@ -25,9 +25,18 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.kinds import BadCellError
 from scgan_infer.rows.codecs.arrays import NpyReader, NpzReader, npy_stream, write_npz
-from scgan_infer.rows.codecs.base import Convert, Raw, Reader, Rows, Stream, raw_rows
+from scgan_infer.rows.codecs.base import (
+    Convert,
+    Raw,
+    Reader,
+    Rows,
+    Stream,
+    Untyped,
+    raw_rows,
+)
 from scgan_infer.rows.codecs.fits import FitsReader, fits_stream
 from scgan_infer.rows.codecs.hdf5 import Hdf5Reader, write_hdf5
+from scgan_infer.rows.codecs.memory import MemoryReader
 from scgan_infer.rows.codecs.parquet import ParquetReader, write_parquet
 from scgan_infer.rows.codecs.root import RootReader, write_root
 from scgan_infer.rows.codecs.text import CsvReader, csv_stream
@@ -38,28 +47,10 @@ from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer
 CHUNK = 1 << 16
 
 # What a parser may raise on a file that isn't what its name says.
-UNREADABLE: tuple[type[BaseException], ...] = (
-    *(
-        OSError,
-        EOFError,
-        MemoryError,
-        ValueError,
-        TypeError,
-        LookupError,
-        ArithmeticError,
-        RuntimeError,
-    ),
-    *(
-        AssertionError,
-        AttributeError,
-        SyntaxError,
-        BufferError,
-        struct.error,
-        zlib.error,
-        csv.Error,
-    ),
-    *(zipfile.BadZipFile, tokenize.TokenError),
-)
+PYTHON = (OSError, EOFError, MemoryError, ValueError, TypeError, LookupError, ArithmeticError)
+DEEPER = (RuntimeError, AssertionError, AttributeError, SyntaxError, BufferError)
+PARSERS = (struct.error, zlib.error, csv.Error, zipfile.BadZipFile, tokenize.TokenError)
+UNREADABLE: tuple[type[BaseException], ...] = (*PYTHON, *DEEPER, *PARSERS)
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ FORMATS: dict[str, Format] = {
 
 
 def read_table(
-    path: str | Path,
+    data: Untyped,
     *,
     names: Sequence[str] | None = None,
     columns: Sequence[Column] | None = None,
@@ -99,12 +90,13 @@ def read_table(
     max_rows: int | None = None,
     generator: np.random.Generator | None = None,
 ) -> Table:
-    """Read a file, or a uniform sample of its rows in their order; every row is read and judged.
+    """Read rows, or a uniform sample of them in their order; every row is read and judged.
 
     Args:
-        path: The file, or `FILE:INNER`.
+        data: A file, or `FILE:INNER`; or rows in memory: a 2-D or structured array, a mapping of names to 1-D arrays,
+            or a DataFrame.
         names: Take these columns only, in this order.
-        columns: The columns that the file must have, in any order and among others; in a file without names,
+        columns: The columns that the rows must have, in any order and among others; where they have no names,
             exactly these. None: kinds are guessed where safe. They win over `names` and `overrides`.
         overrides: Fields of `Column` by column name that win over guesses.
         max_rows: Most rows to keep; memory doesn't grow beyond.
@@ -114,34 +106,34 @@ def read_table(
         DataError: No rows, or rows that can't be taken: names file, column and first row at fault.
         UsageError: Unknown names, or settings that don't fit.
     """
-    with _opened(path) as reader:
-        intakes, wanted = _intakes(path, reader, names, columns, overrides or {})
+    with _opened(data) as reader:
+        intakes, wanted = _intakes(reader, names, columns, overrides or {})
         kept = _Sample(max_rows, generator or np.random.default_rng(0))
-        for values in _values(path, reader, wanted, intakes, CHUNK):
+        for values in _values(reader, wanted, intakes, CHUNK):
             kept.add(values)
     values = kept.rows()
     settled = []
     for j, intake in enumerate(intakes):
-        with _blaming(path, reader, intake):
+        with _blaming(reader, intake):
             column, values[:, j] = intake.settle(values[:, j])
             settled.append(column)
     return Table(tuple(settled), values)
 
 
-def iter_values(path: str | Path, columns: Sequence[Column], chunk: int = CHUNK) -> Iterator[Rows]:
-    """Yield a file's rows, float32 [<= chunk, d], in flat memory.
+def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) -> Iterator[Rows]:
+    """Yield rows, float32 [<= chunk, d], in flat memory.
 
     Args:
-        path: The file, or `FILE:INNER`.
+        data: As in `read_table`.
         columns: As in `read_table`.
         chunk: Most rows at a time.
 
     Raises:
         DataError: As `read_table`, when iteration comes to it.
     """
-    with _opened(path) as reader:
-        intakes, wanted = _intakes(path, reader, None, columns, {})
-        yield from _values(path, reader, wanted, intakes, chunk)
+    with _opened(data) as reader:
+        intakes, wanted = _intakes(reader, None, columns, {})
+        yield from _values(reader, wanted, intakes, chunk)
 
 
 def open_writer(
@@ -167,16 +159,12 @@ def open_writer(
     """
     if str(path) == "-":
         if resume:
-            raise UsageError(
-                "--resume: what went to standard output can't be gone on with; name a file"
-            )
+            raise UsageError("what went to standard output can't be gone on with; name a file")
         return PipeWriter(columns, csv_stream(columns))
     path = Path(path)
     chosen = FORMATS.get(path.suffix.lower())
     if chosen is None:
-        raise UsageError(
-            f"{path}: no format has the suffix {path.suffix!r}; there are {', '.join(FORMATS)}"
-        )
+        raise UsageError(f"{path}: {_no_format(path.suffix)}")
     writer = FileWriter(
         path, columns, rows, chosen.stream(columns), chosen.convert, resume=resume, job=job
     )
@@ -203,7 +191,7 @@ def open_shards(
         UsageError: An unknown suffix; less than one row a file.
     """
     if suffix not in FORMATS:
-        raise UsageError(f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}")
+        raise UsageError(_no_format(suffix))
 
     def open_part(path: Path, count: int | None) -> Writer:
         return open_writer(path, columns, count, resume=resume, job=f"{job} {path.name}")
@@ -233,7 +221,7 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
             else:
                 parts = (writer.stream.header(1), writer.stream.encode(row), writer.stream.tail(1))
                 rehearsal.write_bytes(b"".join(parts))
-        with _reading(writer.path, chosen.reader), chosen.reader(rehearsal, "") as reader:
+        with _reading(str(writer.path), chosen.reader), chosen.reader(rehearsal, "") as reader:
             if reader.names != names:
                 raise DataError(
                     f"{writer.path}: can't hold the column names {', '.join(names)}; rename them"
@@ -244,31 +232,38 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Reader]:
-    file, inner = _split(path)
+def _opened(data: Untyped) -> Iterator[Reader]:
+    """Yield the reader of a file or of rows in memory."""
+    if not isinstance(data, str | Path):
+        yield MemoryReader(data)
+        return
+    file, inner = _split(data)
     if os.path.isdir(file):
-        raise DataError(f"{path}: is a folder; name a file of rows")
-    chosen = FORMATS.get(file.suffix.lower())
-    if chosen is None:
-        raise DataError(
-            f"{path}: no format has the suffix {file.suffix!r}; there are {', '.join(FORMATS)}"
-        )
-    if inner and not chosen.reader.inside:
-        raise DataError(f"{path}: a {file.suffix} file holds one table; leave out {':' + inner!r}")
-    with _reading(path, chosen.reader):
+        raise DataError(f"{data}: is a folder; name a file of rows")
+    if file.suffix.lower() not in FORMATS:
+        raise DataError(f"{data}: {_no_format(file.suffix)}")
+    kind = FORMATS[file.suffix.lower()].reader
+    if inner and not kind.inside:
+        raise DataError(f"{data}: a {file.suffix} file holds one table; leave out {':' + inner!r}")
+    with _reading(str(data), kind):
         before = _state(file)
         if not file.is_file():
-            raise DataError(f"{path}: is not a file of rows")
+            raise DataError(f"{data}: is not a file of rows")
         with file.open("rb"):
-            reader = chosen.reader(file, inner)
+            reader = kind(file, inner)
+    reader.label = str(data)
     with reader:
         yield reader
-    with _reading(path, chosen.reader):
+    with _reading(reader.label, kind):
         after = _state(file)
     if after != before:
         raise DataError(
-            f"{path}: changed while it was read; read it again when nobody writes to it"
+            f"{data}: changed while it was read; read it again when nobody writes to it"
         )
+
+
+def _no_format(suffix: str) -> str:
+    return f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}"
 
 
 def _state(file: Path) -> tuple[int, int, int]:
@@ -285,28 +280,25 @@ def _split(path: str | Path) -> tuple[Path, str]:
     return Path(path), ""
 
 
-def _unreadable(reader: type[Reader]) -> tuple[type[BaseException], ...]:
-    return UNREADABLE + reader.failures()
-
-
 @contextmanager
-def _reading(path: str | Path, reader: type[Reader]) -> Iterator[None]:
+def _reading(label: str, reader: type[Reader]) -> Iterator[None]:
+    """Turn what goes wrong in a parser into a DataError."""
     try:
         yield
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except _unreadable(reader) as error:
+        raise DataError(f"{label}: there is no such file") from error
+    except UNREADABLE + reader.failures() as error:
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise DataError(f"{path}: can't be read: {' '.join(str(why).split())[:200]}") from error
+        raise DataError(f"{label}: can't be read: {' '.join(str(why).split())[:200]}") from error
 
 
 def _chunks(
-    path: str | Path, reader: Reader, wanted: Sequence[int], size: int, text: frozenset[int]
+    reader: Reader, wanted: Sequence[int], size: int, text: frozenset[int]
 ) -> Iterator[list[Raw]]:
     """Pass chunks on; what goes wrong while one is made is the file's fault."""
     chunks = reader.chunks(wanted, size, text)
     while True:
-        with _reading(path, type(reader)):
+        with _reading(reader.label, type(reader)):
             chunk = next(chunks, None)
             if chunk is None:
                 return
@@ -314,73 +306,76 @@ def _chunks(
                 np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw for raw in chunk
             ]
         if len({len(column) for column in chunk}) > 1:
-            raise DataError(f"{path}: its columns differ in length")
+            raise DataError(f"{reader.label}: its columns differ in length")
         yield chunk
 
 
 @contextmanager
-def _blaming(path: str | Path, reader: Reader, intake: Intake) -> Iterator[None]:
+def _blaming(reader: Reader, intake: Intake) -> Iterator[None]:
+    """Name the row of a bad cell."""
     try:
         yield
     except BadCellError as error:
-        raise DataError(
-            f"{path}: column {intake.name!r}, {reader.place(error.row + 1)}: {error}"
-        ) from error
+        where = f"{reader.label}: column {intake.name!r}, {reader.place(error.row + 1)}"
+        raise DataError(f"{where}: {error}") from error
 
 
 def _intakes(
-    path: str | Path,
     reader: Reader,
     names: Sequence[str] | None,
     columns: Sequence[Column] | None,
     overrides: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[Intake], list[int]]:
     """Return an intake for each wanted column, and where it is in the file."""
-    held = ", ".join(reader.names[:12]) + (", ..." if len(reader.names) > 12 else "")
+    label, held = reader.label, _listed(reader.names, 12)
     if columns is not None and not reader.named:
         if len(columns) != len(reader.names):
+            needed = ", ".join(column.name for column in columns)
+            count = len(reader.names)
             raise DataError(
-                f"{path}: has {len(reader.names)} columns without names where {len(columns)} are needed: "
-                + ", ".join(column.name for column in columns)
+                f"{label}: has {count} columns without names where {len(columns)} are needed: {needed}"
             )
         return [Intake(column.name, column) for column in columns], list(range(len(columns)))
     if columns is not None:
         chosen = [column.name for column in columns]
-        missing = [name for name in chosen if name not in reader.names]
-        if missing:
+        missing = next((name for name in chosen if name not in reader.names), None)
+        if missing is not None:
             raise DataError(
-                f"{path}: has no column {missing[0]!r}, which the model needs; it has {held}"
+                f"{label}: has no column {missing!r}, which the model needs; it has {held}"
             )
     else:
         chosen = list(reader.names if names is None else names)
         for name in (*chosen, *overrides):
             if name not in reader.names or name not in chosen:
-                raise UsageError(f"{path}: has no column {name!r} to use; it has {held}")
+                raise UsageError(f"{label}: has no column {name!r} to use; it has {held}")
     for name in chosen:
         if reader.names.count(name) > 1 or chosen.count(name) > 1:
-            raise DataError(f"{path}: has two columns called {name!r}; rename one")
+            raise DataError(f"{label}: has two columns called {name!r}; rename one")
         if not name:
-            others = [other for other in reader.names if other]
-            listed = ",".join(others[:8]) + (",..." if len(others) > 8 else "")
+            number = reader.names.index("") + 1
+            others = _listed([other for other in reader.names if other], 8)
             raise DataError(
-                f"{path}: its column {reader.names.index('') + 1} has no name; name it, or leave it out with "
-                f"--columns {listed}"
+                f"{label}: its column {number} has no name; name it, or choose the others: {others}"
             )
     if not chosen:
-        raise DataError(f"{path}: has no columns")
+        raise DataError(f"{label}: has no columns")
     wanted = [reader.names.index(name) for name in chosen]
     if columns is not None:
         return [Intake(column.name, column) for column in columns], wanted
     return [Intake(n, None, overrides.get(n, {}), reader.units.get(n, "")) for n in chosen], wanted
 
 
+def _listed(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def _values(
-    path: str | Path, reader: Reader, wanted: Sequence[int], intakes: Sequence[Intake], chunk: int
+    reader: Reader, wanted: Sequence[int], intakes: Sequence[Intake], chunk: int
 ) -> Iterator[Rows]:
     """Yield all rows, judged."""
     text = frozenset(j for j, intake in zip(wanted, intakes, strict=True) if intake.text)
     rows = 0
-    for raw in _chunks(path, reader, wanted, chunk, text):
+    for raw in _chunks(reader, wanted, chunk, text):
         values = np.empty((len(raw[0]), len(raw)), np.float32)
         faults: list[tuple[int, int, BadCellError]] = []
         for j, intake in enumerate(intakes):
@@ -390,16 +385,18 @@ def _values(
                 faults.append((error.row, j, error))
         if faults:
             _, j, first = min(faults, key=lambda fault: fault[:2])
-            with _blaming(path, reader, intakes[j]):
+            with _blaming(reader, intakes[j]):
                 raise first
         rows += len(values)
         yield values
     if not rows:
-        raise DataError(f"{path}: has no rows")
+        raise DataError(f"{reader.label}: has no rows")
     if reader.rows not in (None, rows):
-        raise DataError(f"{path}: its header claims {reader.rows} rows, but it holds {rows}")
+        raise DataError(
+            f"{reader.label}: its header claims {reader.rows} rows, but it holds {rows}"
+        )
     for intake in intakes:
-        with _blaming(path, reader, intake):
+        with _blaming(reader, intake):
             intake.finish()
 
 

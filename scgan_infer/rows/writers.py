@@ -187,7 +187,7 @@ class FileWriter(Writer):
         if found != self.job:
             raise DataError(
                 f"{self.part}: is the beginning of other rows (other model, seed, columns or number); "
-                "remove it, or leave out --resume"
+                "remove it, or begin again"
             )
         return left
 

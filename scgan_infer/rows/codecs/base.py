@@ -35,6 +35,7 @@ class Reader(ABC):
     """One open file of rows; a context manager.
 
     Attributes:
+        label: What messages call it.
         names: The columns' names, in the file's order.
         named: Whether the names are the file's own (a plain array has none: x0, x1, ...).
         rows: How many rows the header claims; None where only reading tells.
@@ -43,6 +44,7 @@ class Reader(ABC):
         file: What is open between calls, if anything.
     """
 
+    label: str = "rows"
     names: tuple[str, ...] = ()
     named: bool = True
     rows: int | None = None

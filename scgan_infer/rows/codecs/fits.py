@@ -109,7 +109,7 @@ class FitsReader(Reader):
             if code not in TYPES or (repeat != 1 and code != "A"):
                 raise DataError(
                     f"{self.path}: column {self.names[j]!r} has the format {repeat}{code}, "
-                    "not one value a row; leave it out with --columns"
+                    "not one value a row; leave it out"
                 )
             formats.append(f"S{repeat}" if code == "A" else TYPES[code])
             offsets.append(offset)

@@ -57,8 +57,7 @@ class ParquetReader(Reader):
             number or types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind)
         ):
             raise DataError(
-                f"{self.path}: column {name!r} holds {kind}, neither numbers nor text; "
-                "leave it out with --columns"
+                f"{self.path}: column {name!r} holds {kind}, neither numbers nor text; leave it out"
             )
 
     def _numpy(self, column: Untyped) -> Raw:

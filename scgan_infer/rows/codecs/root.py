@@ -78,7 +78,7 @@ class RootReader(Reader):
             ):
                 raise DataError(
                     f"{self.path}: branch {name!r} is {kind or 'a group'}, not one value a row; "
-                    "choose flat branches with --columns"
+                    "choose flat branches"
                 )
         found = self.tree.iterate(
             filter_name=lambda name: name in names,

@@ -77,7 +77,7 @@ CSV = {
     "same names": ("a,b,a\n1,2,3\n", "two columns called 'a'"),
     "no name": (
         "a,,b\n1,2,3\n",
-        "column 2 has no name; name it, or leave it out with --columns a,b",
+        "column 2 has no name; name it, or choose the others: a, b",
     ),
     "open quote": ('a,b\n1,2\n"3,4\n', "can't be read"),
     "latin-1": (b"a,b\n1,\xe9\n", "utf-8"),

@@ -297,7 +297,7 @@ def test_standard_output_is_csv(monkeypatch):
     with open_writer("-", COLUMNS, 2) as writer:
         writer.write(np.array([[0.5, 3, 1], [-1, 4, 0]], np.float32))
     assert out.buffer.getvalue().decode() == 'x,n,k\n0.5,3,"two, three"\n-1,4,one\n'
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="standard output"):
         open_writer("-", COLUMNS, 2, resume=True)
 
 

@@ -1,0 +1,61 @@
+"""Rows that are in memory: a 2-D or structured array, a mapping of 1-D arrays, or a DataFrame of any package."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from scgan_infer.errors import DataError
+from scgan_infer.rows.codecs.base import Raw, Reader, Untyped
+
+
+class MemoryReader(Reader):
+    """Rows of an array, or of anything with `items()` that gives names and columns."""
+
+    def __init__(self, data: Untyped) -> None:
+        try:
+            self._take(data)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"rows of {type(data).__name__} can't be read: {error}") from error
+        if len({len(column) for column in self.columns}) > 1:
+            raise DataError("rows: its columns differ in length")
+
+    def _take(self, data: Untyped) -> None:
+        self.named = True
+        if hasattr(data, "items"):
+            held = [(str(name), _array(column)) for name, column in data.items()]
+            self.names, self.columns = tuple(name for name, _ in held), [raw for _, raw in held]
+            return
+        rows = _array(data)
+        if rows.dtype.names:
+            self.names, self.columns = rows.dtype.names, [rows[name] for name in rows.dtype.names]
+            return
+        if rows.ndim not in (1, 2):
+            raise DataError(f"rows have shape {rows.shape}; rows by columns are needed")
+        table = rows if rows.ndim == 2 else rows[:, None]
+        self.named, self.columns = False, list(table.T)
+        self.names = tuple(f"x{j}" for j in range(len(self.columns)))
+
+    def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
+        """See `Reader.chunks`."""
+        for first in range(0, len(self.columns[0]), size):
+            yield [_plain(self.columns[j][first : first + size]) for j in wanted]
+
+
+def _array(data: Untyped) -> Untyped:
+    """Return an array, masked if the data is."""
+    return data if isinstance(data, np.ma.MaskedArray) else np.asarray(data)
+
+
+def _plain(cells: Untyped) -> Raw:
+    """Return cells with None where they are masked, and objects that are all numbers as numbers."""
+    if np.ma.is_masked(cells):
+        objects = cells.data.astype(object)
+        objects[cells.mask] = None
+        return np.asarray(objects)
+    raw = np.asarray(cells)
+    if raw.dtype.kind == "O" and all(isinstance(cell, numbers.Real) for cell in raw.flat):
+        return np.array(raw.tolist())
+    return raw
