@@ -14,7 +14,8 @@ import onnx
 import spox
 import spox.opset.ai.onnx.v18 as op
 from numpy.typing import ArrayLike
-from spox import Tensor, Var
+from spox import Var
+from torch import Tensor
 
 from scgan_infer.bundle.rules import IR, OPSET
 from scgan_infer.errors import ParityError
@@ -24,12 +25,13 @@ __all__ = ["Var", "argument", "const", "model", "op", "silu"]
 
 def argument(shape: Sequence[int | str], dtype: type[np.generic] = np.float32) -> Var:
     """Return an input of a graph; a dimension named "n" is open."""
-    return spox.argument(Tensor(dtype, tuple(shape)))
+    return spox.argument(spox.Tensor(dtype, tuple(shape)))
 
 
-def const(array: ArrayLike, dtype: type[np.generic] = np.float32) -> Var:
-    """Return a constant; float32 unless said otherwise."""
-    return op.const(np.asarray(array, dtype))
+def const(array: ArrayLike | Tensor, dtype: type[np.generic] = np.float32) -> Var:
+    """Return a constant of numbers or of a tensor; float32 unless said otherwise."""
+    values = array.numpy(force=True) if isinstance(array, Tensor) else array
+    return op.const(np.array(values, dtype, order="C"))
 
 
 def silu(x: Var) -> Var:

@@ -3,7 +3,7 @@
     u picks a cluster i with probability pi_i (comparison with cumulative weights on the 2^-24 grid, so exact);
     w ~ N(0, 1) in R^m goes through g_i to a latent.
 
-One Gaussian, noisy centres and the latents of training rows are such models too. Trained maps are in `mappers`.
+One Gaussian, noisy centres and the latents of training rows are such models too. Trained maps are in `maps`.
 
 A cluster is found without a look at every bound: [0, 1) is cut into 2^G cells, and a table t says for each what to add
 to s = 2^G u so that the whole part is the cluster, where at most one bound falls inside the cell (a first guess else):
@@ -15,17 +15,13 @@ All of these numbers are multiples of 2^(G-24) below 2^G, so float32 and every r
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scgan_train.clusters import Clusters
-from scgan_train.config import MapperConfig
-from scgan_train.training.loop import Phase
+from scgan_infer.bundle.manifest import GRID
+from scgan_train.graph import Var, const, op
 
-GRID = 2**24
 REAL_ROWS = 2**15
 CELL_BITS = 12  # the most cells that a table is made for, unless there are more clusters
 
@@ -58,11 +54,11 @@ def guide(limits: Tensor) -> tuple[Tensor, int]:
 
 
 class LatentModel(nn.Module):
-    """The cluster-selection head and the ensemble behind it: (u [n], w [n, m]) to latents [n, e] and clusters [n].
+    """The cluster-selection head and the ensemble of maps behind it.
 
     Attributes:
         noise: m.
-        thresholds: int64 [K], cluster i is drawn where thresholds[i-1] <= 2^24 u < thresholds[i].
+        thresholds: int64 [K]; cluster i is drawn where thresholds[i-1] <= 2^24 u < thresholds[i].
     """
 
     thresholds: Tensor
@@ -72,24 +68,33 @@ class LatentModel(nn.Module):
         self.ensemble = ensemble
         self.noise = noise
         self.register_buffer("thresholds", limits, persistent=False)
-        table, most = guide(limits)
-        self.register_buffer("guide", table, persistent=False)
-        self.register_buffer("bounds", limits.double().div(GRID).float(), persistent=False)
-        self._more = most - 1
 
     def select(self, u: Tensor) -> Tensor:
         """Return the cluster [n] that each u [n] selects."""
-        table, bounds = self.get_buffer("guide"), self.get_buffer("bounds")
-        place = u * len(table)
-        cluster = (place + table.index_select(0, place.to(torch.int64))).to(torch.int64)
-        for _ in range(self._more):
-            cluster = cluster + (u >= bounds.index_select(0, cluster)).to(torch.int64)
-        return cluster
+        return torch.searchsorted(self.thresholds, (u * GRID).to(torch.int64), right=True)
 
     def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents [n, e] and clusters [n]."""
+        """Return latents [n, e] and clusters [n] of uniforms u [n] and noise w [n, m]."""
         cluster = self.select(u)
         latent: Tensor = self.ensemble(w, cluster)
+        return latent, cluster
+
+    def select_graph(self, u: Var) -> Var:
+        """Return `select` as a graph: by the table of `guide`, without a look at every bound."""
+        limits = self.thresholds.cpu()
+        cells, most = guide(limits)
+        scaled = op.mul(u, const(len(cells)))
+        step = op.gather(const(cells), op.cast(scaled, to=np.int64))
+        cluster = op.cast(op.add(scaled, step), to=np.int64)
+        for _ in range(most - 1):
+            bound = op.gather(const(limits.double() / GRID), cluster)
+            cluster = op.add(cluster, op.cast(op.greater_or_equal(u, bound), to=np.int64))
+        return cluster
+
+    def graph(self, u: Var, w: Var) -> tuple[Var, Var]:
+        """Return `forward` as a graph."""
+        cluster = self.select_graph(u)
+        latent: Var = self.ensemble.graph(w, cluster)  # type: ignore[operator]
         return latent, cluster
 
     def draw(self, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -103,6 +108,8 @@ class LatentModel(nn.Module):
 class RealLatents(LatentModel):
     """Latents of training rows themselves, sorted by cluster; w is not used."""
 
+    table: Tensor
+
     def __init__(self, table: Tensor, limits: Tensor) -> None:
         super().__init__(limits, nn.Identity(), table.shape[1])
         self.register_buffer("thresholds", limits)
@@ -110,7 +117,7 @@ class RealLatents(LatentModel):
 
     @classmethod
     def of(cls, latents: Tensor, labels: Tensor, generator: torch.Generator) -> RealLatents:
-        """Return the model of latents [N, e] with labels [N]; beyond `REAL_ROWS` rows it keeps a sample of them."""
+        """Return the model of latents [N, e] with labels [N], of at most `REAL_ROWS` of them."""
         if len(latents) > REAL_ROWS:
             kept = torch.randperm(len(latents), generator=generator)[:REAL_ROWS]
             latents, labels = latents[kept], labels[kept]
@@ -123,89 +130,11 @@ class RealLatents(LatentModel):
 
     def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return the latent of the row that u selects, and its cluster."""
-        table = self.get_buffer("table")
-        row = (u * len(table)).to(torch.int64)
-        return table.index_select(0, row) + 0.0 * w, self.select(u)
+        row = (u * len(self.table)).to(torch.int64)
+        return self.table.index_select(0, row) + 0.0 * w, self.select(u)
 
-
-class Affine(nn.Module):
-    """g_i(w) = mu_i + L_i w: one Gaussian (K = 1), noisy centres (L_i = sigma_i), or where every mapper starts.
-
-    It is the row product (see `RowProduct`) of (w, 1) with L_i^T above mu_i, so that one gather brings both.
-    """
-
-    def __init__(self, means: Tensor, factors: Tensor) -> None:
-        super().__init__()
-        e = means.shape[1]
-        self.register_buffer(
-            "table", torch.cat([factors.mT.flatten(1), means], 1), persistent=False
-        )
-        spread = torch.eye(e + 1).repeat_interleave(e, 1)
-        self.register_buffer("spread", spread[:e], persistent=False)
-        self.register_buffer("one", spread[e], persistent=False)
-        self.register_buffer("collect", torch.eye(e).repeat(e + 1, 1), persistent=False)
-
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents [n, e] of w [n, e]."""
-        spread = torch.addmm(self.get_buffer("one"), w, self.get_buffer("spread"))
-        return (spread * self.get_buffer("table").index_select(0, cluster)) @ self.get_buffer(
-            "collect"
-        )
-
-
-class Mapper(nn.Module, ABC):
-    """A map g_i for every cluster. Subclasses say how it is computed and how it is trained.
-
-    Attributes:
-        noise: m, the number of Gaussian inputs.
-        clusters: the frames that it works in.
-    """
-
-    def __init__(
-        self, clusters: Clusters, config: MapperConfig, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.clusters = clusters
-        self.config = config
-        self.noise = clusters.means.shape[1]
-
-    @staticmethod
-    def fits(dims: int) -> int:
-        """Return how many fits of clusters, each under maps of its own, pay in so many dimensions."""
-        return 1
-
-    @staticmethod
-    def most_clusters(dims: int) -> int:
-        """Return the most clusters that `auto` should cut latents of so many dimensions into for it."""
-        return 256
-
-    @abstractmethod
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents [n, e] of noise w [n, m] through the maps of cluster [n]; must export to ONNX."""
-
-    @abstractmethod
-    def phases(
-        self, latents: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> Iterator[Phase]:
-        """Yield the training phases on latents [N, e] with labels [N]; a phase is prepared when it is reached."""
-
-
-class Members:
-    """Rows grouped by cluster, in each cluster's own frame, to draw equal batches from all clusters at once."""
-
-    def __init__(self, clusters: Clusters, latents: Tensor, labels: Tensor) -> None:
-        order = torch.argsort(labels, stable=True)
-        self.counts = torch.bincount(labels, minlength=len(clusters.weights))
-        self.starts = self.counts.cumsum(0) - self.counts
-        centred = (latents - clusters.means.to(latents)[labels])[order].unsqueeze(-1)
-        factors = clusters.factors.to(latents)[labels[order]]
-        self.whitened = torch.linalg.solve_triangular(factors, centred, upper=False).squeeze(-1)
-
-    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Return whitened rows [K, batch, e]."""
-        share = torch.rand(len(self.counts), batch, generator=generator).to(self.whitened)
-        index = self.starts[:, None] + (share * self.counts[:, None]).long().clamp(
-            max=self.counts[:, None] - 1
-        )
-        rows: Tensor = self.whitened[index]
-        return rows
+    def graph(self, u: Var, w: Var) -> tuple[Var, Var]:
+        """Return `forward` as a graph."""
+        row = op.cast(op.mul(u, const(len(self.table))), to=np.int64)
+        latent = op.add(op.gather(const(self.table), row), op.mul(w, const(0.0)))
+        return latent, self.select_graph(u)

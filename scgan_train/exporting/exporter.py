@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scgan_infer import bundle
-from scgan_infer.bundle import Manifest
+from scgan_infer.bundle import GRID, Manifest
 from scgan_infer.columns import Column
 from scgan_infer.errors import ParityError
 from scgan_infer.judging.distances import Space, c2st
@@ -41,9 +41,10 @@ from scgan_infer.sampling.verify import FLIPS, TOLERANCE, differences
 from scgan_train.clusters import Assign
 from scgan_train.decoder import Decoder
 from scgan_train.exporting.card import card, preview
-from scgan_train.exporting.folded import FoldedDecoder, folded
+from scgan_train.exporting.folded import FoldedDecoder
 from scgan_train.exporting.sampler import sampler
-from scgan_train.head import GRID, LatentModel
+from scgan_train.graph import argument, model
+from scgan_train.head import LatentModel
 from scgan_train.training.guards import judged
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
@@ -135,14 +136,16 @@ def export(run: Run, path: Path) -> Path:
         "decoder.onnx": (decode, ("latent", "z"), ("x",)),
         "generator.onnx": (GeneratorGraph(latents, decode), ("u", "w", "z"), ("x",)),
     }
-    lighter = {"mappers.onnx": folded(latents), "decoder.onnx": FoldedDecoder(decoder, transform)}
+    lighter = {"decoder.onnx": FoldedDecoder(decoder, transform)}
     generator = generator_for(run.config.seed, "parity")
     inputs = _inputs(held_out, encoder, transform, sizes["m"], decoder.noise, generator)
     graphs: dict[str, bytes] = {}
     errors: dict[str, float] = {}
     for name, (module, takes, gives) in modules.items():
         module.eval()
-        if name == "generator.onnx":
+        if name == "mappers.onnx":
+            graphs[name] = _mappers(latents)
+        elif name == "generator.onnx":
             graphs[name] = joined(graphs["mappers.onnx"], graphs["decoder.onnx"])
         else:
             graphs[name] = to_onnx(
@@ -193,6 +196,12 @@ def export(run: Run, path: Path) -> Path:
 def _has_noise(decoder: Decoder) -> bool:
     """Return whether any noise moves the decoder, as none does where its importances were not trained."""
     return any(part.get_parameter("importance").any() for part in decoder.subspaces)
+
+
+def _mappers(latents: LatentModel) -> bytes:
+    u, w = argument(("n",)), argument(("n", latents.noise))
+    latent, choice = latents.graph(u, w)
+    return model({"u": u, "w": w}, {"latent": latent, "choice": choice})
 
 
 def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...]) -> bytes:

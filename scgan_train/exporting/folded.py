@@ -2,7 +2,6 @@
 
     decoder      importances, basis and order of z in one matrix a layer; none, and no use of z, where all
                  importances are 0; where every column is real, y scale + shift goes into the last layer and the skip
-    transport    mu_i + F_i (w + V_i silu(...) + c_i)  =  (mu_i + F_i c_i + F_i w) + (F_i V_i) silu(...)
 
 Products of weights are taken in double precision. The export holds the graphs to the unfolded networks.
 """
@@ -15,9 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from scgan_train.decoder import Decoder, Subspace
-from scgan_train.head import Affine, LatentModel
-from scgan_train.maps.ot import TransportMapper
-from scgan_train.nets import RowProduct
 from scgan_train.transform import Transform
 
 
@@ -60,35 +56,3 @@ class FoldedDecoder(nn.Module):
             h = nn.functional.silu(h if move is None else torch.addmm(h, z, self.get_buffer(move)))
         y = torch.addmm(self.skip(latent), h, self.get_buffer("last"))
         return y if self.transform is None else self.transform.inverse(y)
-
-
-class FoldedTransport(nn.Module):
-    """w [n, e] and cluster [n] to latent [n, e]: `TransportMapper`."""
-
-    @torch.no_grad()
-    def __init__(self, mapper: TransportMapper) -> None:
-        super().__init__()
-        weights, biases = mapper.map.weights, mapper.map.biases
-        factors, last = mapper.factors.double(), weights[1].double() @ mapper.factors.double().mT
-        shift = (factors @ biases[1].double().mT).squeeze(-1)
-        self.frame = Affine((mapper.means.double() + shift).float(), mapper.factors)
-        for name, table in {"first": weights[0], "bias": biases[0], "last": last}.items():
-            self.register_buffer(name, table.float().flatten(1))
-        _, inputs, hidden = weights[0].shape
-        self.inward, self.outward = RowProduct(inputs, hidden), RowProduct(hidden, inputs)
-
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents."""
-        first, bias, last = (
-            self.get_buffer(name).index_select(0, cluster) for name in ("first", "bias", "last")
-        )
-        hidden = nn.functional.silu(self.inward(w, first) + bias)
-        latent: Tensor = self.frame(w, cluster) + self.outward(hidden, last)
-        return latent
-
-
-def folded(latents: LatentModel) -> LatentModel:
-    """Return a latent model of cheaper operators, or the same where there is nothing to fold."""
-    if isinstance(latents.ensemble, TransportMapper):
-        return LatentModel(latents.thresholds, FoldedTransport(latents.ensemble), latents.noise)
-    return latents

@@ -1,98 +1,76 @@
 """A triangular spline flow: the map `flow`.
 
-In a cluster's own frame, v = M_i^-1 (eps - mu_i), noise w becomes a row coordinate by coordinate:
+In a cluster's frame noise w becomes a row coordinate by coordinate:
 
     v_j = s(w_j; knots that a small network computes from v_1 .. v_(j-1) and the cluster)
 
-with s a monotone rational-quadratic spline on [-4, 4] and the identity outside (Durkan et al. 2019, "Neural
-spline flows"). Training goes the other way, w = g^-1(v), where all coordinates are known, and descends
+with s a monotone rational-quadratic spline on [-4, 4] and the identity outside (Durkan et al. 2019,
+"Neural spline flows"). Training goes the other way, w = g^-1(v), where all coordinates are known,
+and descends
 
     - log p(v) = |w|^2 / 2 - sum_j log dw_j/dv_j.
 
-From three coordinates on, a second layer takes them in reverse order. The lumpiest coordinate comes first, so
-that what jumps decides about what is smooth, and not the other way round.
-
-A flow learns chance features of its rows together with the rest. Several narrow ones over clusters that were fitted
-anew, every other one with the smooth coordinates reversed, differ in those, and their rows together are harder to tell
-from fresh ones than those of a wide one (`LOG.md`).
+The lumpiest coordinate comes first, so that what jumps decides about what is smooth, and not the
+other way round. From five coordinates on, a second layer takes them in reverse order.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad, silu
 
+from scgan_train import graph
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
-from scgan_train.head import Affine, Mapper
+from scgan_train.graph import Var, const, op
+from scgan_train.maps.base import Affine, Mapper, lengths
 from scgan_train.training.loop import Phase, Player
 
 BINS = 8
-BOUND = 4.0
-SMALLEST = 1e-4  # of the positive numbers that make a spline
-UNITS = 128  # hidden units of all fits together, at most 64 each
+BOUND = 4.0  # of a spline, and of the logarithms that make it
+TWO_LAYERS = 5  # dimensions from which one order of the coordinates is not enough
 BATCH = 256
 JITTER = 0.02  # noise on training rows, in the cluster's frame
 
 
-class Spline(nn.Module):
+class Spline:
     """Monotone rational-quadratic splines of [-4, 4] onto itself, the identity outside.
 
-    A spline is given by 3 BINS - 1 real numbers; (r + sqrt(r^2 + 4)) / 2 makes them positive, and 1 of 0. Shares
-    of their sums are the bins' widths and heights; the last BINS - 1 are slopes at inner knots. Two constant
-    matrices give all corners, and multiplication picks a bin: graph runtimes are slow at softmax, softplus,
-    cumulative sums and gathering when rows are short.
+    Args:
+        raw: [..., 3 BINS - 1] real numbers; logarithms of the bins' widths and heights, up to a
+            factor each, and of the slopes at inner knots. All 0: the identity.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        one, every = torch.eye(BINS), torch.ones(BINS, BINS)
-        edges = 2 * BOUND * every.triu(1) - BOUND * every
-        inner = torch.eye(BINS - 1)
-        above, below = torch.zeros(2, 3 * BINS - 1, 6, BINS)
-        above[:BINS, 0], above[:BINS, 2] = edges, 2 * BOUND * one
-        above[BINS : 2 * BINS, 1], above[BINS : 2 * BINS, 3] = edges, 2 * BOUND * one
-        above[2 * BINS :, 4, 1:], above[2 * BINS :, 5, :-1] = inner, inner
-        below[:BINS, 0], below[:BINS, 2] = every, every
-        below[BINS : 2 * BINS, 1], below[BINS : 2 * BINS, 3] = every, every
-        above_bias, below_bias = torch.zeros(2, 6, BINS)
-        above_bias[4, 0] = above_bias[5, -1] = 1.0
-        below_bias[4:] = 1.0
-        for name, tensor in {
-            "above": above.flatten(1),
-            "below": below.flatten(1),
-            "above_bias": above_bias.flatten(),
-            "below_bias": below_bias.flatten(),
-            "steps": (one[1:] - one[:-1]).repeat(1, 6),
-            "first": one[0].repeat(6),
-            "collect": torch.eye(6).repeat_interleave(BINS, 0),
-        }.items():
-            self.register_buffer(name, tensor, persistent=False)
+    def __init__(self, raw: Tensor) -> None:
+        widths, heights, slopes = torch.split(raw.clamp(-BOUND, BOUND), [BINS, BINS, BINS - 1], -1)
+        self.x, self.y = (
+            BOUND * (2 * pad(logits.softmax(-1).cumsum(-1), (1, 0)) - 1)
+            for logits in (widths, heights)
+        )
+        self.slopes = pad(slopes, (1, 1)).exp()
 
-    def forward(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Return the values [..., 1] at x [..., 1] of the splines given by raw [..., 3 BINS - 1]."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the values [...] at x [...]."""
         inside = x.clamp(-BOUND, BOUND)
-        left, low, width, height, start, end = self._bin(inside, raw, 0)
+        left, low, width, height, start, end = self._bin(inside, self.x)
         z = (inside - left) / width
-        mean = height / width
-        bend = z * (1 - z)
+        mean, bend = height / width, z * (1 - z)
         y = low + height * (mean * z * z + start * bend) / (mean + (start + end - 2 * mean) * bend)
         return y + (x - inside)
 
-    def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x [..., 1] with spline(x) = y, and log dx/dy [..., 1]."""
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x [...] with spline(x) = y, and log dx/dy [...]."""
         inside = y.clamp(-BOUND, BOUND)
-        left, low, width, height, start, end = self._bin(inside, raw, 1)
-        rise = inside - low
-        mean = height / width
+        left, low, width, height, start, end = self._bin(inside, self.y)
+        rise, mean = (inside - low) / height, height / width
         twist = start + end - 2 * mean
-        a = height * (mean - start) + rise * twist
-        b = height * start - rise * twist
+        a, b = mean - start + rise * twist, start - rise * twist
         z = 2 * mean * rise / (b + (b * b + 4 * a * mean * rise).clamp(min=1e-12).sqrt())
         bend = z * (1 - z)
         slope = (end * z * z + 2 * mean * bend + start * (1 - z).square()) * (
@@ -100,190 +78,199 @@ class Spline(nn.Module):
         ).square()
         return left + z * width + (y - inside), torch.where(inside == y, -slope.log(), 0.0)
 
-    def _bin(self, at: Tensor, raw: Tensor, side: int) -> tuple[Tensor, ...]:
-        """Left and low corner, width, height and two slopes, [..., 1] each, of the bin that `at` falls in."""
-        positive = SMALLEST + 0.5 * (raw + (raw * raw + 4).sqrt())
-        above = positive @ self.get_buffer("above") + self.get_buffer("above_bias")
-        table = above / (positive @ self.get_buffer("below") + self.get_buffer("below_bias"))
-        passed = (at >= table[..., side * BINS + 1 : (side + 1) * BINS]).to(table.dtype)
-        chosen = passed @ self.get_buffer("steps") + self.get_buffer("first")
-        return torch.split((table * chosen) @ self.get_buffer("collect"), 1, -1)
+    def _bin(self, at: Tensor, knots: Tensor) -> tuple[Tensor, ...]:
+        """Return corner, width, height and slopes at both ends of the bins that `at` falls in."""
+        index = (knots[..., 1:-1] <= at.unsqueeze(-1)).sum(-1, keepdim=True)
+        left, low, start = (
+            some.gather(-1, index).squeeze(-1) for some in (self.x, self.y, self.slopes)
+        )
+        right, high, end = (
+            some.gather(-1, index + 1).squeeze(-1) for some in (self.x, self.y, self.slopes)
+        )
+        return left, low, right - left, high - low, start, end
+
+
+def spline_graph(x: Var, raw: Var) -> Var:
+    """Return `Spline(raw).forward(x)` of x [1, n] as a graph.
+
+    Knots stay in units of their unnormalised sums. Before and after the slopes raw [3 BINS + 1, n]
+    holds a row of zeros, for the slopes 1 at both ends.
+    """
+    parts = op.exp(op.clip(raw, const(-BOUND), const(BOUND)))
+    sizes, slopes = op.split(parts, lengths([2 * BINS, BINS + 1]), axis=0)
+    knots = op.matmul(const(np.kron(np.eye(2), np.tri(BINS + 1, BINS, -1))), sizes)
+    _, inner, width, _, height = op.split(knots, lengths([1, BINS - 1, 1, BINS, 1]), axis=0)
+    inside = op.clip(x, const(-BOUND), const(BOUND))
+    at = op.mul(op.add(op.mul(inside, const(0.5 / BOUND)), const(0.5)), width)
+    passed = op.cast(op.less_or_equal(inner, at), to=np.float32)
+    index = op.cast(op.matmul(const(np.ones((1, BINS - 1))), passed), to=np.int64)
+    corners = const([[0], [1], [BINS + 1], [BINS + 2]], np.int64)
+    left, right, low, high = op.split(
+        op.gather_elements(knots, op.add(index, corners), axis=0), lengths([1] * 4), axis=0
+    )
+    ends = op.add(index, const([[0], [1]], np.int64))
+    start, end = op.split(op.gather_elements(slopes, ends, axis=0), lengths([1, 1]), axis=0)
+    run, rise = op.sub(right, left), op.sub(high, low)
+    z = op.div(op.sub(at, left), run)
+    mean = op.div(op.mul(rise, width), op.mul(run, height))
+    bend = op.sub(z, op.mul(z, z))
+    above = op.add(op.mul(mean, op.sub(z, bend)), op.mul(start, bend))
+    below = op.add(mean, op.mul(op.sub(op.sub(op.add(start, end), mean), mean), bend))
+    y = op.div(op.add(low, op.mul(rise, op.div(above, below))), height)
+    return op.add(op.mul(y, const(2 * BOUND)), op.sub(x, op.add(inside, const(BOUND))))
 
 
 class Triangular(nn.Module):
-    """One layer: e networks side by side, the j-th sees the coordinates before j and the cluster.
+    """One layer: e networks side by side, the j-th sees the coordinates before j and the cluster."""
 
-    Clusters of different fits go through networks of their own.
-    """
+    before: Tensor
 
-    def __init__(
-        self, sizes: Sequence[int], width: int, hidden: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, clusters: int, e: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
 
         def uniform(bound: float, *shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
 
-        fits, clusters, outputs = len(sizes), sum(sizes), 3 * BINS - 1
-        self.first = uniform(math.sqrt(6 / width), fits, width, width, hidden)
-        self.first_bias = uniform(1.0, clusters, width, hidden)
-        self.second = uniform(1.5 * math.sqrt(3 / hidden), fits, width, hidden, hidden)
-        self.second_bias = nn.Parameter(torch.zeros(fits, width, 1, hidden))
-        self.last = nn.Parameter(torch.zeros(fits, width, hidden, outputs))
-        self.last_bias = nn.Parameter(torch.zeros(clusters, width, outputs))
-        self.spline = Spline()
-        before = torch.ones(width, width).triu(1).unsqueeze(-1)
-        self.register_buffer("before", before, persistent=False)
-        self.register_buffer(
-            "fit", torch.arange(fits).repeat_interleave(torch.tensor(sizes)), persistent=False
-        )
+        self.first = uniform(math.sqrt(6 / e), e, e, hidden)
+        self.first_bias = uniform(1.0, clusters, e, hidden)
+        self.second = uniform(1.5 * math.sqrt(3 / hidden), e, hidden, hidden)
+        self.second_bias = nn.Parameter(torch.zeros(e, 1, hidden))
+        self.last = nn.Parameter(torch.zeros(e, hidden, 3 * BINS - 1))
+        self.register_buffer("before", torch.ones(e, e).tril(-1), persistent=False)
+
+    def splines(self, v: Tensor, cluster: Tensor) -> Spline:
+        """Return a spline for every coordinate of v [n, e], from the coordinates before it."""
+        known = v.unsqueeze(1) * self.before  # [n, e, e]
+        hidden = silu(known.transpose(0, 1) @ self.first + self.first_bias[cluster].transpose(0, 1))
+        hidden = silu(hidden @ self.second + self.second_bias)
+        return Spline((hidden @ self.last).transpose(0, 1))
 
     def inverse(self, v: Tensor, cluster: Tensor) -> tuple[Tensor, Tensor]:
-        """Return w [f, b, e] and log |det dw/dv| [f, b] of b rows of clusters [f, b] of each fit."""
-        fits, batch, width = v.shape
-        first = v @ (self.first * self.get_buffer("before")).reshape(fits, width, -1)
-        hidden = nn.functional.silu(first.view(fits, batch, width, -1) + self.first_bias[cluster])
-        hidden = nn.functional.silu(hidden.transpose(1, 2) @ self.second + self.second_bias)
-        raw = (hidden @ self.last).transpose(1, 2) + self.last_bias[cluster]
-        w, logs = self.spline.inverse(v.unsqueeze(-1), raw)
-        return w.squeeze(-1), logs.sum((2, 3))
+        """Return w [n, e] and log |det dw/dv| [n] of v [n, e] in clusters [n]."""
+        w, logs = self.splines(v, cluster).inverse(v)
+        return w, logs.sum(1)
 
     def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
-        """Return v [n, e]: e small steps, the first from a table of the clusters alone."""
-        silu, fit = nn.functional.silu, self.get_buffer("fit")
-        first, last = self.first_bias.unbind(1), self.last_bias.unbind(1)
-        second = self.second_bias[fit].squeeze(2).unbind(1)
-        units = self._mask(self.second.shape[-1])
-        table = silu(_own(silu(first[0]), self.second[:, 0], units) + second[0])
-        table = _own(table, self.last[:, 0], units) + last[0]
-        units = units.index_select(0, cluster)
-        v: Tensor = self.spline(w[:, :1], table.index_select(0, cluster))
-        for j in range(1, w.shape[1]):
-            hidden = _own(v, self.first[:, :j, j], self._mask(j).index_select(0, cluster))
-            hidden = silu(hidden + first[j].index_select(0, cluster))
-            hidden = _own(hidden, self.second[:, j], units) + second[j].index_select(0, cluster)
-            raw = _own(silu(hidden), self.last[:, j], units) + last[j].index_select(0, cluster)
-            v = torch.cat([v, self.spline(w[:, j : j + 1], raw)], 1)
+        """Return v [n, e], a coordinate a pass."""
+        v = torch.zeros_like(w)
+        for j in range(w.shape[1]):
+            v = torch.cat([v[:, :j], self.splines(v, cluster).forward(w)[:, j:]], 1)
         return v
 
-    def _mask(self, inputs: int) -> Tensor:
-        """Return [K, f * inputs]: 1 for the inputs to the fit of a cluster, 0 for those to the others."""
-        fit = self.get_buffer("fit")
-        return torch.eye(len(self.first), device=fit.device, dtype=self.first.dtype)[
-            fit
-        ].repeat_interleave(inputs, 1)
-
-
-def _own(x: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
-    """Return x [n, i] times each row's own weight of [f, i, o]: copies of x, all but one masked, times all weights."""
-    if len(weight) == 1:
-        return x @ weight[0]
-    return (torch.cat([x] * len(weight), 1) * mask) @ weight.flatten(0, 1)
+    def graph(self, w: Sequence[Var], choice: Var) -> Sequence[Var]:
+        """Return `forward` of coordinates [1, n] each: small steps, the first from a table."""
+        last = pad(self.last, (1, 1)).roll(-1, 2)  # zeros before and after the slopes
+        last = torch.cat([last[..., : 2 * BINS], last[..., -1:], last[..., 2 * BINS : -1]], -1)
+        hidden = silu(silu(self.first_bias[:, 0]) @ self.second[0] + self.second_bias[0])
+        table = const(hidden @ last[0])
+        v = [spline_graph(w[0], op.transpose(op.gather(table, choice)))]
+        for j in range(1, len(w)):
+            first, bias, second, second_bias, own = (
+                const(tensor)
+                for tensor in (
+                    self.first[j, :j],
+                    self.first_bias[:, j],
+                    self.second[j],
+                    self.second_bias[j, 0],
+                    last[j],
+                )
+            )
+            known = op.concat(v, axis=0)
+            step = graph.silu(op.gemm(known, first, op.gather(bias, choice), transA=1))
+            step = graph.silu(op.gemm(step, second, second_bias))
+            v.append(spline_graph(w[j], op.gemm(own, step, transA=1, transB=1)))
+        return v
 
 
 class FlowMapper(Mapper):
-    """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's coordinate order."""
+    """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's order."""
+
+    order: Tensor
 
     @staticmethod
-    def fits(dims: int) -> int:
-        """Return four up to four dimensions, then two: more dimensions need wider networks."""
-        return 4 if dims <= 4 else 2
+    def defaults(e: int, rows: int) -> dict[str, Any]:
+        """Return as many steps as the rows bear before the flow copies them.
+
+        >>> [FlowMapper.defaults(4, rows)["steps"] for rows in (100, 1000, 5000, 10**6)]
+        [126, 502, 1320, 2000]
+        """
+        steps = (2000 if e < TWO_LAYERS else 2600) * min(1.0, rows / 10_000) ** 0.6
+        return {"width": 64, "steps": round(steps), "lr": 5e-3}
 
     @staticmethod
-    def most_clusters(dims: int) -> int:
-        """Return three a dimension, up to 16: the flow shares what clusters have in common, and more copy more."""
-        return min(16, 3 * dims)
+    def most_clusters(e: int) -> int:
+        """Return three a dimension, up to 16: the flow shares what clusters have in common."""
+        return min(16, 3 * e)
 
     def __init__(
         self, clusters: Clusters, config: MapperConfig, generator: torch.Generator
     ) -> None:
         super().__init__(clusters, config, generator)
-        width = clusters.means.shape[1]
-        hidden = min(64, UNITS // len(clusters.sizes)) if config.width == "auto" else config.width
-        layers = 1 if width < 3 else 2
+        size, e = clusters.means.shape
         self.layers = nn.ModuleList(
-            Triangular(clusters.sizes, width, hidden, generator) for _ in range(layers)
+            Triangular(size, e, int(config.width), generator)
+            for _ in range(1 if e < TWO_LAYERS else 2)
         )
         order = coordinate_order(clusters)
-        orders = [order, torch.cat([order[:1], order[1:].flip(0)])]
-        frames = torch.cat(
-            [_frames(fit.factors, orders[i % 2]) for i, fit in enumerate(clusters.fits())]
-        )
-        self.frame = Affine(clusters.means, frames.float())
-        self.register_buffer("means", clusters.means, persistent=False)
-        self.register_buffer("whiten", torch.linalg.inv(frames).float(), persistent=False)
+        ordered = clusters.factors.double()[:, order]
+        factors = torch.linalg.cholesky(ordered @ ordered.mT).float()
+        self.frame = Affine(clusters.means[:, order], factors)
+        self.register_buffer("order", order, persistent=False)
 
     def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
         """Return latents [n, e]."""
         for depth in reversed(range(len(self.layers))):
             w = self.layers[depth](w, cluster)
             w = w.flip(1) if depth else w
-        latent: Tensor = self.frame(w, cluster)
-        return latent
+        latents: Tensor = self.frame(w, cluster)[:, torch.argsort(self.order)]
+        return latents
+
+    def graph(self, w: Var, choice: Var) -> Var:
+        """Return `forward` as a graph, features along axis 0."""
+        v = op.split(op.transpose(w), lengths([1] * self.noise), axis=0)
+        for depth in reversed(range(len(self.layers))):
+            layer = self.layers[depth]
+            assert isinstance(layer, Triangular)
+            v = layer.graph(v, choice)
+            v = v[::-1] if depth else v
+        back = torch.argsort(self.order)
+        frame = Affine(self.frame.means[:, back], self.frame.factors[:, back])
+        return frame.graph(op.transpose(op.concat(v, axis=0)), choice)
 
     def whitened(self, latents: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents [n, e] in the frames of their clusters [n]."""
-        centred = latents - self.get_buffer("means")[cluster]
-        return (self.get_buffer("whiten")[cluster] @ centred.unsqueeze(-1)).squeeze(-1)
+        """Return latents [n, e] in the frames of their clusters [n], in the flow's order."""
+        return self.frame.inverse(latents[:, self.order], cluster)
 
     def loss(self, v: Tensor, cluster: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return minus the mean log-likelihood of rows v [f, b, e], given in their clusters' frames."""
-        w, gained = v, torch.zeros_like(v[..., 0])
+        """Return minus the mean log-likelihood of rows v [b, e] in their clusters' frames."""
+        w, gained = v, torch.zeros_like(v[:, 0])
         for depth, layer in enumerate(self.layers):
             assert isinstance(layer, Triangular)
-            w, logs = layer.inverse(w.flip(2) if depth else w, cluster)
+            w, logs = layer.inverse(w.flip(1) if depth else w, cluster)
             gained = gained + logs
-        normal = 0.5 * w.square().sum(2) + 0.5 * math.log(2 * math.pi) * w.shape[2]
+        normal = 0.5 * w.square().sum(1) + 0.5 * math.log(2 * math.pi) * w.shape[1]
         return {"likelihood": (normal - gained).mean()}
 
     def phases(
         self, latents: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Iterator[Phase]:
         """Yield one phase of maximum likelihood; the weights' average is what stays."""
-        starts = np.cumsum([0, *self.clusters.sizes]).tolist()
-        fits = [
-            torch.nonzero((labels >= start) & (labels < end)).squeeze(1)
-            for start, end in pairwise(starts)
-        ]
+        whitened = self.whitened(latents, labels)
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            index = torch.stack(
-                [
-                    own[torch.randint(len(own), (BATCH,), generator=generator).to(own.device)]
-                    for own in fits
-                ]
-            )
-            v = self.whitened(latents[index], labels[index])
-            return v + JITTER * torch.randn(v.shape, generator=generator).to(v), labels[index]
+            index = torch.randint(len(latents), (BATCH,), generator=generator).to(labels.device)
+            noise = JITTER * torch.randn(BATCH, self.noise, generator=generator)
+            return whitened[index] + noise.to(whitened), labels[index]
 
-        steps = (
-            steps_for(len(latents) // len(fits))
-            if self.config.steps == "auto"
-            else self.config.steps
-        )
-        lr = 5e-3 if self.config.lr == "auto" else self.config.lr
-        player = Player("flow", list(self.layers.parameters()), self.loss, lr, weight_decay=0.01)
+        decay = 0.01 if len(self.layers) == 1 else 0.1  # two layers begin to copy rows
+        parameters = list(self.layers.parameters())
+        player = Player("flow", parameters, self.loss, float(self.config.lr), weight_decay=decay)
+        steps = int(self.config.steps)
         yield Phase("likelihood", steps, draw, (player,), average=self.layers, decay=0.995)
 
 
-def _frames(factors: Tensor, order: Tensor) -> Tensor:
-    """Cholesky factors [K, e, e] of the covariances in an order of the coordinates, rows in the old order, float64."""
-    ordered = factors.double()[:, order]
-    frames: Tensor = torch.linalg.cholesky(ordered @ ordered.mT)
-    return frames[:, torch.argsort(order)]
-
-
-def steps_for(rows: int) -> int:
-    """Return how many steps to train on so many rows: as many as they bear before the flow copies them.
-
-    >>> [steps_for(rows) for rows in (100, 1000, 5000, 10**6)]
-    [126, 502, 1320, 2000]
-    """
-    return round(2000 * float(min(1.0, rows / 10_000) ** 0.6))
-
-
 def coordinate_order(clusters: Clusters) -> Tensor:
-    """Coordinates [e] by the entropy of the clusters' mixture along each, the lowest first."""
+    """Return coordinates [e] by the entropy of the clusters' mixture along each, lowest first."""
     weights, means = clusters.weights.double().numpy(), clusters.means.double().numpy()
     spreads = clusters.factors.double().square().sum(2).sqrt().numpy()
     entropies = []

@@ -14,17 +14,15 @@ affine map per cluster, the optimal one between Gaussians, gives each cluster it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scgan_train.clusters import Clusters
-from scgan_train.config import MapperConfig
-from scgan_train.head import Mapper, Members
-from scgan_train.nets import ClusterMLP, RowProduct
+from scgan_train.maps.base import Members, ResidualMapper, draw
 from scgan_train.training.loop import Phase, Player
 
 CHUNK = 128  # rows assigned at once, times e: the cost of a row grows with its square
@@ -34,28 +32,13 @@ BATCH = 8192  # pairs a step, shared by the clusters
 MOMENTS = 2048  # codes that measure a trained map's mean and covariance
 
 
-class TransportMapper(Mapper):
-    """g_i(w) = mu_i + F_i (w + MLP_i(w)), one hidden layer, starting as the cluster's Gaussian."""
+class TransportMapper(ResidualMapper):
+    """The residual map of every cluster, regressed on optimal pairs of codes and rows."""
 
-    means: Tensor
-    factors: Tensor
-
-    def __init__(
-        self, clusters: Clusters, config: MapperConfig, generator: torch.Generator
-    ) -> None:
-        super().__init__(clusters, config, generator)
-        size, width = clusters.means.shape
-        hidden = (16 if width < 3 else 32) if config.width == "auto" else config.width
-        self.map = ClusterMLP(size, [width, hidden, width], generator, zero=True)
-        self.product = RowProduct(width, width)
-        self.register_buffer("means", clusters.means.clone())
-        self.register_buffer("factors", clusters.factors.clone())
-
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents [n, e]."""
-        factors = self.factors.mT.flatten(1).index_select(0, cluster)
-        turned: Tensor = self.product(w + self.map.rows(w, cluster), factors)
-        return self.means.index_select(0, cluster) + turned
+    @staticmethod
+    def defaults(e: int, rows: int) -> dict[str, Any]:
+        """Return width, steps and lr."""
+        return {"width": 16 if e < 3 else 32, "steps": 800, "lr": 1e-2}
 
     def loss(self, codes: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the squared distance of g(codes) to their rows, both [K, b, e] in the clusters' frames."""
@@ -65,48 +48,45 @@ class TransportMapper(Mapper):
         self, latents: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Iterator[Phase]:
         """Yield one phase of regression on the pairs, then match each cluster's mean and covariance."""
-        kept = _most(labels, math.ceil(1.5 * PAIRS / len(self.means)), generator)
+        most = math.ceil(1.5 * PAIRS / len(self.clusters))
+        kept = _most(labels, most, generator)
         members = Members(self.clusters, latents[kept], labels[kept])
         codes, rows, counts = optimal_pairs(members.whitened, members.counts, generator)
-        starts = (counts.cumsum(0) - counts)[:, None]
         batch = min(256, max(48, BATCH // len(counts)))
 
-        def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            share = torch.rand(len(counts), batch, generator=generator)
-            index = starts + (share * counts[:, None]).long().clamp(max=counts[:, None] - 1)
+        def batches(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            index = draw(counts, batch, generator)
             return codes[index], rows[index]
 
-        steps = 800 if self.config.steps == "auto" else self.config.steps
-        lr = 1e-2 if self.config.lr == "auto" else self.config.lr
-        player = Player("map", list(self.map.parameters()), self.loss, lr)
-        yield Phase("optimal transport", steps, draw, (player,), average=self.map, decay=0.99)
+        parameters, steps = list(self.map.parameters()), int(self.config.steps)
+        player = Player("map", parameters, self.loss, float(self.config.lr))
+        yield Phase("optimal transport", steps, batches, (player,), average=self.map, decay=0.99)
         self._match(members, generator)
 
     @torch.no_grad()
     def _match(self, members: Members, generator: torch.Generator) -> None:
         """Move the frames so that each cluster's map has its rows' mean and covariance."""
-        size, width = self.means.shape
+        size, e = self.frame.means.shape
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        codes = torch.from_numpy(_codes(MOMENTS, width, rng)).to(self.means)
-        made = (codes + self.map(codes.expand(size, -1, -1))).double()
-        made_mean = made.mean(1)
-        made_covariance = torch.stack(
-            [torch.cov(some.T, correction=0).view(width, width) for some in made]
-        )
-        rows = members.whitened.double().split(members.counts.tolist())
-        mean = torch.stack([some.mean(0) for some in rows])
-        covariance = torch.stack(
-            [torch.cov(some.T, correction=0).view(width, width) for some in rows]
-        )
-        half = _power(made_covariance, 0.5)
-        back = _power(made_covariance, -0.5)
+        codes = torch.from_numpy(_codes(MOMENTS, e, rng)).to(self.frame.means)
+        made = codes + self.map(codes.expand(size, -1, -1))
+        made_mean, made_covariance = _moments(made.unbind())
+        mean, covariance = _moments(members.by_cluster())
+        half, back = _power(made_covariance, 0.5), _power(made_covariance, -0.5)
         turn = back @ _power(half @ covariance @ half, 0.5) @ back
-        factors = self.clusters.factors.to(made) @ turn
-        shift = self.clusters.factors.to(made) @ mean.unsqueeze(-1) - factors @ made_mean.unsqueeze(
-            -1
-        )
-        self.factors.copy_(factors)
-        self.means.copy_(self.clusters.means.to(made) + shift.squeeze(-1))
+        start, centres = self.clusters.factors.to(turn), self.clusters.means.to(turn)
+        factors = start @ turn
+        shift = start @ mean.unsqueeze(-1) - factors @ made_mean.unsqueeze(-1)
+        self.frame.factors.copy_(factors)
+        self.frame.means.copy_(centres + shift.squeeze(-1))
+
+
+def _moments(sets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return means [K, e] and covariances [K, e, e] of K sets of rows."""
+    e = sets[0].shape[1]
+    means = [rows.double().mean(0) for rows in sets]
+    covariances = [torch.cov(rows.double().T, correction=0).view(e, e) for rows in sets]
+    return torch.stack(means), torch.stack(covariances)
 
 
 def _power(matrices: Tensor, exponent: float) -> Tensor:

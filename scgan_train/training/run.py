@@ -39,7 +39,7 @@ from scgan_train.config import Config
 from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
 from scgan_train.head import LatentModel, RealLatents
-from scgan_train.maps import latent_model
+from scgan_train.maps import latent_model, resolved
 from scgan_train.training import distributed
 from scgan_train.transform import Transform
 
@@ -234,7 +234,7 @@ class Run:
         tensors = self.load_tensors("mapper")
         if self.config.latents == "real":
             return RealLatents(tensors["table"], tensors["thresholds"])
-        config = self.config.mapper
+        config = resolved(self.config.mapper, clusters.means.shape[1], self.facts["rows"])
         return self._filled(
             lambda: latent_model(self.config.latents, clusters, config, torch.Generator()),
             tensors,

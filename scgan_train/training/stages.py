@@ -26,8 +26,9 @@ from scgan_train.clusters import Clusters
 from scgan_train.config import Config
 from scgan_train.decoder import Decoder, DecoderStage
 from scgan_train.encoder import Encoder
-from scgan_train.head import LatentModel, Mapper, RealLatents
-from scgan_train.maps import MAPPERS, choose, latent_model
+from scgan_train.head import LatentModel, RealLatents
+from scgan_train.maps import MAPS, choose, latent_model, resolved
+from scgan_train.maps.base import Mapper
 from scgan_train.training import distributed, guards
 from scgan_train.training.loop import fit, generator_for
 from scgan_train.training.progress import Progress
@@ -134,7 +135,7 @@ def _stages(
         with _stage(run, "mapper"):
             again = latents.repeat(len(labels), 1)
             model = _mapper(again, labels.flatten().to(device), found, config, progress)
-            names = [name for name, kind in MAPPERS.items() if type(model.ensemble) is kind]
+            names = [name for name, kind in MAPS.items() if type(model.ensemble) is kind]
             run.facts["map"] = names[0] if names else ""
             run.save_mapper(model)
     model = run.load_mapper(found).to(device)
@@ -175,10 +176,7 @@ def _clusters(
         return clustering.fit(latents, settings, generator, most, categories)
 
     fits, times = [once()], settings.fits
-    if times == "auto":
-        free = config.latents == "mapper" and settings.refine and settings.k == "auto"
-        # with more clusters than the map wants, groups alone cut the rows: another fit would be the same again
-        times = kind.fits(e) if free and len(fits[0][0]) <= most else 1
+    times = 1 if times == "auto" else times
     fits += [once() for _ in range(times - 1)]
     clusters, labels, notes = zip(*fits, strict=True)
     return *clustering.overlay(clusters, labels), "; another fit: ".join(notes)
@@ -190,7 +188,8 @@ def _mapper(
     generator = generator_for(config.seed, "mapper")
     if config.latents == "real":
         return RealLatents.of(latents, labels, generator)
-    model = latent_model(config.latents, found, config.mapper, generator).to(latents.device)
+    settings = resolved(config.mapper, latents.shape[1], len(latents))
+    model = latent_model(config.latents, found, settings, generator).to(latents.device)
     if isinstance(model.ensemble, Mapper):
         mapper = model.ensemble
         latents, labels = _smooth(latents, labels, found, config.clusters.min_rows, generator)

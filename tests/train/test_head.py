@@ -10,7 +10,7 @@ from scgan_train import clusters as clustering
 from scgan_train.clusters import Clusters
 from scgan_train.config import ClusterConfig, MapperConfig
 from scgan_train.head import GRID, RealLatents, thresholds
-from scgan_train.maps import MAPPERS, choose, latent_model
+from scgan_train.maps import MAPS, choose, latent_model
 from scgan_train.training.loop import fit, generator_for
 
 
@@ -31,13 +31,6 @@ def latents() -> torch.Tensor:
 def clustered(latents: torch.Tensor) -> tuple[Clusters, torch.Tensor]:
     found, labels, _ = clustering.fit(latents, ClusterConfig(k=4), generator_for(0, "clusters"))
     return found, labels
-
-
-@pytest.fixture(scope="module")
-def overlaid(latents: torch.Tensor) -> tuple[Clusters, torch.Tensor]:
-    """Three clusters and five of the same rows."""
-    fits = [clustering.fit(latents, ClusterConfig(k=k), generator_for(0, k)) for k in (3, 5)]
-    return clustering.overlay([fit[0] for fit in fits], [fit[1] for fit in fits])
 
 
 @pytest.mark.parametrize(
@@ -62,13 +55,13 @@ def test_u_selects_clusters_exactly_at_their_thresholds(
         assert model.select(u).tolist() == [cluster, cluster + 1]
 
 
-@pytest.mark.parametrize("fits", ["clustered", "overlaid"])
-@pytest.mark.parametrize("kind", MAPPERS)
+@pytest.mark.parametrize("kind", MAPS)
 def test_an_untrained_map_is_its_cluster_s_gaussian(
-    kind: str, fits: str, request: pytest.FixtureRequest
+    kind: str, clustered: tuple[Clusters, torch.Tensor]
 ) -> None:
-    found, _ = request.getfixturevalue(fits)
-    model = latent_model("mapper", found, MapperConfig(kind=kind), generator_for(0, "map"))
+    found, _ = clustered
+    config = MapperConfig(kind=kind, **MAPS[kind].defaults(2, 4000))
+    model = latent_model("mapper", found, config, generator_for(0, "map"))
     made = model.draw(200_000, generator_for(1, "draw"), torch.device("cpu"))
     mean = (found.weights[:, None] * found.means).sum(0)
     second = found.factors @ found.factors.mT + found.means[:, :, None] * found.means[:, None, :]
@@ -77,23 +70,17 @@ def test_an_untrained_map_is_its_cluster_s_gaussian(
     assert torch.allclose(torch.cov(made.T), covariance, atol=0.03)
 
 
-@pytest.mark.parametrize("fits", ["clustered", "overlaid"])
-@pytest.mark.parametrize("kind", MAPPERS)
+@pytest.mark.parametrize("kind", MAPS)
 def test_training_brings_a_map_closer_to_its_clusters(
-    kind: str, fits: str, latents: torch.Tensor, request: pytest.FixtureRequest
+    kind: str, latents: torch.Tensor, clustered: tuple[Clusters, torch.Tensor]
 ) -> None:
-    """Where a Gaussian leaves the crescents, a trained map should not: rows far from the data become fewer."""
+    """Where a Gaussian leaves the crescents, a trained map should not."""
     from scipy.spatial import cKDTree
 
-    found, labels = request.getfixturevalue(fits)
-    model = latent_model(
-        "mapper", found, MapperConfig(kind=kind, steps=300), generator_for(0, "map")
-    )
-    mapper, rows, labels = (
-        model.ensemble,
-        latents.repeat(labels.numel() // len(latents), 1),
-        labels.flatten(),
-    )
+    found, labels = clustered
+    config = MapperConfig(kind=kind, **MAPS[kind].defaults(2, 4000) | {"steps": 300})
+    model = latent_model("mapper", found, config, generator_for(0, "map"))
+    mapper = model.ensemble
     tree = cKDTree(latents.numpy())
 
     def far() -> float:
@@ -102,16 +89,8 @@ def test_training_brings_a_map_closer_to_its_clusters(
         return float((tree.query(made)[0] > 0.08).mean())
 
     before = far()
-    fit("mapper", mapper, lambda g: mapper.phases(rows, labels, g), 0, Watcher())
+    fit("mapper", mapper, lambda g: mapper.phases(latents, labels, g), 0, Watcher())
     assert far() < 0.6 * before
-
-
-def test_overlaid_fits_keep_their_shares(overlaid: tuple[Clusters, torch.Tensor]) -> None:
-    found, labels = overlaid
-    assert found.sizes == (3, 5)
-    shares = torch.bincount(labels.flatten(), minlength=8) / labels.numel()
-    torch.testing.assert_close(shares, found.weights)
-    assert labels[0].max() < 3 <= labels[1].min()
 
 
 def test_real_latents_are_rows_and_their_clusters(
@@ -149,5 +128,5 @@ def test_noisy_centres_keep_each_cluster_s_size(clustered: tuple[Clusters, torch
 
 
 def test_an_unknown_map_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="'spline' is unknown; choose from auto, aae"):
+    with pytest.raises(UsageError, match="'spline'; choose from auto, aae"):
         choose("spline", 2)

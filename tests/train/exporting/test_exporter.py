@@ -24,7 +24,9 @@ from scgan_train import train
 from scgan_train.exporting import exporter
 from scgan_train.exporting.exporter import difference, export, parity, to_onnx
 from scgan_train.exporting.folded import FoldedDecoder
-from scgan_train.head import GRID, Affine, LatentModel
+from scgan_train.graph import argument, model
+from scgan_train.head import GRID, LatentModel
+from scgan_train.maps.base import Affine
 from scgan_train.training.run import Run
 
 GRAPHS = ("encoder", "mappers", "decoder", "generator", "sampler")
@@ -215,8 +217,9 @@ def test_every_u_selects_the_cluster_that_the_thresholds_name(limits: list[int])
 def test_graphs_select_the_cluster_that_the_thresholds_name(limits: list[int]) -> None:
     k = near(limits)
     u, w = (k / GRID).astype(np.float32), np.zeros((len(k), 1), np.float32)
-    inputs = {"u": torch.from_numpy(u), "w": torch.from_numpy(w)}
-    graph = to_onnx(head(limits), inputs, ("latent", "choice"))
+    inputs = {"u": argument(("n",)), "w": argument(("n", 1))}
+    latent, choice = head(limits).graph(*inputs.values())
+    graph = model(inputs, {"latent": latent, "choice": choice})
     wanted = np.searchsorted(np.array(limits), k, side="right").tolist()
     for runtime in (
         onnxruntime.InferenceSession(graph),

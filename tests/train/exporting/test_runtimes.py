@@ -15,9 +15,10 @@ import scgan_infer
 from scgan_infer.sampling import noise
 from scgan_train import clusters as clustering
 from scgan_train.config import ClusterConfig, MapperConfig
-from scgan_train.exporting.exporter import to_onnx
+from scgan_train.graph import argument
+from scgan_train.graph import model as onnx_model
 from scgan_train.head import RealLatents
-from scgan_train.maps import MAPPERS, latent_model
+from scgan_train.maps import MAPS, latent_model, resolved
 
 ROOT = Path(__file__).parents[3]
 NODE = ROOT / "examples" / "node"
@@ -138,7 +139,7 @@ def test_openvino_computes_64_bits_in_32_and_so_no_sampler(bundle, model):
     assert not gap(openvino(bundle / "sampler.onnx", feeds(model, "sampler.onnx"))["x"], model) < 1
 
 
-@pytest.mark.parametrize("kind", ["real", "centers", *MAPPERS])
+@pytest.mark.parametrize("kind", ["real", "centers", *MAPS])
 def test_openvino_runs_every_latent_model(kind):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(5000) % 7
@@ -147,13 +148,14 @@ def test_openvino_runs_every_latent_model(kind):
     if kind == "real":
         model = RealLatents.of(latents, labels, generator)
     else:
-        name = "mapper" if kind in MAPPERS else kind
-        model = latent_model(
-            name, found, MapperConfig(kind=kind if kind in MAPPERS else "auto"), generator
-        )
+        config = resolved(MapperConfig(kind=kind if kind in MAPS else "auto"), 3, 5000)
+        model = latent_model("mapper" if kind in MAPS else kind, found, config, generator)
     inputs = {"u": torch.randint(2**24, (ROWS,), generator=generator).float() / 2**24}
     inputs["w"] = torch.randn(ROWS, model.noise, generator=generator)
-    graph = to_onnx(model, inputs, ("latent", "choice"))
+    u, w = argument(("n",)), argument(("n", model.noise))
+    graph = onnx_model(
+        {"u": u, "w": w}, dict(zip(("latent", "choice"), model.graph(u, w), strict=True))
+    )
     with torch.no_grad():
         latent, cluster = (tensor.numpy() for tensor in model(*inputs.values()))
     made = openvino(graph, {name: tensor.numpy() for name, tensor in inputs.items()})

@@ -123,13 +123,13 @@ def weights(run: Path) -> dict[str, np.ndarray]:
 
 
 def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(tmp_path: Path) -> None:
-    from scgan_train.maps import MAPPERS
+    from scgan_train.maps import MAPS
 
     two, one, half = tmp_path / "two", tmp_path / "one", tmp_path / "half"
-    finished(command(2, __file__, "every_kind", two, BATCH, *MAPPERS))
-    finished(command(1, __file__, "every_kind", one, 2 * BATCH, *MAPPERS))
+    finished(command(2, __file__, "every_kind", two, BATCH, *MAPS))
+    finished(command(1, __file__, "every_kind", one, 2 * BATCH, *MAPS))
     finished(command(1, __file__, "every_kind", half, BATCH, "aae"))
-    for kind in MAPPERS:
+    for kind in MAPS:
         ours, theirs = history(two / kind), history(one / kind)
         assert len(ours) > 10
         for line, other in zip(ours, theirs, strict=True):

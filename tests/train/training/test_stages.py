@@ -53,17 +53,6 @@ class KilledError(Exception):
     pass
 
 
-@pytest.fixture(scope="module")
-def overlaid_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run whose rows were clustered twice, because its map is a flow and may choose."""
-    return train(
-        mixed_table(),
-        settings(clusters={"k": "auto"}),
-        tmp_path_factory.mktemp("runs") / "twice",
-        "mixed.csv",
-    )
-
-
 @pytest.mark.parametrize(
     ("at", "name"),
     [
@@ -71,8 +60,6 @@ def overlaid_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         (70, "mixed"),
         (140, "mixed"),
         (260, "mixed"),
-        (100, "overlaid"),
-        (150, "overlaid"),
     ],
 )
 def test_a_killed_run_resumes_to_the_same_bytes(
@@ -99,33 +86,6 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     run = train(mixed_table(), whole.config, tmp_path / "run", "mixed.csv", resume=True)
     assert weights(run) == weights(whole)
     assert (run.path / "history.jsonl").read_bytes() == (whole.path / "history.jsonl").read_bytes()
-
-
-def test_a_flow_takes_two_fits_where_it_may_choose(
-    overlaid_run: Run, mixed_run: Run, tmp_path: Path
-) -> None:
-    clusters, labels = overlaid_run.load_clusters()
-    assert len(clusters.sizes) == len(labels) == 2
-    assert overlaid_run.facts["clusters"].count("enough") == 2
-    assert not torch.equal(*(fit.means for fit in clusters.fits()))
-    assert len(mixed_run.load_clusters()[0].sizes) == 1
-    made = scgan_infer.load(scgan_train.export(overlaid_run, tmp_path / "bundle"))
-    assert made.manifest.mapper == "flow"
-    assert made.manifest.sizes["K"] == sum(clusters.sizes)
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [
-        {"clusters": {"k": "auto", "fits": 1}},
-        {"clusters": {"k": "auto", "refine": False}},
-        {"clusters": {"k": "auto"}, "mapper": {"kind": "ot"}},
-        {"clusters": {"k": "auto"}, "latents": "centers"},
-    ],
-)
-def test_one_fit_is_enough_elsewhere(choice: dict[str, object], tmp_path: Path) -> None:
-    run = train(mixed_table(400), settings(**choice), tmp_path / "run")
-    assert len(run.load_clusters()[0].sizes) == 1
 
 
 def test_one_fit_is_enough_where_categories_cut_the_rows(tmp_path: Path) -> None:

@@ -1,0 +1,175 @@
+"""What the maps g_i share: a cluster's frame, the base class, and batches of a cluster's rows.
+
+Maps work in the cluster's own frame, v = F_i^-1 (eps - mu_i), and start as the identity there, so
+that every cluster begins as its own Gaussian.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scgan_train.clusters import Clusters
+from scgan_train.config import MapperConfig
+from scgan_train.graph import Var, const, op, silu
+from scgan_train.nets import ClusterMLP
+from scgan_train.training.loop import Phase
+
+
+class Affine(nn.Module):
+    """g_i(w) = mu_i + F_i w: one Gaussian (K = 1), noisy centres (F_i = sigma_i), or a frame."""
+
+    means: Tensor
+    factors: Tensor
+
+    def __init__(self, means: Tensor, factors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("means", means.clone())
+        self.register_buffer("factors", factors.clone())
+
+    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+        """Return latents [n, e] of w [n, e] in the frames of clusters [n]."""
+        turned = (self.factors[cluster] @ w.unsqueeze(-1)).squeeze(-1)
+        latents: Tensor = self.means[cluster] + turned
+        return latents
+
+    def inverse(self, latents: Tensor, cluster: Tensor) -> Tensor:
+        """Return w [n, e] of latents [n, e]."""
+        centred = (latents - self.means[cluster]).unsqueeze(-1)
+        w: Tensor = torch.linalg.solve_triangular(self.factors[cluster], centred, upper=False)
+        return w.squeeze(-1)
+
+    def graph(self, w: Var, choice: Var) -> Var:
+        """Return `forward` as a graph."""
+        tables = torch.cat([self.factors.mT, self.means.unsqueeze(1)], 1)
+        return op.transpose(affine_graph(tables, op.transpose(w), choice))
+
+
+class Mapper(nn.Module, ABC):
+    """A map g_i for every cluster. Subclasses say how it is computed and how it is trained.
+
+    Attributes:
+        noise: m, the number of Gaussian inputs.
+        clusters: the frames that it works in.
+        config: width, steps and learning rate, none of them "auto".
+    """
+
+    def __init__(
+        self, clusters: Clusters, config: MapperConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.clusters = clusters
+        self.config = config
+        self.noise = clusters.means.shape[1]
+
+    @staticmethod
+    @abstractmethod
+    def defaults(e: int, rows: int) -> dict[str, Any]:
+        """Return width, steps and lr for so many dimensions and training rows."""
+
+    @staticmethod
+    def most_clusters(e: int) -> int:
+        """Return the most clusters that latents of e dimensions should be cut into for it."""
+        return 256
+
+    @abstractmethod
+    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+        """Return latents [n, e] of noise w [n, m] through the maps of clusters [n]."""
+
+    @abstractmethod
+    def graph(self, w: Var, choice: Var) -> Var:
+        """Return `forward` as a graph, in the form that onnxruntime is fast at."""
+
+    @abstractmethod
+    def phases(
+        self, latents: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Iterator[Phase]:
+        """Yield the training phases on latents [N, e] with labels [N]."""
+
+
+class ResidualMapper(Mapper, ABC):
+    """g_i(w) = mu_i + F_i (w + MLP_i(w)), one hidden layer a cluster, the last layer 0 at first."""
+
+    def __init__(
+        self, clusters: Clusters, config: MapperConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__(clusters, config, generator)
+        size, e = clusters.means.shape
+        self.map = ClusterMLP(size, [e, int(config.width), e], generator, zero=True)
+        self.frame = Affine(clusters.means, clusters.factors)
+
+    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+        """Return latents [n, e]."""
+        latents: Tensor = self.frame(w + self.map.rows(w, cluster), cluster)
+        return latents
+
+    def graph(self, w: Var, choice: Var) -> Var:
+        """Return `forward` as a graph: the frame F goes into the last layer (V, c).
+
+        mu + (w + h V + c) F^T  =  (h, w) (V F^T, F^T) + (mu + c F^T)
+        """
+        first, last = (weight.double() for weight in self.map.weights)
+        bias, shift = (bias.double() for bias in self.map.biases)
+        turn, means = self.frame.factors.double().mT, self.frame.means.double().unsqueeze(1)
+        x = op.transpose(w)
+        hidden = silu(affine_graph(torch.cat([first, bias], 1), x, choice))
+        folded = torch.cat([last @ turn, turn, means + shift @ turn], 1)
+        return op.transpose(affine_graph(folded, op.concat([hidden, x], axis=0), choice))
+
+
+class Members:
+    """Rows grouped by cluster, in each cluster's frame, to draw equal batches from all at once."""
+
+    def __init__(self, clusters: Clusters, latents: Tensor, labels: Tensor) -> None:
+        order = torch.argsort(labels, stable=True)
+        self.counts = torch.bincount(labels, minlength=len(clusters))
+        frame = Affine(clusters.means, clusters.factors).to(latents)
+        self.whitened = frame.inverse(latents[order], labels[order])
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Return whitened rows [K, batch, e]."""
+        rows: Tensor = self.whitened[draw(self.counts, batch, generator)]
+        return rows
+
+    def by_cluster(self) -> Sequence[Tensor]:
+        """Return the whitened rows of each cluster."""
+        return torch.split(self.whitened, self.counts.tolist())
+
+
+def draw(counts: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+    """Return indices [K, batch] into rows that are sorted by cluster, counts [K] of each."""
+    share = torch.rand(len(counts), batch, generator=generator).to(counts.device)
+    place = (share * counts[:, None]).long()
+    return (counts.cumsum(0) - counts)[:, None] + place.clamp(max=counts[:, None] - 1)
+
+
+def affine_graph(tables: Tensor, x: Var, choice: Var) -> Var:
+    """Return sum_i x_i A_i + b of each column of x, (A, b) being the table of its cluster.
+
+    Features run along axis 0 and rows along axis 1: then every operator sees long vectors, which
+    onnxruntime is 3 to 8 times faster at than at a batch of tiny matrix products.
+
+    Args:
+        tables: [K, i + 1, o].
+        x: [i, n].
+        choice: [n].
+
+    Returns:
+        [o, n].
+    """
+    _, inputs, outputs = tables.shape
+    own = op.transpose(op.gather(const(tables.flatten(1)), choice))
+    *matrix, total = op.split(own, lengths([outputs] * inputs), axis=0)
+    for row, value in zip(matrix, op.split(x, lengths([1] * (inputs - 1)), axis=0), strict=True):
+        total = op.add(total, op.mul(value, row))
+    return total
+
+
+def lengths(sizes: list[int]) -> Var:
+    """Return a list of whole numbers as a constant."""
+    return const(sizes, np.int64)
