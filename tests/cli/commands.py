@@ -1,4 +1,4 @@
-"""How a command of `scgan` ended, and commands in a process of their own, where one must die, hang or fill a disk."""
+"""How a command ended, and commands in a process of their own, to die, hang or fill a disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Done:
     err: str
 
     def failed(self, code: int, *words: str) -> None:
-        """Check the exit code, that stderr is one line without a traceback, and that it says these words."""
+        """Check the exit code, and that stderr is one line with these words and no traceback."""
         assert self.code == code, self.err
         lines = [
             line

@@ -1,4 +1,4 @@
-"""What scgan depends on fits together, is free to use, and no pinned or allowed version has an advisory unanswered."""
+"""What scgan depends on fits together, is free, and has no advisory that is unanswered."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every exit code is reached; whatever goes wrong is said in one line that names the value at fault.
+"""Every exit code is reached; what goes wrong is said in one line that names the value at fault.
 
-0 done; 1 unexpected; 2 usage; 3 bad model; 4 no such device; 5 parity failed; 6 checksum mismatch; 7 bad data or
-output that can't be written; 130 interrupted; 143 terminated.
+0 done; 1 unexpected; 2 usage; 3 bad model; 4 no such device; 5 parity failed; 6 checksum mismatch;
+7 bad data or output that can't be written; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations

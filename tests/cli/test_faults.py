@@ -1,6 +1,6 @@
-"""Killed at any moment, on a full disk, in a read-only folder, with a file cut: outputs are whole or absent.
+"""Killed, on a full disk, in a read-only folder, with a file cut: outputs are whole or absent.
 
-The killed commands are forks of one process that has imported everything, so that 50 kills take little time.
+The killed commands are forks of one process that has imported all, so that 50 kills are quick.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ KILLS = 25
 FORKS = """
 import os, signal, sys, time
 import numpy, torch, sklearn.cluster, safetensors.torch, rich.progress, tomli_w
-import scgan_train.training.progress, scgan_train.training.stages, scgan_infer.rows.writers, scgan_infer.sampling.model
+import scgan_infer.sampling.model, scgan_train.training.stages
+from scgan_infer.rows import writers
+from scgan_train.training import progress
 from scgan_train import app as cli
-scgan_train.training.progress.CHECKPOINT_SECONDS = scgan_infer.rows.writers.CHECKPOINT_SECONDS = 0.01
+progress.CHECKPOINT_SECONDS = writers.CHECKPOINT_SECONDS = 0.01
 generator = numpy.random.default_rng(int(sys.argv[1]))
 kills, sys.argv = int(sys.argv[2]), ["scgan", *sys.argv[3:]]
 
@@ -253,7 +255,7 @@ def test_every_file_of_a_run_folder_cut(
 
 
 def test_a_cut_history_and_checkpoint(scgan: Scgan, finished: Path, tmp_path: Path) -> None:
-    """A history is for people; a checkpoint that can't be read is said to be so, and not trained over."""
+    """A history is for people; a checkpoint that can't be read is not trained over."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     facts = json.loads((run / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""Settings: --set and flags win over the environment, it over the TOML file, that over the preset."""
+"""Settings: --set and flags > environment > TOML file > preset."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import ROOT, blocks
-from test_quickstart import TINY, scgan
+from test_quickstart import TINY, installed
 
 from scgan_train import config
 from scgan_train.app.settings import assignment
@@ -58,7 +58,7 @@ def test_the_commands_for_own_data_run_as_they_stand(tmp_path: Path) -> None:
     for line in block.splitlines():
         command = line.partition("#")[0].replace("20000", "2000").replace("100000", "1000").split()
         assert command[0] == "scgan"
-        scgan(*command[1:], *(TINY if command[1] == "train" else ()), cwd=tmp_path)
+        installed(*command[1:], *(TINY if command[1] == "train" else ()), cwd=tmp_path)
     assert len((tmp_path / "samples.csv").read_text().splitlines()) == 1001
 
 
@@ -71,7 +71,7 @@ def test_python_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Mon
     exec(plain, runtime)
     np.testing.assert_allclose(runtime["rows"], model["rows"], atol=1e-4)
     monkeypatch.chdir(tmp_path)
-    scgan("datasets", "abs", "-n", "2000", "-o", "rows.csv", cwd=tmp_path)
+    installed("datasets", "abs", "-n", "2000", "-o", "rows.csv", cwd=tmp_path)
     assert train.count('"seed": 1, ') == 1
     exec(train.replace('"seed": 1, ', f'"seed": 1, {SHORT}'), {})
     assert (tmp_path / "exported" / "rows" / "bundle.json").exists()

@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
-    "torch", "onnx", "onnxscript", "spox", "sklearn", "scipy", "safetensors", "rich", "matplotlib", "pyarrow", "h5py",
-    "uproot", "astropy", "dask", "distributed", "cryptography", "zuko", "ot", "tomli_w",
+    "torch", "onnx", "onnxscript", "spox", "sklearn", "scipy", "safetensors", "rich", "matplotlib",
+    "pyarrow", "h5py", "uproot", "astropy", "dask", "distributed", "cryptography", "zuko", "ot",
+    "tomli_w",
 )  # fmt: skip
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}));"
 
@@ -58,7 +59,8 @@ def test_the_python_interface_needs_none_of_it(tmp_path: Path) -> None:
 def test_help_and_version_import_neither_numpy_nor_onnxruntime(tmp_path: Path) -> None:
     for arguments in (["--help"], ["--version"], ["sample", "--help"], ["train", "--help"]):
         code = f"import atexit; from scgan_train import app as cli; sys.argv[1:] = {arguments!r}; "
-        code += "atexit.register(lambda: print(sorted({'numpy', 'onnxruntime'} & set(sys.modules)))); cli.main()"
+        code += "heavy = {'numpy', 'onnxruntime'}; "
+        code += "atexit.register(lambda: print(sorted(heavy & set(sys.modules)))); cli.main()"
         done = python(code, tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.rstrip().endswith("[]")
