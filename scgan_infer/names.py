@@ -1,4 +1,4 @@
-"""Names that are written once: what computes, and where latents for generation come from. Imports nothing heavy."""
+"""Names of devices, latent models and presets, for all who offer or check them."""
 
 from typing import Literal, get_args
 

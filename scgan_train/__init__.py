@@ -2,7 +2,7 @@
 
     import scgan_train
 
-    run = scgan_train.train("rows.csv", {"seed": 1, "columns": {"phi": {"kind": "periodic", "period": 360}}})
+    run = scgan_train.train("rows.csv", {"seed": 1, "encoder": {"steps": 1000}})
     scgan_train.export(run, "exported/rows")
 
 Importing this package does not import torch; the functions do.
@@ -36,16 +36,16 @@ def train(
     """Train on rows and return the finished run.
 
     Args:
-        data: the name of a built-in distribution, a file, or rows [n, d]; by default `eight_gaussians`, or the rows
-            of the run to resume.
+        data: a built-in distribution, a file, or rows [n, d]; by default `eight_gaussians`, or the
+            rows of the run to resume.
         config: a `Config`, or the settings that differ from its defaults as a nested dict.
         out: the run folder; by default a new one in `runs/`, or the newest there to resume.
         resume: finish the run in `out`, with its own settings; those in `config` must agree.
-        say: takes a line for people: what was noticed in the rows, how many clusters, where the run is.
-        defaults: settings of a new run that `config` does not name; a run that is resumed keeps its own.
+        say: takes a line for people: what was noticed in the rows, how many clusters.
+        defaults: of a new run, what `config` does not name; one that is resumed has its own.
 
     Raises:
-        DataError: data that can't be read, too few rows, or other rows than those that the run began with.
+        DataError: data that can't be read, too few rows, or other rows than the run began with.
         DeviceError: the device asked for is not available.
         ModelError: there is no such run to resume, or it is damaged.
         UsageError: a setting that does not exist or does not fit, or a folder that is taken.

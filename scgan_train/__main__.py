@@ -1,4 +1,4 @@
-"""`python -m scgan_train ...` is `scgan train ...`; `torchrun --nproc-per-node N -m scgan_train ...` is it N times."""
+"""`python -m scgan_train` is `scgan train`; `torchrun --nproc-per-node N -m scgan_train` N of it."""
 
 from __future__ import annotations
 

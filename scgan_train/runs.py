@@ -1,4 +1,4 @@
-"""Where runs go, and which settings a training has: of a new run those that are given, of one to finish its own."""
+"""Where runs go, and whose settings a training takes: a new run those given, a begun one its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def newest(part: str) -> Path:
 
 
 def free_folder(source: str) -> Path:
-    """Return a folder in `runs/` that does not exist: the source's name, numbered from the second on."""
+    """Return a new folder in `runs/`: the source's name, numbered from the second on."""
     stem = Path(source).stem
     path, number = RUNS / stem, 2
     while path.exists():
@@ -82,7 +82,8 @@ def agreed(run: Run, settings: Mapping[str, Any]) -> configs.Config:
     own = configs.to_dict(run.config)
     if configs.from_dict(configs.merge(own, _fixed(settings))) != run.config:
         raise UsageError(
-            f"{run.path} was begun with other settings (see its config.toml); leave them out, or train anew"
+            f"{run.path} was begun with other settings (see its config.toml); "
+            "leave them out, or train anew"
         )
     return run.config
 

@@ -1,4 +1,4 @@
-"""The command line `scgan`, which imports no torch. Nothing is imported before Ctrl-C has an answer."""
+"""The command line `scgan`: imports no torch, and nothing at all before Ctrl-C has an answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def guarded(program: Callable[[], int]) -> NoReturn:
 
 
 def again(ignored: Any) -> None:
-    """Interrupt once more where Python drops an interrupt: in a callback, of which imports have many."""
+    """Interrupt once more where Python drops it: in a callback, of which imports have many."""
     if not issubclass(ignored.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(ignored)
         return

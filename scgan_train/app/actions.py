@@ -1,4 +1,4 @@
-"""What the commands on bundles have in common: which bundle, which rows of it, and where they go."""
+"""What commands on bundles have in common: which bundle, which rows of it, and where they go."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def say(message: str) -> None:
 
 
 def find_bundle(model: Path | None) -> Path:
-    """Return the bundle asked for; else the newest in exported/; else the one that ships with the package.
+    """Return the bundle asked for, else the newest in exported/, else the one that ships with scgan.
 
     Raises:
         UsageError: there is none.
@@ -171,8 +171,9 @@ def about(manifest: Manifest) -> Iterator[str]:
     sizes = manifest.sizes
     yield f"{manifest.name}: bundle of format {manifest.format}, opset {manifest.opset}"
     yield (
-        f"latents {manifest.latents}{f' ({manifest.mapper})' if manifest.mapper else ''}; d {sizes['d']} columns, "
-        f"e {sizes['e']} latents, m {sizes['m']} and q {sizes['q']} noise inputs, K {sizes['K']} clusters"
+        f"latents {manifest.latents}{f' ({manifest.mapper})' if manifest.mapper else ''}; "
+        f"d {sizes['d']} columns, e {sizes['e']} latents, m {sizes['m']} and q {sizes['q']} noise "
+        f"inputs, K {sizes['K']} clusters"
     )
     for column in manifest.columns:
         extra = column.to_dict()

@@ -1,4 +1,4 @@
-"""The commands: each parses, makes one call and prints; messages go to stderr, data to stdout or --out."""
+"""The commands: each parses, makes one call and prints, data to stdout or --out, rest to stderr."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from scgan_train.app import actions
 from scgan_train.app.actions import say
 
 app = typer.Typer(
-    help="Generate data that lives on disconnected pieces: train in PyTorch, export to ONNX, sample anywhere.",
+    help="Generate data on disconnected pieces: train in PyTorch, export to ONNX, sample anywhere.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-plot = typer.Typer(
-    help="Draw samples, clusters, latents, losses or noise.\n\nPictures are PNG or PDF, by the suffix of --out."
-)
+plot = typer.Typer(help="Draw samples, clusters, latents, losses or noise, as PNG or PDF.")
 
 
 def option(names: str, text: str, metavar: str | None = None, **more: Any) -> Any:
@@ -43,19 +41,16 @@ File = Path | None
 Text = str | None
 Texts = list[str] | None
 Whole = int | None
+Noise = Literal["fixed", "random"]
 
 Data = Annotated[str, argument("DATA", "A built-in distribution or a file of rows.")]
-Model = Annotated[File, variable("--model -m", "Bundle; default: newest in exported/.", "BUNDLE")]
-Out = Annotated[
-    str, option("--out -o", "File to write; its suffix is the format; - is CSV.", "FILE")
-]
+Model = Annotated[File, variable("--model -m", "Default: newest in exported/.", "BUNDLE")]
+Out = Annotated[str, option("--out -o", "File, of the format of its suffix; - is CSV.", "FILE")]
 Seed = Annotated[int, variable("--seed -s", "Random seed.", min=0)]
 OnDevice = Annotated[Device, variable("--device", "What computes.")]
 Start = Annotated[int, option("--start", "Index of the first row.", min=0)]
 OnEngine = Annotated[str, variable("--engine", "Who computes: local or dask.")]
-Scheduler = Annotated[
-    Text, variable("--scheduler", "Dask scheduler; default: one here.", "ADDRESS")
-]
+Scheduler = Annotated[Text, variable("--scheduler", "Of Dask; default: one here.", "ADDRESS")]
 Threads = Annotated[Whole, variable("--threads", "Worker threads; default: cores.", min=1)]
 AsJson = Annotated[bool, option("--json", "Print JSON.")]
 OneRun = Annotated[File, argument("[RUN]", "Run folder; default: newest in runs/.")]
@@ -84,27 +79,21 @@ def options(
 def train(
     context: typer.Context,
     data: Annotated[Text, argument("[DATA]", "A built-in distribution or a file.")] = None,
-    out: Annotated[
-        File, option("--out -o", "Run folder; default: a new one in runs/.", "RUN")
-    ] = None,
+    out: Annotated[File, option("--out -o", "Folder; default: new in runs/.", "RUN")] = None,
     config: Annotated[File, variable("--config -c", "TOML file of settings.", "FILE")] = None,
     assignments: Annotated[
-        Texts, option("--set", "One setting, e.g. decoder.width=128. Repeatable.", "KEY=VALUE")
+        Texts, option("--set", "A setting, e.g. decoder.width=128. Repeatable.", "KEY=VALUE")
     ] = None,
     preset: Annotated[Preset, variable("--preset", "Speed or quality.")] = "standard",
     seed: Annotated[Whole, variable("--seed -s", "Random seed.", min=0)] = None,
-    latents: Annotated[
-        Latents | None, variable("--latents", "Latent model; default: mapper.")
-    ] = None,
+    latents: Annotated[Latents | None, variable("--latents", "Default: mapper.")] = None,
     mapper: Annotated[Text, variable("--mapper", "Kind of map; default: auto.")] = None,
     clusters: Annotated[Text, variable("--clusters", "Number of clusters.", "K|auto")] = None,
     columns: Annotated[Text, option("--columns", "Use these columns only.", "a,b")] = None,
     log: Annotated[Texts, option("--log", "Positive columns, seen as logarithms.", "a,b")] = None,
-    periodic: Annotated[
-        Texts, option("--periodic", "Columns that wrap around, with their period.", "phi=360")
-    ] = None,
+    periodic: Annotated[Texts, option("--periodic", "Columns that wrap around.", "phi=360")] = None,
     bounded: Annotated[
-        Texts, option("--bounded", "Columns with walls, either may be left out.", "a=0:1")
+        Texts, option("--bounded", "Columns with one or two walls.", "a=0:1")
     ] = None,
     integer: Annotated[Texts, option("--integer", "Columns of whole numbers.", "a,b")] = None,
     category: Annotated[Texts, option("--category", "Columns of names.", "a,b")] = None,
@@ -117,9 +106,7 @@ def train(
 
     options = {name: context.params[name] for name in OPTIONS}
     sources = {name: context.get_parameter_source(name) for name in OPTIONS}
-    environment = [
-        name for name, source in sources.items() if source and source.name == "ENVIRONMENT"
-    ]
+    environment = [name for name in OPTIONS if getattr(sources[name], "name", "") == "ENVIRONMENT"]
     wanted, defaults = layers(preset, config, assignments or [], options, environment)
     finished = run(data, wanted, out, resume=resume, say=say, defaults=defaults)
     say(f"next: scgan export {finished.path}")
@@ -128,13 +115,9 @@ def train(
 @app.command()
 def export(
     run: OneRun = None,
-    out: Annotated[File, option("--out -o", "Folder; default: exported/NAME.", "BUNDLE")] = None,
-    sign: Annotated[
-        File, option("--sign", "Ed25519 private key; writes bundle.sig.", "KEY.pem")
-    ] = None,
-    triton: Annotated[
-        File, option("--triton", "Write a Triton model repository, too.", "DIR")
-    ] = None,
+    out: Annotated[File, option("--out -o", "Default: exported/NAME.", "BUNDLE")] = None,
+    sign: Annotated[File, option("--sign", "Private key; writes bundle.sig.", "KEY.pem")] = None,
+    triton: Annotated[File, option("--triton", "Write a Triton repository, too.", "DIR")] = None,
 ) -> None:
     """Export a finished run to a bundle of ONNX graphs."""
     from scgan_infer.bundle import load
@@ -167,13 +150,9 @@ def sample(
     out: Out = "-",
     seed: Seed = 0,
     start: Start = 0,
-    shard: Annotated[
-        Text, option("--shard", "Part I (from 1) of the n rows cut in M.", "I/M")
-    ] = None,
+    shard: Annotated[Text, option("--shard", "Part I of M of the rows, from 1.", "I/M")] = None,
     cluster: Annotated[Whole, option("--cluster", "Draw from this cluster alone.", "I")] = None,
-    where: Annotated[
-        Texts, option("--where", "Draw rows of this category alone. Repeatable.", "NAME=VALUE")
-    ] = None,
+    where: Annotated[Texts, option("--where", "Rows of this category alone.", "NAME=VALUE")] = None,
     temperature: Annotated[
         float, option("--temperature", "Factor on the noise; below 1, rows crowd together.", min=0)
     ] = 1.0,
@@ -182,8 +161,7 @@ def sample(
     engine: OnEngine = "local",
     scheduler: Scheduler = None,
     rows_per_file: Annotated[
-        Whole,
-        option("--rows-per-file", "Write --out DIR/ in files of M rows, with hashes.", "M", min=1),
+        Whole, option("--rows-per-file", "Write --out DIR/ in files of M rows.", "M", min=1)
     ] = None,
     resume: Annotated[bool, option("--resume", "Go on with an interrupted --out.")] = False,
 ) -> None:
@@ -207,10 +185,7 @@ def reconstruct(
     data: Data,
     model: Model = None,
     out: Out = "-",
-    noise: Annotated[
-        Literal["fixed", "random"],
-        option("--noise", "Decoder noise: fixed at zero, or random by --seed."),
-    ] = "fixed",
+    noise: Annotated[Noise, option("--noise", "Decoder noise: none, or by --seed.")] = "fixed",
     seed: Seed = 0,
     start: Start = 0,
     device: OnDevice = "auto",
@@ -263,17 +238,14 @@ def info(
     manifest = load(actions.find_bundle(bundle)).manifest
     if as_json:
         typer.echo(manifest.to_json().decode(), nl=False)
-        return
-    for line in actions.about(manifest):
-        typer.echo(line)
+    else:
+        typer.echo("\n".join(actions.about(manifest)))
 
 
 @app.command()
 def verify(
     bundle: Annotated[Path, argument("BUNDLE", "Folder of a bundle.")],
-    key: Annotated[
-        File, option("--key", "The maker's Ed25519 key; checks bundle.sig.", "PUBLIC.pem")
-    ] = None,
+    key: Annotated[File, option("--key", "The maker's; checks bundle.sig.", "PUBLIC.pem")] = None,
 ) -> None:
     """Check a bundle and compute its stored rows again.
 
@@ -286,8 +258,9 @@ def verify(
         f"{verdict.vectors} stored rows replayed" if verdict.vectors else "no stored rows to replay"
     )
     typer.echo(
-        f"{bundle}: good; {len(verdict.bundle.manifest.files)} checksums, {len(verdict.bundle.graphs)} graphs, "
-        f"{replayed}, largest difference {verdict.worst:g} of the spread; "
+        f"{bundle}: good; {len(verdict.bundle.manifest.files)} checksums, "
+        f"{len(verdict.bundle.graphs)} graphs, {replayed}, "
+        f"largest difference {verdict.worst:g} of the spread; "
         + ("signature of this key" if verdict.signed else "signature not asked for (--key)")
     )
 
@@ -303,10 +276,9 @@ def datasets(
     from scgan_train.datasets import DATASETS, table
 
     if name is None:
-        for known in DATASETS:
-            typer.echo(known)
-        return
-    actions.write_table(table(name, n, seed), out)
+        typer.echo("\n".join(DATASETS))
+    else:
+        actions.write_table(table(name, n, seed), out)
 
 
 @app.command()
@@ -334,17 +306,12 @@ def doctor() -> None:
     """List what is installed here and what to install."""
     from scgan_train.app.doctor import report
 
-    for line in report():
-        typer.echo(line)
+    typer.echo("\n".join(report()))
 
 
-HeldOut = Annotated[
-    str, argument("DATA", "Rows not trained on: a built-in distribution or a file.")
-]
-Samples = Annotated[
-    File, option("--samples", "File of generated rows, in place of a model's.", "FILE")
-]
-Compared = Annotated[int, option("--n -n", "Most generated rows to compare at a time.", min=10)]
+HeldOut = Annotated[str, argument("DATA", "Rows that were not trained on.")]
+Samples = Annotated[File, option("--samples", "Generated rows, instead of a model's.", "FILE")]
+Compared = Annotated[int, option("--n -n", "Most generated rows to compare.", min=10)]
 
 
 @app.command()
@@ -358,7 +325,7 @@ def evaluate(
     n: Compared = 10_000,
     seed: Seed = 0,
     as_json: AsJson = False,
-    report: Annotated[File, option("--report", "Write a page with pictures.", "FILE.html")] = None,
+    report: Annotated[File, option("--report", "Write a page.", "FILE.html")] = None,
 ) -> None:
     """Measure how far generated rows are from DATA.
 
@@ -424,9 +391,7 @@ def plot_clusters(
 @plot.command("latents")
 def plot_latents(
     data: Data,
-    models: Annotated[
-        list[Path], option("--model -m", "Bundle. Repeatable: of one encoder.", "BUNDLE")
-    ],
+    models: Annotated[list[Path], option("--model -m", "Repeatable.", "BUNDLE")],
     seed: Seed = 0,
     out: Picture = Path("latents.png"),
 ) -> None:
@@ -466,7 +431,7 @@ def reproduce(
     seeds: Annotated[int, option("--seeds", "Trainings of each cell.", min=1)] = 1,
     out: Annotated[Path, option("--out -o", "Folder to write.", "DIR")] = Path("reproduced"),
     preset: Annotated[Preset, option("--preset", "Speed or quality.")] = "standard",
-    jobs: Annotated[Whole, option("--jobs", "Processes at a time; default: cores.", min=1)] = None,
+    jobs: Annotated[Whole, option("--jobs", "Processes; default: cores.", min=1)] = None,
     resume: Annotated[bool, option("--resume", "Go on with what is in --out.")] = False,
 ) -> None:
     """Make the paper's Table 1 and Figures 2 and 3.

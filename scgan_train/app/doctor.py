@@ -1,4 +1,4 @@
-"""What is installed here, what clashes, and what to install: read from package metadata, nothing heavy imported."""
+"""What is installed here, what clashes, and what to install, from the packages' metadata."""
 
 from __future__ import annotations
 
@@ -35,17 +35,18 @@ def extras() -> dict[str, list[str]]:
 
 
 def report() -> Iterator[str]:
-    """Yield lines: versions, the runtime's providers, clashes, and for each extra what is missing."""
+    """Yield lines: versions, clashes, the runtime's providers, and what each extra lacks."""
     yield f"python {platform.python_version()} on {platform.machine()} {sys.platform}"
     yield f"scgan {installed('scgan')}, numpy {installed('numpy')}"
     cpu, gpu = installed("onnxruntime"), installed("onnxruntime-gpu")
     if cpu and gpu:
         yield (
             f"clash: onnxruntime {cpu} and onnxruntime-gpu {gpu} install the same folder; "
-            "pip uninstall onnxruntime onnxruntime-gpu, then pip install one of 'scgan[cpu]' and 'scgan[gpu]'"
+            "pip uninstall onnxruntime onnxruntime-gpu, "
+            "then pip install one of 'scgan[cpu]' and 'scgan[gpu]'"
         )
     if not (cpu or gpu):
-        yield "onnxruntime: missing, nothing can be sampled; pip install 'scgan[cpu]' or 'scgan[gpu]'"
+        yield "onnxruntime: missing, nothing samples; pip install 'scgan[cpu]' or 'scgan[gpu]'"
     else:
         yield from _runtime()
     for extra, packages in extras().items():
@@ -68,7 +69,7 @@ def _runtime() -> Iterator[str]:
     libraries = {name: find_library(name) for name in CUDA}
     yield f"CUDA libraries: {', '.join(filter(None, libraries.values())) or 'none found'}"
     if "CUDAExecutionProvider" not in providers:
-        yield "--device cuda: not with this onnxruntime; pip uninstall onnxruntime and pip install 'scgan[gpu]'"
+        yield "--device cuda: not with this onnxruntime; uninstall it and pip install 'scgan[gpu]'"
     elif None in libraries.values():
         lacking = ", ".join(name for name, file in libraries.items() if file is None)
         yield f"--device cuda: {lacking} not found; pip install 'onnxruntime-gpu[cuda,cudnn]'"

@@ -1,6 +1,6 @@
-"""How the program ends: every error becomes one line on stderr and its exit code, caught in one place.
+"""How the program ends: every error is caught here and becomes one line on stderr and a code.
 
-done 0    unexpected 1    a `ScganError` its own, 2 to 7    no space, no right: 7    interrupted 130, terminated 143
+0 done    1 unexpected    2 to 7 a `ScganError`    7 no space, no right    130, 143 a signal
 """
 
 from __future__ import annotations

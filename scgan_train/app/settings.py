@@ -2,7 +2,7 @@
 
     --set and flags > SCGAN_* > TOML > preset
 
-A run that is resumed keeps its own settings; TOML, `--set` and flags must agree with them, the rest stands back.
+A run that is resumed keeps its own settings: TOML, --set and flags must agree, others stand back.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def layers(
         environment: the names of those that came from the environment.
 
     Raises:
-        UsageError: a file that can't be read, or a value that can't, with an example of one that can.
+        UsageError: a file or a value that can't be read, with an example of one that can.
     """
     flags = {name: value for name, value in options.items() if name not in environment}
     around = of_options({name: options[name] for name in environment})
@@ -80,7 +80,7 @@ def of_options(options: Mapping[str, Any]) -> Settings:
 
 
 def assignment(text: str) -> Settings:
-    """Parse one `--set KEY=VALUE`: a dotted key of TOML and a TOML value, a bare word being a string.
+    """Parse one `--set KEY=VALUE`: a dotted key and a value of TOML, a bare word being a string.
 
     >>> assignment("encoder.steps=5"), assignment('columns."Sepal.Length".kind=log')
     ({'encoder': {'steps': 5}}, {'columns': {'Sepal.Length': {'kind': 'log'}}})
@@ -127,7 +127,7 @@ def names(texts: Sequence[str]) -> Iterator[str]:
 
 
 def described(kind: str, texts: Sequence[str]) -> Iterator[tuple[str, Settings]]:
-    """Yield the columns that a kind's option names, with their settings: `a,b`, `phi=360` or `a=0:1`.
+    """Yield the columns of a kind's option, `a,b`, `phi=360` or `a=0:1`, with their settings.
 
     Raises:
         UsageError: a domain that can't be read.
