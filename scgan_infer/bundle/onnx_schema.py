@@ -22,38 +22,38 @@ TYPES = {
     UINT64: ("<u8", "uint64_data"),
 }
 
-_ENTRY = Message.of("StringStringEntryProto", "1 key text, 2 value text")
-_TENSOR = Message.of(
+_ENTRY = Message("StringStringEntryProto", "1 key text, 2 value text")
+_TENSOR = Message(
     "TensorProto",
     "1 dims int*, 2 data_type int, 4 float_data fixed32*, 5 int32_data int*, 7 int64_data int*,"
     "8 name text, 9 raw_data bytes, 10 double_data fixed64*, 11 uint64_data int*, 12 doc_string text,"
     "13 external_data bytes*, 14 data_location int, 16 metadata_props StringStringEntryProto*",
     _ENTRY,
 )
-_DIMENSION = Message.of("Dimension", "1 dim_value int, 2 dim_param text, 3 denotation text")
-_SHAPE = Message.of("TensorShapeProto", "1 dim Dimension*", _DIMENSION)
-_TENSOR_TYPE = Message.of("TypeProto.Tensor", "1 elem_type int, 2 shape TensorShapeProto", _SHAPE)
-_TYPE = Message.of("TypeProto", "1 tensor_type TypeProto.Tensor, 6 denotation text", _TENSOR_TYPE)
-_VALUE = Message.of(
+_DIMENSION = Message("Dimension", "1 dim_value int, 2 dim_param text, 3 denotation text")
+_SHAPE = Message("TensorShapeProto", "1 dim Dimension*", _DIMENSION)
+_TENSOR_TYPE = Message("TypeProto.Tensor", "1 elem_type int, 2 shape TensorShapeProto", _SHAPE)
+_TYPE = Message("TypeProto", "1 tensor_type TypeProto.Tensor, 6 denotation text", _TENSOR_TYPE)
+_VALUE = Message(
     "ValueInfoProto",
     "1 name text, 2 type TypeProto, 3 doc_string text, 4 metadata_props StringStringEntryProto*",
     _TYPE,
     _ENTRY,
 )
-_ATTRIBUTE = Message.of(
+_ATTRIBUTE = Message(
     "AttributeProto",
     "1 name text, 2 f fixed32, 3 i int, 4 s bytes, 5 t TensorProto, 6 g bytes, 7 floats fixed32*,"
     "8 ints int*, 9 strings bytes*, 11 graphs bytes*, 13 doc_string text, 20 type int",
     _TENSOR,
 )
-_NODE = Message.of(
+_NODE = Message(
     "NodeProto",
     "1 input text*, 2 output text*, 3 name text, 4 op_type text, 5 attribute AttributeProto*,"
     "6 doc_string text, 7 domain text, 9 metadata_props StringStringEntryProto*",
     _ATTRIBUTE,
     _ENTRY,
 )
-_GRAPH = Message.of(
+_GRAPH = Message(
     "GraphProto",
     "1 node NodeProto*, 2 name text, 5 initializer TensorProto*, 10 doc_string text,"
     "11 input ValueInfoProto*, 12 output ValueInfoProto*, 13 value_info ValueInfoProto*,"
@@ -64,8 +64,8 @@ _GRAPH = Message.of(
     _VALUE,
     _ENTRY,
 )
-_OPERATOR_SET = Message.of("OperatorSetIdProto", "1 domain text, 2 version int")
-MODEL = Message.of(
+_OPERATOR_SET = Message("OperatorSetIdProto", "1 domain text, 2 version int")
+MODEL = Message(
     "ModelProto",
     "1 ir_version int, 2 producer_name text, 3 producer_version text, 4 domain text, 5 model_version int,"
     "6 doc_string text, 7 graph GraphProto, 8 opset_import OperatorSetIdProto*,"

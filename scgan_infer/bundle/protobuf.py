@@ -16,26 +16,25 @@ ways is not read at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 WIRES = {"int": VARINT, "fixed32": FIXED32, "fixed64": FIXED64}
 SIZES = {FIXED32: 4, FIXED64: 8}
+ABSENT = {"int": 0, "text": "", "bytes": b"", "fixed32": b"", "fixed64": b""}
 
 
 class MalformedError(ValueError):
     """The bytes are not a message of the kind expected."""
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A field that may occur, as one wire type writes it.
 
     Attributes:
         name: its key in the result.
         kind: "int", "fixed32", "fixed64", "text", "bytes" or the `Message` it holds.
-        many: whether it may repeat; then its result is a list, or of "fixed" numbers one bytes object.
+        many: whether it may repeat; then its result is a list, or of fixed numbers one bytes object.
         packed: whether these bytes hold several numbers.
     """
 
@@ -45,41 +44,25 @@ class Field:
     packed: bool
 
 
-@dataclass(frozen=True)
 class Message:
-    """A kind of message.
+    """A kind of message: its name, its fields by key, and what stands for those that do not occur."""
 
-    Attributes:
-        name: for messages to people.
-        fields: by key.
-        absent: what stands for a field that does not occur, by name.
-        joined: the names of fixed numbers that may repeat.
-    """
-
-    name: str
-    fields: dict[int, Field]
-    absent: dict[str, int | str | bytes | tuple[()] | None]
-    joined: frozenset[str]
-
-    @classmethod
-    def of(cls, name: str, fields: str, *messages: Message) -> Message:
+    def __init__(self, name: str, fields: str, *messages: Message) -> None:
         """Build from a list such as "1 key text, 2 shift int*, 3 child Child"; * marks what may repeat."""
+        self.name = name
+        self.fields: dict[int, Field] = {}
+        self.absent: dict[str, Any] = {}
+        self.joined: set[str] = set()
         kinds = {message.name: message for message in messages}
-        nothing: dict[str, int | str | bytes] = {"int": 0, "text": ""}
-        nothing |= dict.fromkeys(("bytes", "fixed32", "fixed64"), b"")
-        listed: dict[int, Field] = {}
-        joined: set[str] = set()
-        absent: dict[str, int | str | bytes | tuple[()] | None] = {}
         for number, field, word in (item.split() for item in fields.split(",")):
             many, word = word.endswith("*"), word.rstrip("*")
             wire = WIRES.get(word, BYTES)
             for key in {wire, BYTES} if many else {wire}:
-                packed = key != wire
-                listed[int(number) << 3 | key] = Field(field, kinds.get(word, word), many, packed)
-            absent[field] = () if many and wire not in SIZES else nothing.get(word)
+                read = Field(field, kinds.get(word, word), many, key != wire)
+                self.fields[int(number) << 3 | key] = read
+            self.absent[field] = () if many and wire not in SIZES else ABSENT.get(word)
             if many and wire in SIZES:
-                joined.add(field)
-        return cls(name, listed, absent, frozenset(joined))
+                self.joined.add(field)
 
 
 class Reader:

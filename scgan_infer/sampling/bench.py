@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
+from scgan_infer.sampling.draw import Floats
 from scgan_infer.sampling.model import Model
 from scgan_infer.sampling.noise import BLOCK, TOGETHER
 
@@ -50,31 +49,29 @@ def rates(model: Model, seconds: float = 1.0) -> Rates:
     u, w, z = model.noise(0, range(1))
     latent = model.run("mappers.onnx", u=u, w=w)[0]
     samples = model.sample(64 * BLOCK)
+
+    def noise(i: int) -> object:
+        return model.noise(0, range(TOGETHER * i, TOGETHER * (i + 1)))
+
+    def threads(work: Callable[[int], object], blocks: int = 1) -> Callable[[], float]:
+        return lambda: _threads(model.threads, seconds, work, blocks)
+
     with TemporaryDirectory() as folder:
-        stages: dict[str, Callable[[float], float]] = {
-            "noise": lambda s: _threads(
-                model.threads,
-                s,
-                lambda i: model.noise(0, range(TOGETHER * i, TOGETHER * (i + 1))),
-                TOGETHER,
-            ),
-            "mapper": lambda s: _threads(
-                model.threads, s, lambda _: model.run("mappers.onnx", u=u, w=w)
-            ),
-            "decoder": lambda s: _threads(
-                model.threads, s, lambda _: model.run("decoder.onnx", latent=latent, z=z)
-            ),
-            "whole": lambda s: _whole(model, s),
-            "write": lambda s: _write(model, samples, Path(folder) / "rows.npy", s),
+        stages: dict[str, Callable[[], float]] = {
+            "noise": threads(noise, TOGETHER),
+            "mapper": threads(lambda _: model.run("mappers.onnx", u=u, w=w)),
+            "decoder": threads(lambda _: model.run("decoder.onnx", latent=latent, z=z)),
+            "whole": lambda: _whole(model, seconds),
+            "write": lambda: _write(model, samples, Path(folder) / "rows.npy", seconds),
         }
         best = dict.fromkeys(stages, 0.0)
         for _ in range(ROUNDS):
             for name, stage in stages.items():
-                best[name] = max(best[name], stage(seconds))
+                best[name] = max(best[name], stage())
     return Rates(model.threads, model.device, **best)
 
 
-def _threads(threads: int, seconds: float, work: Callable[[int], object], blocks: int = 1) -> float:
+def _threads(threads: int, seconds: float, work: Callable[[int], object], blocks: int) -> float:
     """Return rows per second of `work` on so many blocks, repeated by every thread until the time is over."""
     began = time.perf_counter()
 
@@ -101,16 +98,10 @@ def _whole(model: Model, seconds: float) -> float:
     return rows / spent
 
 
-def _write(
-    model: Model,
-    rows: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    path: Path,
-    seconds: float,
-) -> float:
+def _write(model: Model, rows: Floats, path: Path, seconds: float) -> float:
     from scgan_infer.rows.formats import open_writer
 
-    began = time.perf_counter()
-    written = 0
+    began, written = time.perf_counter(), 0
     with open_writer(path, model.columns) as writer:
         while time.perf_counter() - began < seconds and written < 2**25:
             writer.write(rows)

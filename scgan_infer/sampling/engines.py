@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain, islice
@@ -153,36 +153,28 @@ def _client(job: Job) -> Iterator[Any]:
         distributed: Any = import_module("distributed")
     except ImportError:
         raise UsageError("the dask engine needs Dask: pip install 'scgan[dask]'") from None
-    try:
-        if job.scheduler is None:
+    own = {"n_workers": job.model.threads, "threads_per_worker": 1, "dashboard_address": LOCAL}
+    with ExitStack() as stack:
+        address, direct = job.scheduler, None
+        if address is None:
             # Dask looks at its workers a hundred times a second, which costs them a seventh of their speed
             with config.set(QUIET):
-                cluster = distributed.LocalCluster(
-                    n_workers=job.model.threads,
-                    threads_per_worker=1,
-                    dashboard_address=LOCAL,
-                    silence_logs=CRITICAL,
-                )
-            with (
-                cluster,
-                distributed.Client(cluster, set_as_default=False, direct_to_workers=True) as client,
-            ):
-                yield client
-        else:
-            try:
-                client = distributed.Client(
-                    job.scheduler, set_as_default=False, timeout=CONNECT_SECONDS
-                )
-            except (OSError, ValueError) as error:
-                raise UsageError(
-                    f"no Dask scheduler answers at {job.scheduler!r}: {error}"
-                ) from None
-            with client:
-                yield client
-    except distributed.KilledWorker as error:
-        raise ScganError(
-            f"a piece of work killed one worker after another (out of memory?): {error}"
-        ) from None
+                address = distributed.LocalCluster(**own, silence_logs=CRITICAL)
+            stack.enter_context(address)
+            direct = True
+        try:
+            client = distributed.Client(
+                address, set_as_default=False, timeout=CONNECT_SECONDS, direct_to_workers=direct
+            )
+        except (OSError, ValueError) as error:
+            raise UsageError(f"no Dask scheduler answers at {address!r}: {error}") from None
+        stack.enter_context(client)
+        try:
+            yield client
+        except distributed.KilledWorker as error:
+            raise ScganError(
+                f"a piece of work killed one worker after another (out of memory?): {error}"
+            ) from None
 
 
 def rows_of(size: int, d: int) -> int:

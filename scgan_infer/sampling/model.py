@@ -302,7 +302,7 @@ def _taken(cells: NDArray[Any], column: Column) -> Floats:
     from scgan_infer.kinds import BadCellError
     from scgan_infer.rows.intake import Intake
 
-    if column.kind == "category":
+    if column.categories:
         strange = ~np.isin(cells, np.arange(len(column.categories)))
         if strange.any():
             row = int(strange.argmax())

@@ -22,24 +22,25 @@ def clusters_where(model: Model, condition: str) -> tuple[int, ...]:
     Raises:
         UsageError: no such category column or value, or no cluster has it for itself.
     """
-    name, equals, value = condition.partition("=")
-    categories = {
-        column.name: column.categories for column in model.columns if column.kind == "category"
+    name, _, value = condition.partition("=")
+    known = {
+        column.name: (j, column) for j, column in enumerate(model.columns) if column.categories
     }
-    if not equals or name not in categories:
-        known = ", ".join(categories) or "none here"
+    if name not in known or "=" not in condition:
         raise UsageError(
-            f"--where {condition!r}: write NAME=VALUE with a category column ({known})"
+            f"--where {condition!r}: write NAME=VALUE with a category column "
+            f"({', '.join(known) or 'none here'})"
         )
-    if value not in categories[name]:
-        raise UsageError(f"--where {condition!r}: {name} is one of {', '.join(categories[name])}")
-    place = [column.name for column in model.columns].index(name)
-    wanted = categories[name].index(value)
-    widths = np.diff([0, *model.manifest.thresholds])
+    j, column = known[name]
+    if value not in column.categories:
+        names = ", ".join(column.categories)
+        raise UsageError(f"--where {condition!r}: {name} is one of {names}")
+    wanted = column.categories.index(value)
+    weights = np.diff([0, *model.manifest.thresholds])
     found = tuple(
         cluster
-        for cluster in np.flatnonzero(widths).tolist()
-        if (model.sample(BLOCK, cluster=cluster)[:, place] == wanted).all()
+        for cluster in np.flatnonzero(weights).tolist()
+        if (model.sample(BLOCK, cluster=cluster)[:, j] == wanted).all()
     )
     if not found:
         raise UsageError(

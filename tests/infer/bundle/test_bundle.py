@@ -189,7 +189,7 @@ HUGE = int("9" * 400)
         (_changed(columns__1__name="\ud800"), r"columns\[1\]\.name"),
         (_changed(columns__0__kind="complex"), "unknown kind"),
         (_changed(columns__0__kind=["real"]), r"columns\[0\]\.kind"),
-        (_changed(columns__0__kind="periodic"), "period above 0"),
+        (_changed(columns__0__kind="periodic"), "needs its period"),
         (_changed(columns__0__low="0"), r"columns\[0\]\.low"),
         (_changed(columns__0__low=HUGE), r"columns\[0\]\.low"),
         (_changed(columns__0__kind="bounded", columns__0__low=2, columns__0__high=1), "not below"),
