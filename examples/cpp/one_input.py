@@ -14,10 +14,8 @@ graph = onnx.load(f"{sys.argv[1]}/generator.onnx").graph
 normals = {value.name: value.type.tensor_type.shape.dim[1].dim_value for value in graph.input[1:]}
 widths = np.array([1, *normals.values()])
 for node in graph.node:
-    if node.op_type == "Split":
-        node.attribute.remove(
-            next(value for value in node.attribute if value.name == "num_outputs")
-        )
+    for value in [value for value in node.attribute if value.name == "num_outputs"]:
+        node.attribute.remove(value)
 cut = [
     helper.make_node("Split", ["noise", "noise/widths"], ["noise/u", *normals], axis=1),
     helper.make_node("Squeeze", ["noise/u", "noise/axis"], ["u"]),

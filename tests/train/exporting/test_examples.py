@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import tiny
 
 import scgan_infer
+from scgan_infer import bundle as bundles
 from scgan_infer.judging.distances import Space, c2st
 from scgan_infer.sampling.noise import block_noise
 from scgan_train.exporting.triton import repository
@@ -29,6 +31,14 @@ N, SEED = 5000, 3
 @pytest.fixture(scope="module")
 def model(mixed_bundle):
     return scgan_infer.load(mixed_bundle, device="cpu")
+
+
+@pytest.fixture(scope="module", params=["noise", "no noise"])
+def either(request, tmp_path_factory):
+    """A bundle with decoder noise z, and one without."""
+    if request.param == "noise":
+        return request.getfixturevalue("mixed_bundle")
+    return bundles.save(tmp_path_factory.mktemp("quiet") / "tiny", *tiny.without_noise())
 
 
 def run(*command, **more):
@@ -68,10 +78,9 @@ def test_python_sampler(mixed_bundle, model):
     )
 
 
-def test_python_generator(mixed_bundle, model):
-    assert_alike(
-        rows(run(sys.executable, EXAMPLES / "python/generator.py", mixed_bundle, N, SEED)), model
-    )
+def test_python_generator(either):
+    made = rows(run(sys.executable, EXAMPLES / "python/generator.py", either, N, SEED))
+    assert_alike(made, scgan_infer.load(either, device="cpu"))
 
 
 @pytest.fixture
@@ -114,7 +123,7 @@ def test_web_page(mixed_bundle, model, node_modules, tmp_path):
     assert_same(rows(re.search("<pre>(.+?)</pre>", page, re.DOTALL)[1]), model, n=10)
 
 
-def test_cpp_generator(mixed_bundle, model, tmp_path):
+def test_cpp_generator(either, tmp_path):
     """With headers where the compiler finds them (CPLUS_INCLUDE_PATH) and the library of the Python package."""
     compiler = need("g++")
     source = EXAMPLES / "cpp/generator.cpp"
@@ -126,11 +135,13 @@ def test_cpp_generator(mixed_bundle, model, tmp_path):
     program = tmp_path / "generator"
     link = [f"-L{tmp_path}", "-lonnxruntime", f"-Wl,-rpath,{tmp_path}"]
     run(compiler, "-std=c++17", "-O1", source, *link, "-o", program)
-    assert_alike(rows(run(program, mixed_bundle / "generator.onnx", N, SEED)), model)
+    made = rows(run(program, either / "generator.onnx", N, SEED))
+    assert_alike(made, scgan_infer.load(either, device="cpu"))
 
 
-def test_one_input(mixed_bundle, model, tmp_path):
-    run(sys.executable, EXAMPLES / "cpp/one_input.py", mixed_bundle, tmp_path / "one.onnx")
+def test_one_input(either, tmp_path):
+    model = scgan_infer.load(either, device="cpu")
+    run(sys.executable, EXAMPLES / "cpp/one_input.py", either, tmp_path / "one.onnx")
     session = onnxruntime.InferenceSession(
         tmp_path / "one.onnx", providers=["CPUExecutionProvider"]
     )
