@@ -90,7 +90,7 @@ def session(graph: bytes, device: str) -> Session:
     runtime = onnxruntime()
     if PROVIDERS[device] not in runtime.get_available_providers():
         raise DeviceError(
-            "this onnxruntime has no CUDA: use --device cpu,"
+            "this onnxruntime has no CUDA: take device cpu,"
             " or pip uninstall onnxruntime and pip install 'scgan[gpu]'"
         )
     options = runtime.SessionOptions()
@@ -112,11 +112,11 @@ def session(graph: bytes, device: str) -> Session:
         if device == "cpu":
             raise
         raise DeviceError(
-            f"CUDA does not work here ({first_line(error)}): use --device cpu"
+            f"CUDA does not work here ({first_line(error)}): take device cpu"
         ) from None
     if PROVIDERS[device] not in made.get_providers():
         raise DeviceError(
-            "CUDA does not work here (onnxruntime left it out): use --device cpu, or see scgan doctor"
+            "CUDA does not work here (onnxruntime left it out): take device cpu, or see scgan doctor"
         )
     return made
 

@@ -28,13 +28,13 @@ def clusters_where(model: Model, condition: str) -> tuple[int, ...]:
     }
     if name not in known or "=" not in condition:
         raise UsageError(
-            f"--where {condition!r}: write NAME=VALUE with a category column "
+            f"condition {condition!r}: write NAME=VALUE with a category column "
             f"({', '.join(known) or 'none here'})"
         )
     j, column = known[name]
     if value not in column.categories:
         names = ", ".join(column.categories)
-        raise UsageError(f"--where {condition!r}: {name} is one of {names}")
+        raise UsageError(f"condition {condition!r}: {name} is one of {names}")
     wanted = column.categories.index(value)
     weights = np.diff([0, *model.manifest.thresholds])
     found = tuple(
@@ -44,6 +44,6 @@ def clusters_where(model: Model, condition: str) -> tuple[int, ...]:
     )
     if not found:
         raise UsageError(
-            f"--where {condition!r}: {value} is too rare to have clusters of its own; sample and filter"
+            f"condition {condition!r}: {value} is too rare to have clusters of its own; sample and filter"
         )
     return found

@@ -128,7 +128,7 @@ def test_2_usage(
 
 def test_2_a_taken_run_folder(scgan: Scgan, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    scgan("train", "abs", "--out", tmp_path, *FAST).failed(2, str(tmp_path), "--resume")
+    scgan("train", "abs", "--out", tmp_path, *FAST).failed(2, str(tmp_path), "resume")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -155,10 +155,10 @@ def test_4_no_such_device(scgan: Scgan, model: Path, tmp_path: Path) -> None:
             done = scgan(
                 "sample", "--model", model, "--device", "cuda", "--out", tmp_path / "x.npy"
             )
-            done.failed(4, "CUDA", "--device cpu")
+            done.failed(4, "CUDA", "device cpu")
     if not torch.cuda.is_available():
         done = scgan("train", "abs", "--out", tmp_path / "run", *FAST, "--device", "cuda")
-        done.failed(4, "--device cuda")
+        done.failed(4, "device cuda")
         assert not (tmp_path / "run").exists()
 
 

@@ -370,7 +370,7 @@ def test_rows_that_do_not_fit_are_data_errors(tiny_path, rows, words):
 def test_cuda_is_never_the_cpu(tiny_path):
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
-    with pytest.raises(DeviceError, match="--device cpu") as error:
+    with pytest.raises(DeviceError, match="device cpu") as error:
         load(tiny_path, "cuda")
     assert error.value.exit_code == 4
     assert load(tiny_path, "auto").device == "cpu"
