@@ -60,11 +60,12 @@ def train(
     if resume:
         out = out or newest("run.json")
         begun = Run.load(out)
-        config = agreed(begun, settings)
+        own = begun.config
+        config = configs.from_dict(configs.merge(configs.to_dict(own), _fixed(settings)))
         data = begun.source if data is None else data
     else:
-        config = configs.from_dict(configs.merge(defaults, settings))
-    source, table = sources.load(DEFAULT if data is None else data, config)
+        config = own = configs.from_dict(configs.merge(defaults, settings))
+    source, table = sources.load(DEFAULT if data is None else data, own)
     run = stages.train(table, config, out or free_folder(source), source, resume=resume)
     for note in sources.notes(table, config):
         tell(note)
@@ -73,22 +74,8 @@ def train(
     return run
 
 
-def agreed(run: Run, settings: Mapping[str, Any]) -> configs.Config:
-    """Return a run's own configuration.
-
-    Raises:
-        UsageError: a setting that is given is another one there; "auto" is what the run made of it.
-    """
-    own = configs.to_dict(run.config)
-    if configs.from_dict(configs.merge(own, _fixed(settings))) != run.config:
-        raise UsageError(
-            f"{run.path} was begun with other settings (see its config.toml); "
-            "leave them out, or train anew"
-        )
-    return run.config
-
-
 def _fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those that say "auto": what a run has made of that agrees."""
     return {
         key: _fixed(value) if isinstance(value, Mapping) else value
         for key, value in settings.items()

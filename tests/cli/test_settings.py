@@ -72,7 +72,7 @@ def test_a_run_is_resumed_with_its_own_settings(
     (tmp_path / "c.toml").write_text("[clusters]\nk = 'auto'\n")
     for data in ("abs", tmp_path / "rows.csv"):
         run = tmp_path / f"run of {Path(data).stem}"
-        begin = ["train", data, "--out", run, *BRIEF, "--seed", 3]
+        begin = ["train", data, "--out", run, *BRIEF, "--seed", 3, "--clusters", 3]
         assert scgan(*begin, "--resume").code == 0
         monkeypatch.setenv("SCGAN_SEED", "5")
         monkeypatch.setenv("SCGAN_PRESET", "quick")
