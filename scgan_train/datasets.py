@@ -18,11 +18,9 @@ its three readings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.random import Generator
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
+from scgan_infer.rows.formats import read_table
 
 if TYPE_CHECKING:
     from scgan_infer.judging.evaluation import Subject
@@ -91,27 +90,43 @@ def _signs(shape: tuple[int, int], rng: Generator) -> NDArray[np.int64]:
     return 2 * rng.integers(2, size=shape) - 1
 
 
-def table(name: str, n: int, seed: int) -> Table:
-    """Draw n rows of a built-in distribution; other seeds give independent rows.
+def draw(name: str, n: int, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Draw n rows of a built-in distribution, by column; other seeds give independent rows.
 
     Raises:
         UsageError: no distribution has this name, n is below 1 or the seed below 0.
     """
     if name not in DATASETS:
-        raise UsageError(
-            f"no built-in distribution is called {name!r}; choose from {', '.join(DATASETS)}"
-        )
+        raise UsageError(f"no built-in distribution is called {name!r}; choose from {NAMES}")
     if n < 1:
         raise UsageError(f"can't draw {n} rows of {name}; ask for at least 1")
     if seed < 0:
         raise UsageError(f"seed {seed} is negative; give 0 or more")
-    rows = DATASETS[name](n, np.random.default_rng([seed, SEED_TAG]))
-    return Table((Column("x"), Column("y")), rows.astype(np.float32))
+    rows = DATASETS[name](n, np.random.default_rng([seed, SEED_TAG])).astype(np.float32)
+    return {"x": rows[:, 0], "y": rows[:, 1]}
+
+
+def table(name: str, n: int, seed: int) -> Table:
+    """Draw n rows as `draw`, and guess what the columns are."""
+    return read_table(draw(name, n, seed))
 
 
 def fresh(name: str, n: int, seed: int) -> Table:
-    """Draw n rows that no training draws, whatever its seed; raises as `table`."""
+    """Draw n rows that no training draws, whatever its seed; raises as `draw`."""
     return table(name, n, SEEDS + seed)
+
+
+def source_of(data: Any, n: int, seed: int) -> Any:
+    """Return what `read_table` takes: n rows where `data` names a built-in distribution, else `data`.
+
+    Raises:
+        UsageError: a text that is neither a file nor a built-in distribution.
+    """
+    if isinstance(data, str) and data in DATASETS:
+        return draw(data, n, seed)
+    if isinstance(data, str) and not Path(data).suffix and not Path(data).exists():
+        raise UsageError(f"{data!r} is neither a file nor a built-in distribution: {NAMES}")
+    return data
 
 
 def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Table:
@@ -119,41 +134,31 @@ def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Ta
 
     Args:
         data: a built-in distribution or a file.
-        columns: what the file's must be; None to guess them.
+        columns: what they must be; None to guess them.
         n: most generated rows to compare at a time.
-        seed: of the built-in distribution's rows.
+        seed: of a built-in distribution's rows.
 
     Raises:
-        DataError: a file that can't be read, or that holds other columns.
+        DataError: rows that can't be read, or that have other columns.
         UsageError: neither a file nor a built-in distribution.
     """
     from scgan_infer.judging.evaluation import heldout
 
-    if data in DATASETS:
-        return fresh(data, 2 * n, seed)
-    if not Path(data).suffix and not Path(data).exists():
-        raise UsageError(
-            f"{data!r} is neither a file nor a built-in distribution: {', '.join(DATASETS)}"
-        )
-    return heldout(Path(data), columns, n)
+    return heldout(source_of(data, 2 * n, SEEDS + seed), columns, n)
 
 
 def subject(
     data: str, model: Model | None, samples: Path | None, train: Path | None, n: int, seed: int
 ) -> Subject:
-    """Return what `scgan evaluate` judges: the rows of a file, else rows of a bundle, beside those of DATA.
+    """Return what `scgan evaluate` judges, beside the rows of DATA; errors as `judges`.
 
     Args:
         data: a built-in distribution or a file.
         model: the bundle, where it is known.
-        samples: the file, if any; without it a model is needed.
+        samples: a file of rows to judge, if any; without it they are the model's.
         train: a file of rows trained on, if any.
         n: most generated rows to compare at a time.
         seed: of samples and of a built-in distribution's rows.
-
-    Raises:
-        DataError: a file that can't be read, or that holds other columns.
-        UsageError: DATA is neither a file nor a built-in distribution.
     """
     from scgan_infer.judging import evaluation
 
@@ -163,22 +168,6 @@ def subject(
         return evaluation.from_file(real, samples, n, model, trained)
     assert model is not None
     return evaluation.from_model(real, model, n, seed, trained)
-
-
-@contextmanager
-def as_file(data: str) -> Iterator[Path]:
-    """Yield the file of DATA; a built-in distribution becomes a file of 10,000 rows for the while."""
-    from scgan_infer.rows.formats import open_writer
-
-    if data not in DATASETS:
-        yield Path(data)
-        return
-    rows = table(data, 10_000, 1)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"{data}.csv"
-        with open_writer(path, rows.columns, len(rows)) as writer:
-            writer.write(rows.values)
-        yield path
 
 
 DATASETS: dict[str, Callable[[int, Generator], Plane]] = {
@@ -191,3 +180,5 @@ DATASETS: dict[str, Callable[[int, Generator], Plane]] = {
     "sinewaved_cube": _sinewaved_cube,
     "four_circles": _four_circles,
 }
+
+NAMES = ", ".join(DATASETS)

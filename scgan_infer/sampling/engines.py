@@ -8,7 +8,7 @@ is, loads it once and keeps it; a piece of a worker that died is computed again 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -56,7 +56,7 @@ class Job:
         op: "sample", "reconstruct" (rows [k, d]) or "encode" (rows [k, e + 1]: the latent, then the cluster).
         draw: the samples; or those whose decoder noise `reconstruct` takes for the source's rows, from the first on,
             instead of none.
-        source: the file or the rows [n, d] to reconstruct or encode.
+        source: the file, the columns or the rows [n, d] to reconstruct or encode.
         scheduler: address of a Dask scheduler; None starts one on this machine, with a process for each of the
             model's threads.
 
@@ -67,7 +67,7 @@ class Job:
     model: Model
     op: str = "sample"
     draw: Draw | None = None
-    source: str | Path | Floats = ""
+    source: str | Path | Floats | Mapping[str, Floats] = ""
     scheduler: str | None = None
 
     def __post_init__(self) -> None:

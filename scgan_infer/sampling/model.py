@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scgan_infer import bundle as bundles
 from scgan_infer.bundle import Bundle, Manifest
 from scgan_infer.columns import Column
-from scgan_infer.errors import ChecksumError, DataError, DeviceError, ModelError, UsageError
+from scgan_infer.errors import ChecksumError, DeviceError, ModelError, UsageError
 from scgan_infer.names import DEVICES
 from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, within
 from scgan_infer.sampling.engines import Job, local
@@ -119,7 +119,7 @@ class Model:
         """Return each row encoded and decoded again.
 
         Args:
-            rows: [n, d], in the user's units.
+            rows: [n, d], in the user's units, a category as its index; or what has names, and categories by name.
             seed: None for z = 0, else the decoder noise is that of this seed's samples from `start` on.
             start: as in `sample`.
 
@@ -210,18 +210,15 @@ class Model:
         with self._turns.setdefault(os.getpid(), BoundedSemaphore(-(-self.threads // 8))):
             return block_noise(seed, blocks.start, sizes["m"], sizes["q"], len(blocks))
 
-    def _rows(self, rows: ArrayLike) -> Floats:
-        """Return rows as float32 [n, d], or say which one does not fit."""
-        values = np.asarray(rows)
-        d = len(self.columns)
-        if values.dtype.kind not in "fiub" or values.ndim != 2 or values.shape[1] != d:
-            raise DataError(
-                f"rows must be numbers [n, {d}], not {values.dtype} {list(values.shape)}"
-            )
-        out = np.empty(values.shape, np.float32)
-        for place, column in enumerate(self.columns):
-            out[:, place] = _taken(values[:, place], column)
-        return out
+    def _rows(self, rows: Any) -> Floats:
+        """Return rows as float32 [n, d]; an array has categories by index, what has names has them by name."""
+        from scgan_infer.rows.formats import read_table
+
+        named = hasattr(rows, "items") or np.asarray(rows).dtype.names is not None
+        columns = self.columns if named else tuple(map(_by_index, self.columns))
+        if not named and np.shape(rows) == (0, len(columns)):
+            return np.empty((0, len(columns)), np.float32)
+        return read_table(rows, columns=columns).values
 
     def run(self, name: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Return a graph's outputs for a whole block of 4096 rows, checked to be what the interface says.
@@ -297,26 +294,11 @@ def _joined(pieces: Iterable[Floats], n: int, width: int) -> Floats:
     return out
 
 
-def _taken(cells: NDArray[Any], column: Column) -> Floats:
-    """Return a column's cells as float32, a category as its index; or name the first that does not fit."""
-    from scgan_infer.kinds import BadCellError
-    from scgan_infer.rows.intake import Intake
-
-    if column.categories:
-        strange = ~np.isin(cells, np.arange(len(column.categories)))
-        if strange.any():
-            row = int(strange.argmax())
-            raise DataError(
-                f"row {row + 1}, column {column.name!r}: {cells[row]} is not a category's index"
-            )
-        return cells.astype(np.float32)
-    intake = Intake(column.name, column)
-    try:
-        values = intake.take(cells)
-        intake.finish()
-    except BadCellError as error:
-        raise DataError(f"row {error.row + 1}, column {column.name!r}: {error}") from None
-    return values
+def _by_index(column: Column) -> Column:
+    """Return what holds the indices of a category column's names; other columns as they are."""
+    if not column.rules.named:
+        return column
+    return Column(column.name, "integer", low=-0.5, high=len(column.categories) - 0.5)
 
 
 def _padded(rows: Floats) -> Floats:

@@ -196,13 +196,12 @@ def reconstruct(
     """Encode and decode each row of DATA."""
     from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import Job
-    from scgan_train.datasets import as_file
+    from scgan_train.datasets import source_of
 
     loaded = actions.load(model, device, threads)
-    with as_file(data) as path:
-        draw = Draw(0, seed, start) if noise == "random" else None
-        job = Job(loaded, "reconstruct", draw, path, scheduler)
-        actions.compute(job, engine, out, loaded.columns)
+    draw = Draw(0, seed, start) if noise == "random" else None
+    job = Job(loaded, "reconstruct", draw, source_of(data, 10_000, 1), scheduler)
+    actions.compute(job, engine, out, loaded.columns)
 
 
 @app.command()
@@ -218,13 +217,12 @@ def encode(
     """Write latent and cluster of each row of DATA."""
     from scgan_infer.columns import Column
     from scgan_infer.sampling.engines import Job
-    from scgan_train.datasets import as_file
+    from scgan_train.datasets import source_of
 
     loaded = actions.load(model, device, threads)
     latents = tuple(Column(f"latent_{j}") for j in range(loaded.manifest.sizes["e"]))
-    with as_file(data) as path:
-        job = Job(loaded, op="encode", source=path, scheduler=scheduler)
-        actions.compute(job, engine, out, (*latents, Column("cluster", "integer")))
+    job = Job(loaded, op="encode", source=source_of(data, 10_000, 1), scheduler=scheduler)
+    actions.compute(job, engine, out, (*latents, Column("cluster", "integer")))
 
 
 @app.command()

@@ -9,7 +9,8 @@ import pytest
 from cases import mixed_table
 
 from scgan_infer.columns import Column, Table
-from scgan_infer.kinds import KINDS
+from scgan_infer.kinds import KINDS, Form, Kind
+from scgan_infer.kinds.base import Parameters, Raw
 from scgan_train import graph
 from scgan_train.coordinates import GRAPHS, Coordinates
 
@@ -255,3 +256,36 @@ def test_steps_end_at_walls_and_reach_them(
     assert set(np.float32(np.round(values, 6))) <= set(
         np.float32(np.round(x[:, 0].astype(np.float64), 6))
     )
+
+
+def test_a_new_form_needs_its_graph_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cube(Form):
+        name = "cube"
+
+        def coordinate(self, x: Raw, p: Parameters) -> Raw:
+            return np.asarray(np.cbrt(x))
+
+        def inverse(self, y: Raw, p: Parameters) -> Raw:
+            return y**3
+
+    class Volume(Kind):
+        forms = (Cube(),)
+
+        def form(self, column: Column) -> Form:
+            return self.forms[0]
+
+    def root(x: graph.Var, p: Parameters) -> graph.Var:
+        size = graph.op.pow(graph.op.abs(x), graph.const(1 / 3))
+        return graph.op.mul(graph.op.sign(x), size)
+
+    def power(f: graph.Var, p: Parameters) -> graph.Var:
+        return graph.op.mul(f, graph.op.mul(f, f))
+
+    monkeypatch.setitem(KINDS, "volume", Volume())
+    monkeypatch.setitem(GRAPHS, "cube", (root, power))
+    values = np.random.default_rng(0).normal(0, 9, (500, 2)).astype(np.float32)
+    coordinates = Coordinates.fit(Table((Column("v", "volume"), Column("x")), values))
+    y = coordinates.forward(values)
+    assert np.allclose(run(coordinates.graph_forward, 2, values), y, atol=1e-5)
+    assert np.allclose(run(coordinates.graph_inverse, 2, y), values, rtol=1e-4, atol=1e-5)
+    assert np.allclose(coordinates.inverse(y), values, rtol=1e-4, atol=1e-5)

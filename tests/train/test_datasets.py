@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from scgan_infer.errors import UsageError
+from scgan_infer.rows.formats import open_writer
+from scgan_train import datasets
 from scgan_train.config import Config
 from scgan_train.datasets import DATASETS, table
-from scgan_train.training.sources import load
+from scgan_train.training.sources import BUILT_IN_ROWS, load, notes
 
 N = 100_000
 
@@ -127,8 +129,8 @@ def test_what_cannot_be_drawn_is_a_usage_error(arguments):
 
 
 def test_of_an_array_larger_than_memory_only_a_sample_is_read(tmp_path):
-    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (2**28, 2))
-    rows[-(2**20) :] = 1
+    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (2**23, 2))
+    rows[-(2**15) :] = 1
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     tracemalloc.start()
     kept = load(mapped, Config(max_rows=20_000))[1].values
@@ -137,6 +139,35 @@ def test_of_an_array_larger_than_memory_only_a_sample_is_read(tmp_path):
     assert kept.shape == (20_000, 2)
     assert abs(kept[:, 0].mean() - 2**-8) < 0.002
     assert (np.diff(kept[:, 0]) >= 0).all()
+
+
+def test_built_in_rows_are_sampled_and_guessed_like_a_file_s(tmp_path):
+    config = Config(max_rows=5000)
+    rows = table("checkerboard", BUILT_IN_ROWS, 0)
+    with open_writer(tmp_path / "rows.csv", rows.columns, len(rows)) as writer:
+        writer.write(rows.values)
+    built_in = load("checkerboard", config)[1]
+    for column in built_in.columns:
+        assert column.kind == "bounded"
+        assert {column.low, column.high} <= {-4.0, 4.0, None}
+    memory = datasets.draw("checkerboard", BUILT_IN_ROWS, 0)
+    for source in (tmp_path / "rows.csv", memory):
+        other = load(source, config)[1]
+        assert other.columns == built_in.columns
+        assert np.array_equal(other.values, built_in.values)
+    assert len(built_in) == 5000
+
+
+def test_notes_print_a_setting_that_can_be_written():
+    rows = {"Sepal.Length cm": np.arange(400.0) % 7, "k": np.array(["a", "b"] * 200)}
+    rows["same"] = np.ones(400)
+    lines = list(notes(load(rows, Config())[1], Config()))
+    assert lines == [
+        "note: column Sepal.Length cm looks integer; "
+        "setting 'columns.\"Sepal.Length cm\".kind=real' says otherwise",
+        "note: column k looks category; setting select names the columns to use",
+        "note: column same is 1 in every row; it is kept and written back",
+    ]
 
 
 def test_importing_the_datasets_does_not_import_torch():

@@ -351,13 +351,13 @@ def test_a_bundle_without_decoder_noise_has_no_z(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (np.zeros((3, 5)), r"numbers \[n, 2\], not float64 \[3, 5\]"),
-        (np.zeros(2), r"not float64 \[2\]"),
-        ([["1", "a"]], "must be numbers"),
-        (np.zeros((3, 2), complex), "must be numbers"),
-        (np.array([[0, 1], [2, np.nan]]), "row 2, column 'y': nan is missing"),
-        (np.array([[0, 1], [np.inf, 0], [np.nan, 0]]), "row 2, column 'x': inf is infinite"),
-        (np.array([[1e39, 1]]), "row 1, column 'x': 1e[+]39 is beyond float32"),
+        (np.zeros((3, 5)), "rows: has 5 columns without names where 2 are needed: x, y"),
+        (np.zeros(2), "has 1 columns without names where 2 are needed"),
+        ([["1", "a"]], "rows: column 'y', row 1: 'a' is text where a number belongs"),
+        (np.zeros((3, 2), complex), "complex128 is neither number nor text"),
+        (np.array([[0, 1], [2, np.nan]]), "column 'y', row 2: nan is missing"),
+        (np.array([[0, 1], [np.inf, 0], [np.nan, 0]]), "column 'x', row 2: inf is infinite"),
+        (np.array([[1e39, 1]]), "column 'x', row 1: 1e[+]39 is beyond float32"),
     ],
 )
 def test_rows_that_do_not_fit_are_data_errors(tiny_path, rows, words):
