@@ -130,21 +130,19 @@ def source_of(data: Any, n: int, seed: int) -> Any:
 
 
 def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Table:
-    """Return rows to judge n generated ones by: a sample of a file, or rows that no training has seen.
+    """Return n rows to judge by: a uniform sample of a file, or rows that no training has seen.
 
     Args:
         data: a built-in distribution or a file.
         columns: what they must be; None to guess them.
-        n: most generated rows to compare at a time.
+        n: how many, where there are as many.
         seed: of a built-in distribution's rows.
 
     Raises:
         DataError: rows that can't be read, or that have other columns.
         UsageError: neither a file nor a built-in distribution.
     """
-    from scgan_infer.judging.evaluation import heldout
-
-    return heldout(source_of(data, 2 * n, SEEDS + seed), columns, n)
+    return read_table(source_of(data, n, SEEDS + seed), columns=columns, max_rows=n)
 
 
 def subject(
@@ -162,7 +160,7 @@ def subject(
     """
     from scgan_infer.judging import evaluation
 
-    real = judges(data, None if model is None else model.columns, n, seed)
+    real = judges(data, None if model is None else model.columns, evaluation.MOST_REAL, seed)
     trained = None if train is None else evaluation.training_rows(train, real.columns)
     if samples is not None:
         return evaluation.from_file(real, samples, n, model, trained)

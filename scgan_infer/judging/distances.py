@@ -20,6 +20,7 @@ from scgan_infer.errors import DataError, UsageError
 Rows = NDArray[np.float64]
 
 MOST_JUDGED_ROWS = 60_000  # of each side, by the classifier
+MOST_PROJECTED_ROWS = 10_000
 MOST_ENERGY_ROWS = 5_000  # the time grows with their square
 TREE_FEATURES = 12  # above this a k-d tree is slower than comparing all rows
 MOST_TREE_ROWS, MOST_BRUTE_ROWS = 1_000_000, 20_000  # searched for a nearest neighbour
@@ -123,9 +124,10 @@ def c2st(a: Rows, b: Rows, seed: int = 0) -> float:
 def sliced_wasserstein(a: Rows, b: Rows) -> float:
     """Root mean square, over 256 fixed directions, of the Wasserstein-2 distance between the projected rows.
 
-    Both have n rows of f features. The directions come in orthogonal frames, so a shift by v
-    scores |v| / sqrt f.
+    Both have n rows of f features, of which the first 10,000 are used. The directions come in
+    orthogonal frames, so a shift by v scores |v| / sqrt f.
     """
+    a, b = a[:MOST_PROJECTED_ROWS], b[:MOST_PROJECTED_ROWS]
     rng = np.random.default_rng(0x51CE)
     f = a.shape[1]
     frames = [np.linalg.qr(rng.standard_normal((f, f)))[0] for _ in range(-(-256 // f))]

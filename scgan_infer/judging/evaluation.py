@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-MOST_SAMPLES = 200_000
+MOST_REAL = 200_000  # held-out rows that a support is made of
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # of one dimension of the decoder's noise
 NOISE_ROWS = 1000  # moved by it
 
@@ -46,6 +47,7 @@ class Subject:
         real: held-out rows.
         samples: [k, d] generated rows.
         origin: the bundle's folder or the file that they came from.
+        n: most rows to compare at a time.
         model: what made them; None if that is not known.
         train: [t, d] rows that the model was trained on.
     """
@@ -53,8 +55,19 @@ class Subject:
     real: Table
     samples: Floats
     origin: str
+    n: int
     model: Model | None = None
     train: Floats | None = None
+
+    @cached_property
+    def again(self) -> Floats | None:
+        """The model's reconstructions of the held-out rows."""
+        return None if self.model is None else self.model.reconstruct(self.real.values)
+
+    @cached_property
+    def encoded(self) -> tuple[Floats, NDArray[np.int64]] | None:
+        """The held-out rows' latents and clusters."""
+        return None if self.model is None else self.model.encode(self.real.values)
 
     def figures(self, seed: int = 0) -> Figures:
         """Measure everything that there are rows for: with a model, reconstructions and clusters too.
@@ -66,17 +79,17 @@ class Subject:
             DataError: too few rows.
             UsageError: scikit-learn or scipy is not installed.
         """
-        values, columns = self.real.values, self.real.columns
-        if self.model is None:
-            return compare(values, self.samples, columns=columns, train=self.train, seed=seed)
+        clusters = None
+        if self.model is not None and self.encoded is not None:
+            clusters = (self.encoded[1], self.model.encode(self.samples)[1])
         return compare(
-            values,
+            self.real.values,
             self.samples,
-            columns=columns,
+            columns=self.real.columns,
             train=self.train,
-            reconstructed=(values, self.model.reconstruct(values)),
-            clusters_data=self.model.encode(values)[1],
-            clusters_generated=self.model.encode(self.samples)[1],
+            reconstructed=None if self.again is None else (self.real.values, self.again),
+            clusters=clusters,
+            n=self.n,
             seed=seed,
         )
 
@@ -95,66 +108,48 @@ class Subject:
 
         values, columns = self.real.values, self.real.columns
         pictures = {"Data and samples": png(data_and_samples(values, self.samples, columns))}
-        if self.model is not None:
-            again = self.model.reconstruct(values)
-            pictures["Data and its reconstructions"] = png(
-                data_and_samples(values, again, columns, name="reconstructions")
-            )
-            pictures["Latents of the data, by cluster"] = png(
-                latent_clusters(*self.model.encode(values))
-            )
+        if self.again is not None and self.encoded is not None:
+            beside = data_and_samples(values, self.again, columns, name="reconstructions")
+            pictures["Data and its reconstructions"] = png(beside)
+            pictures["Latents of the data, by cluster"] = png(latent_clusters(*self.encoded))
         return html(figures, pictures, title, facts=facts)
-
-
-def heldout(path: Path, columns: Sequence[Column] | None, n: int) -> Table:
-    """Read rows to judge by: at most two for each of n generated ones, a uniform sample of the file.
-
-    Args:
-        path: the file.
-        columns: what they must be; None to guess them.
-        n: most generated rows to compare at a time.
-
-    Raises:
-        DataError: a file that can't be read, or that holds other columns.
-    """
-    return read_table(path, columns=columns, max_rows=2 * min(n, MOST_ROWS))
 
 
 def from_model(
     real: Table, model: Model, n: int, seed: int, train: Floats | None = None
 ) -> Subject:
-    """Draw what every cut needs, and where training rows widen the real support, as many as those.
+    """Draw fresh rows for every cut.
 
     Args:
         real: held-out rows, in the model's columns.
         model: what to draw from.
-        n: most generated rows to compare at a time.
+        n: most rows to compare at a time.
         seed: of the samples.
         train: rows that the model was trained on.
 
     Raises:
         DataError: the rows have other columns than the model.
     """
-    if real.names != tuple(column.name for column in model.columns):
+    names = [column.name for column in model.columns]
+    if list(real.names) != names:
         raise DataError(
-            f"the rows have columns {', '.join(real.names)}, the model {', '.join(c.name for c in model.columns)}; "
+            f"the rows have columns {', '.join(real.names)}, the model {', '.join(names)}; "
             "give rows of the same columns"
         )
-    at_a_time = min(n, MOST_ROWS, len(real) // 2)
-    wanted = max(CUTS * at_a_time, 0 if train is None else at_a_time + len(train))
-    samples = model.sample(min(wanted, MOST_SAMPLES), seed=seed)
-    return Subject(Table(model.columns, real.values), samples, str(model.bundle.path), model, train)
+    samples = model.sample(CUTS * min(n, MOST_ROWS, len(real) // 2), seed=seed)
+    real = Table(model.columns, real.values)
+    return Subject(real, samples, str(model.bundle.path), n, model, train)
 
 
 def from_file(
     real: Table, path: Path, n: int, model: Model | None = None, train: Floats | None = None
 ) -> Subject:
-    """Take samples from a file; those of an unknown model may break walls or be no whole numbers, and are judged.
+    """Take samples from a file; those of an unknown model may break walls, and are judged.
 
     Args:
         real: held-out rows.
         path: the file of samples, with the same columns.
-        n: most generated rows to compare at a time.
+        n: most rows to compare at a time.
         model: which model they are of, if that is known.
         train: rows that it was trained on.
 
@@ -163,7 +158,7 @@ def from_file(
     """
     columns = loose(real.columns) if model is None else real.columns
     samples = read_table(path, columns=columns, max_rows=CUTS * min(n, MOST_ROWS))
-    return Subject(real, samples.values, str(path), model, train)
+    return Subject(real, samples.values, str(path), n, model, train)
 
 
 def training_rows(path: Path, columns: Sequence[Column]) -> Floats:

@@ -6,12 +6,15 @@ R' with R, the same number of rows, so it says what a perfect generator would sc
     value = D(G, R),  floor = D(R', R),  |G| = |R| = |R'|
 
 Both are means over three random cuts, taken in the one space that `scgan_infer.judging.distances` defines.
+A support is a set of rows and a reach around them, the 99.9 % quantile of distances between real rows in a
+set of that size: the more real rows there are, the finer is what lies off it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -21,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.judging.distances import (
+    MOST_JUDGED_ROWS,
     MOST_TREE_ROWS,
     Rows,
     Space,
@@ -32,47 +36,12 @@ from scgan_infer.judging.distances import (
     sliced_wasserstein,
 )
 
-Compared = dict[tuple[str, ...], tuple[float, float]]  # (figure, columns...) -> value, floor
-
 CUTS = 3
 LEAST_ROWS = 20  # held-out
-MOST_ROWS = 10_000  # in one comparison
+LEAST_JUDGED_ROWS = 200  # by the classifier, at an export
+MOST_ROWS = MOST_JUDGED_ROWS  # in one comparison
+MOST_QUERIES = 10_000  # whose nearest neighbour is searched
 SUPPORT = 0.999  # quantile of real-to-real nearest distances at which the real support ends
-
-MEANINGS = {
-    "c2st": ("C2ST", "a classifier's ROC AUC, generated against real: 0.5 can't tell"),
-    "sliced_wasserstein": (
-        "sliced Wasserstein-2",
-        "distance of projections on 256 directions, in spreads",
-    ),
-    "energy": (
-        "energy distance",
-        "twice the distance between the sets less those within, in spreads",
-    ),
-    "off": ("off", "share of generated rows outside the support of the real ones"),
-    "missed": ("missed", "share of real rows outside the support of the generated ones"),
-    "wasserstein": (
-        "column Wasserstein-1",
-        "of the worst column, in spreads (a category: share to move)",
-    ),
-    "correlation": (
-        "correlation change",
-        "the largest change of a correlation between two columns",
-    ),
-    "clusters": ("cluster weights", "share of rows that would have to change cluster"),
-    "nearest_ratio": (
-        "nearest training row",
-        "its median distance over a held-out row's: below 1 copies",
-    ),
-    "nearest_close": ("near-copies", "share as near a training row as the nearest 1 % held-out"),
-    "mse": ("reconstruction error", "mean square over columns, in spreads squared"),
-    "mse_raw": ("raw reconstruction error", "mean square over columns, in their own units squared"),
-    "reconstruction_c2st": (
-        "reconstruction C2ST",
-        "ROC AUC, reconstructions against other real rows",
-    ),
-}
-SHARES = {"off", "missed", "clusters", "nearest_close"}
 
 
 class Figure(NamedTuple):
@@ -83,12 +52,240 @@ class Figure(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What one comparison sees, standardised, and its figures; None where rows for them are missing.
+
+    Attributes:
+        space: Columns and their features.
+        made: [., f] all generated rows.
+        fake: [n, f] generated rows of this cut.
+        other: [n, f] held-out rows in their place.
+        first: [n, f] held-out rows that both are compared with.
+        real: [., f] all held-out rows, `other` first.
+        trained: [t, f] training rows.
+        errors: Mean square reconstruction errors: name to one a column.
+        back: Held-out rows and their reconstructions, [r, f] each.
+        clusters: int [.] of real and of generated rows.
+        seed: Of the classifier.
+    """
+
+    space: Space
+    made: Rows
+    fake: Rows
+    other: Rows
+    first: Rows
+    real: Rows
+    trained: Rows | None
+    errors: dict[str, list[float]]
+    back: tuple[Rows, Rows] | None
+    clusters: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+    seed: int
+
+    def both(self, distance: Callable[[Rows, Rows], float]) -> Figure:
+        """Measure a distance of the generated rows and of those in their place."""
+        return Figure(distance(self.fake, self.first), distance(self.other, self.first))
+
+    @cached_property
+    def reference(self) -> Rows:
+        """All real rows, which have the support."""
+        known = self.real if self.trained is None else np.concatenate([self.real, self.trained])
+        return searchable(known)
+
+    def off(self) -> Figure:
+        """Share of generated rows beyond the support of all real ones."""
+        queries = min(MOST_QUERIES, len(self.real) // 2)
+        reach = _reach(self.reference[queries : 2 * queries], self.reference)
+        near = nearest(self.reference[:queries], self.reference, skip=1)
+        far = nearest(self.fake[:MOST_QUERIES], self.reference)
+        return Figure(float(np.mean(far > reach)), float(np.mean(near > reach)))
+
+    def missed(self) -> Figure:
+        """Share of real rows beyond the support of the generated ones."""
+        queries = min(MOST_QUERIES, len(self.real) // 2)
+        m = min(len(self.made), len(self.reference) - queries)
+        rows, known = self.reference[:queries], self.reference[queries : queries + m]
+        reach = _reach(known[:MOST_QUERIES], known)
+        value, floor = (np.mean(nearest(rows, other) > reach) for other in (self.made[:m], known))
+        return Figure(float(value), float(floor))
+
+    @cached_property
+    def by_column(self) -> dict[str, Figure]:
+        """Wasserstein-1 of each column."""
+        return {
+            column.name: self.both(
+                lambda a, b, j=part, k=column, s=spread: k.rules.transport(  # type: ignore[misc]
+                    a[:, j], b[:, j], self.space.centre[j], s
+                )
+            )
+            for column, part, spread in self.space.by_column()
+        }
+
+    @cached_property
+    def by_pair(self) -> dict[tuple[str, str], Figure]:
+        """Largest difference of correlations of each pair of columns."""
+        known = correlations(self.first)
+        changes = [np.abs(correlations(rows) - known) for rows in (self.fake, self.other)]
+        return {
+            (a.name, b.name): Figure(*(float(change[rows, across].max()) for change in changes))
+            for (a, rows, _), (b, across, _) in combinations(self.space.by_column(), 2)
+        }
+
+    @cached_property
+    def to_training(self) -> tuple[Rows, Rows, Rows] | None:
+        """Distances of generated rows, of those in their place and of others to training rows."""
+        if self.trained is None:
+            return None
+        fake, other, first = (
+            nearest(rows[:MOST_QUERIES], self.trained)
+            for rows in (self.fake, self.other, self.first)
+        )
+        return fake, other, first
+
+    def nearest_ratio(self) -> Figure | None:
+        """Median distance to training rows over that of held-out rows."""
+        if self.to_training is None:
+            return None
+        made, fresh, known = (float(np.median(distances)) for distances in self.to_training)
+        return Figure(*(part / known if known > 0 else 1.0 + part for part in (made, fresh)))
+
+    def nearest_close(self) -> Figure | None:
+        """Share as near to training rows as the nearest 1 % of held-out rows."""
+        if self.to_training is None:
+            return None
+        *both, known = self.to_training
+        return Figure(*(float(np.mean(part <= np.quantile(known, 0.01))) for part in both))
+
+    def cluster_weights(self) -> Figure | None:
+        """Total variation between the clusters' weights."""
+        if self.clusters is None:
+            return None
+        rng = np.random.default_rng(self.seed)
+        known, made = map(rng.permutation, self.clusters)
+        count, n = int(max(known.max(), made.max())) + 1, min(len(known) // 2, len(made))
+        held = _weights(known[:n], count)
+        parts = (np.abs(_weights(rows, count) - held).sum() / 2 for rows in (made[:n], known[-n:]))
+        return Figure(*map(float, parts))
+
+    def error(self, name: str) -> Figure | None:
+        """Mean over columns of a reconstruction error."""
+        return Figure(float(np.mean(self.errors[name]))) if self.errors else None
+
+    def reconstruction_c2st(self) -> Figure | None:
+        """The classifier between reconstructions and other rows: no row meets its reconstruction."""
+        if self.back is None:
+            return None
+        rows, returned = self.back
+        order = np.random.default_rng(self.seed).permutation(len(rows))
+        half, rest = np.array_split(order[: 2 * len(self.first)], 2)
+        parts = (c2st(side[half], rows[rest], self.seed) for side in (returned, rows))
+        return Figure(*parts)
+
+
+class Measure(NamedTuple):
+    """A figure's title and meaning, what else the page says, its function, and whether it is a share."""
+
+    title: str
+    meaning: str
+    details: str
+    of: Callable[[Cut], Figure | None]
+    share: bool = False
+
+
+FIGURES: dict[str, Measure] = {
+    "c2st": Measure(
+        "C2ST",
+        "a classifier's ROC AUC, generated against real: 0.5 can't tell",
+        "the chance that gradient-boosted trees, which learned to tell the two apart on four fifths "
+        "of the rows, rank a generated row of the others above a real one; 1 is certainty",
+        lambda cut: cut.both(lambda a, b: c2st(a, b, cut.seed)),
+    ),
+    "sliced_wasserstein": Measure(
+        "sliced Wasserstein-2",
+        "distance of projections on 256 directions, in spreads",
+        "how far rows must move, as a root mean square, to turn one set into the other",
+        lambda cut: cut.both(sliced_wasserstein),
+    ),
+    "energy": Measure(
+        "energy distance",
+        "twice the distance between the sets less those within, in spreads",
+        "0 only where both have the same distribution",
+        lambda cut: cut.both(energy_distance),
+    ),
+    "off": Measure(
+        "off",
+        "share of generated rows outside the support of the real ones",
+        "farther from all real rows than real rows lie from each other, beyond the 99.9 % quantile",
+        Cut.off,
+        share=True,
+    ),
+    "missed": Measure(
+        "missed",
+        "share of real rows outside the support of the generated ones",
+        "parts of the data that the model does not make",
+        Cut.missed,
+        share=True,
+    ),
+    "wasserstein": Measure(
+        "column Wasserstein-1",
+        "of the worst column, in spreads (a category: share to move)",
+        "how far its values must move on average; around the circle for a periodic column",
+        lambda cut: _worst(cut.by_column.values()),
+    ),
+    "correlation": Measure(
+        "correlation change",
+        "the largest change of a correlation between two columns",
+        "over all pairs",
+        lambda cut: _worst(cut.by_pair.values()) if cut.by_pair else None,
+    ),
+    "clusters": Measure(
+        "cluster weights",
+        "share of rows that would have to change cluster",
+        "so that every cluster has its weight in the data",
+        Cut.cluster_weights,
+        share=True,
+    ),
+    "nearest_ratio": Measure(
+        "nearest training row",
+        "its median distance over a held-out row's: below 1 copies",
+        "well below 1 means that training rows are being copied",
+        Cut.nearest_ratio,
+    ),
+    "nearest_close": Measure(
+        "near-copies",
+        "share as near a training row as the nearest 1 % held-out",
+        "well above 1 % means that some training rows are being copied",
+        Cut.nearest_close,
+        share=True,
+    ),
+    "mse": Measure(
+        "reconstruction error",
+        "mean square over columns, in spreads squared",
+        "of the difference between rows and their reconstructions",
+        lambda cut: cut.error("mse"),
+    ),
+    "mse_raw": Measure(
+        "raw reconstruction error",
+        "mean square over columns, in their own units squared",
+        "a category: share of rows that changed",
+        lambda cut: cut.error("mse_raw"),
+    ),
+    "reconstruction_c2st": Measure(
+        "reconstruction C2ST",
+        "ROC AUC, reconstructions against other real rows",
+        "the same classifier",
+        Cut.reconstruction_c2st,
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Figures:
     """What `evaluate` measured.
 
     Attributes:
-        rows: rows compared at a time, `generated` against as many real ones; `train`, training rows searched.
-        overall: figure by name, in the order of `MEANINGS`; those that need rows not given are missing.
+        rows: rows compared at a time, `generated` against as many real ones; `real`, in the support; `train`,
+            training rows searched.
+        overall: figure by name, in the order of `FIGURES`; those that need rows not given are missing.
         columns: by column name, `wasserstein` in spreads; with reconstructions also `mse` in spreads squared
             and `mse_raw` in the column's units squared (a category: share of rows that changed).
         pairs: two column names and the largest difference of their features' correlations; worst first.
@@ -122,23 +319,23 @@ def evaluate(
     columns: Sequence[Column],
     train: ArrayLike | None = None,
     reconstructed: tuple[ArrayLike, ArrayLike] | None = None,
-    clusters_data: ArrayLike | None = None,
-    clusters_generated: ArrayLike | None = None,
+    clusters: tuple[ArrayLike, ArrayLike] | None = None,
+    n: int = MOST_ROWS,
     seed: int = 0,
 ) -> Figures:
     """Measure generated rows against real ones.
 
-    Give twice as many held-out rows as generated ones: half of them stand in for the generated rows to make
-    the floors. At most 10,000 rows are compared at a time; more generated rows sharpen every figure.
+    Give at least twice as many held-out rows as generated ones: half of them stand in for the generated rows
+    to make the floors. More rows of either kind sharpen every figure.
 
     Args:
-        real_heldout: [n, d] rows that training never saw, in the user's units.
+        real_heldout: [., d] rows that training never saw, in the user's units.
         generated: [k, d] rows of the model.
         columns: d columns.
         train: [t, d] training rows: memorisation needs them, and they enlarge the real support.
         reconstructed: real rows and their reconstructions, [r, d] each, row by row.
-        clusters_data: int [.] cluster of real rows.
-        clusters_generated: int [.] cluster of generated rows; give both or none.
+        clusters: int [.] cluster of real rows, and of generated ones.
+        n: most rows to compare at a time, up to 60,000.
         seed: of the cuts and of the classifier.
 
     Raises:
@@ -148,7 +345,7 @@ def evaluate(
     columns = tuple(columns)
     rng = np.random.default_rng([seed, 0xE7A1])
     heldout, samples = _some(real_heldout, rng), _some(generated, rng)
-    n = min(len(heldout) // 2, len(samples), MOST_ROWS)
+    n = min(len(heldout) // 2, len(samples), n, MOST_ROWS)
     if n < LEAST_ROWS // 2:
         raise DataError(
             f"{len(heldout)} held-out and {len(samples)} generated rows are too few to compare; "
@@ -157,44 +354,63 @@ def evaluate(
     space = Space.fit(heldout, columns)
     real, made = space.place(heldout), space.place(samples)
     trained = None if train is None else searchable(space.place(_some(train, rng)))
+    back, errors = _reconstruction(space, *reconstructed) if reconstructed else (None, {})
+    known = tuple(np.asarray(part, np.int64) for part in clusters) if clusters else None
+    assert known is None or len(known) == 2
 
     cuts = []
-    for cut in range(CUTS):
-        order = rng.permutation(len(real))
-        first, other = real[order[:n]], real[order[-n:]]
-        fake = made.take(range(cut * n, (cut + 1) * n), axis=0, mode="wrap")
-        cuts.append(
-            {
-                ("c2st",): (c2st(fake, first, seed), c2st(other, first, seed)),
-                ("sliced_wasserstein",): (
-                    sliced_wasserstein(fake, first),
-                    sliced_wasserstein(other, first),
-                ),
-                ("energy",): (energy_distance(fake, first), energy_distance(other, first)),
-                **_support(
-                    first if trained is None else np.concatenate([first, trained]), made, other
-                ),
-                **_columns(space, fake, other, first),
-                **({} if trained is None else _memorisation(trained, fake, other, first)),
-            }
-        )
-    mean = {key: Figure(*np.mean([cut[key] for cut in cuts], axis=0).tolist()) for key in cuts[0]}
-    overall = {key[0]: figure for key, figure in mean.items() if len(key) == 1}
-    by_column = {key[1]: {key[0]: figure} for key, figure in mean.items() if len(key) == 2}
-    pairs = [(key[1], key[2], figure) for key, figure in mean.items() if len(key) == 3]
-
-    if reconstructed is not None:
-        overall |= _reconstruction(space, *reconstructed, by_column, rng, seed)
-    clusters: tuple[tuple[float, float], ...] = ()
-    if clusters_data is not None and clusters_generated is not None:
-        clusters, overall["clusters"] = _cluster_weights(clusters_data, clusters_generated, rng)
+    for k in range(CUTS):
+        mixed = real[rng.permutation(len(real))]
+        fake = made.take(range(k * n, (k + 1) * n), axis=0, mode="wrap")
+        rows = (space, made, fake, mixed[:n], mixed[n : 2 * n], mixed)
+        cuts.append(Cut(*rows, trained, errors, back, known, seed + k))
+    overall = {name: [measure.of(cut) for cut in cuts] for name, measure in FIGURES.items()}
+    pairs = [(*key, _mean([cut.by_pair[key] for cut in cuts])) for key in cuts[0].by_pair]
     return Figures(
-        rows={"generated": n, "train": 0 if trained is None else len(trained)},
-        overall={name: overall[name] for name in MEANINGS if name in overall},
-        columns=by_column,
+        rows={
+            "generated": n,
+            "real": len(cuts[0].reference),
+            "train": 0 if trained is None else len(trained),
+        },
+        overall={
+            name: _mean([part for part in parts if part is not None])
+            for name, parts in overall.items()
+            if None not in parts
+        },
+        columns={
+            column.name: {
+                "wasserstein": _mean([cut.by_column[column.name] for cut in cuts]),
+                **{name: Figure(errors[name][j]) for name in errors},
+            }
+            for j, column in enumerate(columns)
+        },
         pairs=tuple(sorted(pairs, key=lambda pair: -pair[2].value)),
-        clusters=clusters,
+        clusters=_cluster_table(*known) if known else (),
     )
+
+
+def held_out(
+    real: ArrayLike, generated: ArrayLike, reconstructed: ArrayLike, columns: Sequence[Column]
+) -> dict[str, float]:
+    """Return the figures that travel with a bundle: `mse`, `rows` and, from 200 rows up, `c2st`.
+
+    Args:
+        real: [n, d] held-out rows.
+        generated: [n, d] rows of the model.
+        reconstructed: [n, d] the held-out rows, reconstructed.
+        columns: d columns.
+
+    Raises:
+        DataError: a value that its column's kind does not allow.
+        UsageError: scikit-learn is not installed.
+    """
+    rows = np.asarray(real, np.float64)
+    space = Space.fit(rows, tuple(columns))
+    placed, made, back = map(space.place, (rows, np.asarray(generated), np.asarray(reconstructed)))
+    figures = {"mse": float(np.mean((back - placed) ** 2)), "rows": float(len(rows))}
+    if len(rows) >= LEAST_JUDGED_ROWS:
+        figures["c2st"] = c2st(made, placed)
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
 
 
 def _some(rows: ArrayLike, rng: np.random.Generator) -> Rows:
@@ -203,125 +419,58 @@ def _some(rows: ArrayLike, rng: np.random.Generator) -> Rows:
     return kept[rng.permutation(len(kept))[:MOST_TREE_ROWS]].astype(np.float64)
 
 
-def _support(reference: Rows, made: Rows, other: Rows) -> Compared:
-    """Shares of generated rows beyond the real support, and of real rows beyond the generated one.
-
-    A support is a set of rows and a reach around them, taken from distances between real rows in a set of
-    that size.
-    """
-
-    def reach(rows: Rows) -> float:
-        return float(np.quantile(nearest(rows[:MOST_ROWS], rows, skip=1), SUPPORT))
-
-    def beyond(queries: Rows, rows: Rows, limit: float) -> float:
-        return float(np.mean(nearest(queries, rows) > limit))
-
-    m = min(len(made), len(reference))
-    limit, limit_m = reach(reference), reach(reference[:m])
-    return {
-        ("off",): (beyond(made[:MOST_ROWS], reference, limit), beyond(other, reference, limit)),
-        ("missed",): (beyond(other, made[:m], limit_m), beyond(other, reference[:m], limit_m)),
-    }
+def _mean(figures: Sequence[Figure]) -> Figure:
+    """Mean over cuts; no floor where there is none."""
+    value = float(np.mean([figure.value for figure in figures]))
+    floors = [figure.floor for figure in figures if figure.floor is not None]
+    return Figure(value, float(np.mean(floors)) if floors else None)
 
 
-def _memorisation(trained: Rows, fake: Rows, other: Rows, first: Rows) -> Compared:
-    made, fresh, known = (nearest(rows, trained) for rows in (fake, other, first))
-    close, typical = np.quantile(known, [0.01, 0.5])
-
-    def ratio(distances: Rows) -> float:
-        middle = float(np.median(distances))
-        return middle / float(typical) if typical > 0 else 1.0 + middle
-
-    return {
-        ("nearest_ratio",): (ratio(made), ratio(fresh)),
-        ("nearest_close",): (float(np.mean(made <= close)), float(np.mean(fresh <= close))),
-    }
+def _worst(figures: Iterable[Figure]) -> Figure:
+    return Figure(*map(max, zip(*figures, strict=True)))
 
 
-def _columns(space: Space, fake: Rows, other: Rows, first: Rows) -> Compared:
-    figures: Compared = {}
-    for column, part, spread in space.by_column():
-        centre, target = space.centre[part], first[:, part]
-        figures["wasserstein", column.name] = (
-            column.rules.transport(fake[:, part], target, centre, spread),
-            column.rules.transport(other[:, part], target, centre, spread),
-        )
-    by_fake, by_other = (np.abs(correlations(rows) - correlations(first)) for rows in (fake, other))
-    for (a, rows, _), (b, across, _) in combinations(space.by_column(), 2):
-        figures["correlation", a.name, b.name] = (
-            float(by_fake[rows, across].max()),
-            float(by_other[rows, across].max()),
-        )
-    for name in ("wasserstein", "correlation"):
-        values_and_floors = [pair for key, pair in figures.items() if key[0] == name]
-        if values_and_floors:
-            value, floor = np.max(values_and_floors, axis=0).tolist()
-            figures[name,] = (value, floor)
-    return figures
+def _reach(queries: Rows, rows: Rows) -> float:
+    """How far the support of rows reaches, by some of these rows."""
+    return float(np.quantile(nearest(queries, rows, skip=1), SUPPORT))
 
 
 def _reconstruction(
-    space: Space,
-    real: ArrayLike,
-    back: ArrayLike,
-    by_column: dict[str, dict[str, Figure]],
-    rng: np.random.Generator,
-    seed: int,
-) -> dict[str, Figure]:
+    space: Space, real: ArrayLike, back: ArrayLike
+) -> tuple[tuple[Rows, Rows], dict[str, list[float]]]:
+    """Return standardised rows and reconstructions, and each column's errors by name."""
     rows, returned = np.asarray(real, np.float64), np.asarray(back, np.float64)
     if rows.shape != returned.shape or len(rows) < LEAST_ROWS:
         raise DataError(
-            f"{rows.shape} rows, {returned.shape} reconstructions; give as many of each, {LEAST_ROWS} or more"
+            f"{rows.shape} rows, {returned.shape} reconstructions; give as many of each, "
+            f"{LEAST_ROWS} or more"
         )
     placed, placed_back = space.place(rows), space.place(returned)
     square = np.square(placed_back - placed).mean(axis=0)
-    for j, (column, part, _) in enumerate(space.by_column()):
+    raw = []
+    for j, column in enumerate(space.columns):
         error = column.rules.difference(returned[:, j], rows[:, j], column)
-        if column.rules.named:
-            error = np.sign(error)
-        by_column[column.name] |= {
-            "mse": Figure(float(square[part].sum())),
-            "mse_raw": Figure(float(np.mean(error**2))),
-        }
-    half, rest = np.array_split(
-        rng.permutation(len(rows))[: 2 * MOST_ROWS], 2
-    )  # no row meets its reconstruction
-    return {
-        **{
-            name: Figure(float(np.mean([figures[name].value for figures in by_column.values()])))
-            for name in ("mse", "mse_raw")
-        },
-        "reconstruction_c2st": Figure(
-            c2st(placed_back[half], placed[rest], seed), c2st(placed[half], placed[rest], seed)
-        ),
-    }
+        raw.append(float(np.mean((np.sign(error) if column.rules.named else error) ** 2)))
+    errors = {"mse": [float(square[part].sum()) for part in space.parts], "mse_raw": raw}
+    return (placed, placed_back), errors
 
 
-def _cluster_weights(
-    data: ArrayLike, samples: ArrayLike, rng: np.random.Generator
-) -> tuple[tuple[tuple[float, float], ...], Figure]:
-    known, made = (rng.permutation(np.asarray(clusters, np.int64)) for clusters in (data, samples))
-    count, n = int(max(known.max(), made.max())) + 1, min(len(known) // 2, len(made))
+def _weights(clusters: NDArray[np.int64], count: int) -> Rows:
+    return np.bincount(clusters, minlength=count) / len(clusters)
 
-    def weights(clusters: NDArray[np.int64]) -> Rows:
-        return np.bincount(clusters, minlength=count) / len(clusters)
 
-    value, floor = (
-        float(np.abs(weights(rows) - weights(known[:n])).sum() / 2)
-        for rows in (made[:n], known[-n:])
-    )
-    table = tuple(zip(weights(known).tolist(), weights(made).tolist(), strict=True))
-    return table, Figure(value, floor)
+def _cluster_table(
+    known: NDArray[np.int64], made: NDArray[np.int64]
+) -> tuple[tuple[float, float], ...]:
+    count = int(max(known.max(), made.max())) + 1
+    parts = (_weights(rows, count).tolist() for rows in (known, made))
+    return tuple(zip(*parts, strict=True))
 
 
 def tables(figures: Figures, lines: int) -> list[list[tuple[str, ...]]]:
     """Tables of text, head first: all figures, then the `lines` worst columns, pairs and clusters."""
     overall: list[tuple[str, ...]] = [
-        (
-            MEANINGS[name][0],
-            *(number(part, share=name in SHARES) for part in figure),
-            MEANINGS[name][1],
-        )
+        (FIGURES[name].title, *formatted(name, figure), FIGURES[name].meaning)
         for name, figure in figures.overall.items()
     ]
     errors = [key for key in ("mse", "mse_raw") if key in figures.overall]
@@ -373,6 +522,11 @@ def heading(figures: Figures) -> str:
     """Say what was compared with what."""
     n = f"{figures.rows['generated']:,}"
     return f"{n} generated rows against {n} held-out rows; floor: {n} other held-out rows in their place"
+
+
+def formatted(name: str, figure: Figure) -> tuple[str, ...]:
+    """Print a figure's value and floor."""
+    return tuple(number(part, share=FIGURES[name].share) for part in figure)
 
 
 def number(value: float | None, *, share: bool = False) -> str:

@@ -6,40 +6,9 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from scgan_infer.judging.figures import MEANINGS, SHARES, Figures, heading, number, tables
+from scgan_infer.judging.figures import FIGURES, Figures, formatted, heading, tables
 
 MOST_LINES = 30
-
-SENTENCES = {
-    "c2st": "A gradient-boosted classifier learns to tell generated from real rows on one "
-    "half and is tried on the other. Its ROC AUC is the chance that it ranks a "
-    "generated row above a real one: 0.5 is a coin, 1 is certainty.",
-    "sliced_wasserstein": "How far rows must move, as a root mean square, to turn one set into the other "
-    "when both are seen from the side; averaged over 256 fixed directions, in spreads "
-    "of the columns.",
-    "energy": "Twice the mean distance between a generated and a real row, less the mean "
-    "distances within each set. It is 0 only where both have the same distribution.",
-    "off": "Share of generated rows that lie farther from all real rows than real rows lie "
-    "from each other (beyond the 99.9 % quantile): rows in places where the data has "
-    "none.",
-    "missed": "Share of real rows that lie farther from all generated rows than real rows lie "
-    "from each other: parts of the data that the model does not make.",
-    "wasserstein": "How far values of the worst column must move on average, in its spread; around "
-    "the circle for a periodic column. For a category, the share of rows that would "
-    "have to change.",
-    "correlation": "The largest change of a correlation between two columns, over all pairs.",
-    "clusters": "Share of rows that would have to change cluster to give every cluster its weight "
-    "in the data.",
-    "nearest_ratio": "Median distance of a generated row to its nearest training row, over that of a "
-    "held-out row. Well below 1 means that training rows are being copied.",
-    "nearest_close": "Share of generated rows that are as near to a training row as the nearest 1 % of "
-    "held-out rows are. Well above 1 % means that some training rows are being "
-    "copied.",
-    "mse": "Mean square of the difference between rows and their reconstructions, in squared "
-    "spreads of the columns.",
-    "mse_raw": "The same in the columns' own units squared (a category: share of rows that changed).",
-    "reconstruction_c2st": "The classifier again, between reconstructions and other real rows.",
-}
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 62rem;
@@ -74,12 +43,9 @@ def html(
         facts: what was measured, as name and value: the model, the data, the date, the command.
     """
     overall = [
-        (
-            MEANINGS[name][0],
-            *(number(part, share=name in SHARES) for part in figure),
-            SENTENCES[name],
-        )
+        (measure.title, *formatted(name, figure), f"{measure.meaning}; {measure.details}")
         for name, figure in figures.overall.items()
+        for measure in [FIGURES[name]]
     ]
     known = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in (facts or {}).items()

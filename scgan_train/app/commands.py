@@ -370,7 +370,7 @@ def plot_samples(
 
     shown = subject(data, actions.judged_model(model, samples), samples, None, n, seed)
     real = shown.real
-    actions.save_picture(data_and_samples(real.values[:n], shown.samples[:n], real.columns), out)
+    actions.save_picture(data_and_samples(real.values, shown.samples[:n], real.columns), out)
 
 
 @plot.command("clusters")
@@ -382,7 +382,7 @@ def plot_clusters(
     from scgan_train.datasets import judges
 
     loaded = actions.load(model, "cpu", None)
-    rows = judges(data, loaded.columns, 10_000, seed).values
+    rows = judges(data, loaded.columns, 20_000, seed).values
     actions.save_picture(latent_clusters(*loaded.encode(rows)), out)
 
 
@@ -399,7 +399,7 @@ def plot_latents(
     from scgan_train.datasets import judges
 
     loaded = [load(model) for model in models]
-    rows = judges(data, loaded[0].columns, 10_000, seed).values
+    rows = judges(data, loaded[0].columns, 20_000, seed).values
     actions.save_picture(latent_picture(rows, loaded), out)
 
 

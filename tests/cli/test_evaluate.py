@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from scgan_infer.judging.figures import MEANINGS
+from scgan_infer.judging.figures import FIGURES
 from scgan_train.datasets import fresh, table
 
 SHIPPED = "exported/eight_gaussians"
@@ -43,7 +43,7 @@ def test_a_bundle_is_judged_with_reconstructions_clusters_and_a_page(scgan, tmp_
     page = tmp_path / "page.html"
     done = scgan("evaluate", "eight_gaussians", "-m", bundle, "-n", 600, "--report", page)
     assert done.code == 0, done.err
-    names = [MEANINGS[key][0] for key in MEANINGS if not key.startswith("nearest")]
+    names = [FIGURES[key].title for key in FIGURES if not key.startswith("nearest")]
     assert all(re.search(f"^{re.escape(name)} ", done.out, re.M) for name in names)
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 3

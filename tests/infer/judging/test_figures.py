@@ -9,7 +9,7 @@ from scipy import stats
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.judging.distances import energy_distance, features, nearest, sliced_wasserstein
-from scgan_infer.judging.figures import MEANINGS, evaluate, table_text
+from scgan_infer.judging.figures import FIGURES, evaluate, table_text
 from scgan_train.datasets import table
 
 XY = (Column("x"), Column("y"))
@@ -100,7 +100,7 @@ def test_a_noisy_copy_of_the_training_rows_is_flagged_though_a_classifier_is_foo
 
 
 def test_fresh_real_rows_score_the_floor(honest):
-    assert set(honest.overall) == set(MEANINGS) - {
+    assert set(honest.overall) == set(FIGURES) - {
         "clusters",
         "mse",
         "mse_raw",
@@ -212,8 +212,7 @@ def test_cluster_weights_stand_beside_each_other():
         gaussian(1000, 0),
         gaussian(500, 1),
         columns=XY,
-        clusters_data=data,
-        clusters_generated=samples,
+        clusters=(data, samples),
     )
     assert figures.clusters == ((0.5, 0.8), (0.3, 0.2), (0.2, 0.0))
     assert figures.overall["clusters"].value == pytest.approx(0.3, abs=0.06)
@@ -251,10 +250,10 @@ def test_the_figures_survive_json_and_the_table_has_them_all(honest):
         "value": honest.overall["c2st"].value,
         "floor": honest.overall["c2st"].floor,
     }
-    assert loaded["rows"] == {"generated": 4000, "train": 8000}
+    assert loaded["rows"] == {"generated": 4000, "real": 16000, "train": 8000}
     assert loaded["pairs"][0]["columns"] == ["x", "y"]
     text = table_text(honest)
-    assert all(MEANINGS[name][0] in text for name in honest.overall)
+    assert all(FIGURES[name].title in text for name in honest.overall)
     assert f"{honest.overall['c2st'].value:.4f}" in text
     assert max(map(len, text.splitlines())) <= 110
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from scgan_infer.columns import Column
-from scgan_infer.judging.figures import MEANINGS, evaluate, number
-from scgan_infer.judging.report import SENTENCES, html
+from scgan_infer.judging.figures import FIGURES, evaluate, formatted
+from scgan_infer.judging.report import html
 
 PICTURE = b"\x89PNG\r\n\x1a\nnot looked at"
 VOID = {"meta", "img"}
@@ -45,8 +45,7 @@ def figures():
         columns=columns,
         train=rows,
         reconstructed=(rows, rows + 0.01),
-        clusters_data=clusters,
-        clusters_generated=clusters,
+        clusters=(clusters, clusters),
     )
 
 
@@ -66,12 +65,12 @@ def test_the_page_is_well_formed_and_needs_nothing_else(figures, page):
 
 
 def test_every_figure_has_its_value_its_floor_and_its_sentence(figures, page):
-    assert set(figures.overall) == set(MEANINGS) == set(SENTENCES)
+    assert set(figures.overall) == set(FIGURES)
     for name, figure in figures.overall.items():
-        at = page.words.index(SENTENCES[name])
+        of = FIGURES[name]
+        at = page.words.index(f"{of.meaning}; {of.details}")
         cells = [word for word in page.words[:at] if word][-3:]
-        assert cells[0] == MEANINGS[name][0]
-        assert cells[1].removesuffix(" %") in (number(figure.value), f"{100 * figure.value:.2f}")
+        assert cells == [of.title, *formatted(name, figure)]
 
 
 def test_names_are_escaped_and_pictures_are_whole(page):
