@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,8 +44,21 @@ Texts = list[str] | None
 Whole = int | None
 Noise = Literal["fixed", "random"]
 
+
+def only(name: str) -> typer.Typer:
+    """Return the app with one command alone, or all of it: to build that takes 3 ms, or 16."""
+    one = copy.copy(app)
+    one.registered_groups = []
+    one.registered_commands = [
+        command
+        for command in app.registered_commands
+        if getattr(command.callback, "__name__", "") == name
+    ]
+    return one if one.registered_commands else app
+
+
 Data = Annotated[str, argument("DATA", "A built-in distribution or a file of rows.")]
-Model = Annotated[File, variable("--model -m", "Default: newest in exported/.", "BUNDLE")]
+Model = Annotated[File, variable("--model -m", "Bundle; default: newest in exported/.", "BUNDLE")]
 Out = Annotated[str, option("--out -o", "File, of the format of its suffix; - is CSV.", "FILE")]
 Seed = Annotated[int, variable("--seed -s", "Random seed.", min=0)]
 OnDevice = Annotated[Device, variable("--device", "What computes.")]

@@ -16,7 +16,7 @@ import typer
 
 from scgan_infer.errors import ScganError
 from scgan_train.app.actions import say
-from scgan_train.app.commands import app
+from scgan_train.app.commands import only
 
 EXPECTED = (ScganError, typer.TyperException, KeyboardInterrupt, OSError, ModuleNotFoundError)
 
@@ -25,8 +25,8 @@ received: list[int] = []  # the signals that ask this process to end
 
 def run() -> int:
     """Run the command that `sys.argv` asks for and return its exit code."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    debug = "--debug" in sys.argv[1:]
+    arguments = [word for word in sys.argv[1:] if word != "--debug"] or ["--help"]
     if not debug:
         sys.excepthook = unexpected
     received.clear()
@@ -34,8 +34,8 @@ def run() -> int:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
     try:
-        command = typer.main.get_command(app)
-        with command.make_context("scgan", arguments or ["--help"]) as context:
+        command = typer.main.get_command(only(arguments[0]))
+        with command.make_context("scgan", arguments) as context:
             command.invoke(context)
         sys.stdout.flush()
     except typer.Exit as end:
