@@ -1,29 +1,23 @@
-"""Stage 2, first half: cut the latent space into K unimodal pieces.
+"""Stage 2, first half: cut the latent space into K unimodal clusters.
 
     p(eps) = sum_i pi_i p_i(eps),      p_i close to N(mu_i, F_i F_i^T)
 
-Three steps; the first and the last may be switched off:
-
-1. *Split* (`groups`): a band of a coordinate that holds no row, and that chance would not leave empty, separates two
-   groups of rows; a narrow one that many rows share (a spike: zeros among amounts, stars among redshifts) is a group
-   of its own. A cluster never crosses groups. Values of a category are such groups.
+1. *Split* (`groups`): a band of a coordinate that holds no row, and that chance would not leave
+   empty, separates two groups of rows, and so does a spike. A cluster never crosses groups.
+   Values of a category are such groups.
 2. *K-means* in every group, as in the paper.
-3. *Refine*: expectation-maximisation with full covariances from there. With phi(x) = [1, x, x x^T] both steps
-   are one matrix product: log-densities = phi Theta^T, sufficient statistics = R^T phi. The step with the
-   best likelihood of held-out rows is kept, and a row belongs to a component drawn by its responsibilities.
+3. *Refine*: expectation-maximisation with full covariances from there, up to the step of best
+   held-out likelihood; a row belongs to a component drawn by its responsibilities. With
+   phi(x) = [1, x, x x^T] both steps are one matrix product: log-densities = phi Theta^T,
+   sufficient statistics = R^T phi.
 
-Means and covariances are then those of the rows that belong: a row that no component expected stretches the one it
-fell to, and does not lie thousands of standard deviations out.
-
-A cluster's weight is the share of rows that belong to it, so groups keep their shares exactly.
-
-Two fits end in different cuts of the same rows, and maps over one do not err where those over the other do. `overlay`
-makes one mixture of several fits: every row belongs to one cluster of each, and each makes an equal share of samples.
+Means and covariances are those of the rows that belong: a row that no component expected
+stretches the one it fell to. A cluster's weight is its share of the rows, so groups keep their
+shares exactly. No cluster is dropped for being small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,16 +27,19 @@ from torch import Tensor, nn
 
 from scgan_infer.errors import UsageError
 from scgan_train.config import ClusterConfig
-from scgan_train.groups import MOST, combinations, split
+from scgan_train.graph import Var, const, op
+from scgan_train.groups import combinations, split
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-FLOOR = 1e-4  # smallest standard deviation of a cluster, in those of all rows: a constant coordinate has this one
-ROWS = 30_000  # rows that K-means and expectation-maximisation look at
-LOOK = 12_000  # rows that the choice of K looks at
+FLOOR = 1e-4  # smallest standard deviation of a cluster, in those of all rows
+FIT_ROWS = 30_000  # rows that K-means and expectation-maximisation look at
+CHOICE_ROWS = 12_000  # rows that the choice of K looks at
 STEPS = 30  # of expectation-maximisation
+CHOICE_STEPS = 10  # of those, while K is chosen
 HELD = 0.2  # share of the rows that scores
+FEW_ROWS = 1000  # up to so many rows, every fifth scores in its turn
 ENOUGH = 0.01  # nats a row that more clusters must gain
 CHUNK = 4096
 
@@ -55,47 +52,21 @@ class Clusters:
         weights: [K], each positive, with sum 1.
         means: [K, e].
         factors: [K, e, e], lower Cholesky factors of the covariances.
-        kind: which rows a cluster owns: `kmeans`, those nearest to its mean; `em`, those it most likely made.
-        sizes: clusters of each fit, in order; they sum to K.
+        kind: which rows a cluster owns: `kmeans`, those nearest to its mean; `em`, those it most
+            likely made.
     """
 
     weights: Tensor
     means: Tensor
     factors: Tensor
     kind: str
-    sizes: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", self.sizes or (len(self.weights),))
 
     def __len__(self) -> int:
         return len(self.weights)
 
-    def fits(self) -> list[Clusters]:
-        """Return each fit's clusters, with weights of sum 1."""
-        sizes = list(self.sizes)
-        parts = (torch.split(tensor, sizes) for tensor in (self.weights, self.means, self.factors))
-        return [
-            Clusters(own / own.sum(), means, factors, self.kind)
-            for own, means, factors in zip(*parts, strict=True)
-        ]
-
-
-def overlay(fits: Sequence[Clusters], labels: Sequence[Tensor]) -> tuple[Clusters, Tensor]:
-    """Return one mixture of several fits to the same rows, each with an equal share, and the labels in it [fits, N]."""
-    sizes = tuple(map(len, fits))
-    mixture = Clusters(
-        weights=torch.cat([fit.weights for fit in fits]) / len(fits),
-        means=torch.cat([fit.means for fit in fits]),
-        factors=torch.cat([fit.factors for fit in fits]),
-        kind=fits[0].kind,
-        sizes=sizes,
-    )
-    return mixture, torch.stack([own + sum(sizes[:i]) for i, own in enumerate(labels)])
-
 
 class Assign(nn.Module):
-    """Latent to cluster, from differences to the means: exact in float32 for clusters as tight as `FLOOR`."""
+    """Latent to cluster, from differences to the means: exact for clusters as tight as `FLOOR`."""
 
     means: Tensor
     whiten: Tensor
@@ -116,25 +87,31 @@ class Assign(nn.Module):
         self.register_buffer("scores", scores.float()[:, None])
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents [n, e] to the index of their cluster [n], int64."""
+        """Return the index of the cluster [n], int64, of latents [n, e]."""
         white = (latents - self.means) @ self.whiten
         return (0.5 * white.square().sum(2) + self.scores).argmin(0)
+
+    def graph(self, latents: Var) -> Var:
+        """Return `forward` as a graph."""
+        white = op.matmul(op.sub(latents, const(self.means)), const(self.whiten))
+        squares = op.reduce_sum(op.mul(white, white), const([2], np.int64), keepdims=0)
+        return op.arg_min(
+            op.add(op.mul(squares, const(0.5)), const(self.scores)), axis=0, keepdims=0
+        )
 
 
 def fit(
     latents: Tensor,
     config: ClusterConfig,
     generator: torch.Generator,
-    most: int = MOST,
     categories: Labels | None = None,
 ) -> tuple[Clusters, Tensor, str]:
     """Fit clusters to latents.
 
     Args:
         latents: [N, e].
-        config: how many clusters, and which of the three steps.
+        config: resolved; with `choose`, `k` is the largest number that is considered.
         generator: source of all randomness here.
-        most: the largest K that `auto` considers.
         categories: each row's categories [N, c]; rows of other ones share no cluster.
 
     Returns:
@@ -145,54 +122,62 @@ def fit(
     """
     rows = latents.double().cpu().numpy()
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-    if config.k != "auto" and config.k > len(rows):
-        raise UsageError(
-            f"{config.k} clusters asked of {len(rows)} rows; ask for fewer with --clusters"
-        )
+    k = int(config.k)
+    if k > len(rows) and not config.choose:
+        raise UsageError(f"clusters.k = {k} clusters asked of {len(rows)} rows; ask for fewer")
+    k = min(k, len(rows))
     pieces = np.zeros(len(rows), np.int64) if categories is None else combinations(categories)
     groups = split(rows, config.min_rows, pieces) if config.split else pieces
-    if config.k != "auto" and config.k <= groups.max():
+    if not config.choose and k <= groups.max():
         groups = np.zeros(len(rows), np.int64)
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
+    note = f"{k} clusters, as asked"
+    if config.choose:
+        k, note = _choose(rows, groups, floor, k, config.refine, rng)
     kernel = np.maximum(floor, _kernel(rows, pieces))
-    if config.k == "auto":
-        k, note = _choose(rows, groups, floor, config, most, rng)
-    else:
-        k, note = config.k, f"{config.k} clusters, as asked"
     labels = np.zeros(len(rows), np.int64)
-    parts: list[_Mixture] = []
-    for group, part_k in enumerate(_apportion(k, groups)):
+    parts: list[Mixture] = []
+    for group, own_k in enumerate(_apportion(k, groups)):
         inside = np.flatnonzero(groups == group)
-        own = kernel if len(inside) <= rows.shape[1] else floor
-        part = _fit_group(
-            rows[inside], part_k, own, config.refine, rng, HELD if config.refine else 0.0
-        )[0]
-        drawn = _belong(rows[inside], part, config, rng)
-        labels[inside] = drawn + sum(len(other.means) for other in parts)
-        centre = rows[inside].mean(0)
-        part = _mixture(_sums(rows[inside] - centre, drawn), own)
-        parts.append(_Mixture(part.weights, part.means + centre, part.factors))
+        own_floor = kernel if len(inside) <= rows.shape[1] else floor
+        mixture, own_labels = _fit_group(rows[inside], own_k, own_floor, config.refine, rng)
+        labels[inside] = own_labels + sum(len(part.means) for part in parts)
+        parts.append(mixture)
     counts = np.bincount(labels)
-    found = Clusters(
+    clusters = Clusters(
         weights=torch.from_numpy(counts / len(rows)).float(),
         means=torch.from_numpy(np.concatenate([part.means for part in parts])).float(),
         factors=torch.from_numpy(np.concatenate([part.factors for part in parts])).float(),
         kind="em" if config.refine else "kmeans",
     )
     if len(parts) > 1:
-        note += f"; {len(parts)} groups of rows apart"
+        note += f"; {len(parts)} groups of rows with gaps between them"
     if len(counts) != k:
-        note += f"; {len(counts)} clusters in the end"
-    return found, torch.from_numpy(labels), note
+        note += f"; {len(counts)} clusters have rows"
+    return clusters, torch.from_numpy(labels), note
+
+
+def _fit_group(
+    rows: Array, k: int, floor: Array, refine: bool, rng: np.random.Generator
+) -> tuple[Mixture, Labels]:
+    """Fit k components, draw each row's component, and measure those again by their own rows."""
+    centre = rows.mean(0)
+    held_out = HELD if refine else 0.0
+    mixture, _ = _maximise(rows - centre, k, floor, refine, rng, held_out, FIT_ROWS, STEPS)
+    labels = _owners(rows - centre, mixture, rng if refine else None)
+    labels = np.unique(labels, return_inverse=True)[1].reshape(-1)  # none without a row
+    mixture = _mixture(_sums(rows - centre, labels), floor)
+    return Mixture(mixture.weights, mixture.means + centre, mixture.factors), labels
 
 
 def _kernel(rows: Array, pieces: Labels) -> Array:
-    """Standard deviations [e] of a Gaussian kernel, by Silverman's rule, from the spread within pieces."""
+    """Standard deviations [e] of a Gaussian kernel, by Silverman's rule, from spread in pieces."""
     counts = np.bincount(pieces).astype(np.float64)
     means = np.stack([np.bincount(pieces, column) for column in rows.T], 1) / counts[:, None]
     within = (rows - means[pieces]).std(0)
     width = rows.shape[1]
-    return np.asarray(within * (4 / ((width + 2) * len(rows))) ** (1 / (width + 4)), np.float64)
+    factor = (4 / ((width + 2) * len(rows))) ** (1 / (width + 4))
+    return np.asarray(within * factor, np.float64)
 
 
 def _apportion(k: int, groups: Labels) -> list[int]:
@@ -205,13 +190,15 @@ def _apportion(k: int, groups: Labels) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Mixture:
+class Mixture:
+    """Gaussians: weights [K], means [K, e], lower factors [K, e, e] of the covariances."""
+
     weights: Array
     means: Array
     factors: Array
 
     def theta(self) -> Array:
-        """Coefficients [K, 1 + e + e^2] of log(pi_i N(x; mu_i, F_i F_i^T)) over phi(x)."""
+        """Return the coefficients [K, 1 + e + e^2] of log(pi_i N(x; mu_i, F_i F_i^T)) over phi."""
         width = self.means.shape[1]
         inverse = np.linalg.inv(self.factors)
         precision = inverse.transpose(0, 2, 1) @ inverse
@@ -222,12 +209,8 @@ class _Mixture:
             - 0.5 * np.einsum("ki,ki->k", linear, self.means)
             - 0.5 * width * np.log(2 * np.pi)
         )
-        return np.concatenate(
-            [constant[:, None], linear, -0.5 * precision.reshape(len(linear), -1)], axis=1
-        )
-
-    def logits(self, rows: Array) -> Array:
-        return _phi(rows) @ self.theta().T
+        squares = -0.5 * precision.reshape(len(linear), -1)
+        return np.concatenate([constant[:, None], linear, squares], axis=1)
 
 
 def _phi(rows: Array) -> Array:
@@ -235,10 +218,11 @@ def _phi(rows: Array) -> Array:
     return np.concatenate([np.ones((len(rows), 1)), rows, products], axis=1)
 
 
-def _mixture(statistics: Array, floor: Array) -> _Mixture:
-    """Mixture with the given sums of phi per component [K, 1 + e + e^2] (the M-step).
+def _mixture(statistics: Array, floor: Array) -> Mixture:
+    """Return the mixture with these sums of phi per component [K, 1 + e + e^2] (the M-step).
 
-    A covariance from few rows is pulled to its own diagonal by (e / rows)^2: it stays regular, on its scale.
+    A covariance from few rows is pulled to its own diagonal by (e / rows)^2: it stays regular, on
+    its scale.
     """
     width = len(floor)
     counts = np.maximum(statistics[:, 0], 1e-9)
@@ -248,7 +232,7 @@ def _mixture(statistics: Array, floor: Array) -> _Mixture:
     diagonal = np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0.0)
     pull = np.minimum(width / counts, 1.0)[:, None, None] ** 2
     regular = (1 - pull) * covariances + (pull * diagonal[:, None] + floor**2) * np.eye(width)
-    return _Mixture(counts / counts.sum(), means, _cholesky(regular))
+    return Mixture(counts / counts.sum(), means, _cholesky(regular))
 
 
 def _cholesky(covariances: Array) -> Array:
@@ -263,7 +247,7 @@ def _cholesky(covariances: Array) -> Array:
 
 
 def _expect(rows: Array, theta: Array) -> tuple[Array, float]:
-    """Sums of phi by responsibility [K, 1 + e + e^2], and the rows' mean log-likelihood (the E-step)."""
+    """Return sums of phi by responsibility [K, 1 + e + e^2], and the mean log-likelihood (E)."""
     statistics, likelihood = np.zeros_like(theta), 0.0
     for at in range(0, len(rows), CHUNK):
         phi = _phi(rows[at : at + CHUNK])
@@ -277,25 +261,25 @@ def _expect(rows: Array, theta: Array) -> tuple[Array, float]:
     return statistics, likelihood / len(rows)
 
 
-def _fit_group(
+def _maximise(
     rows: Array,
     k: int,
     floor: Array,
     refine: bool,
     rng: np.random.Generator,
-    held_share: float = HELD,
-    most: int = ROWS,
-    steps: int = STEPS,
-) -> tuple[_Mixture, float]:
-    """K-means and, if asked, expectation-maximisation; and the log-likelihood of held-out rows."""
+    held_out: float,
+    most: int,
+    steps: int,
+) -> tuple[Mixture, float]:
+    """Return K-means or, if asked, the step of expectation-maximisation that scores best.
+
+    The score is the mean log-likelihood of the share of rows that is held out of the fit.
+    """
     seen = rows if len(rows) <= most else rows[rng.choice(len(rows), most, replace=False)]
-    centre = seen.mean(0)
-    seen = seen - centre
-    held, used = np.split(rng.permutation(len(seen)), [int(held_share * len(seen))])
-    if len(held) < 10:
+    held, used = np.split(rng.permutation(len(seen)), [int(held_out * len(seen))])
+    if len(held) < 2:
         held = used = np.arange(len(seen))
-    labels = _kmeans(seen[used], k, 20 if refine else 300, rng)
-    mixture = best = _mixture(_sums(seen[used], labels), floor)
+    mixture = best = _mixture(_sums(seen[used], _kmeans(seen[used], k, refine, rng)), floor)
     score, stale = -np.inf, 0
     for _ in range(steps if refine and len(best.means) > 1 else 1):
         theta = mixture.theta()
@@ -306,11 +290,11 @@ def _fit_group(
         if stale == 3:
             break
         mixture = _mixture(_expect(seen[used], theta)[0], floor)
-    return _Mixture(best.weights, best.means + centre, best.factors), score
+    return best, score
 
 
 def _sums(rows: Array, labels: Labels) -> Array:
-    """Sums of phi over the rows of each label [K, 1 + e + e^2]."""
+    """Return the sums of phi over the rows of each label [K, 1 + e + e^2]."""
     statistics = np.zeros((labels.max() + 1, 1 + rows.shape[1] + rows.shape[1] ** 2))
     for at in range(0, len(rows), CHUNK):
         member = np.eye(len(statistics))[labels[at : at + CHUNK]]
@@ -318,46 +302,25 @@ def _sums(rows: Array, labels: Labels) -> Array:
     return statistics
 
 
-def _kmeans(rows: Array, k: int, steps: int, rng: np.random.Generator) -> Labels:
-    """Label of each row, 0 to at most k - 1 without a hole."""
+def _kmeans(rows: Array, k: int, refine: bool, rng: np.random.Generator) -> Labels:
+    """Return the label of each row, 0 to at most k - 1 without a hole."""
     from sklearn.cluster import KMeans
 
     k = min(k, len(np.unique(rows, axis=0)))
     if k == 1:
         return np.zeros(len(rows), np.int64)
-    found = KMeans(k, n_init=1, max_iter=steps, random_state=int(rng.integers(2**31))).fit_predict(
-        rows
-    )
-    return np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    steps, seed = (20 if refine else 300), int(rng.integers(2**31))
+    labels = KMeans(k, n_init=1, max_iter=steps, random_state=seed).fit_predict(rows)
+    return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _belong(
-    rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator
-) -> Labels:
-    """Draw each row's component; components left with too few rows are dropped and their rows drawn again."""
-    least = min(config.min_rows, len(rows)) if config.refine else 1
-    while True:
-        labels = _draw(rows, mixture, config, rng)
-        counts = np.bincount(labels, minlength=len(mixture.means))
-        if counts.min() >= least or len(counts) == 1:
-            return labels
-        small = np.argsort(counts)[: max(1, int((counts < least).sum()) // 2)]
-        keep = np.setdiff1d(np.arange(len(counts)), small)
-        mixture = _Mixture(
-            mixture.weights[keep] / mixture.weights[keep].sum(),
-            mixture.means[keep],
-            mixture.factors[keep],
-        )
-
-
-def _draw(
-    rows: Array, mixture: _Mixture, config: ClusterConfig, rng: np.random.Generator
-) -> Labels:
+def _owners(rows: Array, mixture: Mixture, rng: np.random.Generator | None) -> Labels:
+    """Return each row's component, drawn by responsibility, or without a generator the nearest."""
     labels = np.empty(len(rows), np.int64)
     theta = mixture.theta()
     for at in range(0, len(rows), CHUNK):
         some = rows[at : at + CHUNK]
-        if config.refine:
+        if rng is not None:  # Gumbel noise on the logits draws by their softmax
             scores = _phi(some) @ theta.T + rng.gumbel(size=(len(some), len(theta)))
         else:
             scores = some @ mixture.means.T - 0.5 * np.square(mixture.means).sum(1)
@@ -366,33 +329,39 @@ def _draw(
 
 
 def _choose(
-    rows: Array,
-    groups: Labels,
-    floor: Array,
-    config: ClusterConfig,
-    most: int,
-    rng: np.random.Generator,
+    rows: Array, groups: Labels, floor: Array, most: int, refine: bool, rng: np.random.Generator
 ) -> tuple[int, str]:
-    """K from the held-out log-likelihood of short fits, doubled until it falls, and a sentence on it.
+    """Return K by the held-out log-likelihood of short fits, doubled until it falls; and why.
 
-    The smallest K within `ENOUGH` of the best: twice the clusters cost twice the pairs, tables and noise.
+    It is the smallest K within `ENOUGH` of the best: twice the clusters cost twice the tables.
     """
-    most = min(most, max(1, len(rows) // max(config.min_rows, 3 * rows.shape[1])))
+    least = int(groups.max()) + 1
+    most = max(most, least)
     scores: dict[int, float] = {}
-    most = max(most, int(groups.max()) + 1)
-    k = min(max(4, int(groups.max()) + 1), most)
+    k = min(max(4, least), most)
     while k not in scores:
-        scores[k] = 0.0
-        for group, part_k in enumerate(_apportion(k, groups)):
-            inside = rows[groups == group]
-            share = len(inside) / len(rows)
-            look = max(int(LOOK * share), min(len(inside), 5 * rows.shape[1]))
-            fitted = _fit_group(inside, part_k, floor, config.refine, rng, most=look, steps=10)
-            scores[k] += share * fitted[1]
+        scores[k] = _score(rows, groups, k, floor, refine, rng)
         if scores[k] < max(scores.values()):
             break
         k = min(2 * k, most)
     best = max(scores.values())
     enough = next(k for k, score in scores.items() if score > best - ENOUGH)
     tried = ", ".join(f"{k}: {score:.3f}" for k, score in scores.items())
-    return enough, f"{enough} clusters are enough by the log-likelihood of held-out rows ({tried})"
+    reason = "the rows or the map allow no more" if enough == most else "more gain nothing"
+    return enough, f"{enough} clusters, {reason}; log-likelihood of held-out rows ({tried})"
+
+
+def _score(
+    rows: Array, groups: Labels, k: int, floor: Array, refine: bool, rng: np.random.Generator
+) -> float:
+    """Return the held-out log-likelihood of k clusters: a mean over five cuts of few rows."""
+    total = 0.0
+    for group, own_k in enumerate(_apportion(k, groups)):
+        inside = rows[groups == group] - rows[groups == group].mean(0)
+        share = len(inside) / len(rows)
+        most = max(int(CHOICE_ROWS * share), min(len(inside), 5 * rows.shape[1]))
+        cuts = 5 if len(inside) <= FEW_ROWS else 1
+        for _ in range(cuts):
+            fitted = _maximise(inside, own_k, floor, refine, rng, HELD, most, CHOICE_STEPS)
+            total += share / cuts * fitted[1]
+    return total

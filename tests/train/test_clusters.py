@@ -7,11 +7,12 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
+from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
 from scgan_train import groups as grouping
 from scgan_train.clusters import Assign, Clusters, fit
-from scgan_train.config import ClusterConfig
-from scgan_train.exporting.exporter import to_onnx
+from scgan_train.config import ClusterConfig, Config, resolve
+from scgan_train.graph import argument, model
 from scgan_train.groups import combinations, split
 
 
@@ -37,7 +38,7 @@ def log_likelihood(clusters: Clusters, rows: np.ndarray) -> float:
 
 def test_blobs_are_found_with_their_shares_and_shapes():
     rows, which = blobs(6000)
-    clusters, labels, _ = fit(rows, ClusterConfig(k=3), seeded())
+    clusters, labels, _ = fit(rows, ClusterConfig(k=3, choose=False), seeded())
     for blob in range(3):
         inside = labels[which == blob]
         found = int(inside.mode().values)
@@ -52,7 +53,7 @@ def test_blobs_are_found_with_their_shares_and_shapes():
 def test_held_out_likelihood_is_that_of_scikit_learn():
     rows, _ = blobs(4000)
     fresh = blobs(4000, seed=1)[0].double().numpy()
-    clusters, _, _ = fit(rows, ClusterConfig(k=3, split=False), seeded())
+    clusters, _, _ = fit(rows, ClusterConfig(k=3, choose=False, split=False), seeded())
     peer = GaussianMixture(3, random_state=0).fit(rows.numpy()).score(fresh)
     assert log_likelihood(clusters, fresh) > peer - 0.01
 
@@ -63,9 +64,11 @@ def test_auto_finds_about_as_many_clusters_as_there_are_and_says_why():
     rows = 3 * np.column_stack([np.cos(angle), np.sin(angle)]) + 0.1 * rng.standard_normal(
         (8000, 2)
     )
-    clusters, _, note = fit(torch.from_numpy(rows).float(), ClusterConfig(split=False), seeded())
+    clusters, _, note = fit(
+        torch.from_numpy(rows).float(), ClusterConfig(k=256, choose=True, split=False), seeded()
+    )
     assert 16 <= len(clusters) <= 32
-    assert f"{len(clusters)} clusters are enough" in note
+    assert f"{len(clusters)} clusters, more gain nothing" in note
 
 
 def test_a_row_that_no_component_expects_stretches_the_one_it_falls_to():
@@ -73,10 +76,51 @@ def test_a_row_that_no_component_expects_stretches_the_one_it_falls_to():
     rows = rng.standard_normal((40_000, 2))
     rows[:, 0] = rng.random(len(rows)) < 0.001
     rows = torch.from_numpy(rows / rows.std(0)).float()
-    clusters, labels, _ = fit(rows, ClusterConfig(split=False), seeded())
+    clusters, labels, _ = fit(rows, ClusterConfig(k=256, choose=True, split=False), seeded())
     centred = (rows - clusters.means[labels]).unsqueeze(-1)
     whitened = torch.linalg.solve_triangular(clusters.factors[labels], centred, upper=False)
     assert float(whitened.abs().max()) < 200  # by the pull to few rows' diagonal at most sqrt(rows)
+
+
+def curves(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows on eight noisy arcs, and how far each row is from the middle of its arc."""
+    rng = np.random.default_rng(seed)
+    arc, angle = rng.integers(8, size=n), rng.uniform(0.3, 2.8, n)
+    away = 0.003 * rng.standard_normal(n)
+    centre = 1.5 * np.column_stack([np.cos(arc * np.pi / 4), np.sin(arc * np.pi / 4)])
+    turned = angle + arc
+    unit = np.column_stack([np.cos(turned), np.sin(turned)])
+    return centre + (0.5 + away[:, None]) * unit, away
+
+
+def test_no_cluster_that_likelihood_chose_is_dropped_for_being_small():
+    """Thin curves need many small clusters: without them rows leave the curves."""
+    rows = torch.from_numpy(curves(6000, 0)[0]).float()
+    clusters, labels, note = fit(rows, ClusterConfig(k=256, choose=True), seeded())
+    counts = torch.bincount(labels)
+    assert len(clusters) > 0.95 * int(note.partition(" ")[0])
+    assert (counts < 50).double().mean() > 0.2
+    fresh = curves(6000, 1)[0]
+    assert log_likelihood(clusters, fresh) > log_likelihood(clusters, rows.numpy()) - 0.35
+    few, _, _ = fit(rows, ClusterConfig(k=32, choose=False), seeded())
+    assert log_likelihood(clusters, fresh) > log_likelihood(few, fresh) + 0.5
+
+
+@pytest.mark.parametrize("n", [60, 120, 200])
+def test_few_rows_may_have_several_clusters(n: int):
+    rows, _ = blobs(n)
+    table = Table((Column("x"), Column("y")), rows.numpy())
+    config = resolve(Config(device="cpu"), table).clusters
+    assert config.choose
+    clusters, _, note = fit(rows, config, seeded())
+    assert 3 <= len(clusters) <= n // 10
+    assert "log-likelihood" in note
+
+
+def test_the_message_says_when_the_rows_allow_no_more():
+    rows = torch.from_numpy(curves(600, 0)[0]).float()
+    _, _, note = fit(rows, ClusterConfig(k=20, choose=True), seeded())
+    assert note.startswith("20 clusters, the rows or the map allow no more")
 
 
 def test_combinations_are_those_that_occur_and_rare_ones_join_when_they_are_too_many():
@@ -96,7 +140,7 @@ def test_categories_keep_their_shares_exactly_and_stay_constant():
     rows = torch.from_numpy(
         np.column_stack([category / 0.8, rng.standard_normal(5000) + category])
     ).float()
-    clusters, labels, _ = fit(rows, ClusterConfig(), seeded())
+    clusters, labels, _ = fit(rows, ClusterConfig(k=256, choose=True), seeded())
     for value in range(4):
         mine = (clusters.means[:, 0] - value / 0.8).abs() < 1e-3
         assert float(clusters.weights[mine].sum()) == pytest.approx(
@@ -150,18 +194,20 @@ def test_heavy_tails_are_no_spike(n: int):
 
 def test_plain_k_means_gives_each_row_its_nearest_mean():
     rows = torch.randn(3000, 3, generator=seeded())
-    clusters, labels, _ = fit(rows, ClusterConfig(k=20, refine=False, split=False), seeded())
+    clusters, labels, _ = fit(
+        rows, ClusterConfig(k=20, choose=False, refine=False, split=False), seeded()
+    )
     assert torch.equal(torch.cdist(rows, clusters.means).argmin(1), labels)
     torch.testing.assert_close(clusters.means[3], rows[labels == 3].mean(0), atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("k", [1, 7, 40, "auto"])
+@pytest.mark.parametrize("k", [1, 7, 40, -60])
 @pytest.mark.parametrize("refine", [True, False])
-def test_clusters_are_whole(k: int | str, refine: bool):
+def test_clusters_are_whole(k: int, refine: bool):
     rows = torch.randn(600, 4, generator=seeded()).round(decimals=1)
-    clusters, labels, _ = fit(rows, ClusterConfig(k=k, refine=refine, min_rows=10), seeded())
+    clusters, labels, _ = fit(rows, ClusterConfig(k=abs(k), choose=k < 0, refine=refine), seeded())
     counts = torch.bincount(labels, minlength=len(clusters))
-    assert counts.min() >= (min(10, 600) if refine else 1)
+    assert counts.min() >= 1
     torch.testing.assert_close(clusters.weights, counts / len(rows))
     assert torch.isfinite(torch.linalg.inv(clusters.factors)).all()
     assert torch.equal(clusters.factors, clusters.factors.tril())
@@ -169,23 +215,23 @@ def test_clusters_are_whole(k: int | str, refine: bool):
 
 def test_the_same_generator_gives_the_same_clusters():
     rows, _ = blobs(1500)
-    first, second = (fit(rows, ClusterConfig(), seeded(3)) for _ in range(2))
+    first, second = (fit(rows, ClusterConfig(k=256, choose=True), seeded(3)) for _ in range(2))
     assert torch.equal(first[0].means, second[0].means)
     assert torch.equal(first[1], second[1])
 
 
 def test_duplicates_and_constant_rows_are_fine():
     rows = torch.tensor([[1.0, 2.0], [3.0, 2.0]]).repeat(100, 1)
-    clusters, labels, _ = fit(rows, ClusterConfig(k=8), seeded())
+    clusters, labels, _ = fit(rows, ClusterConfig(k=8, choose=False), seeded())
     assert len(clusters) == 2
     torch.testing.assert_close(clusters.means[labels], rows)
-    clusters, _, _ = fit(torch.full((80, 3), 5.0), ClusterConfig(), seeded())
+    clusters, _, _ = fit(torch.full((80, 3), 5.0), ClusterConfig(k=256, choose=True), seeded())
     torch.testing.assert_close(clusters.means, torch.full((1, 3), 5.0))
 
 
 def test_more_clusters_than_rows_is_an_error():
     with pytest.raises(UsageError, match="12 clusters asked of 10 rows"):
-        fit(torch.zeros(10, 2), ClusterConfig(k=12), seeded())
+        fit(torch.zeros(10, 2), ClusterConfig(k=12, choose=False), seeded())
 
 
 def test_assign_agrees_with_exact_likelihoods_and_exports():
@@ -204,7 +250,8 @@ def test_assign_agrees_with_exact_likelihoods_and_exports():
     exact = (clusters.weights.double().log() - scale - 0.5 * white.square().sum((2, 3))).argmax(1)
     found = Assign(clusters)(rows)
     assert (found == exact).double().mean() > 0.999
-    graph = to_onnx(Assign(clusters), {"latent": rows}, ("cluster",))
+    latent = argument(("n", 2))
+    graph = model({"latent": latent}, {"choice": Assign(clusters).graph(latent)})
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     (exported,) = session.run(None, {"latent": rows.numpy()})
     assert np.array_equal(exported, found.numpy())
