@@ -1,7 +1,8 @@
 """What a training is: one frozen dataclass a stage, one around them, plain data in and out.
 
-Defaults that depend on the data say "auto"; the stage that meets the data resolves them and writes what it took to
-the run folder. Settings come as nested dicts (defaults < preset < TOML file < command line), merged, then checked once.
+Defaults that depend on the data say "auto"; `resolve` puts what the rows ask for in their place, and that is
+what is trained and what a run and a bundle hold. Settings come as nested dicts (defaults < preset < TOML file < command
+line), merged, then checked once.
 """
 
 from __future__ import annotations
@@ -11,15 +12,22 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from scgan_infer.errors import UsageError
+from scgan_infer.errors import DeviceError, UsageError
 from scgan_infer.names import Device, Latents, Preset
+
+if TYPE_CHECKING:
+    from scgan_infer.columns import Table
 
 Auto = Literal["auto"]
 T = TypeVar("T")
+
+MOST_LATENTS = 16  # dimensions that `auto` keeps
+MOST_CLUSTERS = 256  # that `auto` considers
+ROWS_A_CLUSTER = 10  # on average at least, and three a dimension
 
 MAY_BE_ZERO = {
     *("seed", "steps", "warm_steps", "ema"),
@@ -37,6 +45,7 @@ class EncoderConfig:
         similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
         temperature: tau, which divides the similarity.
         noise: standard deviation of the noise of the two views, in standardised units.
+        steps: training steps; `auto` is 200 of `columns`, whose curves start near the best, else 500.
     """
 
     kind: Literal["auto", "columns", "mlp"] = "auto"
@@ -46,7 +55,7 @@ class EncoderConfig:
     noise: float = 0.1
     width: int = 96
     batch: int = 384
-    steps: int = 500
+    steps: int | Auto = "auto"
     lr: float = 2e-3
 
 
@@ -55,19 +64,18 @@ class ClusterConfig:
     """Stage 2, first half.
 
     Attributes:
-        k: number of clusters; `auto` takes the one of best held-out likelihood.
+        k: number of clusters, or with `choose` the largest that is considered.
+        choose: take the number of best held-out likelihood; `auto` does so where `k` is `auto`.
         refine: expectation-maximisation with full covariances after K-means.
         split: never let a cluster cross an empty band of a latent coordinate.
-        min_rows: fewest rows a cluster may have.
-        fits: how often to cluster, each fit with maps of its own and an equal share of the samples; `auto` is what
-            the map gains from where it may choose k, else 1.
+        min_rows: rows below which a cluster stays a Gaussian, without a trained map.
     """
 
     k: int | Auto = "auto"
+    choose: bool | Auto = "auto"
     refine: bool = True
     split: bool = True
     min_rows: int = 50
-    fits: int | Auto = "auto"
 
 
 @dataclass(frozen=True)
@@ -91,18 +99,23 @@ class DecoderConfig:
     """Stage 3 (equation 4).
 
     Attributes:
+        widths: hidden units a layer, narrowest first: the first whose error on rows that were kept
+            back is at most `error` is taken, or the last that still lowers it by a tenth.
+        error: mean squared error of coordinates that is small enough, in their variances.
         layers: hidden layers, each with its own noise subspace.
-        noise: noise dimensions a layer; q = layers * noise.
+        noise: noise dimensions a layer, where there is noise; q = layers * noise.
         warm_steps: steps of reconstruction alone, noise off.
-        steps: steps of the whole objective, with critics and noise; `auto` is none: nowhere did they pay.
+        steps: steps of the whole objective, with critics and noise; `auto` is none: nowhere did
+            they pay. Without steps there is no noise, q = 0.
         reconstruction: weight of the squared error with z fixed.
         lambda_r: weight of the critic on reconstructions.
         lambda_x: weight of the critic on generations.
         orthogonality: weight of |U^T U - 1|^2.
     """
 
-    width: int | Auto = "auto"
-    layers: int = 3
+    widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    error: float = 1e-6
+    layers: int = 2
     noise: int = 2
     batch: int = 512
     warm_steps: int = 1500
@@ -145,11 +158,56 @@ class Config:
 PRESETS: dict[Preset, dict[str, Any]] = {
     "standard": {},
     "quick": {
-        "encoder": {"steps": 200},
+        "encoder": {"steps": 150},
         "mapper": {"steps": 400},
         "decoder": {"warm_steps": 500},
     },
 }
+
+
+def resolve(config: Config, rows: Table) -> Config:
+    """Return the configuration without "auto": what the rows ask for in its place.
+
+    Raises:
+        DeviceError: the device asked for is not there.
+        UsageError: an unknown kind of map.
+    """
+    from scgan_train.maps import choose, resolved
+
+    encoder, clusters, mapper = config.encoder, config.clusters, config.mapper
+    dims = max(1, int((rows.values != rows.values[:1]).any(0).sum()))
+    e = _or(encoder.latent_dim, min(dims, MOST_LATENTS))
+    kind = _or(encoder.kind, "columns" if e == dims else "mlp")
+    steps = _or(encoder.steps, 200 if kind == "columns" else 500)
+    if config.latents == "gaussian":
+        clusters = replace(clusters, k=1, split=False)
+    allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, 3 * e))
+    most = min(MOST_CLUSTERS, choose(mapper.kind, e).most_clusters(e), allowed)
+    choose_k = _or(clusters.choose, clusters.k == "auto")
+    return replace(
+        config,
+        device=_device(config.device),
+        encoder=replace(encoder, latent_dim=e, kind=kind, steps=steps),
+        clusters=replace(clusters, k=_or(clusters.k, most), choose=choose_k),
+        mapper=resolved(mapper, e, len(rows)),
+        decoder=replace(config.decoder, steps=_or(config.decoder.steps, 0)),
+    )
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value == "auto" else value
+
+
+def _device(name: str) -> Literal["cpu", "cuda"]:
+    import torch
+
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            "device cuda: torch finds no CUDA device here; train on the CPU, or see `scgan doctor`"
+        )
+    return "cuda"
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,6 +224,29 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
                 merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
             )
     return merged
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """Parse one `--set KEY=VALUE`: a dotted key and a TOML value, a bare word being a string.
+
+    >>> assignment("encoder.steps=5"), assignment("columns.phi.kind=periodic")
+    ({'encoder': {'steps': 5}}, {'columns': {'phi': {'kind': 'periodic'}}})
+
+    Raises:
+        UsageError: without `=` or with an empty key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UsageError(
+            f"--set {text!r}: write it as KEY=VALUE, for example --set decoder.width=128"
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return typing.cast(dict[str, Any], parsed)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -215,7 +296,8 @@ def _build(kind: type[T], settings: Any, where: str) -> T:
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
-        return tuple(value)
+        part = typing.get_args(hint)[0]
+        return tuple(_checked(part, entry, where) for entry in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not _fits(hint, value):

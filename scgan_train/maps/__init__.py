@@ -42,10 +42,13 @@ def choose(kind: str, e: int) -> type[Mapper]:
 
 
 def resolved(config: MapperConfig, e: int, rows: int) -> MapperConfig:
-    """Return the configuration without "auto"."""
-    defaults = choose(config.kind, e).defaults(e, rows)
+    """Return the configuration without "auto", for so many dimensions and training rows."""
+    chosen = choose(config.kind, e)
+    settings = chosen.defaults(e, rows) | {
+        "kind": next(name for name, other in MAPS.items() if other is chosen)
+    }
     return replace(
-        config, **{key: to for key, to in defaults.items() if getattr(config, key) == "auto"}
+        config, **{key: to for key, to in settings.items() if getattr(config, key) == "auto"}
     )
 
 

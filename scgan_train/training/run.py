@@ -1,14 +1,17 @@
 """The run folder: all that a training knows, each part written when it is complete.
 
-    run.json                 version, source of the rows, columns, sizes, finished stages with their seconds, notes
-    config.toml              the configuration, as trained
-    transform.safetensors    between rows and coordinates          encoder.safetensors    stage 1
-    clusters.safetensors     K-means and what refined it           mapper.safetensors     stage 2
-    decoder.safetensors      stage 3                               held_out.npy           rows that no stage saw
+    run.json                 version, source, columns, sizes, finished stages with seconds, notes
+    config.toml              the configuration, resolved: what was trained
+    coordinates.safetensors  between rows and coordinates
+    encoder.safetensors      stage 1
+    clusters.safetensors     K-means and what refined it
+    mapper.safetensors       stage 2
+    decoder.safetensors      stage 3
+    held_out.npy             rows that no stage saw
     history.jsonl            a line per stage, phase and step with the losses
     checkpoint.safetensors   the stage under way
 
-`save` and `load` of a part are inverse neighbours. A file is written beside its name and moved there.
+`save` and `load` of a part are inverse neighbours. Nothing is resolved again when a run is loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError
@@ -36,15 +39,16 @@ from scgan_infer.files import write_bytes
 from scgan_train import config as configs
 from scgan_train.clusters import Clusters
 from scgan_train.config import Config
+from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
 from scgan_train.head import LatentModel, RealLatents
-from scgan_train.maps import latent_model, resolved
+from scgan_train.maps import latent_model
 from scgan_train.training import distributed
-from scgan_train.transform import Transform
 
 M = TypeVar("M", bound=nn.Module)
-VERSION = 1
+T = TypeVar("T")
+VERSION = 2
 STAGES = ("encoder", "clusters", "mapper", "decoder")
 
 
@@ -98,8 +102,9 @@ class Run:
             facts = json.loads((path / "run.json").read_text("utf-8"))
             version = facts.pop("version")
             if version != VERSION:
+                advice = "train again" if version < VERSION else "install a newer scgan"
                 raise ModelError(
-                    f"{path}: run of version {version}, this scgan reads {VERSION}; install a newer scgan"
+                    f"{path}: run of version {version}, this scgan reads {VERSION}; {advice}"
                 )
             columns = tuple(Column.from_dict(column) for column in facts.pop("columns"))
             written = (path / "config.toml").read_bytes()
@@ -122,9 +127,8 @@ class Run:
         Raises:
             DataError: if it can't be written.
         """
-        if distributed.rank() > 0:
-            return
-        write_bytes(self.path / name, content)
+        if distributed.rank() == 0:
+            write_bytes(self.path / name, content)
 
     def append(self, name: str, line: str) -> None:
         """Add a line to a file of the run.
@@ -137,7 +141,7 @@ class Run:
                 file.write(line)
         except OSError as error:
             raise DataError(
-                f"can't write {self.path / name}: {error.strerror}; free space, then --resume"
+                f"can't write {self.path / name}: {error.strerror}; free space, then resume"
             ) from error
 
     def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
@@ -159,9 +163,7 @@ class Run:
         try:
             tensors = tensors_from_bytes(path.read_bytes())
         except FileNotFoundError as error:
-            raise ModelError(
-                f"{path} is missing: the run is not finished; go on with --resume"
-            ) from error
+            raise ModelError(f"{path} is missing: the run is not finished; resume it") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path}: damaged ({error}); train again") from error
         # Where a tensor lies decides how its sums are grouped: a copy lies as one that was never written.
@@ -185,16 +187,16 @@ class Run:
             ) from error
         return rows
 
-    def save_transform(self, transform: Transform) -> None:
-        """Write the transform."""
-        self.save_tensors("transform", transform.state_dict())
+    def save_coordinates(self, coordinates: Coordinates) -> None:
+        """Write what lies between rows and coordinates."""
+        state = {name: torch.from_numpy(array) for name, array in coordinates.state().items()}
+        self.save_tensors("coordinates", state)
 
-    def load_transform(self) -> Transform:
-        """Read the transform."""
-        tensors = self.load_tensors("transform")
-        return self._filled(
-            lambda: Transform(self.columns, tensors["varying"].numpy()), tensors, "transform"
-        )
+    def load_coordinates(self) -> Coordinates:
+        """Read what lies between rows and coordinates."""
+        tensors = self.load_tensors("coordinates")
+        state = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return self._fitting("coordinates", lambda: Coordinates.load(self.columns, state))
 
     def save_encoder(self, encoder: Encoder) -> None:
         """Write stage 1."""
@@ -202,28 +204,28 @@ class Run:
 
     def load_encoder(self, dims: int) -> Encoder:
         """Read stage 1."""
-        tensors = self.load_tensors("encoder")
-        return self._filled(
-            lambda: Encoder(dims, self.config.encoder, torch.Generator()), tensors, "encoder"
-        )
+        return self._module("encoder", lambda _: Encoder(dims, self.config.encoder, Generator()))
 
     def save_clusters(self, clusters: Clusters, labels: Tensor) -> None:
-        """Write the clusters and each training row's label in every fit [fits, n]."""
-        parts = {"weights": clusters.weights, "means": clusters.means, "factors": clusters.factors}
-        parts |= {"em": torch.tensor(clusters.kind == "em"), "sizes": torch.tensor(clusters.sizes)}
-        self.save_tensors("clusters", parts | {"labels": labels.to(torch.int32)})
+        """Write the clusters and each training row's label [n]."""
+        parts = {
+            "weights": clusters.weights,
+            "means": clusters.means,
+            "factors": clusters.factors,
+            "em": torch.tensor(clusters.kind == "em"),
+            "labels": labels.to(torch.int32),
+        }
+        self.save_tensors("clusters", parts)
 
     def load_clusters(self) -> tuple[Clusters, Tensor]:
-        """Read the clusters and each training row's label in every fit [fits, n]."""
+        """Read the clusters and each training row's label [n]."""
         parts = self.load_tensors("clusters")
-        try:
+
+        def build() -> tuple[Clusters, Tensor]:
             labels, kind = parts.pop("labels").long(), "em" if parts.pop("em") else "kmeans"
-            sizes = tuple(parts.pop("sizes").tolist())
-            return Clusters(**parts, kind=kind, sizes=sizes), labels
-        except (KeyError, TypeError) as error:
-            raise ModelError(
-                f"{self.path / 'clusters.safetensors'}: {error}; train again"
-            ) from error
+            return Clusters(**parts, kind=kind), labels
+
+        return self._fitting("clusters", build)
 
     def save_mapper(self, model: LatentModel) -> None:
         """Write stage 2's latent model."""
@@ -231,35 +233,44 @@ class Run:
 
     def load_mapper(self, clusters: Clusters) -> LatentModel:
         """Read stage 2's latent model."""
-        tensors = self.load_tensors("mapper")
-        if self.config.latents == "real":
-            return RealLatents(tensors["table"], tensors["thresholds"])
-        config = resolved(self.config.mapper, clusters.means.shape[1], self.facts["rows"])
-        return self._filled(
-            lambda: latent_model(self.config.latents, clusters, config, torch.Generator()),
-            tensors,
-            "mapper",
-        )
+        kind, config = self.config.latents, self.config.mapper
+
+        def build(tensors: dict[str, Tensor]) -> LatentModel:
+            if kind == "real":
+                return RealLatents(tensors["table"], tensors["thresholds"])
+            return latent_model(kind, clusters, config, Generator())
+
+        return self._module("mapper", build)
 
     def save_decoder(self, decoder: Decoder) -> None:
         """Write stage 3."""
         self.save_tensors("decoder", decoder.state_dict())
 
-    def load_decoder(self, latent_dim: int, dims: int) -> Decoder:
+    def load_decoder(self) -> Decoder:
         """Read stage 3."""
-        tensors = self.load_tensors("decoder")
-        config = self.config.decoder
-        return self._filled(
-            lambda: Decoder(latent_dim, dims, config, torch.Generator()), tensors, "decoder"
-        )
+        return self._module("decoder", Decoder.of_shapes)
 
-    def _filled(self, build: Callable[[], M], tensors: dict[str, Tensor], name: str) -> M:
-        try:
-            module = build()
+    def _module(self, name: str, build: Callable[[dict[str, Tensor]], M]) -> M:
+        """Return a module with the weights of `NAME.safetensors`."""
+        tensors = self.load_tensors(name)
+
+        def filled() -> M:
+            module = build(tensors)
             module.load_state_dict(tensors)
-        except (RuntimeError, KeyError) as error:
+            return module.eval()
+
+        return self._fitting(name, filled)
+
+    def _fitting(self, name: str, build: Callable[[], T]) -> T:
+        """Return what is built of a file's tensors, or say that they do not fit.
+
+        Raises:
+            ModelError: they don't.
+        """
+        try:
+            return build()
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             first = str(error).splitlines()[-1].strip()
             raise ModelError(
                 f"{self.path / name}.safetensors does not fit config.toml: {first}; train again"
             ) from error
-        return module.eval()

@@ -1,6 +1,6 @@
-"""Training from rows to a run: transform, encoder, clusters, mapper, decoder, each saved when it is finished.
+"""Training from rows to a run: coordinates, encoder, clusters, mapper, decoder, each saved when finished.
 
-    x --transform--> y --encoder--> eps --clusters--> label --mapper--> g_label(w) ~ eps --decoder--> y
+    x --coordinates--> y --encoder--> eps --clusters--> label --mapper--> g_label(w) ~ eps --decoder--> y
 
 Every stage draws from its own stream of the run's seed, so its result does not depend on where a training resumed.
 """
@@ -11,49 +11,34 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from scgan_infer.columns import Table
-from scgan_infer.errors import DataError, DeviceError, UsageError
+from scgan_infer.errors import DataError, UsageError
 from scgan_train import clusters as clustering
 from scgan_train.clusters import Clusters
-from scgan_train.config import Config
-from scgan_train.decoder import Decoder, DecoderStage
+from scgan_train.config import Config, resolve
+from scgan_train.coordinates import Coordinates
+from scgan_train.decoder import Critics, Decoder, Reconstruction
 from scgan_train.encoder import Encoder
 from scgan_train.head import LatentModel, RealLatents
-from scgan_train.maps import MAPS, choose, latent_model, resolved
+from scgan_train.maps import latent_model
 from scgan_train.maps.base import Mapper
 from scgan_train.training import distributed, guards
 from scgan_train.training.loop import fit, generator_for
 from scgan_train.training.progress import Progress
 from scgan_train.training.run import Run
-from scgan_train.transform import Transform
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
+KEPT_BACK = 0.1  # share of the training rows that the decoder's width is chosen by
 SMOOTH = 256  # draws that stand for a cluster of few rows
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device to train on.
-
-    Raises:
-        DeviceError: if `cuda` is asked for and torch has none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            "--device cuda: torch finds no CUDA device here; use --device cpu, or see `scgan doctor`"
-        )
-    local = distributed.local()
-    return torch.device(name) if name == "cpu" or local is None else torch.device(name, local)
 
 
 def train(
@@ -63,7 +48,7 @@ def train(
 
     Args:
         table: the rows; some are held out of all stages.
-        config: what to train.
+        config: what to train; it is resolved here.
         path: the run folder, made here; with `resume`, an existing one to finish.
         source: what the run says of where the rows came from.
         resume: go on from the last finished stage or checkpoint.
@@ -74,10 +59,9 @@ def train(
         UsageError: the folder is taken, or a setting does not fit the data.
         TrainingError: a loss stopped being finite.
     """
-    device = device_of(config.device)
-    choose(config.mapper.kind, 1)
+    config = resolve(config, table)
     _check_enough(table, config, source)
-    path = distributed.agreed(path)
+    path = distributed.broadcast_path(path)
     if resume:
         run = _resumed(path, table, config)
     elif distributed.rank() == 0:
@@ -86,141 +70,159 @@ def train(
     if distributed.rank() > 0:
         run = Run.load(path)
     with _one_thread(), Progress(run) as progress:
-        return _stages(table, config, run, device, progress)
-
-
-def _stages(
-    table: Table, config: Config, run: Run, device: torch.device, progress: Progress
-) -> Run:
-    kept, held = _split(len(table), config.seed)
-    values = torch.from_numpy(table.values)
-    if not run.finished("transform"):
-        with _stage(run, "transform"):
-            run.save_held_out(values[held].numpy())
-            run.save_transform(Transform.fit(Table(table.columns, values[kept].numpy())))
-    transform = run.load_transform()
-    with torch.no_grad():
-        y = transform(
-            transform.dequantise(values[kept], generator_for(config.seed, "dequantise"))
-        ).to(device)
-
-    if not run.finished("encoder"):
-        with _stage(run, "encoder"):
-            encoder = Encoder(
-                transform.dims, config.encoder, generator_for(config.seed, "encoder")
-            ).to(device)
-            fit(
-                "encoder",
-                encoder,
-                lambda _: encoder.phases(y),
-                config.seed,
-                progress.stage("encoder"),
-            )
-            encoder.calibrate(y)
-            guards.check_encoder(_latents(encoder, y), y)
-            run.save_encoder(encoder)
-    encoder = run.load_encoder(transform.dims).to(device)
-    latents = _latents(encoder, y)
-
-    if not run.finished("clusters"):
-        with _stage(run, "clusters"), progress.busy("clusters"):
-            named = [j for j, column in enumerate(table.columns) if column.kind == "category"]
-            categories = table.values[kept.numpy()][:, named].astype(np.int64) if named else None
-            found, labels, note = _clusters(latents, categories, config)
-            run.facts["clusters"] = note
-            run.save_clusters(found, labels)
-    found, labels = run.load_clusters()
-
-    if not run.finished("mapper"):
-        with _stage(run, "mapper"):
-            again = latents.repeat(len(labels), 1)
-            model = _mapper(again, labels.flatten().to(device), found, config, progress)
-            names = [name for name, kind in MAPS.items() if type(model.ensemble) is kind]
-            run.facts["map"] = names[0] if names else ""
-            run.save_mapper(model)
-    model = run.load_mapper(found).to(device)
-
-    if not run.finished("decoder"):
-        with _stage(run, "decoder"):
-            generator = generator_for(config.seed, "decoder")
-            decoder = Decoder(latents.shape[1], transform.dims, config.decoder, generator)
-            stage = DecoderStage(decoder, model, transform.dims, generator).to(device)
-            fit(
-                "decoder",
-                stage,
-                lambda _: stage.phases(latents, y),
-                config.seed,
-                progress.stage("decoder"),
-            )
-            guards.check_decoder(_mapped(decoder.reconstruct, latents), y)
-            run.save_decoder(decoder)
-    run.load_decoder(latents.shape[1], transform.dims)
-    run.load_held_out()
+        _Stages(table, run, progress).finish()
     return run
 
 
-def _clusters(
-    latents: Tensor, categories: NDArray[np.int64] | None, config: Config
-) -> tuple[Clusters, Tensor, str]:
-    if config.latents == "gaussian":
-        rows = latents.cpu().double()
-        covariance = torch.cov(rows.T).reshape(rows.shape[1], -1) + 1e-9 * torch.eye(rows.shape[1])
-        factor = torch.linalg.cholesky(covariance).float()
-        one = Clusters(torch.ones(1), rows.mean(0, keepdim=True).float(), factor[None], "em")
-        return one, torch.zeros(1, len(rows), dtype=torch.int64), "one Gaussian"
-    e, settings = latents.shape[1], config.clusters
-    kind, generator = choose(config.mapper.kind, e), generator_for(config.seed, "clusters")
-    most = kind.most_clusters(e)
+class _Stages:
+    """The stages of one run; each is skipped where the run has it already."""
 
-    def once() -> tuple[Clusters, Tensor, str]:
-        return clustering.fit(latents, settings, generator, most, categories)
+    def __init__(self, table: Table, run: Run, progress: Progress) -> None:
+        self.table, self.run, self.progress = table, run, progress
+        self.config, self.seed = run.config, run.config.seed
+        self.device = torch.device(self.config.device)
+        if self.config.device == "cuda" and (local := distributed.local()) is not None:
+            self.device = torch.device("cuda", local)
+        self.kept, self.held = _split(len(table), self.seed)
 
-    fits, times = [once()], settings.fits
-    times = 1 if times == "auto" else times
-    fits += [once() for _ in range(times - 1)]
-    clusters, labels, notes = zip(*fits, strict=True)
-    return *clustering.overlay(clusters, labels), "; another fit: ".join(notes)
+    def finish(self) -> None:
+        """Run what is not finished, and check that all of it can be read."""
+        y = self.coordinates()
+        latents = self.encoder(y)
+        clusters, labels = self.clusters(latents)
+        model = self.mapper(latents, clusters, labels)
+        self.decoder(latents, model, y)
+        self.run.load_held_out()
 
+    def coordinates(self) -> Tensor:
+        """Return the coordinates [n, d'] of the training rows."""
+        run, rows = self.run, self.table.values[self.kept]
+        if not run.finished("coordinates"):
+            with self._stage("coordinates"):
+                run.save_held_out(self.table.values[self.held])
+                run.save_coordinates(Coordinates.fit(Table(self.table.columns, rows)))
+        coordinates = run.load_coordinates()
+        rng = np.random.default_rng([self.seed, 0xDE])
+        y = coordinates.forward(coordinates.dequantise(rows, rng))
+        return torch.from_numpy(y).to(self.device)
 
-def _mapper(
-    latents: Tensor, labels: Tensor, found: Clusters, config: Config, progress: Progress
-) -> LatentModel:
-    generator = generator_for(config.seed, "mapper")
-    if config.latents == "real":
-        return RealLatents.of(latents, labels, generator)
-    settings = resolved(config.mapper, latents.shape[1], len(latents))
-    model = latent_model(config.latents, found, settings, generator).to(latents.device)
-    if isinstance(model.ensemble, Mapper):
-        mapper = model.ensemble
-        latents, labels = _smooth(latents, labels, found, config.clusters.min_rows, generator)
+    def encoder(self, y: Tensor) -> Tensor:
+        """Return the latents [n, e] of coordinates [n, d']."""
+        run, dims, seed = self.run, y.shape[1], self.seed
+        if not run.finished("encoder"):
+            with self._stage("encoder"):
+                encoder = Encoder(dims, self.config.encoder, generator_for(seed, "encoder"))
+                encoder = encoder.to(self.device)
+                observer = self.progress.stage("encoder")
+                fit("encoder", encoder, lambda _: encoder.phases(y), seed, observer)
+                encoder.calibrate(y)
+                guards.check_encoder(_mapped(encoder, y), y)
+                run.save_encoder(encoder)
+        return _mapped(run.load_encoder(dims).to(self.device), y)
+
+    def clusters(self, latents: Tensor) -> tuple[Clusters, Tensor]:
+        """Return the clusters, and the label [n] of each latent [n, e]."""
+        run, columns = self.run, self.table.columns
+        if not run.finished("clusters"):
+            with self._stage("clusters"), self.progress.busy("clusters"):
+                named = [j for j, column in enumerate(columns) if column.categories]
+                categories = self.table.values[self.kept][:, named].astype(np.int64)
+                clusters, labels, run.facts["clusters"] = clustering.fit(
+                    latents,
+                    self.config.clusters,
+                    generator_for(self.seed, "clusters"),
+                    categories if named else None,
+                )
+                run.save_clusters(clusters, labels)
+        clusters, labels = run.load_clusters()
+        return clusters, labels.to(self.device)
+
+    def mapper(self, latents: Tensor, clusters: Clusters, labels: Tensor) -> LatentModel:
+        """Return the model that latents are drawn from for generation."""
+        run, config, seed = self.run, self.config, self.seed
+        if not run.finished("mapper"):
+            with self._stage("mapper"):
+                generator = generator_for(seed, "mapper")
+                if config.latents == "real":
+                    run.save_mapper(RealLatents.of(latents, labels, generator))
+                else:
+                    model = latent_model(config.latents, clusters, config.mapper, generator)
+                    model = model.to(self.device)
+                    self._train_mapper(model.ensemble, latents, clusters, labels, generator)
+                    run.save_mapper(model)
+                trained = config.latents == "mapper"
+                run.facts["map"] = config.mapper.kind if trained else ""
+        return run.load_mapper(clusters).to(self.device)
+
+    def _train_mapper(
+        self,
+        mapper: torch.nn.Module,
+        latents: Tensor,
+        clusters: Clusters,
+        labels: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        if isinstance(mapper, Mapper):
+            least = self.config.clusters.min_rows
+            rows, own = _smooth(latents, labels, clusters, least, generator)
+            observer = self.progress.stage("mapper")
+            fit("mapper", mapper, lambda g: mapper.phases(rows, own, g), self.seed, observer)
+
+    def decoder(self, latents: Tensor, model: LatentModel, y: Tensor) -> None:
+        """Train the decoder from latents [n, e] to coordinates [n, d']."""
+        run, config, seed = self.run, self.config.decoder, self.seed
+        if not run.finished("decoder"):
+            with self._stage("decoder"):
+                decoder = self._reconstructing(latents, y)
+                if config.steps:
+                    critics = Critics(decoder, model, config, generator_for(seed, "critics"))
+                    critics = critics.to(self.device)
+                    observer = self.progress.stage("critics")
+                    fit("critics", critics, lambda _: critics.phases(latents, y), seed, observer)
+                guards.check_decoder(_mapped(decoder, latents), y)
+                run.facts["width"] = decoder.width
+                run.save_decoder(decoder)
+        run.load_decoder()
+
+    def _reconstructing(self, latents: Tensor, y: Tensor) -> Decoder:
+        """Return the narrowest decoder that reconstructs well enough."""
+        used, back = _split(len(y), self.seed, KEPT_BACK)
+        latent, target, kept_back = latents[used], y[used], (latents[back], y[back])
+        generator = generator_for(self.seed, "decoder")
+        stage = Reconstruction(latent, target, self.config.decoder, generator)
+        observer = self.progress.stage("decoder")
         fit(
-            "mapper",
-            mapper,
-            lambda g: mapper.phases(latents, labels, g),
-            config.seed,
-            progress.stage("mapper"),
+            "decoder", stage, lambda _: stage.phases(latent, target, kept_back), self.seed, observer
         )
-    return model
+        return stage.taken
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Time a stage and record it as finished if it ends well."""
+        start, run = time.perf_counter(), self.run
+        yield
+        run.facts.setdefault("seconds", {})[name] = round(time.perf_counter() - start, 3)
+        run.save()
+        if distributed.rank() == 0:
+            (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
+        distributed.barrier()
 
 
 def _smooth(
-    latents: Tensor, labels: Tensor, found: Clusters, least: int, generator: torch.Generator
+    latents: Tensor, labels: Tensor, clusters: Clusters, least: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Put draws of its Gaussian in place of a cluster's rows where they are few: a map would learn them by heart."""
-    few = torch.nonzero(torch.bincount(labels, minlength=len(found)).cpu() < least).squeeze(1)
+    """Replace a cluster's rows by draws of its Gaussian where they are few: a map would copy them."""
+    counts = torch.bincount(labels, minlength=len(clusters)).cpu()
+    few = torch.nonzero(counts < least).squeeze(1)
     if not len(few):
         return latents, labels
-    drawn = torch.randn(len(few), SMOOTH, latents.shape[1], generator=generator)
-    made = found.means[few].unsqueeze(1) + drawn @ found.factors[few].mT
+    noise = torch.randn(len(few), SMOOTH, latents.shape[1], generator=generator)
+    drawn = clusters.means[few].unsqueeze(1) + noise @ clusters.factors[few].mT
     keep = ~torch.isin(labels, few.to(labels.device))
-    again = few.repeat_interleave(SMOOTH).to(labels)
-    return torch.cat([latents[keep], made.flatten(0, 1).to(latents)]), torch.cat(
-        [labels[keep], again]
+    own = few.repeat_interleave(SMOOTH).to(labels)
+    return torch.cat([latents[keep], drawn.flatten(0, 1).to(latents)]), torch.cat(
+        [labels[keep], own]
     )
-
-
-def _latents(encoder: Encoder, y: Tensor) -> Tensor:
-    return _mapped(encoder, y)
 
 
 @torch.no_grad()
@@ -228,28 +230,27 @@ def _mapped(network: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     return torch.cat([network(part) for part in torch.split(rows, 65536)])
 
 
-def _split(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return which rows train and which are held out: 5 %, at most 10,000, at least one, none of a single row."""
-    order = torch.randperm(n, generator=generator_for(seed, "split"))
-    held = min(MOST_HELD_OUT, max(1, int(HELD_OUT * n)), n - 1)
+def _split(n: int, seed: int, share: float = HELD_OUT) -> tuple[Tensor, Tensor]:
+    """Return which rows train and which are kept from it: at most 10,000, at least one, none of one row."""
+    order = torch.randperm(n, generator=generator_for(seed, "split", share))
+    held = min(MOST_HELD_OUT, max(1, int(share * n)), n - 1)
     return order[held:].sort().values, order[:held].sort().values
 
 
 def _check_enough(table: Table, config: Config, source: str) -> None:
-    wanted = config.clusters.k if isinstance(config.clusters.k, int) else 1
+    wanted = 1 if config.clusters.choose else int(config.clusters.k)
     if len(table) - 1 < max(wanted, 2):
         raise DataError(
-            f"{source}: {len(table)} rows are too few for {wanted} clusters; give more rows or --clusters"
+            f"{source}: {len(table)} rows are too few for {wanted} clusters; give more rows or fewer clusters"
         )
 
 
 def _created(path: Path, table: Table, config: Config, source: str) -> Run:
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-        raise UsageError(f"--out {path} exists; go on with --resume, or choose another name")
+        raise UsageError(f"{path} exists; resume that run, or choose another folder")
     new = path.with_name(f".{path.name}.new")
-    run = Run(
-        new, config, source, table.columns, {"rows": len(table), "sha256": table.fingerprint()}
-    )
+    facts = {"rows": len(table), "sha256": table.fingerprint()}
+    run = Run(new, config, source, table.columns, facts)
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -257,7 +258,7 @@ def _created(path: Path, table: Table, config: Config, source: str) -> Run:
         new.rename(path)
     except OSError as error:
         raise DataError(
-            f"can't make the run folder {path}: {error.strerror}; choose another --out"
+            f"can't make the run folder {path}: {error.strerror}; choose another"
         ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -266,21 +267,22 @@ def _created(path: Path, table: Table, config: Config, source: str) -> Run:
 
 
 def _resumed(path: Path, table: Table, config: Config) -> Run:
+    """Return the run to finish; it may go on on another device."""
     run = Run.load(path)
     if run.facts.get("sha256") != table.fingerprint():
         raise DataError(
             f"{path} was begun with other rows ({run.source}); give the same data, or train anew"
         )
-    if run.config != config:
+    if replace(run.config, device=config.device) != config:
         raise UsageError(
             f"{path} was begun with other settings (see its config.toml); leave them out, or train anew"
         )
-    return run
+    return replace(run, config=config)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one core: networks this small take twice as long on two, and much longer on a busy machine."""
+    """Compute on one core: networks this small take twice as long on two, longer on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -290,15 +292,3 @@ def _one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         torch.set_flush_denormal(False)
-
-
-@contextmanager
-def _stage(run: Run, name: str) -> Iterator[None]:
-    """Time a stage and record it as finished if it ends well."""
-    began = time.perf_counter()
-    yield
-    run.facts.setdefault("seconds", {})[name] = round(time.perf_counter() - began, 3)
-    run.save()
-    if distributed.rank() == 0:
-        (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
-    distributed.barrier()

@@ -28,12 +28,11 @@ AUTO = {
     *(
         "encoder.latent_dim",
         "clusters.k",
-        "clusters.fits",
         "mapper.steps",
         "mapper.width",
         "mapper.lr",
     ),
-    *("decoder.width", "decoder.steps"),
+    "decoder.steps",
 }
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import scgan_infer
 import scgan_train
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
+from scgan_train.config import resolve
 from scgan_train.training.progress import StageObserver
 from scgan_train.training.run import STAGES, Run
 from scgan_train.training.stages import train
@@ -19,18 +21,18 @@ from scgan_train.training.stages import train
 
 def weights(run: Run) -> dict[str, bytes]:
     return {
-        name: (run.path / f"{name}.safetensors").read_bytes() for name in ("transform", *STAGES)
+        name: (run.path / f"{name}.safetensors").read_bytes() for name in ("coordinates", *STAGES)
     }
 
 
 def test_a_run_holds_what_design_says(mixed_run: Run) -> None:
     names = {path.name for path in mixed_run.path.iterdir()}
-    wanted = {f"{name}.safetensors" for name in ("transform", *STAGES)}
+    wanted = {f"{name}.safetensors" for name in ("coordinates", *STAGES)}
     assert names == wanted | {"run.json", "config.toml", "held_out.npy", "history.jsonl"}
     lines = [
         json.loads(line) for line in (mixed_run.path / "history.jsonl").read_text().splitlines()
     ]
-    assert {line["stage"] for line in lines} == {"encoder", "mapper", "decoder"}
+    assert {line["stage"] for line in lines} == {"encoder", "mapper", "decoder", "critics"}
     assert Run.load(mixed_run.path) == mixed_run
 
 
@@ -53,23 +55,11 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    ("at", "name"),
-    [
-        (3, "mixed"),
-        (70, "mixed"),
-        (140, "mixed"),
-        (260, "mixed"),
-    ],
-)
+@pytest.mark.parametrize("at", [3, 70, 140, 260, 420])
 def test_a_killed_run_resumes_to_the_same_bytes(
-    at: int,
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
+    at: int, mixed_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole: Run = request.getfixturevalue(f"{name}_run")
+    whole = mixed_run
     calls = 0
 
     def due(self: StageObserver) -> bool:
@@ -88,21 +78,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert (run.path / "history.jsonl").read_bytes() == (whole.path / "history.jsonl").read_bytes()
 
 
-def test_one_fit_is_enough_where_categories_cut_the_rows(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    kind = np.arange(1000) % 20
-    values = np.column_stack([rng.standard_normal((1000, 4)), kind]).astype(np.float32)
-    columns = (
-        *(Column(f"x{j}") for j in range(4)),
-        Column("kind", "category", categories=tuple("abcdefghijklmnopqrst")),
-    )
-    run = train(Table(columns, values), settings(clusters={"k": "auto"}), tmp_path / "run")
-    assert run.load_clusters()[0].sizes == (20,)
-
-
 def test_a_folder_that_is_taken_is_left_alone(mixed_run: Run) -> None:
     before = weights(mixed_run)
-    with pytest.raises(UsageError, match="exists; go on with --resume"):
+    with pytest.raises(UsageError, match="exists; resume that run"):
         train(mixed_table(), settings(), mixed_run.path)
     assert weights(mixed_run) == before
 
@@ -112,6 +90,22 @@ def test_resuming_with_other_rows_or_settings_is_refused(mixed_run: Run) -> None
         train(mixed_table(1000), settings(), mixed_run.path, resume=True)
     with pytest.raises(UsageError, match="begun with other settings"):
         train(mixed_table(), settings(seed=9), mixed_run.path, resume=True)
+
+
+def test_what_is_trained_has_no_auto(mixed_run: Run) -> None:
+    assert '"auto"' not in (mixed_run.path / "config.toml").read_text()
+    assert mixed_run.config.encoder.latent_dim == 7
+    assert mixed_run.config.mapper.kind == "flow"
+    loaded = Run.load(mixed_run.path)
+    assert resolve(loaded.config, mixed_table()) == loaded.config
+
+
+def test_a_run_of_version_1_asks_to_train_again(mixed_run: Run, tmp_path: Path) -> None:
+    shutil.copytree(mixed_run.path, tmp_path / "old")
+    text = (tmp_path / "old" / "run.json").read_text().replace('"version": 2', '"version": 1')
+    (tmp_path / "old" / "run.json").write_text(text)
+    with pytest.raises(ModelError, match=r"version 1.*train again"):
+        Run.load(tmp_path / "old")
 
 
 def test_fewer_rows_than_clusters_is_an_error(tmp_path: Path) -> None:
@@ -158,15 +152,13 @@ def test_a_rare_category_keeps_its_share_and_its_place(width: int, tmp_path: Pat
 
     made = scgan_infer.load(scgan_train.export(run, tmp_path / "bundle")).sample(60_000)
     rare = made[made[:, -1] == 1]
-    labels = run.load_clusters()[1][0]
+    labels = run.load_clusters()[1]
     assert 10 <= len(labels) * len(rare) / 60_000 <= 13
     assert np.abs(rare[:, :-1].mean(axis=0) - 5).max() < 0.5
     assert np.abs(rare[:, :-1] - 5).max() < 3
 
 
 def test_a_damaged_run_says_which_file(mixed_run: Run, tmp_path: Path) -> None:
-    import shutil
-
     for name in (
         "run.json",
         "config.toml",
