@@ -1,21 +1,26 @@
-"""Stage 3: a stochastic decoder from latents to coordinates, noise entering at every layer as in EigenGAN.
+"""Stage 3: a stochastic decoder from latents to coordinates, noise entering at every layer (EigenGAN).
 
     h_0 = W_0 eps;   h_{l+1} = W_{l+1} silu(h_l + mu_l + U_l diag(s_l) z_l);   y = S eps + t + h_L
 
-U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along directions of its own, by importances
-s_l, around the origin mu_l, which is the bias of the layer before. z = 0 reconstructs. The affine skip S starts as the
-least-squares fit, the last W as zero. The objective is equation 4: squared error of reconstructions with z fixed, a
-critic on reconstructions, a critic on generations times lambda_x. Layers: He et al., "EigenGAN", ICCV 2021.
+U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along directions of its
+own, by importances s_l, around the origin mu_l, which is the bias of the layer before. z = 0
+reconstructs; without noise there is no z. The affine skip S starts as the least-squares fit, the
+last W as zero. The objective is equation 4: squared error of reconstructions with z fixed, a critic
+on reconstructions, a critic on generations. Layers: He et al., "EigenGAN", ICCV 2021.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scgan_train.config import DecoderConfig
+from scgan_train.graph import Var, const, op, silu
 from scgan_train.head import LatentModel
 from scgan_train.nets import critic_loss, generator_loss, gradient_penalty, linear, mlp
 from scgan_train.training import distributed
@@ -23,19 +28,25 @@ from scgan_train.training.loop import Phase, Player, rows_of
 
 START_GAIN = 0.02
 
+Floats = NDArray[np.floating[Any]]
+
 
 class Subspace(nn.Module):
-    """The place where z_l enters a layer: h + U diag(s) z, U orthonormal [width, q_l]."""
+    """Where z_l enters a layer: h + U diag(s) z, U orthonormal [width, q_l]."""
 
     def __init__(self, width: int, noise: int, generator: torch.Generator) -> None:
         super().__init__()
         basis, _ = torch.linalg.qr(torch.randn(width, noise, generator=generator))
         self.basis = nn.Parameter(basis.contiguous())
-        self.importance = nn.Parameter(torch.zeros(noise))
+        self.importance = nn.Parameter(torch.full((noise,), START_GAIN))
 
-    def forward(self, h: Tensor, z: Tensor) -> Tensor:
-        """Return h [n, width] moved by noise z [n, q_l]."""
-        return torch.addmm(h, z, (self.basis * self.importance).T)
+    def forward(self, z: Tensor) -> Tensor:
+        """Return how noise z [n, q_l] moves a layer [n, width]: U diag(s) z."""
+        return z @ self.directions()
+
+    def directions(self) -> Tensor:
+        """Return diag(s) U^T [q_l, width]."""
+        return (self.basis * self.importance).T
 
     def orthogonality(self) -> Tensor:
         """Return |U^T U - 1|^2."""
@@ -44,88 +55,195 @@ class Subspace(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The stack: (latent [n, e], z [n, q]) to coordinates [n, d']."""
+    """The stack: (latent [n, e], z [n, q]) to coordinates [n, d'].
+
+    Attributes:
+        noise: q; 0 where the stack has no subspaces.
+    """
 
     def __init__(
-        self, latent_dim: int, dims: int, config: DecoderConfig, generator: torch.Generator
+        self,
+        latent_dim: int,
+        dims: int,
+        width: int,
+        layers: int,
+        noise: int,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
-        width = (80 if dims <= 8 else 192) if config.width == "auto" else config.width
-        self.config = config
-        self.noise = config.layers * config.noise
-        self.subspaces = nn.ModuleList(
-            Subspace(width, config.noise, generator) for _ in range(config.layers)
-        )
-        inputs = [latent_dim] + [width] * (config.layers - 1)
+        inputs = [latent_dim] + [width] * (layers - 1)
         self.layers = nn.ModuleList(linear(size, width, generator, gain=1.5) for size in inputs)
+        self.subspaces = nn.ModuleList(
+            Subspace(width, noise, generator) for _ in range(layers if noise else 0)
+        )
+        self.noise = layers * noise
         self.last = nn.Parameter(torch.zeros(dims, width))
         self.skip = linear(latent_dim, dims, generator)
 
-    def forward(self, latent: Tensor, z: Tensor) -> Tensor:
-        """Return coordinates [n, d']."""
-        h = self.layers[0](latent)
-        parts = torch.split(z, self.config.noise, -1)
-        for subspace, layer, part in zip(self.subspaces, self.layers[1:], parts, strict=False):
-            h = layer(nn.functional.silu(subspace(h, part)))
-        h = nn.functional.silu(self.subspaces[-1](h, parts[-1]))
+    def forward(self, latent: Tensor, z: Tensor | None = None) -> Tensor:
+        """Return coordinates [n, d']; z is None, or zero, to reconstruct."""
+        h = latent
+        for layer, move in zip(self.layers, self._moves(z), strict=True):
+            h = layer(h)
+            h = nn.functional.silu(h if move is None else h + move)
         return torch.addmm(self.skip(latent), h, self.last.T)
 
-    def reconstruct(self, latent: Tensor) -> Tensor:
-        """Return coordinates [n, d'] with the noise fixed at zero."""
-        y: Tensor = self(latent, latent.new_zeros(len(latent), self.noise))
-        return y
+    def _each_subspace(self) -> list[Subspace]:
+        return [subspace for subspace in self.subspaces if isinstance(subspace, Subspace)]
+
+    def _moves(self, z: Tensor | None) -> Sequence[Tensor | None]:
+        if z is None or not self.noise:
+            return [None] * len(self.layers)
+        parts = torch.split(z, self.noise // len(self.layers), -1)
+        return [subspace(part) for subspace, part in zip(self.subspaces, parts, strict=True)]
+
+    def orthogonality(self) -> Tensor:
+        """Return the sum of |U^T U - 1|^2 over the subspaces."""
+        terms = [subspace.orthogonality() for subspace in self._each_subspace()]
+        return sum(terms, self.last.new_zeros(()))
+
+    def graph(self, latent: Var, z: Var | None, affine: tuple[Floats, Floats] | None = None) -> Var:
+        """Return `forward` as a graph, then scale and shift [d'] of `affine`, folded into it."""
+        scale, shift = affine or (np.ones(len(self.last)), np.zeros(len(self.last)))
+        h, parts = (
+            latent,
+            op.split(z, num_outputs=len(self.layers), axis=1) if z is not None else (),
+        )
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.Linear)
+            h = op.add(op.matmul(h, const(layer.weight.T)), const(layer.bias))
+            if z is not None:
+                directions = self._each_subspace()[index].directions()
+                h = op.add(h, op.matmul(parts[index], const(directions)))
+            h = silu(h)
+        last = scale[:, None] * self.last.double().numpy(force=True)
+        skip = scale[:, None] * self.skip.weight.double().numpy(force=True)
+        bias = scale * self.skip.bias.double().numpy(force=True) + shift
+        y = op.add(op.matmul(latent, const(skip.T)), const(bias))
+        return op.add(op.matmul(h, const(last.T)), y)
 
     @torch.no_grad()
     def start(self, latent: Tensor, y: Tensor) -> None:
         """Set the skip to the least-squares fit of coordinates [n, d'] on latents [n, e]."""
         design = torch.cat([latent, latent.new_ones(len(latent), 1)], -1).double()
-        solution = torch.linalg.lstsq(
-            design, y.double(), driver="gelsd" if y.device.type == "cpu" else None
-        ).solution
+        driver = "gelsd" if y.device.type == "cpu" else None
+        solution = torch.linalg.lstsq(design, y.double(), driver=driver).solution
         self.skip.weight.copy_(solution[:-1].T)
         self.skip.bias.copy_(solution[-1])
 
+    @torch.no_grad()
+    def error(self, latent: Tensor, y: Tensor) -> float:
+        """Return the mean squared error of reconstructions of coordinates [n, d']."""
+        return float((self(latent) - y).square().mean())
 
-class DecoderStage(nn.Module):
-    """The decoder with its two critics, and the losses between them."""
+    def loss(self, latent: Tensor, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the squared error of reconstructions alone."""
+        return {"reconstruction": (self(latent) - y).square().mean()}
+
+    @property
+    def width(self) -> int:
+        """Hidden units a layer."""
+        return self.last.shape[1]
+
+    @classmethod
+    def of_shapes(cls, tensors: dict[str, Tensor]) -> Decoder:
+        """Return an untrained decoder of the same shape as a saved one."""
+        layers = sum(name.startswith("layers.") and name.endswith("weight") for name in tensors)
+        importances = tensors.get("subspaces.0.importance", torch.empty(0))
+        dims, width = tensors["last"].shape
+        latent_dim = tensors["skip.weight"].shape[1]
+        return cls(latent_dim, dims, width, layers, len(importances), torch.Generator())
+
+
+class Reconstruction(nn.Module):
+    """Decoders of growing width, trained one after the other until one is wide enough.
+
+    The first whose error on rows kept back is at most `DecoderConfig.error` is taken, or the last
+    that still lowers the error by a tenth. The smaller one is the faster one.
+    """
 
     def __init__(
-        self, decoder: Decoder, latents: LatentModel, dims: int, generator: torch.Generator
+        self,
+        latent: Tensor,
+        y: Tensor,
+        config: DecoderConfig,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
-        width = decoder.config.critic_width
+        self.config = config
+        noise = config.noise if config.steps else 0
+        self.decoders = nn.ModuleList(
+            Decoder(latent.shape[1], y.shape[1], width, config.layers, noise, generator)
+            for width in config.widths
+        ).to(y.device)
+        for decoder in self._each():
+            decoder.start(latent, y)
+        self._taken = 0
+
+    @property
+    def taken(self) -> Decoder:
+        """The decoder of the width that was taken."""
+        return self._each()[self._taken]
+
+    def _each(self) -> list[Decoder]:
+        return [decoder for decoder in self.decoders if isinstance(decoder, Decoder)]
+
+    def phases(self, latent: Tensor, y: Tensor, back: tuple[Tensor, Tensor]) -> Iterator[Phase]:
+        """Yield a phase a width, on latents [n, e] and coordinates [n, d']; and rows kept back."""
+        config, error = self.config, float("inf")
+        draw = rows_of(latent, y, batch=min(config.batch, len(y)))
+        for index, decoder in enumerate(self._each()):
+            player = Player("decoder", list(decoder.parameters()), decoder.loss, config.lr)
+            name = f"width {decoder.width}"
+            yield Phase(name, config.warm_steps, draw, (player,), floor=0.002, share=True)
+            now = decoder.error(*back)
+            if now > 0.9 * error:
+                return
+            self._taken, error = index, now
+            if error <= config.error:
+                return
+
+
+class Critics(nn.Module):
+    """A decoder with its two critics, and the losses between them (equation 4)."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        latents: LatentModel,
+        config: DecoderConfig,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        width, dims = config.critic_width, len(decoder.last)
+        self.config = config
         self.decoder = decoder
         self.on_reconstructions = mlp([dims, width, width, 1], generator)
         self.on_generations = mlp([dims, width, width, 1], generator)
-        self._latents = [latents]
+        self._latents = [latents]  # not a part of what is trained
 
     def generate(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n generated rows of coordinates [n, d']."""
         device = self.decoder.skip.weight.device
+        rows = n * distributed.size()
         with torch.no_grad():
-            rows = n * distributed.size()
-            latent = distributed.mine(self._latents[0].draw(rows, generator, device))
-        z = distributed.mine(torch.randn(rows, self.decoder.noise, generator=generator)).to(device)
+            latent = distributed.own_part(self._latents[0].draw(rows, generator, device))
+        z = distributed.own_part(torch.randn(rows, self.decoder.noise, generator=generator)).to(
+            device
+        )
         y: Tensor = self.decoder(latent, z)
         return y
 
-    def warm_loss(self, latent: Tensor, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the squared error of reconstructions alone."""
-        return {"reconstruction": (self.decoder.reconstruct(latent) - y).square().mean()}
-
     def loss(self, latent: Tensor, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the decoder's side of equation 4."""
-        config = self.decoder.config
-        again = self.decoder.reconstruct(latent)
-        orthogonality = sum(
-            (s.orthogonality() for s in self.subspaces()), torch.zeros((), device=y.device)
-        )
+        config = self.config
+        reconstructed, generated = self.decoder(latent), self.generate(len(y), generator)
+        on_reconstructions = generator_loss(self.on_reconstructions(reconstructed))
         return {
-            "reconstruction": config.reconstruction * (again - y).square().mean(),
-            "on_reconstructions": config.lambda_r * generator_loss(self.on_reconstructions(again)),
-            "on_generations": config.lambda_x
-            * generator_loss(self.on_generations(self.generate(len(y), generator))),
-            "orthogonality": config.orthogonality * orthogonality,
+            "reconstruction": config.reconstruction * (reconstructed - y).square().mean(),
+            "on_reconstructions": config.lambda_r * on_reconstructions,
+            "on_generations": config.lambda_x * generator_loss(self.on_generations(generated)),
+            "orthogonality": config.orthogonality * self.decoder.orthogonality(),
         }
 
     def critic_loss(
@@ -133,45 +251,31 @@ class DecoderStage(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the critics' side of equation 4, with R1 at every fourth real row."""
         with torch.no_grad():
-            again, made = self.decoder.reconstruct(latent), self.generate(len(y), generator)
+            reconstructed, generated = self.decoder(latent), self.generate(len(y), generator)
         few = y[::4].clone().requires_grad_()
         critics = (self.on_reconstructions, self.on_generations)
         penalty = sum((gradient_penalty(critic(few), few) for critic in critics), y.new_zeros(()))
+        on_r, on_x = critics
         return {
-            "critic_reconstructions": critic_loss(
-                self.on_reconstructions(y), self.on_reconstructions(again)
-            ),
-            "critic_generations": critic_loss(self.on_generations(y), self.on_generations(made)),
-            "penalty": self.decoder.config.penalty * penalty,
+            "critic_reconstructions": critic_loss(on_r(y), on_r(reconstructed)),
+            "critic_generations": critic_loss(on_x(y), on_x(generated)),
+            "penalty": self.config.penalty * penalty,
         }
 
-    def subspaces(self) -> list[Subspace]:
-        """Return the decoder's subspaces."""
-        return [s for s in self.decoder.subspaces if isinstance(s, Subspace)]
-
     def phases(self, latent: Tensor, y: Tensor) -> Iterator[Phase]:
-        """Yield reconstruction alone, then, if it has steps, the whole of equation 4."""
-        config = self.decoder.config
-        weights = list(self.decoder.parameters())
-        self.decoder.start(latent, y)
-        draw = rows_of(latent, y, batch=min(config.batch, len(y)))
-        warm = Player("decoder", weights, self.warm_loss, config.lr)
-        yield Phase("reconstruction", config.warm_steps, draw, (warm,), floor=0.002, share=True)
-        if config.steps in ("auto", 0):
-            return
-        with torch.no_grad():
-            for subspace in self.subspaces():
-                subspace.importance.fill_(START_GAIN)
+        """Yield the whole of equation 4; the decoder's average is what stays."""
+        config = self.config
         critics = [*self.on_reconstructions.parameters(), *self.on_generations.parameters()]
-        players = (
-            Player("critics", critics, self.critic_loss, config.critic_lr, betas=(0.0, 0.99)),
-            Player("decoder", weights, self.loss, config.joint_lr, betas=(0.0, 0.99)),
-        )
+        weights = list(self.decoder.parameters())
+        betas = (0.0, 0.99)
         yield Phase(
             "critics",
             int(config.steps),
-            draw,
-            players,
+            rows_of(latent, y, batch=min(config.batch, len(y))),
+            (
+                Player("critics", critics, self.critic_loss, config.critic_lr, betas),
+                Player("decoder", weights, self.loss, config.joint_lr, betas),
+            ),
             average=self.decoder,
             decay=config.ema,
             share=True,

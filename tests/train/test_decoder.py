@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cases import settings
@@ -7,7 +9,7 @@ from test_loop import Watcher
 
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
-from scgan_train.decoder import Decoder, DecoderStage
+from scgan_train.decoder import Critics, Decoder, Reconstruction
 from scgan_train.maps import latent_model
 from scgan_train.training.loop import fit, generator_for
 
@@ -15,47 +17,48 @@ CONFIG = settings(decoder={"warm_steps": 300, "steps": 150, "noise": 2}).decoder
 
 
 @pytest.fixture(scope="module")
-def lossy() -> tuple[DecoderStage, torch.Tensor, torch.Tensor]:
+def lossy() -> tuple[Critics, torch.Tensor, torch.Tensor]:
     """Three columns behind one latent: what the latent does not say, noise must."""
     generator = generator_for(0, "data")
     latent = torch.randn(3000, 1, generator=generator)
     y = torch.cat([latent, latent.square(), torch.randn(3000, 1, generator=generator)], 1)
     clusters = Clusters(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1), "em")
     model = latent_model("gaussian", clusters, MapperConfig(), generator)
-    decoder = Decoder(1, 3, CONFIG, generator)
-    stage = DecoderStage(decoder, model, 3, generator)
-    fit("decoder", stage, lambda _: stage.phases(latent, y), 0, Watcher())
+    warm = Reconstruction(latent, y, CONFIG, generator)
+    fit("decoder", warm, lambda _: warm.phases(latent, y, (latent, y)), 0, Watcher())
+    stage = Critics(warm.taken, model, CONFIG, generator)
+    fit("critics", stage, lambda _: stage.phases(latent, y), 0, Watcher())
     return stage, latent, y
 
 
 def test_reconstruction_explains_what_the_latent_says(
-    lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
+    lossy: tuple[Critics, torch.Tensor, torch.Tensor],
 ) -> None:
     stage, latent, y = lossy
     with torch.no_grad():
-        error = (stage.decoder.reconstruct(latent) - y).square().mean(0)
+        error = (stage.decoder(latent) - y).square().mean(0)
     assert (error[:2] < 0.05).all()
     assert float(error[2]) > 0.5
 
 
 def test_the_whole_of_equation_4_teaches_the_noise_what_the_latent_loses(
-    lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
+    lossy: tuple[Critics, torch.Tensor, torch.Tensor],
 ) -> None:
     stage, latent, _ = lossy
     with torch.no_grad():
         noise = torch.randn(len(latent), stage.decoder.noise, generator=generator_for(0, "z"))
-        moved = (stage.decoder(latent, noise) - stage.decoder.reconstruct(latent)).std(0)
+        moved = (stage.decoder(latent, noise) - stage.decoder(latent)).std(0)
     assert float(moved[2]) > 2 * float(moved[0])
 
 
-def test_subspaces_stay_orthonormal(lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor]) -> None:
-    for subspace in lossy[0].subspaces():
+def test_subspaces_stay_orthonormal(lossy: tuple[Critics, torch.Tensor, torch.Tensor]) -> None:
+    for subspace in lossy[0].decoder.subspaces:
         gram = subspace.basis.T @ subspace.basis
         assert torch.allclose(gram, torch.eye(len(gram)), atol=0.02)
 
 
 def test_every_parameter_hears_the_objective(
-    lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
+    lossy: tuple[Critics, torch.Tensor, torch.Tensor],
 ) -> None:
     stage, latent, y = lossy
     terms = stage.loss(latent[:64], y[:64], generator_for(0, "loss"))
@@ -67,6 +70,32 @@ def test_it_starts_as_the_least_squares_fit() -> None:
     generator = generator_for(1, "linear")
     latent = torch.randn(500, 2, generator=generator)
     y = latent @ torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]) + 0.25
-    decoder = Decoder(2, 3, CONFIG, generator)
+    decoder = Decoder(2, 3, 16, 2, 0, generator)
     decoder.start(latent, y)
-    assert torch.allclose(decoder.reconstruct(latent), y, atol=1e-5)
+    assert torch.allclose(decoder(latent), y, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("bends", "error", "width"), [(0.0, 1e-6, 4), (2.0, 1e-6, 16), (2.0, 0.5, 4)]
+)
+def test_the_narrowest_width_that_is_good_enough_is_taken(
+    bends: float, error: float, width: int
+) -> None:
+    """A line needs no units; waves need more, unless a large error is good enough."""
+    generator = generator_for(2, "waves")
+    latent = 2 * torch.randn(2000, 1, generator=generator)
+    y = torch.cat([latent, latent + torch.sin(bends * latent)], 1)
+    config = replace(CONFIG, widths=(4, 8, 16), error=error, warm_steps=400, steps=0)
+    stage = Reconstruction(latent, y, config, generator)
+    fit("decoder", stage, lambda _: stage.phases(latent, y, (latent, y)), 0, Watcher())
+    assert stage.taken.width == width
+
+
+def test_a_wider_one_that_does_not_lower_the_error_is_not_taken() -> None:
+    generator = generator_for(3, "noise")
+    latent, y = torch.randn(2, 2000, 1, generator=generator)
+    config = replace(CONFIG, widths=(4, 8, 16), error=1e-6, warm_steps=100, steps=0)
+    stage, watcher = Reconstruction(latent, y, config, generator), Watcher()
+    fit("decoder", stage, lambda _: stage.phases(latent, y, (latent, y)), 0, watcher)
+    assert stage.taken.width == 4
+    assert {phase for phase, _ in watcher.seen} == {"width 4", "width 8"}
