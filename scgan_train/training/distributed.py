@@ -72,11 +72,11 @@ def _follow(parent: int) -> None:
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Say it where another process is gone; gloo's errors have no class of their own.
+def names_lost_process() -> Iterator[None]:
+    """Turn the loss of another process into an error that says so; gloo has no class for it.
 
     Raises:
-        TrainingError: one is.
+        TrainingError: another process is lost.
     """
     try:
         yield
@@ -84,11 +84,11 @@ def together() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
             raise
         raise TrainingError(
-            "another process of this training was lost; go on with --resume"
+            "another process of this training was lost; go on by resuming the run"
         ) from error
 
 
-def mine(batch: Tensor, dim: int = 0) -> Tensor:
+def own_part(batch: Tensor, dim: int = 0) -> Tensor:
     """Return this process's part of something drawn for all."""
     return batch.chunk(size(), dim)[rank()] if size() > 1 else batch
 
@@ -146,7 +146,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: object, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous()
         dist.all_reduce(total)
-        return mine(total)
+        return own_part(total)
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -165,15 +165,15 @@ def mean(values: Tensor) -> Tensor:
     return total
 
 
-@together()
+@names_lost_process()
 def barrier() -> None:
     """Wait for all processes: what process 0 has written is there."""
     if size() > 1:
         dist.all_reduce(torch.zeros(1))
 
 
-@together()
-def agreed(path: Path) -> Path:
+@names_lost_process()
+def broadcast_path(path: Path) -> Path:
     """Return the path that process 0 has chosen."""
     if size() == 1:
         return path

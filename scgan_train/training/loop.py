@@ -106,7 +106,7 @@ def rows_of(*tensors: Tensor, batch: int) -> Callable[[torch.Generator], tuple[T
     return draw
 
 
-@distributed.together()
+@distributed.names_lost_process()
 def fit(
     stage: str,
     module: nn.Module,
@@ -119,7 +119,7 @@ def fit(
     Args:
         stage: name, part of the random stream.
         module: owns every parameter that the players train.
-        phases: given the generator, yields phases; what a phase prepares is drawn when it is reached.
+        phases: given the generator, yields phases; what a phase prepares is drawn when it begins.
         seed: the run's seed.
         observer: who watches.
 
@@ -129,6 +129,8 @@ def fit(
     restored = observer.restore()
     distributed.barrier()
     resume_at = int(restored["phase"]) if restored else 0
+    if restored:
+        module.load_state_dict(_part(restored, "module."))
     generator = torch.Generator()
     sequence = phases(generator)
     index = 0
@@ -138,142 +140,148 @@ def fit(
         if phase is None:
             return
         if index >= resume_at:
-            _fit_phase(
-                stage,
-                module,
-                phase,
-                index,
-                generator,
-                observer,
-                restored if index == resume_at else {},
-            )
+            state = _State(stage, module, phase, index, generator, observer)
+            _fit_phase(state, restored if index == resume_at else {})
         index += 1
 
 
-def _fit_phase(
-    stage: str,
-    module: nn.Module,
-    phase: Phase,
-    index: int,
-    generator: torch.Generator,
-    observer: Observer,
-    restored: dict[str, Tensor],
-) -> None:
-    optimizers = [
-        torch.optim.AdamW(p.parameters, p.lr, p.betas, weight_decay=p.weight_decay, fused=True)
-        for p in phase.players
-    ]
-    weights = list(phase.average.parameters()) if phase.average else []
-    averages = [weight.detach().clone() for weight in weights]
-    update_averages = get_ema_multi_avg_fn(phase.decay)  # type: ignore[no-untyped-call]
-    first = 0
-    scores: list[float] = []
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    if restored:
-        first = int(restored["step"])
-        scores = restored["scores"].tolist()
-        before = _part(restored, "before.")
-        _restore(module, optimizers, averages, generator, restored)
+def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
+    """Take the steps of one phase: for each player loss, backward, step."""
+    phase, module = state.phase, state.module
+    first = state.restore(restored) if restored else 0
     losses_of = [
         distributed.shared(p.loss, p.parameters) if phase.share else p.loss for p in phase.players
     ]
-    observer.begin(phase.name, phase.steps)
+    state.observer.begin(phase.name, phase.steps)
     for step in range(first, phase.steps):
-        if observer.due():
-            state = _state(module, optimizers, averages, generator, index, step)
-            state |= {f"before.{name}": tensor.cpu() for name, tensor in before.items()}
-            observer.save(state | {"scores": torch.tensor(scores, dtype=torch.float64)})
-        batch = phase.draw(generator)
+        if state.observer.due():
+            state.observer.save(state.tensors(step))
+        batch = phase.draw(state.generator)
         if phase.share:
-            batch = tuple(map(distributed.mine, batch))
-        share = _schedule(step, phase)
+            batch = tuple(map(distributed.own_part, batch))
         terms: dict[str, Tensor] = {}
-        for player, loss, optimizer in zip(phase.players, losses_of, optimizers, strict=True):
-            losses = loss(*batch, generator)
-            torch.autograd.backward(sum(losses.values(), torch.zeros(())), inputs=player.parameters)
+        for player, loss_of, optimizer in zip(
+            phase.players, losses_of, state.optimizers, strict=True
+        ):
+            losses = loss_of(*batch, state.generator)
+            loss = sum(losses.values(), torch.zeros(()))
+            torch.autograd.backward(loss, inputs=player.parameters)
             nn.utils.clip_grad_norm_(player.parameters, player.clip)
             for group in optimizer.param_groups:
-                group["lr"] = player.lr * share
+                group["lr"] = player.lr * _schedule(step, phase)
             optimizer.step()
             optimizer.zero_grad()
             terms |= losses
-        if averages:
-            update_averages(averages, [weight.detach() for weight in weights], step)
+        state.update_averages(step)
         if step % LOG_EVERY == 0 or step == phase.steps - 1:
-            means = distributed.mean(torch.stack([value.detach() for value in terms.values()]))
-            numbers = dict(zip(terms, means.tolist(), strict=True))
-            if not all(map(math.isfinite, numbers.values())):
-                bad = ", ".join(f"{name} = {value}" for name, value in numbers.items())
-                raise TrainingError(
-                    f"stage {stage}, {phase.name}, step {step}: {bad}; lower its learning rate or look for extreme rows"
-                )
-            observer.losses(phase.name, step, numbers)
-            rivals = [value for name, value in numbers.items() if name.startswith(CRITIC)]
-            if rivals and step >= 0.75 * phase.steps:
-                scores.append(min(rivals))
-    if guards.won(scores):
-        module.load_state_dict(before)
-        observer.note(
-            f"stage {stage}, {phase.name}: a critic won outright (loss {sum(scores) / len(scores):.2g}, 1.39 is a "
-            "draw); what this phase had learned is undone; lower the critics' learning rate"
+            state.log(step, terms)
+    if guards.won(state.critic_losses):
+        module.load_state_dict(state.before)
+        state.observer.note(
+            guards.outright(f"stage {state.stage}, {phase.name}", state.critic_losses)
         )
         return
     with torch.no_grad():
-        for weight, average in zip(weights, averages, strict=True):
+        for weight, average in zip(state.weights, state.averages, strict=True):
             weight.copy_(average)
 
 
+class _State:
+    """What a phase keeps from step to step, and how it is saved and read again.
+
+    Attributes:
+        before: the module's weights when the phase began.
+        critic_losses: of the last quarter of the phase.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        module: nn.Module,
+        phase: Phase,
+        index: int,
+        generator: torch.Generator,
+        observer: Observer,
+    ) -> None:
+        self.stage, self.module, self.phase, self.index = stage, module, phase, index
+        self.generator, self.observer = generator, observer
+        self.optimizers = [
+            torch.optim.AdamW(p.parameters, p.lr, p.betas, weight_decay=p.weight_decay, fused=True)
+            for p in phase.players
+        ]
+        self.weights = list(phase.average.parameters()) if phase.average else []
+        self.averages = [weight.detach().clone() for weight in self.weights]
+        self._average = get_ema_multi_avg_fn(phase.decay)  # type: ignore[no-untyped-call]
+        self.before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        self.critic_losses: list[float] = []
+
+    def update_averages(self, step: int) -> None:
+        """Move the averages towards the weights."""
+        if self.averages:
+            self._average(self.averages, [weight.detach() for weight in self.weights], step)
+
+    def log(self, step: int, terms: dict[str, Tensor]) -> None:
+        """Report the losses, as means over processes.
+
+        Raises:
+            TrainingError: one is no finite number.
+        """
+        means = distributed.mean(torch.stack([value.detach() for value in terms.values()]))
+        numbers = dict(zip(terms, means.tolist(), strict=True))
+        if not all(map(math.isfinite, numbers.values())):
+            bad = ", ".join(f"{name} = {value}" for name, value in numbers.items())
+            raise TrainingError(
+                f"stage {self.stage}, {self.phase.name}, step {step}: {bad}; lower its learning "
+                "rate or look for extreme rows"
+            )
+        self.observer.losses(self.phase.name, step, numbers)
+        rivals = [value for name, value in numbers.items() if name.startswith(CRITIC)]
+        if rivals and step >= 0.75 * self.phase.steps:
+            self.critic_losses.append(min(rivals))
+
+    def tensors(self, step: int) -> dict[str, Tensor]:
+        """Return all of it as named tensors; inverse of `restore`."""
+        state = {
+            "phase": torch.tensor(self.index),
+            "step": torch.tensor(step),
+            "generator": self.generator.get_state(),
+            "critic_losses": torch.tensor(self.critic_losses, dtype=torch.float64),
+        }
+        state |= {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        state |= {f"before.{name}": tensor for name, tensor in self.before.items()}
+        state |= {f"average.{i}": tensor for i, tensor in enumerate(self.averages)}
+        for i, optimizer in enumerate(self.optimizers):
+            for j, moments in optimizer.state_dict()["state"].items():
+                state |= {f"optimizer.{i}.{j}.{name}": moment for name, moment in moments.items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> int:
+        """Take up a saved state, all but the weights, and return its step."""
+        self.before = _part(state, "before.")
+        self.critic_losses = state["critic_losses"].tolist()
+        for i, average in enumerate(self.averages):
+            average.copy_(state[f"average.{i}"])
+        for i, optimizer in enumerate(self.optimizers):
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _part(state, f"optimizer.{i}.").items():
+                j, moment = name.split(".")
+                moments.setdefault(int(j), {})[moment] = tensor
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.generator.set_state(state["generator"])
+        return int(state["step"])
+
+
 def _schedule(step: int, phase: Phase) -> float:
+    """Return the share of the learning rate at a step: linear warm-up, then a cosine."""
     if step < phase.warmup:
         return (step + 1) / phase.warmup
     done = (step - phase.warmup) / max(1, phase.steps - phase.warmup)
     return phase.floor + (1 - phase.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _state(
-    module: nn.Module,
-    optimizers: list[torch.optim.AdamW],
-    averages: list[Tensor],
-    generator: torch.Generator,
-    phase: int,
-    step: int,
-) -> dict[str, Tensor]:
-    state = {
-        "phase": torch.tensor(phase),
-        "step": torch.tensor(step),
-        "generator": generator.get_state(),
-    }
-    state |= {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
-    state |= {f"average.{i}": tensor for i, tensor in enumerate(averages)}
-    for i, optimizer in enumerate(optimizers):
-        for j, moments in optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{i}.{j}.{name}": tensor for name, tensor in moments.items()}
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-def _restore(
-    module: nn.Module,
-    optimizers: list[torch.optim.AdamW],
-    averages: list[Tensor],
-    generator: torch.Generator,
-    state: dict[str, Tensor],
-) -> None:
-    module.load_state_dict(_part(state, "module."))
-    for i, average in enumerate(averages):
-        average.copy_(state[f"average.{i}"])
-    for i, optimizer in enumerate(optimizers):
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in state.items():
-            if name.startswith(f"optimizer.{i}."):
-                _, _, j, moment = name.split(".")
-                moments.setdefault(int(j), {})[moment] = tensor
-        optimizer.load_state_dict(
-            {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
-        )
-    generator.set_state(state["generator"])
-
-
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in state.items()
