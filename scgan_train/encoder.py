@@ -13,10 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scgan_train.config import EncoderConfig
+from scgan_train.graph import Var, const, op, silu
 from scgan_train.nets import mlp
 from scgan_train.training import distributed
 from scgan_train.training.loop import Phase, Player, rows_of
@@ -39,6 +41,25 @@ class ColumnCurves(nn.Module):
         bends = self.height.exp() * torch.tanh(self.steepness.exp() * y.unsqueeze(-1) + self.offset)
         return self.slope.exp() * (y + bends.sum(-1))
 
+    def graph(self, y: Var) -> Var:
+        """Return `forward` as a graph."""
+        steepness, height = self.steepness.exp(), self.height.exp()
+        wide = op.unsqueeze(y, const([2], np.int64))
+        bends = op.tanh(op.add(op.mul(wide, const(steepness)), const(self.offset)))
+        total = op.reduce_sum(op.mul(bends, const(height)), const([2], np.int64), keepdims=0)
+        return op.mul(op.add(y, total), const(self.slope.exp()))
+
+
+def mlp_graph(net: nn.Module, x: Var) -> Var:
+    """Return a perceptron of `nets.mlp` as a graph."""
+    for layer in net.children():
+        if isinstance(layer, nn.Linear):
+            weight, bias = const(layer.weight.T), const(layer.bias)
+            x = op.add(op.matmul(x, weight), bias)
+        else:
+            x = silu(x)
+    return x
+
 
 class Encoder(nn.Module):
     """f: coordinates [n, d'] to latents [n, e], of unit mean spread once `calibrate` was called."""
@@ -49,12 +70,11 @@ class Encoder(nn.Module):
     def __init__(self, dims: int, config: EncoderConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
-        self.latent_dim = min(dims, 16) if config.latent_dim == "auto" else config.latent_dim
-        columns = config.kind == "columns" or (config.kind == "auto" and self.latent_dim == dims)
+        self.latent_dim = int(config.latent_dim)
         slope = math.sqrt(config.temperature) / (2 * config.noise)
         self.net: nn.Module = (
             ColumnCurves(dims, slope, generator)
-            if columns
+            if config.kind == "columns"
             else mlp([dims, config.width, config.width, self.latent_dim], generator)
         )
         self.register_buffer("center", torch.zeros(self.latent_dim))
@@ -67,11 +87,19 @@ class Encoder(nn.Module):
             latent = nn.functional.normalize(latent, dim=-1)
         return (latent - self.center) / self.spread
 
+    def graph(self, y: Var) -> Var:
+        """Return `forward` as a graph."""
+        latent = self.net.graph(y) if isinstance(self.net, ColumnCurves) else mlp_graph(self.net, y)
+        if self.config.similarity == "cosine":
+            norm = op.reduce_l2(latent, const([1], np.int64))
+            latent = op.div(latent, op.max([norm, const(1e-12)]))
+        return op.div(op.sub(latent, const(self.center)), const(self.spread))
+
     def loss(self, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return InfoNCE of a batch of coordinates [b, d'] (equation 1, both directions)."""
         rows = len(y) * distributed.size()
         drawn = torch.randn(2, rows, y.shape[1], generator=generator)
-        noise = self.config.noise * distributed.mine(drawn, 1).to(y)
+        noise = self.config.noise * distributed.own_part(drawn, 1).to(y)
         a, b = self(y + noise[0]), self(y + noise[1])
         target = torch.arange(len(y), device=y.device) + distributed.rank() * len(y)
         cross = nn.functional.cross_entropy
@@ -94,7 +122,7 @@ class Encoder(nn.Module):
         player = Player("encoder", list(self.net.parameters()), self.loss, config.lr)
         yield Phase(
             "contrast",
-            config.steps,
+            int(config.steps),
             rows_of(y, batch=min(config.batch, len(y))),
             (player,),
             warmup=100,

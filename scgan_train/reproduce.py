@@ -43,6 +43,7 @@ from scgan_infer.sampling.sessions import cores
 from scgan_train import config as configs
 from scgan_train.config import Config
 from scgan_train.datasets import DATASETS, fresh, table
+from scgan_train.exporting.exporter import Parts
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
 from scgan_train.training.sources import BUILT_IN_ROWS
@@ -59,7 +60,7 @@ MAPS: dict[str, dict[str, Any]] = {
     },
 }
 FILES = {  # of each stage that cells share
-    "transform": ("transform.safetensors", "held_out.npy"),
+    "coordinates": ("coordinates.safetensors", "held_out.npy"),
     "encoder": ("encoder.safetensors",),
     "clusters": ("clusters.safetensors",),
     "decoder": ("decoder.safetensors",),
@@ -238,7 +239,7 @@ def donors(cell: Cell, config: Config, earlier: Mapping[Cell, Run]) -> dict[str,
     """Return which earlier run of a unit gives each stage that this cell would train to the same bits."""
     alike = [other for other in earlier if other.maps == cell.maps]
     clustered = [other for other in alike if "gaussian" not in (other.latents, cell.latents)]
-    found = {"transform": list(earlier), "encoder": list(earlier), "clusters": clustered}
+    found = {"coordinates": list(earlier), "encoder": list(earlier), "clusters": clustered}
     if config.decoder.steps in ("auto", 0):
         found["decoder"] = alike
     return {stage: earlier[cells[0]] for stage, cells in found.items() if cells}
@@ -247,18 +248,15 @@ def donors(cell: Cell, config: Config, earlier: Mapping[Cell, Run]) -> dict[str,
 @torch.no_grad()
 def measured(run: Run, judges: Table, n: int) -> tuple[dict[str, Any], dict[str, Floats]]:
     """Return a run's figures on fresh rows, and latents and rows for the pictures."""
-    transform = run.load_transform()
-    encoder = run.load_encoder(transform.dims)
-    model = run.load_mapper(run.load_clusters()[0])
-    decoder = run.load_decoder(encoder.latent_dim, transform.dims)
+    parts = Parts.of(run)
     generator = generator_for(run.config.seed, "judged")
-    latent = model.draw(3 * n, generator, torch.device("cpu"))
-    samples = transform.inverse(
-        decoder(latent, torch.randn(3 * n, decoder.noise, generator=generator))
-    ).numpy()
-    real = torch.from_numpy(judges.values)
-    true = encoder(transform(real))
-    again = transform.inverse(decoder.reconstruct(true)).numpy()
+    latent = parts.latents.draw(3 * n, generator, torch.device("cpu")).numpy()
+    z = torch.randn(3 * n, parts.sizes["q"], generator=generator).numpy()
+    samples = parts.compute(
+        "decoder.onnx", {"latent": latent, "z": z} if z.size else {"latent": latent}
+    )["x"]
+    true = parts.compute("encoder.onnx", {"x": judges.values})["latent"]
+    again = parts.compute("decoder.onnx", {"latent": true})["x"]
     figures = evaluate(
         judges.values,
         samples,
@@ -267,8 +265,8 @@ def measured(run: Run, judges: Table, n: int) -> tuple[dict[str, Any], dict[str,
         seed=run.config.seed,
     )
     shown = {
-        "true": true[:SHOWN].numpy(),
-        "latents": latent[:SHOWN].numpy(),
+        "true": true[:SHOWN],
+        "latents": latent[:SHOWN],
         "rows": judges.values[:SHOWN],
         "samples": samples[:SHOWN],
     }

@@ -1,35 +1,29 @@
-"""From a run to a bundle: five ONNX graphs, checked against the trained networks, then the folder.
+"""From a run to a bundle: graphs, checked against the trained networks, then the folder.
 
-    encoder    x            -> transform -> f -> latent, choice
+    encoder    x            -> coordinates -> f -> latent, choice
     mappers    u, w         -> cluster selection -> g_choice(w) -> latent, choice
-    decoder    latent, z    -> stack -> inverse transform -> x
+    decoder    latent, z    -> stack -> inverse coordinates -> x
     generator  u, w, z      -> mappers, then decoder -> x
     sampler    seed, index  -> counter-based noise, then generator -> x
 
-A graph leaves here only if onnxruntime computes the same numbers from it as torch does from the networks; it is made
-from their folded form.
+Every module writes its own graph (`graph`); here they are composed. A graph leaves only if
+onnxruntime computes the same numbers from it as the networks do. Without decoder noise no graph
+has an input z.
 """
 
 from __future__ import annotations
 
 import copy
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.compose
-import onnx.inliner
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from scgan_infer import bundle
 from scgan_infer.bundle import GRID, Manifest
@@ -39,373 +33,281 @@ from scgan_infer.judging.distances import Space, c2st
 from scgan_infer.sampling.sessions import session
 from scgan_infer.sampling.verify import FLIPS, TOLERANCE, differences
 from scgan_train.clusters import Assign
+from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import Decoder
+from scgan_train.encoder import Encoder
 from scgan_train.exporting.card import card, preview
-from scgan_train.exporting.folded import FoldedDecoder
-from scgan_train.exporting.sampler import sampler
-from scgan_train.graph import argument, model
+from scgan_train.exporting.sampler import noise
+from scgan_train.graph import Var, argument, model
 from scgan_train.head import LatentModel
 from scgan_train.training.guards import judged
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
-from scgan_train.transform import Transform
 
-OPSET = 18
-IR = 8
 BATCHES = (1, 2, 7, 4096)
-ROUNDING = 4  # times the network's own rounding that a graph may differ by, where a map is so steep that this is more
-LEAST_ROWS = 200
+# a graph may differ by so many times the network's own rounding, where a steep map makes it large
+ROUNDING = 4
+STORED = 8  # rows that the manifest keeps, to be replayed
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
 
 
-class EncoderGraph(nn.Module):
-    """x [n, d] to latent [n, e] and cluster [n]."""
+@dataclass(frozen=True)
+class Parts:
+    """The trained networks of a run, as functions of arrays and as graphs."""
 
-    def __init__(self, transform: Transform, encoder: nn.Module, assign: nn.Module) -> None:
-        super().__init__()
-        self.transform, self.encoder, self.assign = transform, encoder, assign
+    columns: tuple[Column, ...]
+    coordinates: Coordinates
+    encoder: Encoder
+    assign: Assign
+    latents: LatentModel
+    decode: Decoder
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents and clusters."""
-        latent = self.encoder(self.transform(x))
-        return latent, self.assign(latent)
+    @classmethod
+    def of(cls, run: Run) -> Parts:
+        """Read the parts of a finished run.
+
+        Raises:
+            ModelError: the run is not finished or is damaged.
+        """
+        coordinates, (clusters, _) = run.load_coordinates(), run.load_clusters()
+        encoder, latents = run.load_encoder(coordinates.dims), run.load_mapper(clusters)
+        assign, decoder = Assign(clusters), run.load_decoder()
+        return cls(run.columns, coordinates, encoder, assign, latents, decoder)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of a bundle, as its manifest has them."""
+        return {
+            "d": len(self.columns),
+            "e": self.encoder.latent_dim,
+            "m": self.latents.noise,
+            "q": self.decode.noise,
+            "K": len(self.latents.thresholds),
+            "h": 1,
+            "g": 0,
+        }
+
+    def double(self) -> Parts:
+        """Return the same networks in double precision."""
+        return replace(
+            self,
+            encoder=copy.deepcopy(self.encoder).double(),
+            assign=copy.deepcopy(self.assign).double(),
+            latents=copy.deepcopy(self.latents).double(),
+            decode=copy.deepcopy(self.decode).double(),
+        )
+
+    @torch.no_grad()
+    def compute(self, name: str, inputs: Arrays) -> Arrays:
+        """Return what the networks compute for a graph's inputs, in the inputs' precision."""
+        wide = any(value.dtype == np.float64 for value in inputs.values())
+        parts = self.double() if wide else self
+        tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
+        if name == "encoder.onnx":
+            latent = parts.encoder(torch.from_numpy(self.coordinates.forward(inputs["x"])))
+            return {"latent": latent.numpy(), "choice": parts.assign(latent).numpy()}
+        if name == "decoder.onnx":
+            latent = tensors["latent"]
+        else:
+            latent, choice = parts.latents(tensors["u"], tensors["w"])
+        if name == "mappers.onnx":
+            return {"latent": latent.numpy(), "choice": choice.numpy()}
+        return {"x": self.coordinates.inverse(parts.decode(latent, tensors.get("z")).numpy())}
+
+    def graphs(self) -> Iterator[tuple[str, dict[str, Var], dict[str, Var]]]:
+        """Yield each graph's file name, inputs and outputs."""
+        sizes = self.sizes
+        z = {"z": argument(("n", sizes["q"]))} if sizes["q"] else {}
+
+        x = argument(("n", sizes["d"]))
+        latent = self.encoder.graph(self.coordinates.graph_forward(x))
+        yield (
+            "encoder.onnx",
+            {"x": x},
+            {"latent": latent, "choice": self.assign.graph(latent)},
+        )
+        u, w = argument(("n",)), argument(("n", sizes["m"]))
+        latent, choice = self.latents.graph(u, w)
+        yield "mappers.onnx", {"u": u, "w": w}, {"latent": latent, "choice": choice}
+        generated = self._decoded(latent, z.get("z"))
+        yield "generator.onnx", {"u": u, "w": w, **z}, {"x": generated}
+        latent = argument(("n", sizes["e"]))
+        yield "decoder.onnx", {"latent": latent, **z}, {"x": self._decoded(latent, z.get("z"))}
+        seed, index = argument((1,), np.int64), argument(("n",), np.int64)
+        u, w, own_z = noise(seed, index, sizes["m"], sizes["q"])
+        sampled = self._decoded(self.latents.graph(u, w)[0], own_z)
+        yield "sampler.onnx", {"seed": seed, "index": index}, {"x": sampled}
+
+    def _decoded(self, latent: Var, z: Var | None) -> Var:
+        affine = self.coordinates.affine()
+        y = self.decode.graph(latent, z, affine)
+        return y if affine else self.coordinates.graph_inverse(y)
 
 
-class DecoderGraph(nn.Module):
-    """latent [n, e] and z [n, q] to x [n, d]."""
-
-    def __init__(self, transform: Transform, decoder: Decoder) -> None:
-        super().__init__()
-        self.transform, self.decoder = transform, decoder
-
-    def forward(self, latent: Tensor, z: Tensor) -> Tensor:
-        """Return rows."""
-        return self.transform.inverse(self.decoder(latent, z))
-
-
-class GeneratorGraph(nn.Module):
-    """u [n], w [n, m], z [n, q] to x [n, d]."""
-
-    def __init__(self, latents: LatentModel, decode: nn.Module) -> None:
-        super().__init__()
-        self.latents, self.decode = latents, decode
-
-    def forward(self, u: Tensor, w: Tensor, z: Tensor) -> Tensor:
-        """Return rows."""
-        x: Tensor = self.decode(self.latents(u, w)[0], z)
-        return x
+def build(parts: Parts) -> dict[str, bytes]:
+    """Return the graphs of a bundle by file name."""
+    return {name: model(inputs, outputs) for name, inputs, outputs in parts.graphs()}
 
 
 def export(run: Run, path: Path) -> Path:
-    """Write a finished run as a bundle.
-
-    Args:
-        run: a finished run.
-        path: the folder to make; an older bundle there is replaced.
-
-    Returns:
-        The bundle's folder.
+    """Write a finished run as a bundle; an older bundle there is replaced.
 
     Raises:
         ModelError: the run is not finished or is damaged.
         ParityError: a graph differs from its network; nothing is written.
         DataError: the folder can't be written.
     """
-    transform = run.load_transform()
-    clusters, _ = run.load_clusters()
-    latents = run.load_mapper(clusters)
-    encoder = run.load_encoder(transform.dims)
-    decoder = run.load_decoder(encoder.latent_dim, transform.dims)
-    held_out = run.load_held_out()
-    sizes = {
-        "d": len(run.columns),
-        "e": encoder.latent_dim,
-        "m": latents.noise,
-        "q": decoder.noise if _has_noise(decoder) else 0,
-        "K": len(clusters),
-        "h": 1,
-        "g": 0,
-    }
-    decode = DecoderGraph(transform, decoder)
-    modules: dict[str, tuple[nn.Module, tuple[str, ...], tuple[str, ...]]] = {
-        "encoder.onnx": (
-            EncoderGraph(transform, encoder, Assign(clusters)),
-            ("x",),
-            ("latent", "choice"),
-        ),
-        "mappers.onnx": (latents, ("u", "w"), ("latent", "choice")),
-        "decoder.onnx": (decode, ("latent", "z"), ("x",)),
-        "generator.onnx": (GeneratorGraph(latents, decode), ("u", "w", "z"), ("x",)),
-    }
-    lighter = {"decoder.onnx": FoldedDecoder(decoder, transform)}
-    generator = generator_for(run.config.seed, "parity")
-    inputs = _inputs(held_out, encoder, transform, sizes["m"], decoder.noise, generator)
-    graphs: dict[str, bytes] = {}
-    errors: dict[str, float] = {}
-    for name, (module, takes, gives) in modules.items():
-        module.eval()
-        if name == "mappers.onnx":
-            graphs[name] = _mappers(latents)
-        elif name == "generator.onnx":
-            graphs[name] = joined(graphs["mappers.onnx"], graphs["decoder.onnx"])
-        else:
-            graphs[name] = to_onnx(
-                lighter.get(name, module), {key: inputs[key] for key in takes}, gives
-            )
-        errors[name] = parity(
-            name, module, graphs[name], {key: inputs[key] for key in takes}, gives, run.columns
-        )
-    graphs["sampler.onnx"] = sampler(graphs["generator.onnx"], sizes["m"], sizes["q"])
-    samples = session(graphs["sampler.onnx"], "cpu")
-    made = samples.run(
-        None, {"seed": np.zeros(1, np.int64), "index": np.arange(len(held_out), dtype=np.int64)}
-    )[0]
-    feeds = {"latent": session(graphs["encoder.onnx"], "cpu").run(["latent"], {"x": held_out})[0]}
-    if sizes["q"]:
-        feeds["z"] = np.zeros((len(held_out), sizes["q"]), np.float32)
-    again = session(graphs["decoder.onnx"], "cpu").run(["x"], feeds)[0]
-    figures = _figures(held_out, made, again, run.columns)
+    parts, rows = Parts.of(run), run.load_held_out()
+    graphs = build(parts)
+    errors = parities(parts, graphs, rows, generator_for(run.config.seed, "parity"))
+    sampler = session(graphs["sampler.onnx"], "cpu")
+    index = np.arange(len(rows), dtype=np.int64)
+    generated = sampler.run(None, {"seed": np.zeros(1, np.int64), "index": index})[0]
+    latent = session(graphs["encoder.onnx"], "cpu").run(None, {"x": rows})[0]
+    z = {"z": np.zeros((len(rows), parts.decode.noise), np.float32)} if parts.decode.noise else {}
+    restored = session(graphs["decoder.onnx"], "cpu").run(None, {"latent": latent, **z})[0]
+    figures = held_out(rows, generated, restored, run.columns)
     notes = [*run.facts.get("notes", []), *judged(figures)]
-    provenance = {
+    manifest = Manifest(
+        name=run.path.name,
+        columns=run.columns,
+        sizes=parts.sizes,
+        latents=run.config.latents,
+        mapper=run.facts.get("map", ""),
+        thresholds=tuple(parts.latents.thresholds.tolist()),
+        files={},
+        provenance=_provenance(run),
+        metrics={**figures, "notes": notes} if notes else figures,
+        parity={
+            "errors": errors,
+            "seed": 0,
+            "index": index[:STORED].tolist(),
+            "x": generated[:STORED].tolist(),
+        },
+    )
+    extras = {
+        "preview.png": preview(rows, generated, run.columns, run.path.name),
+        "card.md": card(manifest).encode(),
+    }
+    return bundle.save(path, manifest, graphs, extras)
+
+
+def held_out(
+    rows: Array, generated: Array, restored: Array, columns: tuple[Column, ...]
+) -> dict[str, float]:
+    """Return the figures that travel with the bundle, on held-out rows [n, d]."""
+    space = Space.fit(rows.astype(np.float64), columns)
+    placed, again = (space.place(part.astype(np.float64)) for part in (rows, restored))
+    figures = {"mse": float(np.mean((again - placed) ** 2)), "rows": float(len(rows))}
+    if len(rows) >= 200:
+        figures["c2st"] = c2st(placed, space.place(generated.astype(np.float64)))
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    return {
         "scgan": version("scgan"),
         "torch": str(torch.__version__),
         "source": Path(run.source).name,
         "rows": run.facts["rows"],
         "sha256": run.facts["sha256"],
         "clusters": run.facts["clusters"],
-        "config": _plain(asdict(run.config)),
+        "decoder_width": run.facts["width"],
+        "config": plain(asdict(run.config)),
     }
-    manifest = Manifest(
-        name=run.path.name,
-        columns=run.columns,
-        sizes=sizes,
-        latents=run.config.latents,
-        mapper=run.facts.get("map", ""),
-        thresholds=tuple(latents.thresholds.tolist()),
-        files={},
-        provenance=provenance,
-        metrics={**figures, "notes": notes} if notes else figures,
-        parity={"errors": errors, "seed": 0, "index": list(range(8)), "x": made[:8].tolist()},
-    )
-    extras = {
-        "preview.png": preview(held_out, made, run.columns, run.path.name),
-        "card.md": card(manifest).encode(),
-    }
-    return bundle.save(path, manifest, graphs, extras)
 
 
-def _has_noise(decoder: Decoder) -> bool:
-    """Return whether any noise moves the decoder, as none does where its importances were not trained."""
-    return any(part.get_parameter("importance").any() for part in decoder.subspaces)
-
-
-def _mappers(latents: LatentModel) -> bytes:
-    u, w = argument(("n",)), argument(("n", latents.noise))
-    latent, choice = latents.graph(u, w)
-    return model({"u": u, "w": w}, {"latent": latent, "choice": choice})
-
-
-def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...]) -> bytes:
-    """Return a module as one ONNX model: opset 18, IR 8, batch dynamic, nothing of this machine inside.
-
-    Args:
-        module: takes the inputs in their order.
-        inputs: an example of each, batch first, at least two rows.
-        outputs: their names.
-
-    Raises:
-        ParityError: the ONNX checker refuses the model.
-    """
-    example = tuple(tensor[:4] for tensor in inputs.values())
-    shapes = {key: {0: torch.export.Dim("n")} for key in inputs}
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            example,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            opset_version=OPSET,
-            dynamic_shapes=tuple(shapes.values()),
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    return _plain_model(onnx.inliner.inline_local_functions(program.model_proto))
-
-
-def joined(mappers: bytes, decoder: bytes) -> bytes:
-    """Return generator.onnx: the decoder behind the mappers, whose cluster nobody asks for.
-
-    Raises:
-        ParityError: the ONNX checker refuses the model.
-    """
-    first, second = map(onnx.load_model_from_string, (mappers, decoder))
-    second = onnx.compose.add_prefix(second, "decoder/", rename_inputs=False, rename_outputs=False)
-    return _plain_model(
-        onnx.compose.merge_models(first, second, io_map=[("latent", "latent")], outputs=["x"])
-    )
-
-
-def _plain_model(model: onnx.ModelProto) -> bytes:
-    """Return a checked model without names of this machine, batch open."""
-    model.ir_version = IR
-    model.producer_name, model.producer_version, model.doc_string = "scgan", "", ""
-    del model.metadata_props[:]
-    graph = model.graph
-    graph.name, graph.doc_string = "scgan", ""
-    del graph.metadata_props[:]
-    del graph.value_info[:]
-    read = {name for node in graph.node for name in node.input}
-    for value in [value for value in graph.input if value.name == "z" and "z" not in read]:
-        graph.input.remove(value)
-    used = {node.domain for node in graph.node}
-    imports = {entry.domain: entry for entry in model.opset_import if entry.domain in used}
-    del model.opset_import[:]
-    model.opset_import.extend(imports.values())
-    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
-        part.doc_string = ""
-        del part.metadata_props[:]
-    for number, node in enumerate(graph.node):
-        node.name = f"n{number}"
-    _rename_batch(graph)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ParityError(f"the exported graph is not valid ONNX: {error}") from error
-    return bytes(model.SerializeToString(deterministic=True))
+def parities(
+    parts: Parts, graphs: Mapping[str, bytes], rows: Array, generator: torch.Generator
+) -> dict[str, float]:
+    """Return each graph's largest difference from its network; raises as `parity`."""
+    inputs = _inputs(parts, rows, generator)
+    errors = {}
+    for name, takes, gives in parts.graphs():
+        if name != "sampler.onnx":
+            own = {key: inputs[key] for key in takes}
+            compute = partial(parts.compute, name)
+            columns = parts.columns if "x" in gives else ()
+            errors[name] = parity(name, compute, graphs[name], own, columns)
+    return errors
 
 
 def parity(
     name: str,
-    module: nn.Module,
+    compute: Callable[[Arrays], Arrays],
     graph: bytes,
-    inputs: dict[str, Tensor],
-    outputs: tuple[str, ...],
-    columns: tuple[Column, ...],
+    inputs: Arrays,
+    columns: tuple[Column, ...] = (),
 ) -> float:
-    """Return the largest difference of a graph from its network, in units of each output column's spread.
+    """Return the largest difference of a graph from its network, in the outputs' spreads.
 
-    Clusters may differ in one row of a thousand, where a tie falls either way, and rows as `differences` says.
+    Clusters may differ in one row of a thousand, where a tie falls either way.
+
+    Args:
+        name: the graph's file name.
+        compute: the network, in the precision of its inputs.
+        graph: the graph's bytes.
+        inputs: 4096 rows of each input.
+        columns: those of the output, if it is rows.
 
     Raises:
-        ParityError: naming graph, batch and output, if a difference exceeds `TOLERANCE` and what the network itself
-            differs by from its double precision, `ROUNDING` times.
+        ParityError: a difference exceeds `TOLERANCE` and, `ROUNDING` times, what the network
+            itself differs by from its double precision.
     """
-    run = session(graph, "cpu")
-    worst = 0.0
-    takes = {value.name for value in run.get_inputs()}
-    with torch.no_grad():
-        made = module(*inputs.values())
-    wanted = [part.numpy() for part in (made if isinstance(made, tuple) else (made,))]
+    wanted, run, worst = compute(inputs), session(graph, "cpu").run, 0.0
     for batch in BATCHES:
-        feeds = {key: tensor[-batch:].numpy() for key, tensor in inputs.items() if key in takes}
-        found = run.run(list(outputs), feeds)
-        for place, (output, ours, theirs) in enumerate(zip(outputs, wanted, found, strict=True)):
-            kinds = columns if output == "x" else ()
-            error = difference(ours[-batch:], theirs, kinds, ours.std(0))
-            if not error <= TOLERANCE and not error <= ROUNDING * _rounding(
-                module, inputs, place, kinds
-            ):
-                raise ParityError(
-                    f"{name}, batch {batch}: {output} differs from torch by {error:.2g} of its spread (at most "
-                    f"{TOLERANCE:g} is allowed); nothing was written; train again with another --seed and report it"
-                )
+        found = run(None, {key: value[-batch:] for key, value in inputs.items()})
+        for (output, ours), theirs in zip(wanted.items(), found, strict=True):
+            error = difference(ours[-batch:], theirs, columns, ours.std(0))
+            if not error <= TOLERANCE:
+                wide = {key: value.astype(np.float64) for key, value in inputs.items()}
+                exact = compute(wide)[output]
+                if not error <= ROUNDING * difference(exact, ours, columns, ours.std(0)):
+                    raise ParityError(
+                        f"{name}, batch {batch}: {output} differs from torch by {error:.2g} of "
+                        f"its spread (at most {TOLERANCE:g} is allowed); nothing was written; "
+                        "train again with another seed and report it"
+                    )
             worst = max(worst, error)
     return float(f"{worst:.3g}")
 
 
-@torch.no_grad()
-def _rounding(
-    module: nn.Module, inputs: dict[str, Tensor], place: int, columns: tuple[Column, ...]
-) -> float:
-    """Return the largest difference of a network's output, by its place, from its double precision."""
-    ours = module(*inputs.values())
-    exact = copy.deepcopy(module).double()(*(tensor.double() for tensor in inputs.values()))
-    pair = (exact[place], ours[place]) if isinstance(ours, tuple) else (exact, ours)
-    return difference(pair[0].numpy(), pair[1].numpy(), columns)
+def difference(ours: Array, theirs: Array, columns: tuple[Column, ...], spread: Array) -> float:
+    """Return the largest difference of two outputs, [n] or [n, d], in spreads [d].
 
-
-def difference(
-    ours: NDArray[Any],
-    theirs: NDArray[Any],
-    columns: tuple[Column, ...],
-    spread: NDArray[Any] | None = None,
-) -> float:
-    """Return the largest difference of two outputs, [n] or [n, d], in units of spread [d] (else their own).
-
-    >>> difference(np.zeros((4, 1)), np.zeros((4, 1)), ())
+    >>> difference(np.zeros((4, 1)), np.zeros((4, 1)), (), np.ones(1))
     0.0
     """
     if ours.shape != theirs.shape or not np.isfinite(theirs).all():
         return float("inf")
     if ours.dtype.kind == "i":
         return 0.0 if (ours != theirs).mean() <= FLIPS else 1.0
-    a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    spread = a.std(0) if spread is None else spread
-    columns = columns or (Column("latent"),) * a.shape[1]
-    return float(differences(a, b, columns, spread).max())
+    columns = columns or (Column("latent"),) * ours.shape[1]
+    return float(differences(ours, theirs, columns, spread).max())
 
 
-def _figures(
-    rows: NDArray[np.float32],
-    made: NDArray[np.float32],
-    again: NDArray[np.float32],
-    columns: tuple[Column, ...],
-) -> dict[str, float]:
-    """Return the figures that travel with the bundle, on held-out rows."""
-    space = Space.fit(rows.astype(np.float64), columns)
-    placed, placed_again = (space.place(part.astype(np.float64)) for part in (rows, again))
-    figures = {"mse": float(np.mean((placed_again - placed) ** 2)), "rows": float(len(rows))}
-    if len(rows) >= LEAST_ROWS:
-        figures["c2st"] = c2st(placed, space.place(made.astype(np.float64)))
-    return {name: float(f"{value:.4g}") for name, value in figures.items()}
-
-
-def _inputs(
-    rows: NDArray[np.float32],
-    encoder: nn.Module,
-    transform: Transform,
-    m: int,
-    q: int,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
+def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
     """Return 4096 rows of every graph input: half real, half random."""
-    n = max(BATCHES)
-    real = torch.from_numpy(rows[np.arange(n // 2) % len(rows)])
-    with torch.no_grad():
-        y = transform(real)
-        latents = encoder(y)
-        other = latents[torch.randperm(len(latents), generator=generator)]
-        mixed = 0.5 * (latents + other)
-        x = torch.cat([real, transform.inverse(y[torch.randperm(len(y), generator=generator)])])
+    n, sizes = max(BATCHES), parts.sizes
+    real = rows[np.arange(n // 2) % len(rows)]
+    shuffled = torch.randperm(len(real), generator=generator).numpy()
+    y = parts.coordinates.forward(real)
+    latents = parts.compute("encoder.onnx", {"x": real})["latent"]
+    mixed = 0.5 * (latents + latents[shuffled])
+    u = torch.randint(GRID, (n,), generator=generator).float() / GRID
     return {
-        "x": x,
-        "latent": torch.cat([latents, mixed]),
-        "u": torch.randint(GRID, (n,), generator=generator).float() / GRID,
-        "w": torch.randn(n, m, generator=generator),
-        "z": torch.randn(n, q, generator=generator),
+        "x": np.concatenate([real, parts.coordinates.inverse(y[shuffled])]),
+        "latent": np.concatenate([latents, mixed]),
+        "u": u.numpy(),
+        "w": torch.randn(n, sizes["m"], generator=generator).numpy(),
+        "z": torch.randn(n, sizes["q"], generator=generator).numpy(),
     }
 
 
-def _rename_batch(graph: onnx.GraphProto) -> None:
-    for value in (*graph.input, *graph.output):
-        value.type.tensor_type.shape.dim[0].ClearField("dim_value")
-        value.type.tensor_type.shape.dim[0].dim_param = "n"
-
-
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return nested settings with tuples as lists, as JSON has them."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return list(value) if isinstance(value, tuple) else copy.copy(value)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and warnings off the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-    logger.setLevel(level)
+        return {key: plain(entry) for key, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value

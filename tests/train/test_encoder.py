@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cases import settings
 from test_loop import Watcher
 
 from scgan_train import datasets
+from scgan_train.coordinates import Coordinates
 from scgan_train.encoder import ColumnCurves, Encoder
 from scgan_train.training.loop import fit, generator_for
-from scgan_train.transform import Transform
 
 
 def trained(**options: object) -> tuple[torch.Tensor, torch.Tensor]:
     table = datasets.table("eight_gaussians", 4000, 0)
-    y = Transform.fit(table)(torch.from_numpy(table.values))
-    config = settings(encoder={"steps": 250, **options}).encoder
+    y = torch.from_numpy(Coordinates.fit(table).forward(table.values))
+    config = settings(encoder={"steps": 250, "latent_dim": 2, "kind": "columns"}).encoder
+    config = replace(config, **options)
     encoder = Encoder(2, config, generator_for(0, "test"))
     fit("encoder", encoder, lambda _: encoder.phases(y), 0, Watcher())
     encoder.calibrate(y)

@@ -13,20 +13,20 @@ from hypothesis import given
 from hypothesis import settings as hypotheses
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
-from torch import Tensor, nn
 
 import scgan_infer
 from scgan_infer import bundle
 from scgan_infer.errors import ParityError, UsageError
-from scgan_infer.sampling.noise import block_noise
 from scgan_infer.sampling.verify import verify
+from scgan_train import config as configs
 from scgan_train import train
+from scgan_train.clusters import Clusters
+from scgan_train.decoder import Decoder
 from scgan_train.exporting import exporter
-from scgan_train.exporting.exporter import difference, export, parity, to_onnx
-from scgan_train.exporting.folded import FoldedDecoder
-from scgan_train.graph import argument, model
+from scgan_train.exporting.exporter import Parts, difference, export, parity
+from scgan_train.graph import argument, const, model, op
 from scgan_train.head import GRID, LatentModel
-from scgan_train.maps.base import Affine
+from scgan_train.maps import latent_model
 from scgan_train.training.run import Run
 
 GRAPHS = ("encoder", "mappers", "decoder", "generator", "sampler")
@@ -63,14 +63,11 @@ def test_nothing_of_the_machine_is_inside(mixed_bundle: Path) -> None:
 
 
 def test_networks_and_graphs_agree_on_every_column_kind(mixed_run: Run, mixed_bundle: Path) -> None:
-    transform = mixed_run.load_transform()
-    encoder = mixed_run.load_encoder(transform.dims)
-    decoder = mixed_run.load_decoder(encoder.latent_dim, transform.dims)
-    rows = mixed_table().values
-    with torch.no_grad():
-        wanted = transform.inverse(decoder.reconstruct(encoder(transform(torch.from_numpy(rows)))))
+    parts, rows = Parts.of(mixed_run), mixed_table().values
+    latent = parts.compute("encoder.onnx", {"x": rows})["latent"]
+    wanted = parts.compute("decoder.onnx", {"latent": latent})["x"]
     found = scgan_infer.load(mixed_bundle, device="cpu").reconstruct(rows)
-    assert difference(wanted.numpy(), found, mixed_run.columns) < 1e-4
+    assert difference(wanted, found, mixed_run.columns, rows.std(0)) < 1e-4
 
 
 def test_samples_obey_their_columns(mixed_bundle: Path) -> None:
@@ -106,50 +103,52 @@ def test_sampler_alone_gives_the_same_rows(mixed_bundle: Path) -> None:
     assert np.abs((alone - rows) / (rows.std(0) + 1e-9)).max() < 1e-4
 
 
-class Shifted(nn.Module):
-    """Computes one thing and, once exported, another."""
+ROWS = np.random.default_rng(0).standard_normal((4096, 2)).astype(np.float32)
 
-    def __init__(self, shift: float) -> None:
-        super().__init__()
-        self.shift = shift
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.shift
+def graph_of(compute) -> bytes:
+    x = argument(("n", 2))
+    return model({"x": x}, {"y": compute(x)})
+
+
+def shifted(shift: float):
+    return lambda inputs: {"y": inputs["x"] + inputs["x"].dtype.type(shift)}
 
 
 def test_a_graph_that_differs_is_caught() -> None:
-    x = torch.randn(4096, 2, generator=torch.Generator().manual_seed(0))
-    graph = to_onnx(Shifted(0.0), {"x": x}, ("y",))
-    assert parity("same", Shifted(0.0), graph, {"x": x}, ("y",), ()) < 1e-6
+    graph = graph_of(lambda x: op.add(x, const(0.0)))
+    assert parity("same", shifted(0.0), graph, {"x": ROWS}) < 1e-6
     with pytest.raises(ParityError, match="other, batch 1: y differs from torch"):
-        parity("other", Shifted(0.5), graph, {"x": x}, ("y",), ())
+        parity("other", shifted(0.5), graph, {"x": ROWS})
+
+
+def test_a_graph_that_returns_a_constant_is_caught_however_large_the_values_are() -> None:
+    graph = graph_of(lambda x: op.add(op.mul(x, const(0.0)), const(1e5)))
+    with pytest.raises(ParityError, match="y differs from torch"):
+        parity("constant", shifted(1e5), graph, {"x": ROWS})
 
 
 def test_a_single_row_near_zero_is_measured_by_the_spread_of_all() -> None:
-    x = torch.randn(4096, 2, generator=torch.Generator().manual_seed(0))
-    x[-1] = 1e-5
-    graph = to_onnx(Shifted(1e-6), {"x": x}, ("y",))
-    assert parity("same", Shifted(0.0), graph, {"x": x}, ("y",), ()) < 2e-6
-
-
-class Steep(nn.Module):
-    """A wave so short that the order of two products shows in it."""
-
-    def __init__(self, first: float, second: float, shift: float = 0.0) -> None:
-        super().__init__()
-        self.first, self.second, self.shift = first, second, shift
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(x * self.first * self.second + self.shift)
+    rows = ROWS.copy()
+    rows[-1] = 1e-5
+    graph = graph_of(lambda x: op.add(x, const(1e-6)))
+    assert parity("same", shifted(0.0), graph, {"x": rows}) < 2e-6
 
 
 def test_a_steep_network_may_differ_by_its_own_rounding_and_no_more() -> None:
-    x = torch.randn(4096, 2, generator=torch.Generator().manual_seed(0))
-    network = Steep(3e4, 0.1)
-    graphs = [to_onnx(Steep(0.1, 3e4, shift), {"x": x}, ("y",)) for shift in (0.0, 0.05)]
-    assert exporter.TOLERANCE < parity("steep", network, graphs[0], {"x": x}, ("y",), ()) < 1e-2
+    def steep(inputs):
+        """A wave so short that the order of two products shows in it."""
+        x, kind = inputs["x"], inputs["x"].dtype.type
+        return {"y": np.sin(x * kind(3e4) * kind(0.1))}
+
+    def other(shift: float) -> bytes:
+        return graph_of(
+            lambda x: op.sin(op.add(op.mul(op.mul(x, const(0.1)), const(3e4)), const(shift)))
+        )
+
+    assert exporter.TOLERANCE < parity("steep", steep, other(0.0), {"x": ROWS}) < 1e-2
     with pytest.raises(ParityError, match="y differs from torch"):
-        parity("wrong", network, graphs[1], {"x": x}, ("y",), ())
+        parity("wrong", steep, other(0.05), {"x": ROWS})
 
 
 def test_failed_parity_leaves_no_bundle(
@@ -165,7 +164,7 @@ def test_failed_parity_leaves_no_bundle(
 def test_difference_wraps_around_periods(mixed_run: Run) -> None:
     phi = tuple(column for column in mixed_run.columns if column.name == "phi")
     a, b = np.array([[179.9999], [0.0]]), np.array([[-179.9999], [0.0]])
-    assert difference(a, b, phi) < 1e-5
+    assert difference(a, b, phi, np.array([90.0])) < 1e-5
 
 
 def test_the_manifest_says_where_it_came_from(mixed_bundle: Path) -> None:
@@ -177,10 +176,10 @@ def test_the_manifest_says_where_it_came_from(mixed_bundle: Path) -> None:
 
 
 def head(limits: list[int]) -> LatentModel:
-    clusters = len(limits)
-    return LatentModel(
-        torch.tensor(limits), Affine(torch.zeros(clusters, 1), torch.ones(clusters, 1, 1)), 1
-    )
+    k = len(limits)
+    gaussians = Clusters(torch.full((k,), 1 / k), torch.zeros(k, 1), torch.ones(k, 1, 1), "em")
+    ensemble = latent_model("gaussian", gaussians, settings().mapper, torch.Generator()).ensemble
+    return LatentModel(torch.tensor(limits), ensemble, 1)
 
 
 def near(limits: list[int]) -> np.ndarray:
@@ -218,7 +217,7 @@ def test_graphs_select_the_cluster_that_the_thresholds_name(limits: list[int]) -
     k = near(limits)
     u, w = (k / GRID).astype(np.float32), np.zeros((len(k), 1), np.float32)
     inputs = {"u": argument(("n",)), "w": argument(("n", 1))}
-    latent, choice = head(limits).graph(*inputs.values())
+    latent, choice = head(limits).graph(inputs["u"], inputs["w"])
     graph = model(inputs, {"latent": latent, "choice": choice})
     wanted = np.searchsorted(np.array(limits), k, side="right").tolist()
     for runtime in (
@@ -228,39 +227,62 @@ def test_graphs_select_the_cluster_that_the_thresholds_name(limits: list[int]) -
         assert runtime.run(["choice"], {"u": u, "w": w})[0].tolist() == wanted
 
 
-@pytest.mark.parametrize("moved", [False, True])
-def test_a_folded_decoder_is_the_decoder(moved: bool, mixed_run: Run) -> None:
-    transform = mixed_run.load_transform()
-    decoder = mixed_run.load_decoder(
-        mixed_run.load_encoder(transform.dims).latent_dim, transform.dims
-    )
+@pytest.mark.parametrize("noise", [0, 3])
+@pytest.mark.parametrize("affine", [None, (np.array([2.0, 1e-3]), np.array([1.0, 1e4]))])
+def test_a_decoder_s_graph_is_the_decoder(noise: int, affine) -> None:
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for place, subspace in enumerate(decoder.subspaces):
-            importance = subspace.get_parameter("importance")
-            importance.copy_(torch.full_like(importance, 0.1 * place * moved))
-    latent = torch.randn(500, decoder.skip.in_features, generator=generator)
-    z = torch.randn(500, decoder.noise, generator=generator)
-    with torch.no_grad():
-        found = FoldedDecoder(decoder, transform)(latent, z)
-        still = FoldedDecoder(decoder, transform)(latent, torch.zeros_like(z))
-        wanted = transform.inverse(decoder(latent, z))
-    assert difference(wanted.numpy(), found.numpy(), mixed_run.columns) < 1e-4
-    assert torch.equal(found, still) != moved
+    decoder = Decoder(3, 2, 16, 2, noise, generator)
+    torch.nn.init.normal_(decoder.last, generator=generator)
+    inputs = {"latent": torch.randn(4096, 3, generator=generator).numpy()}
+    arguments = {"latent": argument(("n", 3))}
+    if noise:
+        inputs["z"] = torch.randn(4096, decoder.noise, generator=generator).numpy()
+        arguments["z"] = argument(("n", decoder.noise))
+    y = decoder.graph(arguments["latent"], arguments.get("z"), affine)
+    graph = model(arguments, {"y": y})
+    scale, shift = affine or (np.ones(2), np.zeros(2))
+
+    def compute(values):
+        tensors = {name: torch.from_numpy(value).float() for name, value in values.items()}
+        with torch.no_grad():
+            return {"y": decoder(*tensors.values()).numpy() * scale + shift}
+
+    assert parity("decoder", compute, graph, inputs) < 1e-5
+    if noise:
+        still = dict(inputs, z=0 * inputs["z"])
+        with pytest.raises(ParityError):
+            parity("decoder", lambda _: compute(still), graph, inputs)
 
 
-def test_a_decoder_without_noise_has_no_z(tmp_path: Path) -> None:
+def test_without_noise_no_graph_has_an_input_for_it(tmp_path: Path) -> None:
     run = train("eight_gaussians", settings(decoder={"steps": 0}), tmp_path / "run")
     path = export(run, tmp_path / "bundle")
-    model = scgan_infer.load(path, "cpu")
-    assert model.manifest.sizes["q"] == 0
-    assert list(model.manifest.interfaces["generator.onnx"][0]) == ["u", "w"]
-    u, w, _ = block_noise(5, 0, model.manifest.sizes["m"], 0)
-    rows = model.sample(4096, seed=5)
-    assert np.array_equal(rows, model.run("generator.onnx", u=u, w=w)[0])
+    loaded = scgan_infer.load(path, "cpu")
+    assert loaded.manifest.sizes["q"] == 0
+    for name in GRAPHS:
+        graph = onnx.load(path / f"{name}.onnx").graph
+        assert "z" not in [value.name for value in graph.input]
+    rows = loaded.sample(4096, seed=5)
     index = np.arange(4096, dtype=np.int64)
-    alone = model.run("sampler.onnx", seed=np.array([5], np.int64), index=index)[0]
+    alone = loaded.run("sampler.onnx", seed=np.array([5], np.int64), index=index)[0]
     assert np.abs((alone - rows) / rows.std(0)).max() < 1e-5
     with pytest.raises(UsageError, match="no decoder noise"):
-        model.reconstruct(rows, seed=1)
+        loaded.reconstruct(rows, seed=1)
     assert verify(path).worst < 1e-4
+
+
+FOREVER = Path(__file__).parents[2] / "runs" / "version-2"
+
+
+def test_a_run_of_this_version_exports_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings are its own: other defaults do not change what is exported."""
+    graphs = export(Run.load(FOREVER), tmp_path / "bundle")
+    for stage, name in (("DecoderConfig", "layers"), ("EncoderConfig", "width")):
+        monkeypatch.setattr(getattr(configs, stage), name, 7)
+    monkeypatch.setattr(configs, "MOST_LATENTS", 1)
+    again = export(Run.load(FOREVER), tmp_path / "again")
+    for path in graphs.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes(), path.name
+    assert scgan_infer.load(graphs, "cpu").sample(10).shape == (10, 3)
