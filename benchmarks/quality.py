@@ -32,6 +32,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from cases import Case, Floats, Settings, ablation, planes, real
+from scgan_train.transform import Transform
 from tables import lay_out
 
 import scgan_infer
@@ -41,7 +42,6 @@ from scgan_infer.judging.figures import CUTS, MOST_ROWS, Figure, evaluate
 from scgan_train import config as configs
 from scgan_train.exporting.exporter import export
 from scgan_train.training.stages import train
-from scgan_train.transform import Transform
 
 FIGURES = (
     "c2st",
