@@ -32,7 +32,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from cases import Case, Floats, Settings, ablation, planes, real
-from scgan_train.transform import Transform
 from tables import lay_out
 
 import scgan_infer
@@ -40,6 +39,7 @@ from scgan_infer.files import write_bytes
 from scgan_infer.judging.distances import Space, c2st
 from scgan_infer.judging.figures import CUTS, MOST_ROWS, Figure, evaluate
 from scgan_train import config as configs
+from scgan_train.coordinates import Coordinates
 from scgan_train.exporting.exporter import export
 from scgan_train.training.stages import train
 
@@ -114,9 +114,10 @@ def spline_flow(case: Case, seed: int, scale: float, settings: Settings) -> Fitt
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         began = time.perf_counter()
-        transform = Transform.fit(case.known)
+        coordinates = Coordinates.fit(case.known)
         generator = torch.Generator().manual_seed(seed)
-        y = transform(transform.dequantise(torch.from_numpy(case.known.values), generator)).detach()
+        rows = coordinates.dequantise(case.known.values, np.random.default_rng(seed))
+        y = torch.from_numpy(coordinates.forward(rows))
         flow = zuko.flows.NSF(y.shape[1], transforms=4, bins=16, hidden_features=(64, 64))
         optimizer = torch.optim.Adam(flow.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
@@ -132,8 +133,7 @@ def spline_flow(case: Case, seed: int, scale: float, settings: Settings) -> Fitt
     def sample(n: int) -> Floats:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            rows: Floats = transform.inverse(flow().sample((n,))).numpy()
-        return rows
+            return coordinates.inverse(flow().sample((n,)).numpy())
 
     return Fitted(seconds, sample, facts={"steps": steps})
 
