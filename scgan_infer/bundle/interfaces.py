@@ -44,7 +44,7 @@ def interfaces(version: int, sizes: Mapping[str, int]) -> dict[str, Interface]:
     one = sizes["h"] == 1
 
     def tensors(names: str, decoder: bool = False) -> Tensors:
-        found = {}
+        result = {}
         for name in names.split():
             dtype, letters = TENSORS[name]
             if one:
@@ -52,8 +52,8 @@ def interfaces(version: int, sizes: Mapping[str, int]) -> dict[str, Interface]:
             shape = tuple({"n": 0, "1": 1, **sizes}[letter] for letter in letters)
             if 0 in shape[1:] or (decoder and one and name == "choice"):
                 continue
-            found["cluster" if version == 1 and name == "choice" else name] = (dtype, shape)
-        return found
+            result["cluster" if version == 1 and name == "choice" else name] = (dtype, shape)
+        return result
 
     return {
         name: (tensors(inputs, name == "decoder.onnx"), tensors(outputs))

@@ -65,16 +65,16 @@ class Manifest:
             ModelError: not JSON, a newer format, or a key that is missing or has a value it can't have.
         """
         try:
-            found = json.loads(
+            content = json.loads(
                 data, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
             )
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{FILE} is not JSON that can be read: {error}") from None
-        _check(found)
-        fields = {name: found[name] for name in cls.__dataclass_fields__}
-        fields["columns"] = _columns(found["columns"], found["sizes"]["d"])
-        fields["sizes"] = {"h": 1, "g": 0, **found["sizes"]}
-        fields["thresholds"] = tuple(found["thresholds"])
+        _check(content)
+        fields = {name: content[name] for name in cls.__dataclass_fields__}
+        fields["columns"] = _columns(content["columns"], content["sizes"]["d"])
+        fields["sizes"] = {"h": 1, "g": 0, **content["sizes"]}
+        fields["thresholds"] = tuple(content["thresholds"])
         return cls(**fields)
 
     @cached_property
@@ -84,10 +84,10 @@ class Manifest:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise ValueError("a key occurs twice")
-    return found
+    return fields
 
 
 def _finite(text: str) -> float:
@@ -96,10 +96,10 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check(found: object) -> None:
-    if not isinstance(found, dict) or not _is_int(found.get("format"), 1, 2**63):
+def _check(fields: object) -> None:
+    if not isinstance(fields, dict) or not _is_int(fields.get("format"), 1, 2**63):
         raise ModelError(f"{FILE} has no format number: not a bundle")
-    version, sizes = found["format"], found.get("sizes")
+    version, sizes = fields["format"], fields.get("sizes")
     if version > FORMAT:
         _newer(f"bundle format {version} is newer than this scgan reads (up to {FORMAT})")
     if not isinstance(sizes, dict):
@@ -107,27 +107,27 @@ def _check(found: object) -> None:
     if version > 1 and (_is_int(sizes.get("h"), 2, 2**63) or _is_int(sizes.get("g"), 1, 2**63)):
         _newer("made by a newer scgan, with discrete values or given columns")
     limits = SIZES[version]
-    _expect(found, "name", _is_name(found.get("name")))
-    _expect(found, "sizes", all(_is_int(sizes.get(key), *limits[key]) for key in limits))
-    _expect(found, "columns", isinstance(found.get("columns"), list))
-    _expect(found, "latents", found.get("latents") in LATENTS)
-    _expect(found, "mapper", found.get("mapper") == "" or _is_name(found.get("mapper")))
-    _expect(found, "opset", _is_int(found.get("opset"), OPSET, OPSET))
-    steps = found.get("thresholds")
+    _expect(fields, "name", _is_name(fields.get("name")))
+    _expect(fields, "sizes", all(_is_int(sizes.get(key), *limits[key]) for key in limits))
+    _expect(fields, "columns", isinstance(fields.get("columns"), list))
+    _expect(fields, "latents", fields.get("latents") in LATENTS)
+    _expect(fields, "mapper", fields.get("mapper") == "" or _is_name(fields.get("mapper")))
+    _expect(fields, "opset", _is_int(fields.get("opset"), OPSET, OPSET))
+    steps = fields.get("thresholds")
     if not isinstance(steps, list) or len(steps) != sizes["K"]:
         raise ModelError(f"{FILE}: thresholds is not a list of K = {sizes['K']} integers")
     valid = all(_is_int(step, 0, GRID) for step in steps) and steps[-1] == GRID
-    _expect(found, "thresholds", valid and all(a <= b for a, b in pairwise(steps)))
-    _check_files(found.get("files"), interfaces(version, {"h": 1, "g": 0, **sizes}))
+    _expect(fields, "thresholds", valid and all(a <= b for a, b in pairwise(steps)))
+    _check_files(fields.get("files"), interfaces(version, {"h": 1, "g": 0, **sizes}))
     for key in ("provenance", "metrics", "parity"):
-        _expect(found, key, isinstance(found.get(key), dict))
+        _expect(fields, key, isinstance(fields.get(key), dict))
 
 
 def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
     if len(columns) != d or not all(isinstance(item, dict) for item in columns):
         raise ModelError(f"{FILE}: columns is not a list of d = {d} columns")
     made = []
-    for place, fields in enumerate(columns):
+    for j, fields in enumerate(columns):
         names = fields.get("categories", [])
         valid = {key: _is_name(fields.get(key)) for key in ("name", "kind")}
         valid["unit"] = fields.get("unit", "") == "" or _is_name(fields["unit"])
@@ -135,7 +135,7 @@ def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
             valid[key] = key not in fields or _is_number(fields[key])
         valid["categories"] = isinstance(names, list) and all(map(_is_name, names))
         for key, right in valid.items():
-            _expect(fields, key, right, f"columns[{place}].")
+            _expect(fields, key, right, f"columns[{j}].")
         known = {key: fields[key] for key in Column.__dataclass_fields__ if key in fields}
         try:
             made.append(Column.from_dict(known))

@@ -73,7 +73,7 @@ class Reader:
 
     def read(self, data: memoryview, message: Message) -> dict[str, Any]:
         """Return the fields by name; one that does not occur is 0, "", b"" or (), and a message None."""
-        found: dict[str, Any] = message.absent.copy()
+        values: dict[str, Any] = message.absent.copy()
         seen: set[str] = set()
         fields, position, end = message.fields, 0, len(data)
         while position < end:
@@ -85,7 +85,7 @@ class Reader:
             if name not in seen:
                 seen.add(name)
                 if field.many:
-                    found[name] = []
+                    values[name] = []
             elif not field.many:
                 raise MalformedError(f"{message.name} has two fields {name}")
             value: Any
@@ -106,17 +106,17 @@ class Reader:
                     except UnicodeDecodeError:
                         raise MalformedError(f"{message.name}.{name} is not UTF-8") from None
                 elif field.packed and kind == "int":
-                    found[name] += self._packed(value)
+                    values[name] += self._packed(value)
                     continue
                 elif field.packed and size % SIZES[WIRES[kind]]:
                     raise MalformedError(f"{message.name}.{name} is cut short")
             if field.many:
-                found[name].append(value)
+                values[name].append(value)
             else:
-                found[name] = value
+                values[name] = value
         for name in message.joined & seen:
-            found[name] = b"".join(found[name])
-        return found
+            values[name] = b"".join(values[name])
+        return values
 
     def _packed(self, data: memoryview) -> list[int]:
         values, position = [], 0

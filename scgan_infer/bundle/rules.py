@@ -118,8 +118,8 @@ def _check_interface(graph: dict[str, Any], interface: Interface) -> None:
     for side, expected in zip(("input", "output"), interface, strict=True):
         names = [value["name"] for value in graph[side]]
         if names != list(expected):
-            found = _quote(", ".join(names))
-            raise MalformedError(f"{side}s {found} instead of {', '.join(expected)}")
+            listed = _quote(", ".join(names))
+            raise MalformedError(f"{side}s {listed} instead of {', '.join(expected)}")
         for value in graph[side]:
             dtype, wanted = expected[value["name"]]
             if _declared(value) != (dtype, list(wanted)):
@@ -214,12 +214,12 @@ def _check_traps(
 
 def _attributes(node: dict[str, Any]) -> dict[str, Any]:
     """Return the node's attributes by name, checked."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for attribute in node["attribute"]:
         name = attribute["name"]
         title = f"attribute {_quote(name)} of {node['op_type']}"
         field = ATTRIBUTE_FIELDS.get(attribute["type"])
-        if field is None or name in found or ATTRIBUTES.get(name, field) != field:
+        if field is None or name in values or ATTRIBUTES.get(name, field) != field:
             raise MalformedError(f"{title} is repeated or of a wrong type")
         value = attribute[field]
         if field in ("f", "floats") and not np.isfinite(np.frombuffer(value, "<f4")).all():
@@ -230,8 +230,8 @@ def _attributes(node: dict[str, Any]) -> dict[str, Any]:
             value = (value["data_type"], _values(value))
         if name == "axis" and not -MAX_RANK <= attribute["i"] <= MAX_RANK:
             raise MalformedError(f"{node['op_type']} along axis {attribute['i']}")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def _result(operator: str, arguments: list[int], attributes: dict[str, Any]) -> int:
@@ -248,10 +248,10 @@ def _result(operator: str, arguments: list[int], attributes: dict[str, Any]) -> 
         if attributes.get("to") not in TYPES:
             raise MalformedError(f"Cast to type {attributes.get('to')}")
         return int(attributes["to"])
-    place = 1 if operator == "Where" else 0
-    if len(arguments) <= place or arguments[place] == 0:
+    source = 1 if operator == "Where" else 0
+    if len(arguments) <= source or arguments[source] == 0:
         raise MalformedError(f"{operator} has too few inputs")
-    return arguments[place]
+    return arguments[source]
 
 
 def _constant(attributes: dict[str, Any]) -> tuple[int, NDArray[Any]]:

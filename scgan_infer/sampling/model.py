@@ -182,23 +182,22 @@ class Model:
 
     def _samples(self, draw: Draw) -> Floats:
         """Return a draw's samples, cut out of whole blocks; the noise of some blocks is made together."""
-        out = np.empty((draw.n, len(self.columns)), np.float32)
-        intervals, start = draw.intervals(self.manifest.thresholds), draw.start
-        for first, last in cut(start, start + draw.n, TOGETHER * BLOCK):
-            blocks = range(first // BLOCK, (last - 1) // BLOCK + 1)
+        intervals, parts = draw.intervals(self.manifest.thresholds), []
+        for first, last in cut(draw.start, draw.start + draw.n, TOGETHER * BLOCK):
+            blocks = range(first // BLOCK, -(-last // BLOCK))
             u, w, z = self.noise(draw.seed, blocks)
             if intervals is not None:
                 u = within(u, intervals)
             if draw.temperature != 1:
                 w *= np.float32(draw.temperature)
                 z *= np.float32(draw.temperature)
-            for place, block in enumerate(blocks):
-                own = slice(place * BLOCK, (place + 1) * BLOCK)
-                (x,) = self._run("generator.onnx", u=u[own], w=w[own], z=z[own])
-                begin, end = max(first, block * BLOCK), min(last, (block + 1) * BLOCK)
-                out[begin - start : end - start] = x[begin - block * BLOCK : end - block * BLOCK]
-        self._check_finite("generator.onnx", out)
-        return out
+            whole = [
+                self.run("generator.onnx", u=u[own], w=w[own], z=z[own])[0]
+                for own in (slice(i, i + BLOCK) for i in range(0, len(u), BLOCK))
+            ]
+            before = first - blocks.start * BLOCK
+            parts.append(np.concatenate(whole)[before : before + last - first])
+        return np.concatenate(parts)
 
     def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:
         """Return u, w and z of up to `TOGETHER` blocks, cut by multiples of it, when it is this thread's turn.
@@ -230,32 +229,19 @@ class Model:
         Raises:
             ModelError: onnxruntime can't take the graph, it fails, or it gives something else.
         """
-        outputs = self._run(name, **inputs)
-        self._check_finite(name, *outputs)
-        return outputs
-
-    def _run(self, name: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return outputs of the right shapes, maybe not finite."""
         takes, gives = self.manifest.interfaces[name]
         feeds = {key: inputs[key] for key in takes}
         try:
             with CALLS:
                 outputs = self._session(name).run(None, feeds)
         except failures() as error:
-            raise ModelError(f"{self.bundle.path}: {name} failed: {first_line(error)}") from None
+            raise self._wrong(f"{name} failed: {first_line(error)}") from None
         for output, (key, (_, (_, *sizes))) in zip(outputs, gives.items(), strict=True):
             if output.shape != (shape := (BLOCK, *sizes)):
-                raise ModelError(
-                    f"{self.bundle.path}: {name} gives {key} of another shape than {shape}"
-                )
-        return outputs
-
-    def _check_finite(self, name: str, *outputs: NDArray[Any]) -> None:
-        for output, key in zip(outputs, self.manifest.interfaces[name][1], strict=True):
+                raise self._wrong(f"{name} gives {key} of another shape than {shape}")
             if not np.isfinite(output).all():
-                raise ModelError(
-                    f"{self.bundle.path}: {name} gives numbers in {key} that are not finite"
-                )
+                raise self._wrong(f"{name} gives numbers in {key} that are not finite")
+        return outputs
 
     def _session(self, name: str) -> Session:
         """Return this process's session of a graph; one made before a fork is left alone."""
@@ -264,10 +250,11 @@ class Model:
             try:
                 self._sessions[key] = session(self.bundle.graphs[name], self.device)
             except failures() as error:
-                raise ModelError(
-                    f"{self.bundle.path}: {name} can't be used: {first_line(error)}"
-                ) from None
+                raise self._wrong(f"{name} can't be used: {first_line(error)}") from None
         return self._sessions[key]
+
+    def _wrong(self, why: str) -> ModelError:
+        return ModelError(f"{self.bundle.path}: {why}")
 
 
 @cache
@@ -303,6 +290,4 @@ def _by_index(column: Column) -> Column:
 
 def _padded(rows: Floats) -> Floats:
     """Return a whole block: the rows, and the last of them repeated."""
-    return (
-        rows if len(rows) == BLOCK else np.pad(rows, ((0, BLOCK - len(rows)), (0, 0)), mode="edge")
-    )
+    return np.concatenate([rows, np.repeat(rows[-1:], BLOCK - len(rows), axis=0)])

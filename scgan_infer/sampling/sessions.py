@@ -145,11 +145,11 @@ def onnxruntime() -> ModuleType:
             f"onnxruntime can't be imported ({error}): pip install 'scgan[cpu]'"
         ) from None
     runtime.set_default_logger_severity(FATAL)
-    place = runtime.OrtMemoryInfo(
+    memory = runtime.OrtMemoryInfo(
         "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
     )
     arena = runtime.OrtArenaCfg(memory_limit(), SAME_AS_REQUESTED, -1, -1)
-    runtime.create_and_register_allocator(place, arena)
+    runtime.create_and_register_allocator(memory, arena)
     module: ModuleType = runtime
     return module
 

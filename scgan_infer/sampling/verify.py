@@ -155,10 +155,10 @@ def _is_number(value: object) -> bool:
 def _compare(model: Model, name: str, ours: Floats, theirs: Floats) -> float:
     """Return the largest of `differences`, by the spreads of a block of samples, or say which row differs too much."""
     spread = model.sample(BLOCK).std(0, dtype=np.float64)
-    found = differences(ours, theirs, model.columns, spread)
-    worst = float(found.max(initial=0.0))
+    gaps = differences(ours, theirs, model.columns, spread)
+    worst = float(gaps.max(initial=0.0))
     if not worst <= TOLERANCE:
-        row, j = np.unravel_index(np.argmax(found), found.shape)
+        row, j = np.unravel_index(np.argmax(gaps), gaps.shape)
         raise ParityError(
             f"{model.bundle.path}: {name} gives {theirs[row, j]:.7g} where {ours[row, j]:.7g} is due (row {row} of "
             f"those compared, column {model.columns[j].name!r}): this onnxruntime computes other rows, or the bundle "
@@ -179,15 +179,15 @@ def differences(
     rounded to the column's steps one in a thousand may be one step apart; where those steps are fine, all whose values
     before rounding, which may differ by `STRAY` of the spread, lie near an edge.
     """
-    found = np.empty(ours.shape, np.float64)
+    gaps = np.empty(ours.shape, np.float64)
     for j, column in enumerate(columns):
         a, b = ours[:, j].astype(np.float64), theirs[:, j].astype(np.float64)
         gap = np.abs(column.rules.difference(a, b, column))
         rounding = ULPS * np.spacing(np.abs(a).astype(np.float32)).astype(np.float64)
-        found[:, j] = np.where(gap <= rounding, 0.0, gap / (spread[j] + 1e-12))
+        gaps[:, j] = np.where(gap <= rounding, 0.0, gap / (spread[j] + 1e-12))
         if column.step is not None:
             share = 2 * (STRAY * spread[j] + float(np.mean(rounding))) / column.step
             most = math.ceil(share * len(gap)) if share > FLIPS else int(FLIPS * len(gap))
             if (gap > 0).sum() <= most:
-                found[gap < 1.5 * column.step, j] = 0.0
-    return found
+                gaps[gap < 1.5 * column.step, j] = 0.0
+    return gaps

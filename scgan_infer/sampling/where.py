@@ -37,13 +37,13 @@ def clusters_where(model: Model, condition: str) -> tuple[int, ...]:
         raise UsageError(f"condition {condition!r}: {name} is one of {names}")
     wanted = column.categories.index(value)
     weights = np.diff([0, *model.manifest.thresholds])
-    found = tuple(
+    clusters = tuple(
         cluster
         for cluster in np.flatnonzero(weights).tolist()
         if (model.sample(BLOCK, cluster=cluster)[:, j] == wanted).all()
     )
-    if not found:
+    if not clusters:
         raise UsageError(
             f"condition {condition!r}: {value} is too rare to have clusters of its own; sample and filter"
         )
-    return found
+    return clusters
