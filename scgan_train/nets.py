@@ -1,4 +1,4 @@
-"""The few blocks that the models are made of; every weight is drawn from the generator that is passed."""
+"""The blocks that models are made of; weights are drawn from the generator that is passed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 def linear(inputs: int, outputs: int, generator: torch.Generator, gain: float = 1.0) -> nn.Linear:
     """Return an affine layer, weights uniform of variance gain^2 / inputs, bias zero."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+        nn.Linear, inputs, outputs
+    )
     bound = gain * math.sqrt(3 / max(inputs, 1))
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

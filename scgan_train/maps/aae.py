@@ -23,7 +23,7 @@ BATCH = 64  # rows a cluster
 
 
 class AdversarialMapper(ResidualMapper):
-    """The residual map of every cluster, trained against two critics; each layer a batched product."""
+    """The residual map of every cluster, trained against two critics."""
 
     @staticmethod
     def defaults(e: int, rows: int) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Optimal transport, then regression: the map `ot`.
 
-In a cluster's own frame v = F_i^-1 (eps - mu_i), pair rows with Gaussian codes at the least total distance
+In a cluster's own frame pair rows v with Gaussian codes w at the least total distance
 
-    min over permutations s of  sum_j |w_j - v_s(j)|^2,     w_j = normal quantiles of scrambled Sobol points
+    min over permutations s of  sum_j |w_j - v_s(j)|^2,     w_j = normal quantiles of Sobol points
 
-and regress g_i(w) = w + MLP_i(w) on the pairs. The optimal map is the gradient of a convex function (Brenier).
-It moves mass no farther than it must, so a small network learns it in seconds, and there is no game to balance.
+and regress g_i(w) = w + MLP_i(w) on the pairs. The optimal map is the gradient of a convex function
+(Brenier). It moves mass no farther than it must, so a small network learns it in seconds, and there
+is no game to balance.
 
-Pairs of few rows in many dimensions are noisy, and regression answers noise with its mean: the map shrinks. An
-affine map per cluster, the optimal one between Gaussians, gives each cluster its rows' mean and covariance back.
+Pairs of few rows in many dimensions are noisy, and regression answers noise with its mean: the map
+shrinks. An affine map per cluster, the optimal one between Gaussians, gives each cluster its rows'
+mean and covariance back.
 """
 
 from __future__ import annotations
@@ -41,13 +43,13 @@ class TransportMapper(ResidualMapper):
         return {"width": 16 if e < 3 else 32, "steps": 800, "lr": 1e-2}
 
     def loss(self, codes: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the squared distance of g(codes) to their rows, both [K, b, e] in the clusters' frames."""
+        """Return the squared distance of g(codes) to their rows, both [K, b, e] in the frames."""
         return {"transport": (codes + self.map(codes) - rows).square().mean()}
 
     def phases(
         self, latents: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Iterator[Phase]:
-        """Yield one phase of regression on the pairs, then match each cluster's mean and covariance."""
+        """Yield one phase of regression on the pairs, then match means and covariances."""
         most = math.ceil(1.5 * PAIRS / len(self.clusters))
         kept = _most(labels, most, generator)
         members = Members(self.clusters, latents[kept], labels[kept])
@@ -97,7 +99,7 @@ def _power(matrices: Tensor, exponent: float) -> Tensor:
 
 
 def _most(labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Indices of the rows to keep: all of a cluster that has at most so many, a random part of a larger one."""
+    """Return which rows to keep: all of a cluster, or a random part if it has more than `most`."""
     shuffled = torch.randperm(len(labels), generator=generator).to(labels.device)
     order = shuffled[torch.argsort(labels[shuffled], stable=True)]
     counts = torch.bincount(labels)

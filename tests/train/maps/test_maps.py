@@ -151,7 +151,7 @@ def test_the_flow_s_loss_is_minus_the_log_likelihood_of_what_it_samples(e: int):
 
 
 def test_pairs_are_optimal():
-    """On a line the optimal assignment is the sorted one; in the plane no swap of two pairs helps."""
+    """On a line the best assignment is the sorted one; in the plane no swap of two pairs helps."""
     line = torch.randn(200, 1, generator=seeded()).double()
     codes, rows, counts = optimal_pairs(line, torch.tensor([120, 80]), seeded())
     for some in (slice(0, 120), slice(counts[0], counts[0] + 80)):
