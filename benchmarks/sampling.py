@@ -1,12 +1,16 @@
-"""Figures of the sampling engine, each a ratio in one run: python benchmarks/sampling.py [--quick] [--out JSON].
+"""Figures of speed, each a ratio in one run: python benchmarks/sampling.py [--quick] [--dask] [--out JSON].
 
-1. `scgan sample` to .npy, start-up taken off, against onnxruntime alone on decoder.onnx in its best batch, and against
-   zuko's spline flow sampling in torch on all cores.
-2. Two threads against one.   3. Peak memory at 3x10^7 rows against 10^6.   4. Start-up.   5. Dask against local.
-6. What 10^12 rows on 1,000 cores would take at these rates.
+Three sets: checkerboard (`exported/checkerboard`), a table of four columns and one of seven (torsions and
+dimuon where `../shared/data` has them, else curved pieces of `scale.py`). For each
 
-Rounds of what is compared are interleaved, and the best time of each counts, also over the batches of what we are
-compared with. Run it on two otherwise idle cores; all of it takes some twelve minutes there.
+- `scgan sample` to .npy on all cores, start-up taken off, against zuko's spline flow in torch;
+- 10,000 rows in a process of their own, against one that only imports numpy and onnxruntime.
+
+And seconds of an export, of the training of a plane, two threads against one, peak memory at 3x10^7
+rows against 10^6, and what 10^12 rows on 1,000 cores would take at these rates.
+
+Rounds of what is compared are interleaved, and the best time of each counts, also over the batches of
+what we are compared with. Run it on two otherwise idle cores.
 """
 
 from __future__ import annotations
@@ -18,21 +22,60 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scale import pieces
 
-from scgan_infer.sampling.sessions import cores, session
+from scgan_infer.sampling.sessions import cores
 
 ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 SCGAN = str(Path(sys.executable).parent / "scgan")
-DECODER_BATCHES = (512, 1024, 2048, 4096, 8192, 16384)
-FLOW_BATCHES = (4096, 16384, 65536)
+BATCHES = (4096, 16384, 65536)  # of the spline flow
+TABLE_ROWS = 10_000
+TORSIONS = ("phi", "psi", "chi1", "chi2")
+DIMUON = ("pt1", "eta1", "phi1", "pt2", "eta2", "phi2", "M")
+DEGREES = {"kind": "periodic", "period": 360.0}
+CIRCLE = {"kind": "periodic", "period": 2 * np.pi, "low": -np.pi}
+KINDS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(TORSIONS, DEGREES),
+    **dict.fromkeys(("phi1", "phi2"), CIRCLE),
+    **{name: {"kind": "log"} for name in ("pt1", "pt2", "M")},
+}
+FILES = {4: ("torsion_trp.csv", TORSIONS), 7: ("cms_dimuon_10k_dev.csv", DIMUON)}
+IMPORTS = [sys.executable, "-c", "import onnxruntime, numpy"]
 
 
-def timed(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of a command."""
+def table(columns: int, path: Path) -> dict[str, Any]:
+    """Write a table of so many columns and return the settings to train on it."""
+    file, names = FILES.get(columns, ("", ()))
+    if not (SHARED / file).is_file():
+        names = tuple(f"x{j}" for j in range(columns))
+        rows = pieces(TABLE_ROWS, columns, 0)
+    else:
+        header = (SHARED / file).read_text().split("\n", 1)[0].strip().split(",")
+        places = [header.index(name) for name in names]
+        rows = np.loadtxt(SHARED / file, np.float64, delimiter=",", skiprows=1, usecols=places)
+    np.savetxt(path, rows, "%.9g", ",", header=",".join(names), comments="")
+    return {"columns": {name: KINDS[name] for name in names if name in KINDS}}
+
+
+def trained(data: str, settings: dict[str, Any], folder: Path) -> tuple[Path, float, float]:
+    """Train and export; return the bundle and the seconds of both."""
+    import scgan_train
+
+    began = time.perf_counter()
+    run = scgan_train.train(data, {"device": "cpu"} | settings, folder / "run")
+    middle = time.perf_counter()
+    bundle = scgan_train.export(run, folder / "bundle")
+    return bundle, middle - began, time.perf_counter() - middle
+
+
+def timed(command: Sequence[str]) -> tuple[float, float]:
+    """Return seconds and peak MiB of a command."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -41,143 +84,118 @@ def timed(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
+def best(rounds: int, *commands: list[str]) -> list[float]:
+    """Return the best seconds of each command, rounds interleaved."""
+    times = [[timed(command)[0] for command in commands] for _ in range(rounds)]
+    return [float(seconds) for seconds in np.min(times, axis=0)]
+
+
 def sampling(bundle: Path, n: int, folder: Path, *more: str) -> list[str]:
+    """Return the command that samples n rows."""
     return [SCGAN, "sample", "-m", str(bundle), "-n", str(n), "-o", str(folder / "rows.npy"), *more]
 
 
-def best(rounds: int, *commands: list[str]) -> list[float]:
-    """Best seconds of each command, rounds interleaved."""
-    times = [[timed(command)[0] for command in commands] for _ in range(rounds)]
-    return np.min(times, axis=0).tolist()
+def flow_rate(columns: int, seconds: float) -> float:
+    """Return the rows per second of zuko's spline flow in its best batch, on all cores.
 
-
-def decoder_rates(bundle: Path, seconds: float) -> dict[int, float]:
-    """Rows per second, by batch, of onnxruntime on decoder.onnx alone, a session a core."""
-    sizes = json.loads((bundle / "bundle.json").read_text())["sizes"]
-    graph = (bundle / "decoder.onnx").read_bytes()
-    rng = np.random.default_rng(0)
-    sessions = [session(graph, "cpu") for _ in range(cores())]
-    rates = {}
-    for batch in DECODER_BATCHES:
-        feed = {
-            "latent": rng.standard_normal((batch, sizes["e"]), np.float32),
-            "z": rng.standard_normal((batch, sizes["q"]), np.float32),
-        }
-        began = time.perf_counter()
-
-        def run(own: object, feed: dict[str, np.ndarray] = feed, began: float = began) -> int:
-            calls = 0
-            while time.perf_counter() - began < seconds:
-                own.run(None, feed)  # type: ignore[attr-defined]
-                calls += 1
-            return calls
-
-        with ThreadPoolExecutor(len(sessions)) as pool:
-            calls = sum(pool.map(run, sessions))
-        rates[batch] = calls * batch / (time.perf_counter() - began)
-    return rates
-
-
-def flow_rates(seconds: float) -> dict[int, float]:
-    """Rows per second, by batch, of zuko's spline flow (4 transforms, 16 bins, 64x64) in torch on all cores."""
+    It has 4 transforms, 16 bins and networks of 64x64, as in the tables of quality.
+    """
     import torch
     import zuko
 
     torch.set_num_threads(cores())
-    flow = zuko.flows.NSF(2, transforms=4, bins=16, hidden_features=(64, 64))
-    rates = {}
+    flow = zuko.flows.NSF(columns, transforms=4, bins=16, hidden_features=(64, 64))
+    rates = []
     with torch.inference_mode():
-        for batch in FLOW_BATCHES:
+        for batch in BATCHES:
             flow().sample((batch,))
             began, rows = time.perf_counter(), 0
             while time.perf_counter() - began < seconds:
                 flow().sample((batch,))
                 rows += batch
-            rates[batch] = rows / (time.perf_counter() - began)
-    return rates
+            rates.append(rows / (time.perf_counter() - began))
+    return max(rates)
 
 
-def show(figures: dict[str, float], text: str, **more: float) -> None:
-    """Print a line and keep its numbers."""
-    figures |= {name: float(f"{value:.4g}") for name, value in more.items()}
-    print(text.format(**more), flush=True)
+def rates(bundle: Path, columns: int, n: int, folder: Path, quick: bool) -> dict[str, float]:
+    """Return million rows/s of `scgan sample` and of the spline flow, and their ratio."""
+    commands = [sampling(bundle, rows, folder) for rows in (1, n)]
+    times, flows = [], []
+    for _ in range(2 if quick else 3):
+        times.append([timed(command)[0] for command in commands])
+        flows.append(flow_rate(columns, 0.5 if quick else 2.0))
+    start, all_rows = np.min(times, axis=0)
+    rate, flow = n / (all_rows - start), max(flows)
+    return {"sample": rate / 1e6, "flow": flow / 1e6, "times_flow": rate / flow}
+
+
+def start_up(bundle: Path, folder: Path) -> dict[str, float]:
+    """Return seconds of 10,000 rows as a whole process, and times importing both libraries."""
+    some, bare = best(12, sampling(bundle, 10_000, folder), IMPORTS)
+    return {"start_up": some, "start_up_ratio": some / bare}
+
+
+def memory(bundle: Path, most: int, folder: Path) -> dict[str, float]:
+    """Return peak MiB at 10^6 and at most rows; a child begins with its parent's peak: ask early."""
+    small, large = (timed(sampling(bundle, n, folder))[1] for n in (10**6, most))
+    return {"memory_large": large, "memory_small": small, "memory_ratio": large / small}
+
+
+def threads(bundle: Path, n: int, folder: Path, rate: float) -> dict[str, float]:
+    """Return two threads' gain over one, and 10^12 rows on 1,000 cores in minutes and GB/s."""
+    start, one = best(2, *(sampling(bundle, rows, folder, "--threads", "1") for rows in (1, n)))
+    rate_one = n / (one - start)
+    seconds = 1e12 / (1000 * rate_one)
+    return {
+        "two_threads": rate / rate_one,
+        "trillion_minutes": seconds / 60,
+        "trillion_writing": 8e3 / seconds,
+    }
+
+
+def dask(bundle: Path, n: int, folder: Path) -> dict[str, float]:
+    """Return what two workers gain over one, and the overhead over the local engine."""
+    engine = ("--engine", "dask", "--threads")
+    two, one = (sampling(bundle, n, folder, *engine, workers) for workers in ("2", "1"))
+    local, two_seconds, one_seconds = best(2, sampling(bundle, n, folder), two, one)
+    gain, overhead = one_seconds / two_seconds, two_seconds / local - 1
+    return {"n": n, "dask_two_workers": gain, "dask_overhead": overhead}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "exported" / "checkerboard")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, no Dask")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
+    parser.add_argument("--dask", action="store_true", help="the Dask engine, too")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON, too")
     options = parser.parse_args()
-    scale, rounds, seconds = (10, 2, 0.5) if options.quick else (1, 3, 1.0)
-    bundle, n, figures = options.bundle, 2 * 10**7 // scale, {}
+    scale, figures = 10 if options.quick else 1, {}
+
+    def keep(more: dict[str, float], suffix: str = "") -> None:
+        rounded = {name + suffix: float(f"{value:.4g}") for name, value in more.items()}
+        figures.update(rounded)
+        print(rounded, flush=True)
+
+    plane = ROOT / "exported" / "checkerboard"
+    n = 2 * 10**7 // scale
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # first of all, while this process is small: a child begins with its parent's peak
-        most = 3 * 10**7 // scale
-        small, large = (timed(sampling(bundle, rows, folder))[1] for rows in (10**6, most))
-        show(
-            figures,
-            f"3. peak memory: {{memory_large:.0f}} MiB at {most} rows, "
-            "{memory_small:.0f} at 10^6: {memory_ratio:.2f}",
-            memory_large=large, memory_small=small, memory_ratio=large / small,
-        )  # fmt: skip
-        times: list[list[float]] = []
-        decoders: list[dict[int, float]] = []
-        flows: list[dict[int, float]] = []
-        for _ in range(rounds):
-            times.append(
-                [
-                    timed(sampling(bundle, rows, folder, "--threads", str(threads)))[0]
-                    for rows, threads in ((1, 2), (n, 2), (1, 1), (n, 1))
-                ]
-            )
-            decoders.append(decoder_rates(bundle, seconds))
-            flows.append(flow_rates(2 * seconds))
-        start, two, start_one, one = np.min(times, axis=0).tolist()
-        rate, rate_one = n / (two - start), n / (one - start_one)
-        (decoder, batch), (flow, flow_batch) = (
-            max((rate, size) for rates in some for size, rate in rates.items())
-            for some in (decoders, flows)
-        )
-        show(
-            figures,
-            f"1. M rows/s: scgan sample {{sample:.2f}}, decoder alone {{decoder:.2f}} (batch {batch}), "
-            f"flow {{flow:.3f}} (batch {flow_batch})",
-            sample=rate / 1e6, decoder=decoder / 1e6, flow=flow / 1e6,
-        )  # fmt: skip
-        show(
-            figures,
-            "   share of the decoder-only rate: {share:.1%}; times the spline flow: {times_flow:.1f}",
-            share=rate / decoder, times_flow=rate / flow,
-        )  # fmt: skip
-        show(figures, "2. two threads: {two_threads:.2f} times one", two_threads=rate / rate_one)
-        imports = [sys.executable, "-c", "import onnxruntime, numpy"]
-        some, bare, help_ = best(12, sampling(bundle, 10_000, folder), imports, [SCGAN, "--help"])
-        show(
-            figures,
-            "4. 10,000 rows: {start_up:.2f} s, {start_up_ratio:.2f} times importing both libraries; "
-            "--help {help:.2f} s",
-            start_up=some, start_up_ratio=some / bare, help=help_,
-        )  # fmt: skip
-        if not options.quick:
-            n = 10**8
-            dask = ("--engine", "dask", "--threads")
-            local, dask_two, dask_one = best(
-                2, sampling(bundle, n, folder), sampling(bundle, n, folder, *dask, "2"),
-                sampling(bundle, n, folder, *dask, "1"),
-            )  # fmt: skip
-            show(
-                figures,
-                "5. dask, {n:.0e} rows: two workers {dask_two_workers:.2f} times one; "
-                "overhead over local {dask_overhead:.1%}",
-                n=n, dask_two_workers=dask_one / dask_two, dask_overhead=dask_two / local - 1,
-            )  # fmt: skip
-        show(
-            figures,
-            "6. 10^12 rows on 1,000 cores: {trillion_minutes:.0f} minutes, 8 TB as .npy, {trillion_writing:.1f} GB/s",
-            trillion_minutes=1e12 / (1000 * rate_one) / 60, trillion_writing=8e3 / (1e12 / (1000 * rate_one)),
-        )  # fmt: skip
+        keep(memory(plane, 3 * 10**7 // scale, folder))
+        keep(rates(plane, 2, n, folder, options.quick))
+        keep(threads(plane, n, folder, 1e6 * figures["sample"]))
+        keep(start_up(plane, folder))
+        for columns in (4, 7):
+            settings = table(columns, folder / "rows.csv")
+            where = folder / f"{columns}"
+            bundle, train, export = trained(str(folder / "rows.csv"), settings, where)
+            keep({"train": train, "export": export}, f"_{columns}")
+            keep(rates(bundle, columns, n // 10, folder, options.quick), f"_{columns}")
+        keep(start_up(bundle, folder), "_7")
+        _, train, export = trained("checkerboard", {}, folder / "2")
+        keep({"train": train, "export": export}, "_2")
+        settings = table(10, folder / "rows.csv")
+        keep({"export_10": trained(str(folder / "rows.csv"), settings, folder / "10")[2]})
+        if options.dask:
+            keep(dask(plane, 10**8 // scale, folder))
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n")
 
