@@ -30,7 +30,7 @@ def features(values: ArrayLike, columns: Sequence[Column]) -> Rows:
     """Turn values [n, d] into features float64 [n, f]: log, (cos, sin), one-hot, or the value itself.
 
     Raises:
-        DataError: a value is not finite, not positive in a log column, or no category's index.
+        DataError: a value is not finite, or outside its column's domain.
     """
     rows = np.asarray(values, np.float64)
     if rows.ndim != 2 or rows.shape[1] != len(columns):
@@ -39,13 +39,13 @@ def features(values: ArrayLike, columns: Sequence[Column]) -> Rows:
 
 
 def _embed(values: Rows, column: Column) -> Rows:
-    bad, rule = column.rules.flaw(values, column)
+    found = column.rules.features(values, column)
+    bad = ~np.isfinite(found).all(axis=1)
     if bad.any():
         row = int(np.argmax(bad))
-        raise DataError(
-            f"column {column.name}, row {row}: {values[row]:g} is not {rule}; mend or remove the row"
-        )
-    return column.rules.features(values, column)
+        why = f"{values[row]:g} is no value of a {column.kind} column; mend or remove the row"
+        raise DataError(f"column {column.name}, row {row}: {why}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Space:
     def fit(cls, real: Rows, columns: tuple[Column, ...]) -> Space:
         """Take centre and spread from real rows [n, d]."""
         raw = features(real, columns)
-        widths = [column.rules.width(column) for column in columns]
+        widths = [features(real[:1, [j]], [column]).shape[1] for j, column in enumerate(columns)]
         ends = np.cumsum(widths)
         parts = tuple(
             slice(int(end) - width, int(end)) for end, width in zip(ends, widths, strict=True)

@@ -136,17 +136,9 @@ class Kind(ABC):
         """
         return values
 
-    def flaw(self, values: Floats, column: Column) -> tuple[NDArray[np.bool_], str]:
-        """Return which values [n] have no features, and what they should be."""
-        return ~np.isfinite(values), "finite"
-
     def features(self, values: Floats, column: Column) -> Floats:
-        """Return the features [n, f] in which judges compare rows."""
+        """Return the features [n, f] in which judges compare rows, not finite outside the domain."""
         return values[:, None]
-
-    def width(self, column: Column) -> int:
-        """Return f, how many features there are."""
-        return 1
 
     def transport(self, a: Floats, b: Floats, centre: Floats, spread: float) -> float:
         """Return the Wasserstein-1 distance in spreads of standardised features, [n, f] each."""

@@ -22,18 +22,15 @@ class Bounded(Walled):
     learns_decimals = True
 
     def check(self, column: Column) -> str:
-        """See `Kind.check`."""
         if column.low is None and column.high is None:
             return "a bounded column needs a low or a high wall"
         return super().check(column)
 
     def guess(self, evidence: Evidence) -> dict[str, Any] | None:
-        """See `Kind.guess`."""
         walls = evidence.walls()
         return evidence.rounding() | walls if walls else None
 
     def waits(self, settings: Mapping[str, Any]) -> bool:
-        """See `Kind.waits`."""
         return settings.get("low") is None and settings.get("high") is None
 
     def complete(self, settings: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:

@@ -26,22 +26,18 @@ class Category(Kind):
     storage = "text"
 
     def check(self, column: Column) -> str:
-        """See `Kind.check`."""
         names = column.categories
         if not names or not all(isinstance(name, str) and name for name in names):
             return "a category column needs the names of its categories"
         return "two of its categories have the same name" if len(set(names)) < len(names) else ""
 
     def step(self, column: Column) -> float:
-        """See `Kind.step`."""
         return 1.0
 
     def ends(self, column: Column) -> tuple[float, float]:
-        """See `Kind.ends`."""
         return 0.0, len(column.categories) - 1.0
 
     def waits(self, settings: Mapping[str, Any]) -> bool:
-        """See `Kind.waits`."""
         return not settings.get("categories")
 
     def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
@@ -55,38 +51,25 @@ class Category(Kind):
         refuse(known[index] != values, raw, why)
         return index.astype(np.float32)
 
-    def flaw(self, values: Floats, column: Column) -> tuple[NDArray[np.bool_], str]:
-        """See `Kind.flaw`."""
-        count = len(column.categories)
-        bad = ~((values >= 0) & (values < count) & (values == np.floor(values)))
-        return bad, f"a category's index, 0 to {count - 1}"
-
     def features(self, values: Floats, column: Column) -> Floats:
-        """See `Kind.features`; one-hot."""
-        return np.eye(len(column.categories))[values.astype(np.int64)]
-
-    def width(self, column: Column) -> int:
-        """See `Kind.width`."""
-        return len(column.categories)
+        """One-hot."""
+        hot = values[:, None] == np.arange(len(column.categories))
+        return np.where(hot.any(axis=1, keepdims=True), hot, np.nan)
 
     def transport(self, a: Floats, b: Floats, centre: Floats, spread: float) -> float:
         """Return the total variation, in shares."""
         return float(np.abs(a.mean(axis=0) - b.mean(axis=0)).sum() / 2 * spread)
 
     def cells(self, values: Values, column: Column) -> Raw:
-        """See `Kind.cells`."""
         return np.array([*column.categories, None], object)[_index(values, column)]
 
     def numbers(self, values: Values, column: Column) -> Values:
-        """See `Kind.numbers`."""
         return codes(column)[_index(values, column)]
 
     def edges(self, column: Column, values: Floats, bins: int) -> Floats:
-        """See `Kind.edges`."""
         return np.arange(len(column.categories) + 1, dtype=np.float64) - 0.5
 
     def form(self, column: Column) -> Form:
-        """See `Kind.form`."""
         return LINE
 
 

@@ -26,11 +26,9 @@ class Integer(Walled):
     storage = "int32"
 
     def step(self, column: Column) -> float:
-        """See `Kind.step`."""
         return 1.0
 
     def guess(self, evidence: Evidence) -> dict[str, Any] | None:
-        """See `Kind.guess`."""
         if not evidence.whole:
             return None
         distinct, rows = len(np.unique(evidence.values)), len(evidence.values)
@@ -39,13 +37,11 @@ class Integer(Walled):
         return evidence.walls() if rows >= MANY else None
 
     def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
-        """See `Kind.hold`."""
         fault = (np.rint(values) != values) | (np.abs(values) > EXACT)
         refuse(fault, raw, "is not a whole number up to 2**24, as an integer column needs")
         return super().hold(raw, values, column)
 
     def cells(self, values: Values, column: Column) -> Raw:
-        """See `Kind.cells`."""
         exact = np.rint(values.astype(np.float64))
         return np.clip(exact, -(2**31), 2**31 - 1).astype(np.int32)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scgan_infer.kinds.base import Floats, Form, Kind, Parameters, Raw, Values, refuse
 
@@ -19,7 +18,6 @@ class Logarithm(Form):
     name = "log"
 
     def coordinate(self, x: Raw, p: Parameters) -> Raw:
-        """See `Form.coordinate`."""
         return np.asarray(np.log(x))
 
     def inverse(self, y: Raw, p: Parameters) -> Raw:
@@ -36,26 +34,18 @@ class Log(Kind):
     axis = "log"
 
     def ends(self, column: Column) -> tuple[float, float]:
-        """See `Kind.ends`."""
         return self.step(column) or 0.0, np.inf
 
     def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
-        """See `Kind.hold`."""
         refuse(values <= 0, raw, "is not positive, as a log column must be")
         return values
 
-    def flaw(self, values: Floats, column: Column) -> tuple[NDArray[np.bool_], str]:
-        """See `Kind.flaw`."""
-        return ~np.isfinite(values) | (values <= 0), "positive"
-
     def features(self, values: Floats, column: Column) -> Floats:
-        """See `Kind.features`."""
-        return np.log(values)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.log(values)[:, None])
 
     def edges(self, column: Column, values: Floats, bins: int) -> Floats:
-        """See `Kind.edges`."""
         return np.asarray(np.exp(super().edges(column, np.log(values[values > 0]), bins)))
 
     def form(self, column: Column) -> Form:
-        """See `Kind.form`."""
         return self.forms[0]

@@ -42,12 +42,10 @@ class Turn(Form):
         return {"cut": fitted, "low": low, "period": period, "last": last}
 
     def coordinate(self, x: Raw, p: Parameters) -> Raw:
-        """See `Form.coordinate`."""
         turn = x - p["cut"]
         return np.asarray(turn - p["period"] * np.floor(turn / p["period"]))
 
     def inverse(self, y: Raw, p: Parameters) -> Raw:
-        """See `Form.inverse`."""
         turn = y + p["cut"] - p["low"]
         turn = turn - p["period"] * np.floor(turn / p["period"])
         return np.minimum(p["low"] + np.where(turn < p["period"], turn, 0), p["last"])
@@ -61,13 +59,11 @@ class Periodic(Kind):
     forms = (Turn(),)
 
     def check(self, column: Column) -> str:
-        """See `Kind.check`."""
         if column.period is None:
             return f"a periodic column needs its period, e.g. {column.name}=360"
         return "" if column.period > 0 else f"its period must be above 0, not {column.period}"
 
     def waits(self, settings: Mapping[str, Any]) -> bool:
-        """See `Kind.waits`."""
         return settings.get("period") is not None and settings.get("low") is None
 
     def complete(self, settings: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
@@ -95,10 +91,6 @@ class Periodic(Kind):
         angle = 2 * np.pi * (values - (column.low or 0.0)) / (column.period or 1.0)
         return np.column_stack([np.cos(angle), np.sin(angle)])
 
-    def width(self, column: Column) -> int:
-        """See `Kind.width`."""
-        return 2
-
     def transport(self, a: Floats, b: Floats, centre: Floats, spread: float) -> float:
         """See `Kind.transport`; along the circle."""
         turns = [np.arctan2(*(side * spread + centre).T[::-1]) / (2 * np.pi) for side in (a, b)]
@@ -115,7 +107,6 @@ class Periodic(Kind):
         return np.linspace(low, low + (column.period or 1.0), bins + 1)
 
     def form(self, column: Column) -> Form:
-        """See `Kind.form`."""
         return self.forms[0]
 
 

@@ -21,5 +21,4 @@ class Real(Kind):
         return evidence.rounding()
 
     def form(self, column: Column) -> Form:
-        """See `Kind.form`."""
         return LINE

@@ -43,12 +43,10 @@ class Between(Form):
         return {"low": low, "high": high, "range": high - low}
 
     def coordinate(self, x: Raw, p: Parameters) -> Raw:
-        """See `Form.coordinate`."""
         share = MARGIN + (1 - 2 * MARGIN) * np.clip((x - p["low"]) / p["range"], 0, 1)
         return np.asarray(np.log(share / (1 - share)))
 
     def inverse(self, y: Raw, p: Parameters) -> Raw:
-        """See `Form.inverse`."""
         sigmoid = 1 / (1 + np.exp(-np.clip(y, -80, 80)))
         share = np.clip((sigmoid - MARGIN) / (1 - 2 * MARGIN), 0, 1)
         return np.asarray(np.minimum(p["low"] + p["range"] * share, p["high"]))
@@ -74,12 +72,10 @@ class Above(Form):
         return {"wall": wall, "spread": fitted * np.float32(self.sign)}
 
     def coordinate(self, x: Raw, p: Parameters) -> Raw:
-        """See `Form.coordinate`."""
         t = MARGIN + np.maximum((x - p["wall"]) / p["spread"], 0)
         return np.asarray(t + np.log(1 - np.exp(-t)))
 
     def inverse(self, y: Raw, p: Parameters) -> Raw:
-        """See `Form.inverse`."""
         softplus = np.maximum(y, 0) + np.log(1 + np.exp(-np.abs(y)))
         return np.asarray(p["wall"] + p["spread"] * np.maximum(softplus - MARGIN, 0))
 
@@ -101,7 +97,6 @@ class Walled(Kind):
     forms = (BETWEEN, ABOVE, BELOW, LINE)
 
     def check(self, column: Column) -> str:
-        """See `Kind.check`."""
         step = self.step(column)
         for wall in (column.low, column.high):
             if wall is not None and step and abs(wall) > 2**53 * step:
@@ -125,7 +120,6 @@ class Walled(Kind):
         return np.clip(values, low, high)
 
     def form(self, column: Column) -> Form:
-        """See `Kind.form`."""
         if column.low is None:
             return LINE if column.high is None else BELOW
         return ABOVE if column.high is None else BETWEEN

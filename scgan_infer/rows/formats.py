@@ -14,7 +14,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -235,7 +235,8 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
 def _opened(data: Untyped) -> Iterator[Reader]:
     """Yield the reader of a file or of rows in memory."""
     if not isinstance(data, str | Path):
-        yield MemoryReader(data)
+        with MemoryReader(data) as memory:
+            yield memory
         return
     file, inner = _split(data)
     if os.path.isdir(file):
@@ -245,14 +246,14 @@ def _opened(data: Untyped) -> Iterator[Reader]:
     kind = FORMATS[file.suffix.lower()].reader
     if inner and not kind.inside:
         raise DataError(f"{data}: a {file.suffix} file holds one table; leave out {':' + inner!r}")
-    with _reading(str(data), kind):
-        before = _state(file)
-        if not file.is_file():
-            raise DataError(f"{data}: is not a file of rows")
-        with file.open("rb"):
-            reader = kind(file, inner)
-    reader.label = str(data)
-    with reader:
+    with ExitStack() as stack:
+        with _reading(str(data), kind):
+            before = _state(file)
+            if not file.is_file():
+                raise DataError(f"{data}: is not a file of rows")
+            with file.open("rb"):
+                reader = stack.enter_context(kind(file, inner))
+        reader.label = str(data)
         yield reader
     with _reading(reader.label, kind):
         after = _state(file)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.files import sha256
 from scgan_infer.rows.codecs.base import Rows
-from scgan_infer.rows.writers import Writer, put
+from scgan_infer.rows.writers import Writer, put, taken_up
 
 
 class ShardWriter(Writer):
@@ -49,12 +47,8 @@ class ShardWriter(Writer):
     ) -> None:
         if rows_per_file < 1:
             raise UsageError(f"{rows_per_file} rows a file; at least 1 is needed")
-        self.folder, self.rows, self.rows_per_file, self.suffix = (
-            folder,
-            rows,
-            rows_per_file,
-            suffix,
-        )
+        self.folder, self.rows, self.rows_per_file = folder, rows, rows_per_file
+        self.suffix = suffix
         self.open_part, self.resume = open_part, resume
         self.notes: dict[str, Any] = {
             "job": job,
@@ -66,7 +60,7 @@ class ShardWriter(Writer):
         self.part: Writer | None = None
         self.state = folder / f".{self.MANIFEST}.state"
 
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         self.made = not self.folder.exists()
         with _folder(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -75,36 +69,17 @@ class ShardWriter(Writer):
             held = "complete" if (self.folder / self.MANIFEST).exists() else "not empty"
             raise DataError(f"{self.folder}: is {held}; name another folder")
         if left:
-            self._take_up()
+            self.files = taken_up(self.state, self.notes, self.folder)["files"]
         self.done = sum(file["rows"] for file in self.files)
-        with _folder(self.folder):
-            put(self.state, {**self.notes, "files": self.files})
+        put(self.state, {**self.notes, "files": self.files})
         if left and self.done != self.rows:
             self._next()
-        return self
-
-    def _take_up(self) -> None:
-        try:
-            state = json.loads(self.state.read_text("utf-8"))
-            other = any(state[key] != value for key, value in self.notes.items())
-            self.files = [
-                {key: file[key] for key in ("name", "start", "rows", "sha256")}
-                for file in state["files"]
-            ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.state}: can't be read ({error}); remove the folder") from error
-        if other:
-            raise DataError(f"{self.folder}: holds the files of other rows; name another folder")
 
     def _next(self) -> None:
         """Open the next file."""
-        count = (
-            self.rows_per_file
-            if self.rows is None
-            else min(self.rows_per_file, self.rows - self.done)
-        )
+        left = None if self.rows is None else min(self.rows_per_file, self.rows - self.done)
         self.path = self.folder / f"part-{len(self.files):06d}{self.suffix}"
-        self.part = self.open_part(self.path, None if self.rows is None else count).__enter__()
+        self.part = self.open_part(self.path, left).__enter__()
         self.done += self.part.done
 
     def write(self, values: Rows) -> None:
@@ -134,24 +109,12 @@ class ShardWriter(Writer):
             )
             put(self.state, {**self.notes, "files": self.files})
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._clean(error)
-            return
-        try:
-            if self.rows not in (None, self.done):
-                raise DataError(
-                    f"{self.folder}: {self.done} rows came where {self.rows} were announced"
-                )
-            self._close()
-        except BaseException as late:
-            self._clean(late)
-            raise
+    def _finish(self) -> None:
+        if self.rows not in (None, self.done):
+            raise DataError(
+                f"{self.folder}: {self.done} rows came where {self.rows} were announced"
+            )
+        self._close()
         with _folder(self.folder):
             put(self.folder / self.MANIFEST, {**self.notes, "files": self.files})
             self.state.unlink(missing_ok=True)

@@ -16,10 +16,9 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -30,9 +29,7 @@ from scgan_infer.files import sync_folder, write_bytes
 from scgan_infer.rows.codecs.base import Convert, Rows, Stream
 
 CHECKPOINT_SECONDS = 5.0
-WRITE_BACK = (
-    8 * 2**20
-)  # bytes after which the system is told to begin writing: nobody waits for all of it at the end
+WRITE_BACK = 8 << 20  # bytes after which the system may write, so that nobody waits at the end
 CHUNK_BYTES = 16 << 20
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
@@ -56,50 +53,52 @@ class Writer(ABC):
             BrokenPipeError: Nobody reads stdout any more.
         """
 
-    @abstractmethod
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         """Start, or go on."""
+        self.done = 0
 
     @abstractmethod
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish, or clean up."""
+    def _finish(self) -> None:
+        """Make the output appear."""
+
+    @abstractmethod
+    def _clean(self, error: BaseException) -> None:
+        """Remove what an error leaves of no use."""
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                self._finish()
+        except BaseException as late:
+            self._clean(late)
+            raise
+        if error is not None:
+            self._clean(error)
 
 
 class PipeWriter(Writer):
     """Writes to standard output; the header when the first rows are there, so that none is left without rows."""
 
     def __init__(self, columns: Sequence[Column], stream: Stream) -> None:
-        self.columns, self.stream, self.begun = tuple(columns), stream, False
+        self.columns, self.stream, self.header = tuple(columns), stream, stream.header(0)
 
     def write(self, values: Rows) -> None:
         """See `Writer.write`."""
         rows = self.stream.encode(_sound(values, self.columns))
-        self._begin()
+        sys.stdout.buffer.write(self.header)
         sys.stdout.buffer.write(rows)
-        self.done += len(values)
+        self.header, self.done = b"", self.done + len(values)
 
-    def _begin(self) -> None:
-        if not self.begun:
-            sys.stdout.buffer.write(self.stream.header(0))
-        self.begun = True
+    def _finish(self) -> None:
+        sys.stdout.buffer.write(self.header)
+        sys.stdout.buffer.flush()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self._begin()
-            sys.stdout.buffer.flush()
+    def _clean(self, error: BaseException) -> None:
+        self.header = b""
 
 
 class FileWriter(Writer):
@@ -132,20 +131,21 @@ class FileWriter(Writer):
         self.part, self.new, self.state = (
             path.with_name(f".{path.name}.{end}") for end in ("part", "new", "state")
         )
-        self.saved, self.sent = 0.0, 0
+        self.sent = 0
 
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         if os.path.isdir(self.path):
             raise DataError(
                 f"{self.path}: is a folder; name a file, or end it with / for a folder of files"
             )
         if not os.path.isdir(self.path.parent):
             raise DataError(f"{self.path}: there is no folder {self.path.parent}")
-        left = self._left() if self.resume else None
+        left = None
+        if self.resume and os.path.isfile(self.state) and os.path.isfile(self.part):
+            left = taken_up(self.state, self.job, self.part)
         with self.writing():
-            self.file = os.fdopen(
-                os.open(self.part, NO_LINK | os.O_RDWR | os.O_CREAT, 0o666), "r+b"
-            )
+            flags = NO_LINK | os.O_RDWR | os.O_CREAT
+            self.file = os.fdopen(os.open(self.part, flags, 0o666), "r+b")
         try:
             self._lock()
         except DataError:
@@ -157,10 +157,9 @@ class FileWriter(Writer):
         except BaseException as error:
             self._clean(error)
             raise
-        return self
 
-    def _begin(self, left: tuple[int, int] | None) -> None:
-        self.done, size = left or (0, 0)
+    def _begin(self, left: Mapping[str, Any] | None) -> None:
+        self.done, size = (left["done"], left["bytes"]) if left else (0, 0)
         if os.fstat(self.file.fileno()).st_size < size:
             raise DataError(f"{self.part}: is shorter than {self.state} says; remove both")
         with self.writing():
@@ -169,27 +168,6 @@ class FileWriter(Writer):
             if left is None:
                 self.state.unlink(missing_ok=True)
                 self.file.write(self.stream.header(self.rows or 0))
-
-    def _left(self) -> tuple[int, int] | None:
-        """Return the rows and bytes of an interrupted writer's last checkpoint."""
-        if not (os.path.isfile(self.state) and os.path.isfile(self.part)):
-            return None
-        try:
-            state = json.loads(self.state.read_text("utf-8"))
-            found, left = (
-                {key: state[key] for key in self.job},
-                (int(state["done"]), int(state["bytes"])),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{self.state}: can't be read ({error}); remove it to start again"
-            ) from error
-        if found != self.job:
-            raise DataError(
-                f"{self.part}: is the beginning of other rows (other model, seed, columns or number); "
-                "remove it, or begin again"
-            )
-        return left
 
     def _lock(self) -> None:
         """Keep a second writer of the same file away, where the system can."""
@@ -224,21 +202,6 @@ class FileWriter(Writer):
             os.fsync(self.file.fileno())
             put(self.state, {**self.job, "done": self.done, "bytes": self.file.tell()})
         self.checkpointed, self.saved = True, time.monotonic()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                self._finish()
-        except BaseException as late:
-            self._clean(late)
-            raise
-        if error is not None:
-            self._clean(error)
 
     def _finish(self) -> None:
         if self.rows not in (None, self.done):
@@ -302,6 +265,25 @@ def _sound(values: Rows, columns: Sequence[Column]) -> Rows:
             f"column {columns[j].name!r}: the model gave {values[row, j]}; nothing is written"
         )
     return values
+
+
+def taken_up(state: Path, job: Mapping[str, Any], part: Path) -> dict[str, Any]:
+    """Return what an interrupted writer noted.
+
+    Raises:
+        DataError: It can't be read, or was another job.
+    """
+    try:
+        noted: dict[str, Any] = json.loads(state.read_text("utf-8"))
+        other = any(noted[key] != value for key, value in job.items())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{state}: can't be read ({error}); remove it to start again") from error
+    if other:
+        raise DataError(
+            f"{part}: is the beginning of other rows (other model, seed, columns or number); "
+            "remove it, or begin again"
+        )
+    return noted
 
 
 def put(path: Path, content: dict[str, Any]) -> None:

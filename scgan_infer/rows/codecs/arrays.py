@@ -13,7 +13,6 @@ import io
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +20,21 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
-from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, as_bytes, coded, refuse_bomb
+from scgan_infer.rows.codecs.base import (
+    Raw,
+    Reader,
+    Rows,
+    Stream,
+    as_bytes,
+    coded,
+    read_exactly,
+    refuse_bomb,
+)
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class _Array:
@@ -31,14 +44,11 @@ class _Array:
         self.where, self.start = where, start
         with start() as stream:
             version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                self.shape, self.fortran, self.dtype = np.lib.format.read_array_header_1_0(stream)
-            elif version == (2, 0):
-                self.shape, self.fortran, self.dtype = np.lib.format.read_array_header_2_0(stream)
-            else:
+            if version not in HEADERS:
                 raise DataError(
                     f"{where}: .npy version {version} (names outside latin-1) is not read"
                 )
+            self.shape, self.fortran, self.dtype = HEADERS[version](stream)
             self.offset = stream.tell()
         if self.dtype.hasobject:
             raise DataError(
@@ -55,7 +65,7 @@ class _Array:
             raise DataError(
                 f"{where}: its header claims {self.rows} rows, but it holds {holds}; copy or save it again"
             )
-        self.row_bytes = row_bytes
+        self.row_items = row_bytes // self.dtype.itemsize
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,7 +80,7 @@ class _Array:
         with self.start() as stream:
             stream.seek(self.offset)
             for first in range(0, self.rows, size):
-                block = self._read(stream, min(size, self.rows - first) * self.row_bytes)
+                block = self._read(stream, min(size, self.rows - first) * self.row_items)
                 if self.dtype.names:
                     yield [block[self.dtype.names[j]] for j in wanted]
                 else:
@@ -81,15 +91,10 @@ class _Array:
         with self.start() as stream:
             stream.seek(self.offset + j * self.rows * item)
             for first in range(0, self.rows, size):
-                yield self._read(stream, min(size, self.rows - first) * item)
+                yield self._read(stream, min(size, self.rows - first))
 
     def _read(self, stream: IO[bytes], count: int) -> Raw:
-        data = stream.read(count)
-        if len(data) < count:
-            raise DataError(
-                f"{self.where}: ended early: it is damaged, or changed while it was read"
-            )
-        return np.frombuffer(data, self.dtype)
+        return read_exactly(stream, count, self.dtype, self.where)
 
 
 def zip_columns(columns: Sequence[Iterator[Raw]]) -> Iterator[list[Raw]]:
@@ -105,17 +110,13 @@ def zip_columns(columns: Sequence[Iterator[Raw]]) -> Iterator[list[Raw]]:
 class NpyReader(Reader):
     """Rows of a .npy file."""
 
-    def __init__(self, path: Path, inner: str) -> None:
-        super().__init__(path, inner)
+    def open(self) -> None:
+        path = self.path
         self.array = _Array(str(path), lambda: path.open("rb"), path.stat().st_size)
-        self.names, self.rows, self.named = (
-            self.array.names,
-            self.array.rows,
-            bool(self.array.dtype.names),
-        )
+        self.names, self.rows = self.array.names, self.array.rows
+        self.named = bool(self.array.dtype.names)
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        """See `Reader.chunks`."""
         return self.array.chunks(wanted, size)
 
 
@@ -124,41 +125,33 @@ class NpzReader(Reader):
 
     inside = True
 
-    def __init__(self, path: Path, inner: str) -> None:
-        super().__init__(path, inner)
+    def open(self) -> None:
+        path, inner = self.path, self.inner
         self.file = zipfile.ZipFile(path)
-        with ExitStack() as stack:
-            stack.callback(self.file.close)
-            members = {i.filename.removesuffix(".npy"): i for i in self.file.infolist()}
-            if inner and inner not in members:
-                raise DataError(f"{path}: has no array {inner!r}; it has {', '.join(members)}")
-            arrays = {name: self._array(info) for name, info in members.items() if name != "names"}
-            tables = (
-                [inner]
-                if inner
-                else [k for k, a in arrays.items() if len(a.shape) == 2 or a.dtype.names]
+        members = {i.filename.removesuffix(".npy"): i for i in self.file.infolist()}
+        if inner and inner not in members:
+            raise DataError(f"{path}: has no array {inner!r}; it has {', '.join(members)}")
+        arrays = {name: self._array(info) for name, info in members.items() if name != "names"}
+        tables = [name for name, a in arrays.items() if len(a.shape) == 2 or a.dtype.names]
+        tables = [inner] if inner else tables
+        if not tables and arrays and len({array.rows for array in arrays.values()}) == 1:
+            self.arrays, self.names = list(arrays.values()), tuple(arrays)
+        elif len(tables) == 1:
+            self.arrays = [arrays[tables[0]]]
+            self.names, self.named = self.arrays[0].names, bool(self.arrays[0].dtype.names)
+            if "names" in members:
+                self.names, self.named = self._names(members["names"], len(self.names)), True
+        else:
+            held = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise DataError(
+                f"{path}: holds no single table but {held or 'nothing'}; choose with {path}:NAME"
             )
-            if not tables and arrays and len({array.rows for array in arrays.values()}) == 1:
-                self.arrays, self.names = list(arrays.values()), tuple(arrays)
-            elif len(tables) == 1:
-                self.arrays = [arrays[tables[0]]]
-                self.names, self.named = self.arrays[0].names, bool(self.arrays[0].dtype.names)
-                if "names" in members:
-                    self.names, self.named = self._names(members["names"], len(self.names)), True
-            else:
-                held = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-                raise DataError(
-                    f"{path}: holds no single table but {held or 'nothing'}; choose with {path}:NAME"
-                )
-            self.rows = self.arrays[0].rows
-            stack.pop_all()
+        self.rows = self.arrays[0].rows
 
     def _array(self, info: zipfile.ZipInfo) -> _Array:
         where = f"{self.path}:{info.filename.removesuffix('.npy')}"
-        if (
-            info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            or info.flag_bits & 1
-        ):
+        known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        if not known or info.flag_bits & 1:
             raise DataError(f"{where}: is encrypted, or compressed in a way that numpy doesn't use")
         refuse_bomb(self.path, info.file_size)
         return _Array(where, lambda: self.file.open(info), info.file_size)
@@ -172,7 +165,6 @@ class NpzReader(Reader):
         return tuple(next(array.chunks([0], count))[0].tolist())
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        """See `Reader.chunks`."""
         if len(self.arrays) == 1:
             return self.arrays[0].chunks(wanted, size)
         columns = [(chunk[0] for chunk in self.arrays[j].chunks([0], size)) for j in wanted]
@@ -184,10 +176,8 @@ def npy_stream(columns: Sequence[Column]) -> Stream:
 
     def header(rows: int) -> bytes:
         out = io.BytesIO()
-        shape = (rows, len(columns))
-        np.lib.format.write_array_header_1_0(
-            out, {"descr": "<f4", "fortran_order": False, "shape": shape}
-        )
+        about = {"descr": "<f4", "fortran_order": False, "shape": (rows, len(columns))}
+        np.lib.format.write_array_header_1_0(out, about)
         return out.getvalue()
 
     return Stream(header, lambda values: as_bytes(coded(values, columns)), lambda rows: b"")

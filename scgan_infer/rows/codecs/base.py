@@ -14,8 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import IO, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -57,6 +56,10 @@ class Reader(ABC):
         self.inner = inner
 
     @abstractmethod
+    def open(self) -> None:
+        """Open the file and find its names; what it leaves in `file` is closed, whatever happens."""
+
+    @abstractmethod
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
         """Yield up to `size` rows at a time, as one raw array per wanted column.
 
@@ -75,16 +78,17 @@ class Reader(ABC):
         """Return what the package behind raises on a damaged file, besides Python's own exceptions."""
         return ()
 
-    def close(self) -> None:
-        """Let go of the file, where it is open between calls."""
-        if self.file is not None:
-            self.file.close()
-
     def __enter__(self) -> Self:
+        try:
+            self.open()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,18 @@ def refuse_bomb(path: Path, claimed: int) -> None:
         raise DataError(
             f"{path}: claims {claimed} bytes of rows in a file of {size}: a compression bomb; not read"
         )
+
+
+def read_exactly(stream: IO[bytes], count: int, dtype: np.dtype[Any], where: str) -> Raw:
+    """Return the next `count` items of a file.
+
+    Raises:
+        DataError: There are fewer.
+    """
+    data = stream.read(count * dtype.itemsize)
+    if len(data) < count * dtype.itemsize:
+        raise DataError(f"{where}: ended early: it is damaged, or changed while it was read")
+    return np.frombuffer(data, dtype)
 
 
 def cells(values: Rows, columns: Sequence[Column]) -> list[Raw]:

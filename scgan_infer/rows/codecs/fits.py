@@ -10,30 +10,25 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
-from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, as_bytes, cells, extra
+from scgan_infer.rows.codecs.base import (
+    Raw,
+    Reader,
+    Rows,
+    Stream,
+    as_bytes,
+    cells,
+    extra,
+    read_exactly,
+)
 
 TYPES = {"L": "u1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "A": "S"}
-BYTES = {
-    "L": 1,
-    "B": 1,
-    "I": 2,
-    "J": 4,
-    "K": 8,
-    "E": 4,
-    "D": 8,
-    "A": 1,
-    "C": 8,
-    "M": 16,
-    "P": 8,
-    "Q": 16,
-}
+BYTES = dict(zip("LBAIJEKDCPMQ", (1, 1, 1, 2, 4, 4, 8, 8, 8, 8, 16, 16), strict=True))
 BLOCK = 2880
 LONGEST_NAME = 60
 
@@ -43,8 +38,8 @@ class FitsReader(Reader):
 
     inside = True
 
-    def __init__(self, path: Path, inner: str) -> None:
-        super().__init__(path, inner)
+    def open(self) -> None:
+        path, inner = self.path, self.inner
         fits = extra("astropy.io.fits", "fits")
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -54,12 +49,9 @@ class FitsReader(Reader):
             with fits.open(file, lazy_load_hdus=True) as units:
                 for unit in units:
                     header = unit.header
+                    table = header.get("XTENSION", "").strip() == "BINTABLE"
                     named = inner in ("", header.get("EXTNAME"))
-                    if (
-                        header.get("XTENSION", "").strip() == "BINTABLE"
-                        and named
-                        and "ZIMAGE" not in header
-                    ):
+                    if table and named and "ZIMAGE" not in header:
                         self.header, self.start = header.copy(), int(unit.fileinfo()["datLoc"])
                         break
                 else:
@@ -68,7 +60,6 @@ class FitsReader(Reader):
 
     @classmethod
     def failures(cls) -> tuple[type[BaseException], ...]:
-        """See `Reader.failures`."""
         return (extra("astropy.io.fits", "fits").VerifyError,)
 
     def _layout(self) -> None:
@@ -102,7 +93,6 @@ class FitsReader(Reader):
             )
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        """See `Reader.chunks`."""
         formats, offsets = [], []
         for j in wanted:
             repeat, code, offset = self.form[j]
@@ -120,12 +110,7 @@ class FitsReader(Reader):
             file.seek(self.start)
             for first in range(0, total, size):
                 count = min(size, total - first)
-                data = file.read(count * self.width)
-                if len(data) < count * self.width:
-                    raise DataError(
-                        f"{self.path}: ended early: it is damaged, or changed while it was read"
-                    )
-                block = np.frombuffer(data, dtype)
+                block = read_exactly(file, count, dtype, str(self.path))
                 yield [self._values(block[f"f{j}"], j) for j in wanted]
 
     def _values(self, raw: Raw, j: int) -> Raw:
@@ -134,9 +119,8 @@ class FitsReader(Reader):
             return np.char.rstrip(np.char.decode(raw, "utf-8"))
         if code == "L":
             return np.where(raw == ord("T"), 1.0, np.where(raw == ord("F"), 0.0, np.nan))
-        scale, zero, null = (
-            self.header.get(f"{key}{j + 1}") for key in ("TSCAL", "TZERO", "TNULL")
-        )
+        keys = (f"{key}{j + 1}" for key in ("TSCAL", "TZERO", "TNULL"))
+        scale, zero, null = (self.header.get(key) for key in keys)
         if scale in (None, 1) and zero in (None, 0) and null is None:
             return raw
         missing = raw == null if null is not None else np.zeros(len(raw), bool)

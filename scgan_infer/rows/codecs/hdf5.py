@@ -7,7 +7,6 @@ and virtual datasets are refused: a file must not read other files. A column's u
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -32,29 +31,16 @@ class Hdf5Reader(Reader):
 
     inside = True
 
-    def __init__(self, path: Path, inner: str) -> None:
-        super().__init__(path, inner)
-        self.h5py = extra("h5py", "hdf5")
-        self.file = self.h5py.File(path, "r", rdcc_nbytes=CACHE)
-        with ExitStack() as stack:
-            stack.callback(self.file.close)
-            self._find(inner)
-            stack.pop_all()
-
-    def _find(self, inner: str) -> None:
+    def open(self) -> None:
+        self.h5py, inner = extra("h5py", "hdf5"), self.inner
+        self.file = self.h5py.File(self.path, "r", rdcc_nbytes=CACHE)
         place = self._inside(self.file, inner) if inner else self.file
         if isinstance(place, self.h5py.Group):
             held = {name: self._inside(place, name) for name in place}
-            found = {
-                name: data for name, data in held.items() if isinstance(data, self.h5py.Dataset)
-            }
+            found = {k: data for k, data in held.items() if isinstance(data, self.h5py.Dataset)}
         else:
             found, held = {inner.rpartition("/")[2]: place}, {}
-        tables = [
-            data
-            for data in found.values()
-            if data.ndim == 2 or (data.ndim == 1 and data.dtype.names)
-        ]
+        tables = [data for data in found.values() if data.ndim == 2 or data.dtype.names]
         if len(tables) == 1 and len(found) == 1:
             table = tables[0]
             self.parts = [table]
@@ -68,12 +54,10 @@ class Hdf5Reader(Reader):
             units = {name: data.attrs.get("unit") for name, data in found.items()}
             self.units = {name: unit for name, unit in units.items() if isinstance(unit, str)}
         else:
-            listed = (
-                ", ".join(f"{k} {getattr(v, 'shape', 'group')}" for k, v in held.items())
-                or "nothing"
-            )
+            listed = ", ".join(f"{k} {getattr(v, 'shape', 'group')}" for k, v in held.items())
             raise DataError(
-                f"{self.path}: holds no columns here but {listed}; choose with {self.path}:NAME"
+                f"{self.path}: holds no columns here but {listed or 'nothing'}; "
+                f"choose with {self.path}:NAME"
             )
         self.rows = len(self.parts[0])
 
@@ -92,7 +76,6 @@ class Hdf5Reader(Reader):
         return group
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        """See `Reader.chunks`."""
         total = len(self.parts[0])
         refuse_bomb(self.path, sum(part.size * part.dtype.itemsize for part in self.parts))
         for first in range(0, total, size):

@@ -15,15 +15,18 @@ class MemoryReader(Reader):
     """Rows of an array, or of anything with `items()` that gives names and columns."""
 
     def __init__(self, data: Untyped) -> None:
+        self.data = data
+
+    def open(self) -> None:
         try:
-            self._take(data)
+            self._take(self.data)
         except (ValueError, TypeError) as error:
-            raise DataError(f"rows of {type(data).__name__} can't be read: {error}") from error
+            kind = type(self.data).__name__
+            raise DataError(f"rows of {kind} can't be read: {error}") from error
         if len({len(column) for column in self.columns}) > 1:
             raise DataError("rows: its columns differ in length")
 
     def _take(self, data: Untyped) -> None:
-        self.named = True
         if hasattr(data, "items"):
             held = [(str(name), _array(column)) for name, column in data.items()]
             self.names, self.columns = tuple(name for name, _ in held), [raw for _, raw in held]
@@ -39,7 +42,6 @@ class MemoryReader(Reader):
         self.names = tuple(f"x{j}" for j in range(len(self.columns)))
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        """See `Reader.chunks`."""
         for first in range(0, len(self.columns[0]), size):
             yield [_plain(self.columns[j][first : first + size]) for j in wanted]
 

@@ -28,10 +28,9 @@ from scgan_infer.rows.codecs.base import (
 class ParquetReader(Reader):
     """Rows of a Parquet file."""
 
-    def __init__(self, path: Path, inner: str) -> None:
-        super().__init__(path, inner)
+    def open(self) -> None:
         self.pa = extra("pyarrow", "parquet")
-        self.file = extra("pyarrow.parquet", "parquet").ParquetFile(path)
+        self.file = extra("pyarrow.parquet", "parquet").ParquetFile(self.path)
         schema = self.file.schema_arrow
         self.names, self.rows = tuple(schema.names), self.file.metadata.num_rows
         metadata = {field.name: field.metadata or {} for field in schema}
@@ -40,7 +39,6 @@ class ParquetReader(Reader):
         }
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        """See `Reader.chunks`."""
         refuse_bomb(self.path, 4 * len(wanted) * self.file.metadata.num_rows)
         names = [self.names[j] for j in wanted]
         for name in names:
@@ -52,10 +50,8 @@ class ParquetReader(Reader):
     def _check(self, name: str) -> None:
         types, kind = self.pa.types, self.file.schema_arrow.field(name).type
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-        if not (
-            number or types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind)
-        ):
+        numbers = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
+        if not any(holds(kind) for holds in (*numbers, types.is_string, types.is_large_string)):
             raise DataError(
                 f"{self.path}: column {name!r} holds {kind}, neither numbers nor text; leave it out"
             )

@@ -13,7 +13,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,49 +33,34 @@ class RootReader(Reader):
 
     inside = True
 
-    def __init__(self, path: Path, inner: str) -> None:
-        super().__init__(path, inner)
+    def open(self) -> None:
+        path, inner = self.path, self.inner
         uproot = extra("uproot", "root")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.file = uproot.open({str(path): None})
-        with ExitStack() as stack:
-            stack.callback(self.file.close)
-            kinds = self.file.classnames(recursive=True)
-            trees = [name for name, kind in kinds.items() if kind in TREES]
-            chosen = [name for name in trees if inner in ("", name, name.partition(";")[0])]
-            if not chosen:
-                raise DataError(
-                    f"{path}: has no tree {inner or 'at all'}; it has {', '.join(kinds) or 'nothing'}"
-                )
-            self.tree = self.file[chosen[0]]
-            self.names, self.rows = (
-                tuple(self.tree.keys(recursive=False)),
-                int(self.tree.num_entries),
+        kinds = self.file.classnames(recursive=True)
+        trees = [name for name, kind in kinds.items() if kind in TREES]
+        chosen = [name for name in trees if inner in ("", name, name.partition(";")[0])]
+        if not chosen:
+            raise DataError(
+                f"{path}: has no tree {inner or 'at all'}; it has {', '.join(kinds) or 'nothing'}"
             )
-            stack.pop_all()
+        self.tree = self.file[chosen[0]]
+        self.names, self.rows = tuple(self.tree.keys(recursive=False)), int(self.tree.num_entries)
 
     @classmethod
     def failures(cls) -> tuple[type[BaseException], ...]:
-        """See `Reader.failures`."""
-        return extra("uproot", "root").DeserializationError, extra(
-            "cramjam", "root"
-        ).DecompressionError
+        bad, broken = extra("uproot", "root"), extra("cramjam", "root")
+        return bad.DeserializationError, broken.DecompressionError
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        """See `Reader.chunks`."""
         names = [self.names[j] for j in wanted]
-        branches = dict(
-            zip(self.tree.keys(recursive=False), self.tree.values(recursive=False), strict=True)
-        )
+        branches = dict(zip(self.names, self.tree.values(recursive=False), strict=True))
         refuse_bomb(self.path, 4 * len(names) * int(self.tree.num_entries))
         for name in names:
             kind = str(getattr(branches[name], "typename", ""))
-            if (
-                "[" in kind
-                or "<" in kind
-                or (branches[name].branches if hasattr(branches[name], "branches") else ())
-            ):
+            if "[" in kind or "<" in kind or getattr(branches[name], "branches", False):
                 raise DataError(
                     f"{self.path}: branch {name!r} is {kind or 'a group'}, not one value a row; "
                     "choose flat branches"

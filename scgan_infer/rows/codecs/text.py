@@ -15,7 +15,6 @@ import io
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,8 @@ LONGEST_LINE = 1 << 22
 class CsvReader(Reader):
     """Rows of a CSV file."""
 
-    def __init__(self, path: Path, inner: str) -> None:
-        super().__init__(path, inner)
+    def open(self) -> None:
+        path = self.path
         with self._open() as file:
             first = file.readline(LONGEST_LINE)
         cells = next(csv.reader([first]), [])
@@ -57,7 +56,6 @@ class CsvReader(Reader):
         return f"row {row} (line {row + 1})" if self.one_line_each else f"row {row}"
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        """See `Reader.chunks`."""
         is_text: NDArray[np.bool_] | None = None
         done, empty = 0, ""
         with self._open() as file:

@@ -269,9 +269,9 @@ def test_the_same_rows_give_the_same_figures(honest):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        (Column("x"), np.nan, "column x, row 7: nan is not finite"),
-        (Column("x", "log"), -1, "column x, row 7: -1 is not positive"),
-        (Column("x", "category", categories=("a", "b")), 2, "not a category's index, 0 to 1"),
+        (Column("x"), np.nan, "column x, row 7: nan is no value of a real column"),
+        (Column("x", "log"), -1, "column x, row 7: -1 is no value of a log column"),
+        (Column("x", "category", categories=("a", "b")), 2, "2 is no value of a category column"),
     ],
 )
 def test_values_that_a_column_cannot_hold_are_named(column, value, message):
