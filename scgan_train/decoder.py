@@ -227,8 +227,8 @@ class Critics(nn.Module):
         device = self.decoder.skip.weight.device
         rows = n * distributed.size()
         with torch.no_grad():
-            latent = distributed.own_part(self._latents[0].draw(rows, generator, device))
-        z = distributed.own_part(torch.randn(rows, self.decoder.noise, generator=generator)).to(
+            latent = distributed.local_part(self._latents[0].draw(rows, generator, device))
+        z = distributed.local_part(torch.randn(rows, self.decoder.noise, generator=generator)).to(
             device
         )
         y: Tensor = self.decoder(latent, z)

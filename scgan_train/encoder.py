@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         """Return InfoNCE of a batch of coordinates [b, d'] (equation 1, both directions)."""
         rows = len(y) * distributed.size()
         drawn = torch.randn(2, rows, y.shape[1], generator=generator)
-        noise = self.config.noise * distributed.own_part(drawn, 1).to(y)
+        noise = self.config.noise * distributed.local_part(drawn, 1).to(y)
         a, b = self(y + noise[0]), self(y + noise[1])
         target = torch.arange(len(y), device=y.device) + distributed.rank() * len(y)
         cross = nn.functional.cross_entropy

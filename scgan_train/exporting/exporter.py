@@ -40,7 +40,7 @@ from scgan_train.exporting.card import card, preview
 from scgan_train.exporting.sampler import noise
 from scgan_train.graph import Var, argument, model
 from scgan_train.head import LatentModel
-from scgan_train.training.guards import judged
+from scgan_train.training.guards import quality_warnings
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
 
@@ -169,7 +169,7 @@ def export(run: Run, path: Path) -> Path:
     z = {"z": np.zeros((len(rows), parts.decode.noise), np.float32)} if parts.decode.noise else {}
     restored = session(graphs["decoder.onnx"], "cpu").run(None, {"latent": latent, **z})[0]
     figures = held_out(rows, generated, restored, run.columns)
-    notes = [*run.facts.get("notes", []), *judged(figures)]
+    notes = [*run.facts.get("notes", []), *quality_warnings(figures)]
     manifest = Manifest(
         name=run.path.name,
         columns=run.columns,

@@ -56,7 +56,7 @@ def group() -> Iterator[None]:
     gpus = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ["LOCAL_RANK"])
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    Thread(target=_follow, args=[os.getppid()], daemon=True).start()
+    Thread(target=_exit_with_parent, args=[os.getppid()], daemon=True).start()
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     try:
         yield
@@ -64,7 +64,7 @@ def group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _follow(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """End this process once torchrun has: it gives each a session of its own, so that no signal reaches them all."""
     while os.getppid() == parent:
         time.sleep(1)
@@ -72,7 +72,7 @@ def _follow(parent: int) -> None:
 
 
 @contextmanager
-def names_lost_process() -> Iterator[None]:
+def translate_lost_process() -> Iterator[None]:
     """Turn the loss of another process into an error that says so; gloo has no class for it.
 
     Raises:
@@ -88,7 +88,7 @@ def names_lost_process() -> Iterator[None]:
         ) from error
 
 
-def own_part(batch: Tensor, dim: int = 0) -> Tensor:
+def local_part(batch: Tensor, dim: int = 0) -> Tensor:
     """Return this process's part of something drawn for all."""
     return batch.chunk(size(), dim)[rank()] if size() > 1 else batch
 
@@ -146,7 +146,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: object, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous()
         dist.all_reduce(total)
-        return own_part(total)
+        return local_part(total)
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -165,14 +165,14 @@ def mean(values: Tensor) -> Tensor:
     return total
 
 
-@names_lost_process()
+@translate_lost_process()
 def barrier() -> None:
     """Wait for all processes: what process 0 has written is there."""
     if size() > 1:
         dist.all_reduce(torch.zeros(1))
 
 
-@names_lost_process()
+@translate_lost_process()
 def broadcast_path(path: Path) -> Path:
     """Return the path that process 0 has chosen."""
     if size() == 1:

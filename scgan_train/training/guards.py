@@ -5,7 +5,7 @@
 | a loss is no number         | at the next look at the losses (`training`)         | the run stops                  |
 | the encoder collapsed       | one direction holds all spread of the latents       | the run stops                  |
 | an empty cluster            | no row is in it (`clusters`)                        | it is dropped, and said        |
-| a critic won outright       | its loss is near 0 in the last quarter of the phase | the phase is undone, and noted |
+| a critic won critic_won_note       | its loss is near 0 in the last quarter of the phase | the phase is undone, and noted |
 | worse than a constant       | squared error above the variance                    | the run stops                  |
 | bad by its held-out figures | c2st or mse beyond these bounds                     | the export says so             |
 """
@@ -75,12 +75,12 @@ def check_decoder(again: Tensor, y: Tensor) -> None:
         )
 
 
-def won(critic_losses: list[float]) -> bool:
+def critic_won(critic_losses: list[float]) -> bool:
     """Say whether a critic whose loss is log 4 at a draw has told real from made apart all through."""
     return bool(critic_losses) and sum(critic_losses) / len(critic_losses) < OUTRIGHT * math.log(4)
 
 
-def outright(where: str, critic_losses: list[float]) -> str:
+def critic_won_note(where: str, critic_losses: list[float]) -> str:
     """Return what is said of a phase that is undone because a critic won."""
     mean = sum(critic_losses) / len(critic_losses)
     return (
@@ -89,10 +89,10 @@ def outright(where: str, critic_losses: list[float]) -> str:
     )
 
 
-def judged(figures: Mapping[str, float]) -> list[str]:
+def quality_warnings(figures: Mapping[str, float]) -> list[str]:
     """Return what a finished run's held-out figures have against it.
 
-    >>> judged({"c2st": 0.52, "mse": 0.01})
+    >>> quality_warnings({"c2st": 0.52, "mse": 0.01})
     []
     """
     meaning = {

@@ -5,7 +5,7 @@
 A player's loss returns named terms and the loop descends their sum. A phase's random stream depends only on the seed,
 the stage and the phase's number; a checkpoint holds weights, optimizers, averages and that stream's state, so that a
 resumed training ends in the same bits as one that was never interrupted. Several processes share out a batch (see
-`distributed`). A phase whose critic wins outright leaves nothing but noise in the gradients: it is undone.
+`distributed`). A phase whose critic wins critic_won_note leaves nothing but noise in the gradients: it is undone.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def rows_of(*tensors: Tensor, batch: int) -> Callable[[torch.Generator], tuple[T
     return draw
 
 
-@distributed.names_lost_process()
+@distributed.translate_lost_process()
 def fit(
     stage: str,
     module: nn.Module,
@@ -158,7 +158,7 @@ def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
             state.observer.save(state.tensors(step))
         batch = phase.draw(state.generator)
         if phase.share:
-            batch = tuple(map(distributed.own_part, batch))
+            batch = tuple(map(distributed.local_part, batch))
         terms: dict[str, Tensor] = {}
         for player, loss_of, optimizer in zip(
             phase.players, losses_of, state.optimizers, strict=True
@@ -175,10 +175,10 @@ def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
         state.update_averages(step)
         if step % LOG_EVERY == 0 or step == phase.steps - 1:
             state.log(step, terms)
-    if guards.won(state.critic_losses):
+    if guards.critic_won(state.critic_losses):
         module.load_state_dict(state.before)
         state.observer.note(
-            guards.outright(f"stage {state.stage}, {phase.name}", state.critic_losses)
+            guards.critic_won_note(f"stage {state.stage}, {phase.name}", state.critic_losses)
         )
         return
     with torch.no_grad():

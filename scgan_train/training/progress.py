@@ -1,4 +1,4 @@
-"""What a training shows and keeps while it runs: a bar on a terminal, a history in the run folder, checkpoints."""
+"""What a training shows and keeps while it runs: a bar on a terminal, a history, checkpoints."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Progress:
         return StageObserver(self, name)
 
     @contextmanager
-    def busy(self, name: str) -> Iterator[None]:
+    def spinner(self, name: str) -> Iterator[None]:
         """Show a bar that only says that something is under way."""
         task = self.bars.add_task(name, total=None, losses="")
         yield
@@ -71,9 +71,7 @@ class StageObserver:
     """Shows a stage's losses, appends them to `history.jsonl`, writes a checkpoint now and then."""
 
     def __init__(self, progress: Progress, stage: str) -> None:
-        self.progress = progress
-        self.run = progress.run
-        self.stage = stage
+        self.progress, self.run, self.stage = progress, progress.run, stage
         self.history = self.run.path / "history.jsonl"
         self.saved = time.monotonic()
         self.task = progress.bars.add_task(stage, total=None, losses="")
@@ -84,14 +82,10 @@ class StageObserver:
 
     def losses(self, phase: str, step: int, terms: dict[str, float]) -> None:
         """Show and record the losses at a step."""
-        line = {
-            "stage": self.stage,
-            "phase": phase,
-            "step": step,
-            **{k: round(v, 7) for k, v in terms.items()},
-        }
+        line = {"stage": self.stage, "phase": phase, "step": step}
+        rounded = {name: round(value, 7) for name, value in terms.items()}
         if distributed.rank() == 0:
-            self.run.append("history.jsonl", json.dumps(line) + "\n")
+            self.run.append("history.jsonl", json.dumps(line | rounded) + "\n")
         shown = " ".join(f"{name} {value:.4g}" for name, value in list(terms.items())[:4])
         self.progress.bars.update(self.task, completed=step + 1, losses=shown)
 
@@ -113,25 +107,16 @@ class StageObserver:
             self.progress.bars.console.print(f"note: {message}", markup=False, soft_wrap=True)
 
     def restore(self) -> dict[str, Tensor]:
-        """Return this stage's checkpoint if there is one, and cut the history back to where it was then."""
+        """Return this stage's checkpoint, if any, and cut the history back to where it was then."""
         path = self.run.path / "checkpoint.safetensors"
         state = self.run.load_tensors("checkpoint") if path.exists() else {}
         if state and bytes(state["stage"].tolist()).decode() != self.stage:
             state = {}
-        self._cut(int(state["history"]) if state else None)
+        if self.history.exists():
+            text = self.history.read_bytes()
+            own = f'"stage": "{self.stage}"'.encode()
+            lines = (line for line in text.splitlines(keepends=True) if line.endswith(b"\n"))
+            others = [line for line in lines if own not in line]
+            kept = text[: int(state["history"])] if state else b"".join(others)
+            self.run.write("history.jsonl", kept)
         return state
-
-    def _cut(self, size: int | None) -> None:
-        if not self.history.exists():
-            return
-        text = self.history.read_bytes()
-        if size is None:
-            kept = [
-                line
-                for line in text.splitlines(keepends=True)
-                if f'"stage": "{self.stage}"'.encode() not in line
-            ]
-            text = b"".join(line for line in kept if line.endswith(b"\n"))
-        else:
-            text = text[:size]
-        self.run.write("history.jsonl", text)

@@ -124,7 +124,7 @@ class _Stages:
         """Return the clusters, and the label [n] of each latent [n, e]."""
         run, columns = self.run, self.table.columns
         if not run.finished("clusters"):
-            with self._stage("clusters"), self.progress.busy("clusters"):
+            with self._stage("clusters"), self.progress.spinner("clusters"):
                 named = [j for j, column in enumerate(columns) if column.categories]
                 categories = self.table.values[self.kept][:, named].astype(np.int64)
                 clusters, labels, run.facts["clusters"] = clustering.fit(
@@ -164,7 +164,7 @@ class _Stages:
     ) -> None:
         if isinstance(mapper, Mapper):
             least = self.config.clusters.min_rows
-            rows, own = _smooth(latents, labels, clusters, least, generator)
+            rows, own = _replace_small_clusters(latents, labels, clusters, least, generator)
             observer = self.progress.stage("mapper")
             fit("mapper", mapper, lambda g: mapper.phases(rows, own, g), self.seed, observer)
 
@@ -208,7 +208,7 @@ class _Stages:
         distributed.barrier()
 
 
-def _smooth(
+def _replace_small_clusters(
     latents: Tensor, labels: Tensor, clusters: Clusters, least: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Replace a cluster's rows by draws of its Gaussian where they are few: a map would copy them."""

@@ -245,7 +245,7 @@ def test_without_torchrun_nothing_is_shared_out() -> None:
     rows = torch.arange(6.0).reshape(3, 2)
     assert distributed.rank() == 0
     assert distributed.size() == 1
-    assert distributed.own_part(rows) is rows
+    assert distributed.local_part(rows) is rows
     assert distributed.gather(rows) is rows
     assert torch.equal(distributed.mean(rows), rows)
     with distributed.group():

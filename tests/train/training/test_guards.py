@@ -138,13 +138,13 @@ class Watcher:
         self.notes.append(message)
 
 
-def test_a_critic_that_wins_outright_has_its_phase_undone() -> None:
+def test_a_critic_that_wins_critic_won_note_has_its_phase_undone() -> None:
     lost, watcher = Duel(held=True), Watcher()
     fit("test", lost, lost.phases, 0, watcher)
     assert lost.made.item() == 30.0
     assert lost.score.tolist() == [0.0, 0.0]
     (note,) = watcher.notes
-    assert "a critic won outright" in note
+    assert "a critic won critic_won_note" in note
     assert "\n" not in note
     even, watcher = Duel(held=False), Watcher()
     fit("test", even, even.phases, 0, watcher)
@@ -185,6 +185,6 @@ def test_an_export_says_what_its_figures_have_against_it(tmp_path: Path) -> None
 
 
 def test_figures_at_and_beyond_their_bounds() -> None:
-    assert guards.judged({"c2st": 0.7, "mse": 0.5}) == []
-    assert len(guards.judged({"c2st": 0.71, "mse": 0.51})) == 2
-    assert len(guards.judged({"mse": float("nan")})) == 1
+    assert guards.quality_warnings({"c2st": 0.7, "mse": 0.5}) == []
+    assert len(guards.quality_warnings({"c2st": 0.71, "mse": 0.51})) == 2
+    assert len(guards.quality_warnings({"mse": float("nan")})) == 1
