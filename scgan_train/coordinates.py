@@ -5,10 +5,8 @@ Each varying column becomes one standardised coordinate y = (f(x) - shift) / sca
 Columns whose values are steps apart are rounded on the way back. A column that never varies has no coordinate; it is
 written back as it was.
 
-Everything here is computed twice: in numpy, and as a part of the exported graphs, where networks end in an affine map
-that scale and shift can be folded into:
-
-    graph_inverse(y) = graph_rows(scale y + shift)        graph_forward(x) = (graph_raw(x) - shift) / scale
+Everything here is computed twice: in numpy, and as a part of the exported graphs, whose networks end in an affine map
+that scale and shift are folded into: the rows of y are graph_rows(scale y + shift).
 """
 
 from __future__ import annotations
@@ -61,6 +59,22 @@ class Block:
         with np.errstate(over="ignore"):
             x = np.rint(x * tens) / tens
         return np.asarray(np.clip(x + 0.0, least, greatest))  # -0 + 0 is 0
+
+    def graph_forward(self, x: Var) -> Var:
+        """Return f(x) [k, n] of values [k, n], as a graph."""
+        return GRAPHS[self.form.name][0](x, {name: _upright(row) for name, row in self.p.items()})
+
+    def graph_rows(self, f: Var) -> Var:
+        """Return values [k, n] of f(x) [k, n], as a graph; see `rows`."""
+        x = GRAPHS[self.form.name][1](f, {name: _upright(row) for name, row in self.p.items()})
+        if self.steps is None:
+            return x
+        tens, least, greatest = map(_upright, self.steps)
+        scaled = (tens != 1).any()
+        x = op.round(op.mul(x, const(tens)) if scaled else x)
+        x = op.div(x, const(tens)) if scaled else x
+        x = op.where(op.equal(x, const(0)), const(0), x)  # no -0
+        return op.min([op.max([x, const(least)]), const(greatest)])
 
 
 class Coordinates:
@@ -159,46 +173,29 @@ class Coordinates:
                     out[:, j] += noise * np.float32(column.step)
         return out
 
-    def affine(self) -> tuple[Singles, Singles] | None:
-        """Return scale and shift [d] where rows are scale y + shift and no more; else None."""
-        plain = len(self.blocks) == 1 and self.blocks[0].steps is None
-        if plain and self.blocks[0].form.name == "line" and self._in_order():
-            return self.scale, self.shift
-        return None
-
-    def _in_order(self) -> bool:
-        return np.array_equal(self.index, np.arange(len(self.columns)))
-
     def graph_forward(self, x: Var) -> Var:
         """See `forward`."""
-        return op.div(op.sub(self.graph_raw(x), const(self.shift)), const(self.scale))
-
-    def graph_inverse(self, y: Var) -> Var:
-        """See `inverse`."""
-        return self.graph_rows(op.add(op.mul(y, const(self.scale)), const(self.shift)))
-
-    def graph_raw(self, x: Var) -> Var:
-        """Return coordinates that are not yet standardised, f(x) [n, d']."""
-        if not self._in_order():
-            x = op.gather(x, const(self.index, np.int64), axis=1)
-        return _joined(
-            [GRAPHS[block.form.name][0](self._part(x, block), block.p) for block in self.blocks]
-        )
+        x = op.gather(op.transpose(x), const(self.index, np.int64), axis=0)
+        raw = op.concat([block.graph_forward(_part(x, block)) for block in self.blocks], axis=0)
+        y = op.div(op.sub(raw, const(_upright(self.shift))), const(_upright(self.scale)))
+        return op.transpose(y)
 
     def graph_rows(self, f: Var) -> Var:
-        """Return rows [n, d] of f(x) [n, d']."""
-        x = _joined([_graph_block(self._part(f, block), block) for block in self.blocks])
-        if not self._in_order():
-            x = op.gather(x, const(self.slot, np.int64), axis=1)
-        if self.still.any():
-            x = op.where(const(self.still, np.bool_), const(self.constant), x)
-        return x
+        """Return rows [n, d] of coordinates that are not standardised, f(x) = y scale + shift [n, d'].
 
-    def _part(self, y: Var, block: Block) -> Var:
-        if len(self.blocks) == 1:
-            return y
-        start, stop = const([block.place.start], np.int64), const([block.place.stop], np.int64)
-        return op.slice(y, start, stop, const([1], np.int64))
+        Columns lie along axis 0 meanwhile: along a short last axis, broadcasting is ten times slower.
+        """
+        in_order = np.array_equal(self.index, np.arange(len(self.columns)))
+        if in_order and all(block.form.name == "line" and not block.steps for block in self.blocks):
+            return f
+        f = op.transpose(f)
+        x = op.concat([block.graph_rows(_part(f, block)) for block in self.blocks], axis=0)
+        if not in_order:
+            x = op.gather(x, const(self.slot, np.int64), axis=0)
+        if self.still.any():
+            still, constant = _upright(self.still), _upright(self.constant)
+            x = op.where(const(still, np.bool_), const(constant), x)
+        return op.transpose(x)
 
 
 def _group(column: Column) -> tuple[str, bool]:
@@ -206,20 +203,14 @@ def _group(column: Column) -> tuple[str, bool]:
     return column.rules.form(column).name, column.step is not None
 
 
-def _joined(parts: list[Var]) -> Var:
-    return parts[0] if len(parts) == 1 else op.concat(parts, axis=1)
+def _upright(row: NDArray[Any]) -> NDArray[Any]:
+    """Return [k] as [k, 1], one number a column where columns lie along axis 0."""
+    return row[:, None]
 
 
-def _graph_block(f: Var, block: Block) -> Var:
-    x = GRAPHS[block.form.name][1](f, block.p)
-    if block.steps is None:
-        return x
-    tens, least, greatest = block.steps
-    scaled = (tens != 1).any()
-    x = op.round(op.mul(x, const(tens)) if scaled else x)
-    x = op.div(x, const(tens)) if scaled else x
-    x = op.where(op.equal(x, const(0)), const(0), x)  # no -0
-    return op.min([op.max([x, const(least)]), const(greatest)])
+def _part(y: Var, block: Block) -> Var:
+    """Return the coordinates [k, n] of a block."""
+    return op.gather(y, const(np.arange(block.place.start, block.place.stop), np.int64), axis=0)
 
 
 def _line(x: Var, p: Parameters) -> Var:

@@ -141,9 +141,8 @@ class Parts:
         yield "sampler.onnx", {"seed": seed, "index": index}, {"x": sampled}
 
     def _decoded(self, latent: Var, z: Var | None) -> Var:
-        affine = self.coordinates.affine()
-        y = self.decode.graph(latent, z, affine)
-        return y if affine else self.coordinates.graph_inverse(y)
+        y = self.decode.graph(latent, z, (self.coordinates.scale, self.coordinates.shift))
+        return self.coordinates.graph_rows(y)
 
 
 def build(parts: Parts) -> dict[str, bytes]:

@@ -1,13 +1,12 @@
-"""Trainings that went wrong, told apart from those that did not; each verdict is a line that says what to do.
+"""Trainings that went wrong; each verdict is a line that says what to do.
 
-| what                        | how it shows                                        | then                           |
-| --------------------------- | --------------------------------------------------- | ------------------------------ |
-| a loss is no number         | at the next look at the losses (`training`)         | the run stops                  |
-| the encoder collapsed       | one direction holds all spread of the latents       | the run stops                  |
-| an empty cluster            | no row is in it (`clusters`)                        | it is dropped, and said        |
-| a critic won critic_won_note       | its loss is near 0 in the last quarter of the phase | the phase is undone, and noted |
-| worse than a constant       | squared error above the variance                    | the run stops                  |
-| bad by its held-out figures | c2st or mse beyond these bounds                     | the export says so             |
+| what                  | how it shows                                    | then                      |
+| --------------------- | ----------------------------------------------- | ------------------------- |
+| a loss is no number   | at the next look at the losses (`loop`)         | the run stops             |
+| the encoder collapsed | one direction holds all spread of the latents   | the run stops             |
+| a critic won outright | its loss is near 0 in a phase's last quarter    | the phase is undone, noted |
+| worse than a constant | squared error above the variance                | the run stops             |
+| bad held-out figures  | c2st or mse beyond these bounds                 | the export says so        |
 """
 
 from __future__ import annotations
