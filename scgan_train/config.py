@@ -80,18 +80,20 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class MapperConfig:
-    """Stage 2, second half (equations 2 and 3): `kind` is a name in `MAPPERS`, or `auto` by number of dimensions.
+    """Stage 2, second half (equations 2 and 3): `kind` is a name in `MAPS`, or `auto` by number of dimensions.
 
     Attributes:
         steps: training steps; `auto` is the kind's own.
         width: hidden units; `auto` is the kind's own.
         lr: learning rate; `auto` is the kind's own.
+        layers: of a flow; `auto` is one, two from five dimensions on.
     """
 
     kind: str = "auto"
     steps: int | Auto = "auto"
     width: int | Auto = "auto"
     lr: float | Auto = "auto"
+    layers: int | Auto = "auto"
 
 
 @dataclass(frozen=True)

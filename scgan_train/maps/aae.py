@@ -28,7 +28,7 @@ class AdversarialMapper(ResidualMapper):
     @staticmethod
     def defaults(e: int, rows: int) -> dict[str, Any]:
         """Return width, steps and lr."""
-        return {"width": 32, "steps": 800, "lr": 2e-3}
+        return {"width": 32, "steps": 800, "lr": 2e-3, "layers": 1}
 
     def __init__(
         self, clusters: Clusters, config: MapperConfig, generator: torch.Generator

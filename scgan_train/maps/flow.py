@@ -184,7 +184,8 @@ class FlowMapper(Mapper):
         [164, 653, 1715, 2600]
         """
         steps = 2600 * min(1.0, rows / 10_000) ** 0.6
-        return {"width": 64, "steps": round(steps), "lr": 5e-3}
+        layers = 1 if e < TWO_LAYERS else 2
+        return {"width": 64, "steps": round(steps), "lr": 5e-3, "layers": layers}
 
     @staticmethod
     def most_clusters(e: int) -> int:
@@ -197,8 +198,7 @@ class FlowMapper(Mapper):
         super().__init__(clusters, config, generator)
         size, e = clusters.means.shape
         self.layers = nn.ModuleList(
-            Triangular(size, e, int(config.width), generator)
-            for _ in range(1 if e < TWO_LAYERS else 2)
+            Triangular(size, e, int(config.width), generator) for _ in range(int(config.layers))
         )
         order = coordinate_order(clusters)
         ordered = clusters.factors.double()[:, order]

@@ -40,7 +40,7 @@ class TransportMapper(ResidualMapper):
     @staticmethod
     def defaults(e: int, rows: int) -> dict[str, Any]:
         """Return width, steps and lr."""
-        return {"width": 16 if e < 3 else 32, "steps": 800, "lr": 1e-2}
+        return {"width": 16 if e < 3 else 32, "steps": 800, "lr": 1e-2, "layers": 1}
 
     def loss(self, codes: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the squared distance of g(codes) to their rows, both [K, b, e] in the frames."""

@@ -31,6 +31,8 @@ AUTO = {
         "mapper.steps",
         "mapper.width",
         "mapper.lr",
+        "mapper.layers",
+        "encoder.steps",
     ),
     "decoder.steps",
 }
