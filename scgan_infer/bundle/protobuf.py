@@ -9,7 +9,7 @@ A message is a sequence of fields, each a key (number << 3 | wire type) and a va
 | 2    | varint length, then so many bytes  | text, bytes, a message, or numbers packed      |
 
 A `Message` lists the fields that may occur. It is a finite tree, so nesting is bounded; each field and each
-packed varint costs one of `Reader.left`, so time is. Whatever does not fit (another field, a cut value, a
+packed number costs one of `Reader.left`, so time is. Whatever does not fit (another field, a cut value, a
 single field given twice, a length beyond the end) is a `MalformedError`: what two parsers could read in two
 ways is not read at all.
 """
@@ -66,51 +66,63 @@ class Message:
 
 
 class Reader:
-    """Reads messages until the fields and packed varints seen add up to `limit`."""
+    """Reads messages until the fields and packed numbers seen add up to `limit`."""
 
     def __init__(self, limit: int) -> None:
         self.left = limit
 
-    def read(self, data: memoryview, message: Message) -> dict[str, Any]:
-        """Return the fields by name; one that does not occur is 0, "", b"" or (), and a message None."""
+    def read(
+        self, data: bytes, message: Message, position: int = 0, end: int | None = None
+    ) -> dict[str, Any]:
+        """Return the fields of the message from `position` to `end`, by name.
+
+        One that does not occur is 0, "", b"" or (), and a message None.
+        """
         values: dict[str, Any] = message.absent.copy()
         seen: set[str] = set()
-        fields, position, end = message.fields, 0, len(data)
+        fields, end = message.fields, len(data) if end is None else end
         while position < end:
-            key, position = self._varint(data, position)
-            field = fields.get(key)
-            if field is None:
+            self.left -= 1
+            if self.left < 0:
+                raise MalformedError("too many fields")
+            key = data[position]
+            position += 1
+            if key > 0x7F:
+                key, position = _varint(data, position - 1, end)
+            if key not in fields:
                 _refuse(message, key)
-            name, kind = field.name, field.kind
+            name, kind, many, packed = fields[key]
             if name not in seen:
                 seen.add(name)
-                if field.many:
+                if many:
                     values[name] = []
-            elif not field.many:
+            elif not many:
                 raise MalformedError(f"{message.name} has two fields {name}")
-            value: Any
-            if key & 7 == VARINT:
-                value, position = self._varint(data, position)
-            else:
-                size = SIZES.get(key & 7)
-                if size is None:
-                    size, position = self._varint(data, position)
-                if not 0 <= size <= end - position:
+            value: Any = SIZES.get(key & 7)
+            if value is None:  # a number, or the length of what follows
+                if position < end and data[position] < 0x80:
+                    value, position = data[position], position + 1
+                else:
+                    value, position = _varint(data, position, end)
+            if key & 7 != VARINT:
+                first, position = position, position + value
+                if not first <= position <= end:
                     raise MalformedError(f"{message.name}.{name} is cut short")
-                value, position = data[position : position + size], position + size
                 if isinstance(kind, Message):
-                    value = self.read(value, kind)
+                    value = self.read(data, kind, first, position)
                 elif kind == "text":
                     try:
-                        value = str(value, "utf-8")
+                        value = data[first:position].decode()
                     except UnicodeDecodeError:
                         raise MalformedError(f"{message.name}.{name} is not UTF-8") from None
-                elif field.packed and kind == "int":
-                    values[name] += self._packed(value)
+                elif packed and kind == "int":
+                    values[name] += self._packed(data, first, position)
                     continue
-                elif field.packed and size % SIZES[WIRES[kind]]:
+                elif packed and value % SIZES[WIRES[kind]]:
                     raise MalformedError(f"{message.name}.{name} is cut short")
-            if field.many:
+                else:
+                    value = memoryview(data)[first:position]
+            if many:
                 values[name].append(value)
             else:
                 values[name] = value
@@ -118,31 +130,31 @@ class Reader:
             values[name] = b"".join(values[name])
         return values
 
-    def _packed(self, data: memoryview) -> list[int]:
-        values, position = [], 0
-        while position < len(data):
-            value, position = self._varint(data, position)
+    def _packed(self, data: bytes, position: int, end: int) -> list[int]:
+        values = []
+        while position < end:
+            self.left -= 1
+            if self.left < 0:
+                raise MalformedError("too many fields")
+            value, position = _varint(data, position, end)
             values.append(value)
         return values
 
-    def _varint(self, data: memoryview, position: int) -> tuple[int, int]:
-        self.left -= 1
-        if self.left < 0:
-            raise MalformedError("too many fields")
-        if position < len(data) and data[position] < 0x80:
-            return data[position], position + 1
-        value = 0
-        for shift in range(0, 70, 7):
-            if position >= len(data):
-                raise MalformedError("a number is cut short")
-            byte = data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                if value >= 2**64:
-                    break
-                return (value - 2**64 if value >= 2**63 else value), position
-        raise MalformedError("a number is longer than 64 bits")
+
+def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+    """Return a number and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= end:
+            raise MalformedError("a number is cut short")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value >= 2**64:
+                break
+            return (value - 2**64 if value >= 2**63 else value), position
+    raise MalformedError("a number is longer than 64 bits")
 
 
 def _refuse(message: Message, key: int) -> NoReturn:

@@ -670,7 +670,7 @@ def test_the_reader_sees_what_onnx_sees():
     data = helper.make_model(
         made, ir_version=8, opset_imports=[helper.make_opsetid("", 18)]
     ).SerializeToString()
-    found = Reader(10_000).read(memoryview(data), MODEL)
+    found = Reader(10_000).read(data, MODEL)
     tensors = {item["name"]: item for item in found["graph"]["initializer"]}
     assert np.frombuffer(tensors["f"]["float_data"], "<f4").tolist() == [1.5, -2.5]
     assert tensors["i"]["int64_data"] == [-1, 2**40]
