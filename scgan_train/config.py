@@ -228,29 +228,6 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def assignment(text: str) -> dict[str, Any]:
-    """Parse one `--set KEY=VALUE`: a dotted key and a TOML value, a bare word being a string.
-
-    >>> assignment("encoder.steps=5"), assignment("columns.phi.kind=periodic")
-    ({'encoder': {'steps': 5}}, {'columns': {'phi': {'kind': 'periodic'}}})
-
-    Raises:
-        UsageError: without `=` or with an empty key.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise UsageError(
-            f"--set {text!r}: write it as KEY=VALUE, for example --set decoder.width=128"
-        )
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
-    for part in reversed(key.split(".")):
-        parsed = {part: parsed}
-    return typing.cast(dict[str, Any], parsed)
-
-
 def read(path: Path) -> dict[str, Any]:
     """Read a TOML file of settings.
 

@@ -41,7 +41,7 @@ from scgan_infer.judging.figures import evaluate
 from scgan_infer.names import LATENTS, Preset
 from scgan_infer.sampling.sessions import cores
 from scgan_train import config as configs
-from scgan_train.config import Config
+from scgan_train.config import Config, resolve
 from scgan_train.datasets import DATASETS, fresh, table
 from scgan_train.exporting.exporter import Parts
 from scgan_train.training.loop import generator_for
@@ -221,7 +221,7 @@ def work(plan: Plan, plane: str, seed: int) -> None:
 
 def trained(plan: Plan, cell: Cell, rows: Table, earlier: Mapping[Cell, Run]) -> Run:
     """Return the finished run of a cell; what earlier cells of its unit have in common with it is theirs."""
-    path, config = plan.out / "runs" / cell.name, plan.config(cell)
+    path, config = plan.out / "runs" / cell.name, resolve(plan.config(cell), rows)
     if not (path / "run.json").exists():
         path.mkdir(parents=True, exist_ok=True)
         facts: dict[str, Any] = {"rows": len(rows), "sha256": rows.fingerprint(), "seconds": {}}
@@ -229,8 +229,9 @@ def trained(plan: Plan, cell: Cell, rows: Table, earlier: Mapping[Cell, Run]) ->
             for file in FILES[stage]:
                 shutil.copyfile(donor.path / file, path / file)
             facts["seconds"][stage] = donor.seconds[stage]
-            if stage == "clusters":
-                facts["clusters"] = donor.facts["clusters"]
+            facts |= {
+                name: donor.facts[name] for name in ("clusters", "width") if name in donor.facts
+            }
         Run(path, config, cell.plane, rows.columns, facts).save()
     return train(rows, config, path, cell.plane, resume=True)
 

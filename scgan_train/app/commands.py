@@ -96,7 +96,7 @@ def train(
     out: Annotated[File, option("--out -o", "Folder; default: new in runs/.", "RUN")] = None,
     config: Annotated[File, variable("--config -c", "TOML file of settings.", "FILE")] = None,
     assignments: Annotated[
-        Texts, option("--set", "A setting, e.g. decoder.width=128. Repeatable.", "KEY=VALUE")
+        Texts, option("--set", "A setting, e.g. mapper.width=64. Repeatable.", "KEY=VALUE")
     ] = None,
     preset: Annotated[Preset, variable("--preset", "Speed or quality.")] = "standard",
     seed: Annotated[Whole, variable("--seed -s", "Random seed.", min=0)] = None,

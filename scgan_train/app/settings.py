@@ -96,7 +96,7 @@ def assignment(text: str) -> Settings:
             continue
         return _filled(settings, _value(text[end + 1 :]))
     raise UsageError(
-        f"--set {text!r}: write it as KEY=VALUE, for example --set decoder.width=128; a name with "
+        f"--set {text!r}: write it as KEY=VALUE, for example --set mapper.width=64; a name with "
         """dots or spaces in quotes: --set 'columns."Sepal.Length".kind=real'"""
     )
 

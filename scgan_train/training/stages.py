@@ -104,7 +104,7 @@ class _Stages:
         coordinates = run.load_coordinates()
         rng = np.random.default_rng([self.seed, 0xDE])
         y = coordinates.forward(coordinates.dequantise(rows, rng))
-        return torch.from_numpy(y).to(self.device)
+        return torch.from_numpy(y).to(self.device, torch.get_default_dtype())
 
     def encoder(self, y: Tensor) -> Tensor:
         """Return the latents [n, e] of coordinates [n, d']."""

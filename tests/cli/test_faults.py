@@ -88,7 +88,7 @@ def contents(run: Path) -> dict[str, bytes]:
     if "run.json" in found:
         facts = json.loads(found["run.json"])
         assert set(facts.pop("seconds")) == {
-            "transform",
+            "coordinates",
             "encoder",
             "clusters",
             "mapper",
@@ -182,6 +182,7 @@ def test_a_full_disk(finished: Path, model: Path, tmp_path: Path) -> None:
             assert files(disk) == []
             apart("encode", rows, "--model", model, "--out", out).failed(7, str(out))
             assert files(disk) == []
+        subprocess.run(["mount", "-o", "remount,size=24k", str(disk)], check=True)
         apart("train", "abs", "--out", disk / "run", *FAST).failed(7, "run", "No space left")
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
         assert apart("train", "abs", "--out", disk / "run", *FAST, "--resume").code == 0
@@ -229,7 +230,7 @@ NEEDED = {
     *(
         "run.json",
         "config.toml",
-        "transform.safetensors",
+        "coordinates.safetensors",
         "encoder.safetensors",
         "clusters.safetensors",
     ),

@@ -38,12 +38,13 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
 def test_a_link_in_the_way_is_never_followed(tmp_path, monkeypatch):
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    monkeypatch.setattr("secrets.token_hex", lambda size: "guessed")
-    (tmp_path / ".rows.bin.guessed.new").symlink_to(victim)
+    monkeypatch.setattr("os.urandom", bytes)
+    name = f".rows.bin.{bytes(8).hex()}.new"
+    (tmp_path / name).symlink_to(victim)
     with pytest.raises(DataError, match="can't write"):
         write_bytes(tmp_path / "rows.bin", b"mine")
     assert victim.read_bytes() == b"precious"
-    assert (tmp_path / ".rows.bin.guessed.new").is_symlink()
+    assert (tmp_path / name).is_symlink()
 
 
 def test_a_link_at_the_target_is_replaced_itself(tmp_path):

@@ -31,7 +31,7 @@ def settings(batch: int, kind: str) -> dict[str, object]:
         "encoder": {"kind": "mlp", "width": 32, "steps": 60, "batch": batch, "lr": 5e-4},
         "clusters": {"k": 3},
         "mapper": {"kind": kind, "steps": 30},
-        "decoder": {"warm_steps": 60, "steps": 60, "batch": batch, "width": 32},
+        "decoder": {"warm_steps": 60, "steps": 60, "batch": batch, "widths": [32]},
     }
 
 
@@ -41,8 +41,7 @@ def every_kind(out: str, batch: str, *kinds: str) -> None:
 
     import scgan_train
     from scgan_train.maps import latent_model
-    from scgan_train.training import distributed
-    from scgan_train.training.loop import run, stages
+    from scgan_train.training import distributed, run, stages
 
     torch.set_default_dtype(torch.float64)
     stages.latent_model = run.latent_model = lambda *which: latent_model(*which).double()
@@ -56,7 +55,7 @@ def every_kind(out: str, batch: str, *kinds: str) -> None:
 def often(pids: str, *arguments: str) -> None:
     """Train with a checkpoint every moment, and say which process has which rank."""
     from scgan_train.__main__ import main
-    from scgan_train.training.loop import progress
+    from scgan_train.training import progress
 
     progress.CHECKPOINT_SECONDS = 0.05
     Path(f"{pids}.{os.environ['RANK']}").write_text(str(os.getpid()))
@@ -69,8 +68,8 @@ def loses_one(out: str) -> None:
     import torch
 
     from scgan_train.config import Config
-    from scgan_train.training import distributed
-    from scgan_train.training.loop import Phase, Player, fit, progress, rows_of
+    from scgan_train.training import distributed, progress
+    from scgan_train.training.loop import Phase, Player, fit, rows_of
     from scgan_train.training.progress import Progress
     from scgan_train.training.run import Run
 
@@ -149,7 +148,7 @@ PROCESSES = 3
 LONG = [
     *("abs", "--set", "encoder.steps=100", "--set", "encoder.batch=32", "--set", "mapper.steps=40"),
     *("--set", "mapper.kind=aae", "--set", "clusters.k=3", "--set", "decoder.batch=32"),
-    *("--set", "decoder.warm_steps=60", "--set", "decoder.steps=100", "--set", "decoder.width=32"),
+    *("--set", "decoder.warm_steps=60", "--set", "decoder.steps=100", "--set", "decoder.widths=32"),
     *("--set", "device=cpu", "--out"),
 ]
 
@@ -212,7 +211,7 @@ def test_a_job_that_loses_a_worker_then_torchrun_goes_on_to_the_same_bytes(tmp_p
         assert job.wait(120) == 1
         assert job.stderr is not None
         assert (
-            "scgan: another process of this training was lost; go on with --resume\n"
+            "scgan: another process of this training was lost; go on by resuming the run\n"
             in job.stderr.read()
         )
     assert not Run.load(run).finished("encoder")
