@@ -274,9 +274,9 @@ def _build(kind: type[T], settings: Any, where: str) -> T:
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
-    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
-        part = typing.get_args(hint)[0]
-        return tuple(_checked(part, entry, where) for entry in value)
+    if typing.get_origin(hint) is tuple:
+        entries = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_checked(typing.get_args(hint)[0], entry, where) for entry in entries)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not _fits(hint, value):

@@ -193,7 +193,8 @@ class Reconstruction(nn.Module):
         config, error = self.config, float("inf")
         draw = rows_of(latent, y, batch=min(config.batch, len(y)))
         for index, decoder in enumerate(self._each()):
-            player = Player("decoder", list(decoder.parameters()), decoder.loss, config.lr)
+            weights = [w for key, w in decoder.named_parameters() if "subspaces" not in key]
+            player = Player("decoder", weights, decoder.loss, config.lr)
             name = f"width {decoder.width}"
             yield Phase(name, config.warm_steps, draw, (player,), floor=0.002, share=True)
             now = decoder.error(*back)

@@ -229,9 +229,8 @@ def trained(plan: Plan, cell: Cell, rows: Table, earlier: Mapping[Cell, Run]) ->
             for file in FILES[stage]:
                 shutil.copyfile(donor.path / file, path / file)
             facts["seconds"][stage] = donor.seconds[stage]
-            facts |= {
-                name: donor.facts[name] for name in ("clusters", "width") if name in donor.facts
-            }
+            fact = {"clusters": "clusters", "decoder": "width"}.get(stage)
+            facts |= {fact: donor.facts[fact]} if fact else {}
         Run(path, config, cell.plane, rows.columns, facts).save()
     return train(rows, config, path, cell.plane, resume=True)
 

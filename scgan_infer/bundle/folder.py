@@ -98,8 +98,9 @@ def save(
         check(name, data, checked.interfaces[name])
     try:
         _write(path, contents)
-    except OSError as error:
-        raise DataError(f"can't write the bundle {path}: {error.strerror or error}") from None
+    except (OSError, DataError) as error:
+        why = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
+        raise DataError(f"can't write the bundle {path}: {why}") from None
     return path
 
 

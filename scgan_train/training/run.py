@@ -128,7 +128,7 @@ class Run:
             DataError: if it can't be written.
         """
         if distributed.rank() == 0:
-            write_bytes(self.path / name, content)
+            write_bytes(self.path / name, content, self.path / f".{name}.new")
 
     def append(self, name: str, line: str) -> None:
         """Add a line to a file of the run.
