@@ -155,96 +155,105 @@ class Decoder(nn.Module):
         return cls(latent_dim, dims, width, layers, len(importances), torch.Generator())
 
 
-class Reconstruction(nn.Module):
-    """Decoders of growing width, trained one after the other until one is wide enough.
+class DecoderStage(nn.Module):
+    """Decoders of growing width until one is wide enough, then its two critics (equation 4).
 
     The first whose error on rows kept back is at most `DecoderConfig.error` is taken, or the last
     that still lowers the error by a tenth. The smaller one is the faster one.
+
+    Attributes:
+        errors: of each width, infinite where it was not trained.
     """
+
+    errors: Tensor
 
     def __init__(
         self,
+        model: LatentModel,
         latent: Tensor,
         y: Tensor,
         config: DecoderConfig,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        dims, width = y.shape[1], config.critic_width
         self.config = config
-        noise = config.noise if config.steps else 0
         self.decoders = nn.ModuleList(
-            Decoder(latent.shape[1], y.shape[1], width, config.layers, noise, generator)
-            for width in config.widths
-        ).to(y.device)
+            Decoder(
+                *(latent.shape[1], dims, units, config.layers),
+                config.noise if config.steps else 0,
+                generator,
+            )
+            for units in config.widths
+        )
+        self.register_buffer("errors", torch.full((len(config.widths),), torch.inf).double())
+        self.on_reconstructions = mlp([dims, width, width, 1], generator)
+        self.on_generations = mlp([dims, width, width, 1], generator)
+        self._model = [model]  # not a part of what is trained
+        self.to(y.device)
         for decoder in self._each():
             decoder.start(latent, y)
-        self._taken = 0
-
-    @property
-    def taken(self) -> Decoder:
-        """The decoder of the width that was taken."""
-        return self._each()[self._taken]
 
     def _each(self) -> list[Decoder]:
         return [decoder for decoder in self.decoders if isinstance(decoder, Decoder)]
 
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder of the width that was taken."""
+        best = 0
+        for index, error in enumerate(self.errors.tolist()):
+            best = index if error <= 0.9 * float(self.errors[best]) else best
+        return self._each()[best]
+
     def phases(self, latent: Tensor, y: Tensor, back: tuple[Tensor, Tensor]) -> Iterator[Phase]:
-        """Yield a phase a width, on latents [n, e] and coordinates [n, d']; and rows kept back."""
-        config, error = self.config, float("inf")
+        """Yield a phase a width, then, if it has steps, the whole of equation 4.
+
+        Args:
+            latent: [n, e].
+            y: coordinates [n, d'].
+            back: latents and coordinates of rows kept back.
+        """
+        config = self.config
         draw = rows_of(latent, y, batch=min(config.batch, len(y)))
         for index, decoder in enumerate(self._each()):
             weights = [w for key, w in decoder.named_parameters() if "subspaces" not in key]
             player = Player("decoder", weights, decoder.loss, config.lr)
             name = f"width {decoder.width}"
             yield Phase(name, config.warm_steps, draw, (player,), floor=0.002, share=True)
-            now = decoder.error(*back)
-            if now > 0.9 * error:
-                return
-            self._taken, error = index, now
-            if error <= config.error:
-                return
-
-
-class Critics(nn.Module):
-    """A decoder with its two critics, and the losses between them (equation 4)."""
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        latents: LatentModel,
-        config: DecoderConfig,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        width, dims = config.critic_width, len(decoder.last)
-        self.config = config
-        self.decoder = decoder
-        self.on_reconstructions = mlp([dims, width, width, 1], generator)
-        self.on_generations = mlp([dims, width, width, 1], generator)
-        self._latents = [latents]  # not a part of what is trained
+            if not torch.isfinite(self.errors[index]):
+                self.errors[index] = decoder.error(*back)
+            if self.errors[index] <= config.error or self.decoder is not decoder:
+                break
+        if config.steps:
+            decoder, betas = self.decoder, (0.0, 0.99)
+            critics = [*self.on_reconstructions.parameters(), *self.on_generations.parameters()]
+            players = (
+                Player("critics", critics, self.critic_loss, config.critic_lr, betas),
+                Player("decoder", list(decoder.parameters()), self.loss, config.joint_lr, betas),
+            )
+            steps, ema = int(config.steps), config.ema
+            yield Phase("critics", steps, draw, players, average=decoder, decay=ema, share=True)
 
     def generate(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n generated rows of coordinates [n, d']."""
-        device = self.decoder.skip.weight.device
-        rows = n * distributed.size()
+        decoder, rows = self.decoder, n * distributed.size()
+        device = decoder.skip.weight.device
         with torch.no_grad():
-            latent = distributed.local_part(self._latents[0].draw(rows, generator, device))
-        z = distributed.local_part(torch.randn(rows, self.decoder.noise, generator=generator)).to(
-            device
-        )
-        y: Tensor = self.decoder(latent, z)
+            latent = distributed.local_part(self._model[0].draw(rows, generator, device))
+        z = torch.randn(rows, decoder.noise, generator=generator)
+        y: Tensor = decoder(latent, distributed.local_part(z).to(device))
         return y
 
     def loss(self, latent: Tensor, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the decoder's side of equation 4."""
-        config = self.config
-        reconstructed, generated = self.decoder(latent), self.generate(len(y), generator)
+        config, decoder = self.config, self.decoder
+        reconstructed, generated = decoder(latent), self.generate(len(y), generator)
         on_reconstructions = generator_loss(self.on_reconstructions(reconstructed))
         return {
             "reconstruction": config.reconstruction * (reconstructed - y).square().mean(),
             "on_reconstructions": config.lambda_r * on_reconstructions,
             "on_generations": config.lambda_x * generator_loss(self.on_generations(generated)),
-            "orthogonality": config.orthogonality * self.decoder.orthogonality(),
+            "orthogonality": config.orthogonality * decoder.orthogonality(),
         }
 
     def critic_loss(
@@ -254,30 +263,10 @@ class Critics(nn.Module):
         with torch.no_grad():
             reconstructed, generated = self.decoder(latent), self.generate(len(y), generator)
         few = y[::4].clone().requires_grad_()
-        critics = (self.on_reconstructions, self.on_generations)
-        penalty = sum((gradient_penalty(critic(few), few) for critic in critics), y.new_zeros(()))
-        on_r, on_x = critics
+        on_r, on_x = self.on_reconstructions, self.on_generations
+        slopes = gradient_penalty(on_r(few), few) + gradient_penalty(on_x(few), few)
         return {
             "critic_reconstructions": critic_loss(on_r(y), on_r(reconstructed)),
             "critic_generations": critic_loss(on_x(y), on_x(generated)),
-            "penalty": self.config.penalty * penalty,
+            "penalty": self.config.penalty * slopes,
         }
-
-    def phases(self, latent: Tensor, y: Tensor) -> Iterator[Phase]:
-        """Yield the whole of equation 4; the decoder's average is what stays."""
-        config = self.config
-        critics = [*self.on_reconstructions.parameters(), *self.on_generations.parameters()]
-        weights = list(self.decoder.parameters())
-        betas = (0.0, 0.99)
-        yield Phase(
-            "critics",
-            int(config.steps),
-            rows_of(latent, y, batch=min(config.batch, len(y))),
-            (
-                Player("critics", critics, self.critic_loss, config.critic_lr, betas),
-                Player("decoder", weights, self.loss, config.joint_lr, betas),
-            ),
-            average=self.decoder,
-            decay=config.ema,
-            share=True,
-        )

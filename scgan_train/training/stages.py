@@ -25,7 +25,7 @@ from scgan_train import clusters as clustering
 from scgan_train.clusters import Clusters
 from scgan_train.config import Config, resolve
 from scgan_train.coordinates import Coordinates
-from scgan_train.decoder import Critics, Decoder, Reconstruction
+from scgan_train.decoder import DecoderStage
 from scgan_train.encoder import Encoder
 from scgan_train.head import LatentModel, RealLatents
 from scgan_train.maps import latent_model
@@ -173,28 +173,22 @@ class _Stages:
         run, config, seed = self.run, self.config.decoder, self.seed
         if not run.finished("decoder"):
             with self._stage("decoder"):
-                decoder = self._reconstructing(latents, y)
-                if config.steps:
-                    critics = Critics(decoder, model, config, generator_for(seed, "critics"))
-                    critics = critics.to(self.device)
-                    observer = self.progress.stage("critics")
-                    fit("critics", critics, lambda _: critics.phases(latents, y), seed, observer)
-                guards.check_decoder(_mapped(decoder, latents), y)
-                run.facts["width"] = decoder.width
-                run.save_decoder(decoder)
+                used, back = _split(len(y), seed, KEPT_BACK)
+                latent, target, kept_back = latents[used], y[used], (latents[back], y[back])
+                generator = generator_for(seed, "decoder")
+                stage = DecoderStage(model, latent, target, config, generator)
+                observer = self.progress.stage("decoder")
+                fit(
+                    "decoder",
+                    stage,
+                    lambda _: stage.phases(latent, target, kept_back),
+                    seed,
+                    observer,
+                )
+                guards.check_decoder(_mapped(stage.decoder, latents), y)
+                run.facts["width"] = stage.decoder.width
+                run.save_decoder(stage.decoder)
         run.load_decoder()
-
-    def _reconstructing(self, latents: Tensor, y: Tensor) -> Decoder:
-        """Return the narrowest decoder that reconstructs well enough."""
-        used, back = _split(len(y), self.seed, KEPT_BACK)
-        latent, target, kept_back = latents[used], y[used], (latents[back], y[back])
-        generator = generator_for(self.seed, "decoder")
-        stage = Reconstruction(latent, target, self.config.decoder, generator)
-        observer = self.progress.stage("decoder")
-        fit(
-            "decoder", stage, lambda _: stage.phases(latent, target, kept_back), self.seed, observer
-        )
-        return stage.taken
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -9,30 +9,34 @@ from test_loop import Watcher
 
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
-from scgan_train.decoder import Critics, Decoder, Reconstruction
+from scgan_train.decoder import Decoder, DecoderStage
 from scgan_train.maps import latent_model
 from scgan_train.training.loop import fit, generator_for
 
 CONFIG = settings(decoder={"warm_steps": 300, "steps": 150, "noise": 2}).decoder
 
 
+GAUSSIAN = latent_model(
+    "gaussian",
+    Clusters(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1), "em"),
+    MapperConfig(),
+    torch.Generator(),
+)
+
+
 @pytest.fixture(scope="module")
-def lossy() -> tuple[Critics, torch.Tensor, torch.Tensor]:
+def lossy() -> tuple[DecoderStage, torch.Tensor, torch.Tensor]:
     """Three columns behind one latent: what the latent does not say, noise must."""
     generator = generator_for(0, "data")
     latent = torch.randn(3000, 1, generator=generator)
     y = torch.cat([latent, latent.square(), torch.randn(3000, 1, generator=generator)], 1)
-    clusters = Clusters(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1), "em")
-    model = latent_model("gaussian", clusters, MapperConfig(), generator)
-    warm = Reconstruction(latent, y, CONFIG, generator)
-    fit("decoder", warm, lambda _: warm.phases(latent, y, (latent, y)), 0, Watcher())
-    stage = Critics(warm.taken, model, CONFIG, generator)
-    fit("critics", stage, lambda _: stage.phases(latent, y), 0, Watcher())
+    stage = DecoderStage(GAUSSIAN, latent, y, CONFIG, generator)
+    fit("decoder", stage, lambda _: stage.phases(latent, y, (latent, y)), 0, Watcher())
     return stage, latent, y
 
 
 def test_reconstruction_explains_what_the_latent_says(
-    lossy: tuple[Critics, torch.Tensor, torch.Tensor],
+    lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
 ) -> None:
     stage, latent, y = lossy
     with torch.no_grad():
@@ -42,7 +46,7 @@ def test_reconstruction_explains_what_the_latent_says(
 
 
 def test_the_whole_of_equation_4_teaches_the_noise_what_the_latent_loses(
-    lossy: tuple[Critics, torch.Tensor, torch.Tensor],
+    lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
 ) -> None:
     stage, latent, _ = lossy
     with torch.no_grad():
@@ -51,14 +55,14 @@ def test_the_whole_of_equation_4_teaches_the_noise_what_the_latent_loses(
     assert float(moved[2]) > 2 * float(moved[0])
 
 
-def test_subspaces_stay_orthonormal(lossy: tuple[Critics, torch.Tensor, torch.Tensor]) -> None:
+def test_subspaces_stay_orthonormal(lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor]) -> None:
     for subspace in lossy[0].decoder.subspaces:
         gram = subspace.basis.T @ subspace.basis
         assert torch.allclose(gram, torch.eye(len(gram)), atol=0.02)
 
 
 def test_every_parameter_hears_the_objective(
-    lossy: tuple[Critics, torch.Tensor, torch.Tensor],
+    lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
 ) -> None:
     stage, latent, y = lossy
     terms = stage.loss(latent[:64], y[:64], generator_for(0, "loss"))
@@ -86,16 +90,16 @@ def test_the_narrowest_width_that_is_good_enough_is_taken(
     latent = 2 * torch.randn(2000, 1, generator=generator)
     y = torch.cat([latent, latent + torch.sin(bends * latent)], 1)
     config = replace(CONFIG, widths=(4, 8, 16), error=error, warm_steps=400, steps=0)
-    stage = Reconstruction(latent, y, config, generator)
+    stage = DecoderStage(GAUSSIAN, latent, y, config, generator)
     fit("decoder", stage, lambda _: stage.phases(latent, y, (latent, y)), 0, Watcher())
-    assert stage.taken.width == width
+    assert stage.decoder.width == width
 
 
 def test_a_wider_one_that_does_not_lower_the_error_is_not_taken() -> None:
     generator = generator_for(3, "noise")
     latent, y = torch.randn(2, 2000, 1, generator=generator)
     config = replace(CONFIG, widths=(4, 8, 16), error=1e-6, warm_steps=100, steps=0)
-    stage, watcher = Reconstruction(latent, y, config, generator), Watcher()
+    stage, watcher = DecoderStage(GAUSSIAN, latent, y, config, generator), Watcher()
     fit("decoder", stage, lambda _: stage.phases(latent, y, (latent, y)), 0, watcher)
-    assert stage.taken.width == 4
+    assert stage.decoder.width == 4
     assert {phase for phase, _ in watcher.seen} == {"width 4", "width 8"}

@@ -217,7 +217,7 @@ def test_a_job_that_loses_a_worker_then_torchrun_goes_on_to_the_same_bytes(tmp_p
     assert not Run.load(run).finished("encoder")
 
     with begun(run, "--resume") as (job, _):
-        wait_for(lambda: says(run / "history.jsonl", b'"critics", "step": 0,'))
+        wait_for(lambda: says(run / "history.jsonl", b'"phase": "critics", "step": 0,'))
         job.kill()
     assert not Run.load(run).finished("decoder")
 

@@ -32,7 +32,7 @@ def test_a_run_holds_what_design_says(mixed_run: Run) -> None:
     lines = [
         json.loads(line) for line in (mixed_run.path / "history.jsonl").read_text().splitlines()
     ]
-    assert {line["stage"] for line in lines} == {"encoder", "mapper", "decoder", "critics"}
+    assert {line["stage"] for line in lines} == {"encoder", "mapper", "decoder"}
     assert Run.load(mixed_run.path) == mixed_run
 
 
