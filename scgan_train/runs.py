@@ -70,7 +70,8 @@ def train(
     for note in sources.notes(table, config):
         tell(note)
     tell(f"clusters: {run.facts['clusters']}")
-    tell(f"run: {run.path} ({sum(run.seconds.values()):.0f} s on {run.facts['rows']} rows)")
+    took = f"{sum(run.seconds.values()):.0f} s on {run.facts['rows']} rows"
+    tell(f"run: {run.path} ({took}); next: scgan export {run.path}")
     return run
 
 

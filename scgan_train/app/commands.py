@@ -122,8 +122,7 @@ def train(
     sources = {name: context.get_parameter_source(name) for name in OPTIONS}
     environment = [name for name in OPTIONS if getattr(sources[name], "name", "") == "ENVIRONMENT"]
     wanted, defaults = layers(preset, config, assignments or [], options, environment)
-    finished = run(data, wanted, out, resume=resume, say=say, defaults=defaults)
-    say(f"next: scgan export {finished.path}")
+    run(data, wanted, out, resume=resume, say=say, defaults=defaults)
 
 
 @app.command()
