@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
-    "torch", "onnx", "onnxscript", "spox", "sklearn", "scipy", "safetensors", "rich", "matplotlib",
+    "torch", "onnx", "spox", "sklearn", "scipy", "safetensors", "rich", "matplotlib",
     "pyarrow", "h5py", "uproot", "astropy", "dask", "distributed", "cryptography", "zuko", "ot",
     "tomli_w",
 )  # fmt: skip
