@@ -116,7 +116,7 @@ class DecoderConfig:
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 128, 256)
-    error: float = 1e-6
+    error: float = 3e-6
     layers: int = 2
     noise: int = 2
     batch: int = 512
