@@ -1,4 +1,4 @@
-"""`python -m scgan_train` is `scgan train`; `torchrun --nproc-per-node N -m scgan_train` N of it."""
+"""`python -m scgan_train` is `scgan train`; `torchrun --nproc-per-node N -m scgan_train` is N."""
 
 from __future__ import annotations
 

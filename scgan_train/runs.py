@@ -1,4 +1,4 @@
-"""Where runs go, and whose settings a training takes: a new run those given, a begun one its own."""
+"""Where runs go, and whose settings a training takes: those given, or those of the run it resumes."""
 
 from __future__ import annotations
 

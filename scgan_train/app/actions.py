@@ -28,7 +28,7 @@ def say(message: str) -> None:
 
 
 def find_bundle(model: Path | None) -> Path:
-    """Return the bundle asked for, else the newest in exported/, else the one that ships with scgan.
+    """Return the bundle asked for, else the newest in exported/, else the one scgan ships with.
 
     Raises:
         UsageError: there is none.
