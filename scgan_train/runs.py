@@ -1,4 +1,4 @@
-"""Where runs go, and whose settings a training takes: those given, or those of the run it resumes."""
+"""Where runs go, and whose settings a training takes: those given, or those of a begun run."""
 
 from __future__ import annotations
 
