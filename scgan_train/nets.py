@@ -11,13 +11,10 @@ from torch import Tensor, nn
 
 def linear(inputs: int, outputs: int, generator: torch.Generator, gain: float = 1.0) -> nn.Linear:
     """Return an affine layer, weights uniform of variance gain^2 / inputs, bias zero."""
-    layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-        nn.Linear, inputs, outputs
-    )
     bound = gain * math.sqrt(3 / max(inputs, 1))
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.zero_()
+    layer = nn.Linear(inputs, outputs, device="meta")  # draws nothing from a global generator
+    weight = torch.empty(outputs, inputs).uniform_(-bound, bound, generator=generator)
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(torch.zeros(outputs))
     return layer
 
 

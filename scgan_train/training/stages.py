@@ -27,6 +27,7 @@ from scgan_train.config import Config, resolve
 from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import DecoderStage
 from scgan_train.encoder import Encoder
+from scgan_train.exporting.parts import Parts
 from scgan_train.head import LatentModel, RealLatents
 from scgan_train.maps import latent_model
 from scgan_train.maps.base import Mapper
@@ -92,7 +93,7 @@ class _Stages:
         clusters, labels = self.clusters(latents)
         model = self.mapper(latents, clusters, labels)
         self.decoder(latents, model, y)
-        self.run.load_held_out()
+        self.figures()
 
     def coordinates(self) -> Tensor:
         """Return the coordinates [n, d'] of the training rows."""
@@ -189,6 +190,14 @@ class _Stages:
                 run.facts["width"] = stage.decoder.width
                 run.save_decoder(stage.decoder)
         run.load_decoder()
+
+    def figures(self) -> None:
+        """Judge the finished run on the rows that no stage saw."""
+        run, rows = self.run, self.run.load_held_out()
+        if not run.finished("figures"):
+            with self._stage("figures"), self.progress.spinner("figures"):
+                generator = generator_for(self.seed, "figures")
+                run.facts["figures"] = Parts.of(run).figures(rows, generator)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -23,7 +23,8 @@ from scgan_train import train
 from scgan_train.clusters import Clusters
 from scgan_train.decoder import Decoder
 from scgan_train.exporting import exporter
-from scgan_train.exporting.exporter import Parts, difference, export, parity
+from scgan_train.exporting.exporter import difference, export, parity
+from scgan_train.exporting.parts import Parts
 from scgan_train.graph import argument, const, model, op
 from scgan_train.head import GRID, LatentModel
 from scgan_train.maps import latent_model
