@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgan_infer.columns import Column, Table
-from scgan_infer.judging.figures import MOST_ROWS
 from scgan_infer.rows.formats import read_table
 from scgan_train.datasets import fresh, table
 from scgan_train.training.sources import BUILT_IN_ROWS
@@ -21,6 +20,8 @@ Settings = dict[str, Any]
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PLANES = ("eight_gaussians", "checkerboard", "two_spirals", "abs", "sinewaved_cube", "four_circles")
+FRESH = 200_000  # rows to judge by, where they can be drawn
+CURVES, CURVE_ROWS, CURVE_NOISE = 20, 14_000, 0.003
 MUON_MASS = 0.10566  # GeV
 SKY = ("ra", "dec", "u", "g", "r", "i", "z")
 BANDS = ((0.65, 1.13), (3.5, 3.9), (9.0, 9.7), (60.0, 120.0))  # of the invariant mass, GeV
@@ -44,9 +45,51 @@ class Case:
 
 
 def planes(seed: int, only: list[str]) -> Iterator[Case]:
-    """Yield the six planes: 50,000 rows to train on (and 5 % held out), 20,000 fresh ones to judge by."""
-    for name in only or PLANES:
-        yield Case(name, table(name, BUILT_IN_ROWS, seed), fresh(name, 2 * MOST_ROWS, seed))
+    """Yield the six planes: 50,000 rows to train on (and 5 % held out), 200,000 fresh ones to judge by."""
+    for name in (name for name in PLANES if not only or name in only):
+        yield Case(name, table(name, BUILT_IN_ROWS, seed), fresh(name, FRESH, seed))
+
+
+def curves(seed: int, only: list[str]) -> Iterator[Case]:
+    """Yield twenty smooth thin curves in the unit square: 14,000 rows to train on, 200,000 to judge by."""
+    if not only or "curves" in only:
+        columns = (Column("x"), Column("y"))
+        known, judges = (
+            Table(columns, curve_rows(n, np.random.default_rng([seed, n])))
+            for n in (CURVE_ROWS, FRESH)
+        )
+        yield Case("curves", known, judges, checks=curve_checks)
+
+
+def curve_points(which: NDArray[np.int64], turn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points [n, 2]: c + sum over k = 1, 2, 3 of a_k cos(2 pi k t + phi_k), half of the curves open.
+
+    Args:
+        which: curve of each point, [n]; the same twenty for every seed.
+        turn: t of each point, 0 to 1, [n].
+    """
+    rng = np.random.default_rng(0xC0)
+    centre = rng.uniform(0.15, 0.85, (CURVES, 1, 2))
+    size = rng.normal(0, 0.08, (CURVES, 3, 2)) / np.arange(1, 4)[:, None] ** 1.5
+    phase = rng.uniform(0, 2 * np.pi, (CURVES, 3, 2))
+    t = np.where(which % 2, turn, 0.4 * turn)[:, None, None]
+    waves = np.cos(2 * np.pi * np.arange(1, 4)[:, None] * t + phase[which])
+    return np.asarray(centre[which, 0] + (size[which] * waves).sum(axis=1))
+
+
+def curve_rows(n: int, rng: np.random.Generator) -> Floats:
+    """Draw rows [n, 2], each curve as often, with a normal distance of .003 from it in both directions."""
+    points = curve_points(rng.integers(CURVES, size=n), rng.random(n))
+    return (points + CURVE_NOISE * rng.standard_normal((n, 2))).astype(np.float32)
+
+
+def curve_checks(rows: Floats) -> dict[str, float]:
+    """Return the share of rows more than four standard deviations of the noise from every curve."""
+    from scipy.spatial import cKDTree
+
+    which, turn = np.repeat(np.arange(CURVES), 5000), np.tile(np.linspace(0, 1, 5000), CURVES)
+    distance = cKDTree(curve_points(which, turn)).query(rows)[0]
+    return {"off the curves": float(np.mean(distance > 4 * CURVE_NOISE))}
 
 
 def real(seed: int, only: list[str]) -> Iterator[Case]:

@@ -1,17 +1,14 @@
-"""How good generated rows are, on planes, on real sets, and with and without critics, beside a spline flow.
+"""How good generated rows are, on planes, curves, real sets, and with and without critics, beside a spline flow.
 
-    python benchmarks/quality.py planes --seeds 3 --out benchmarks/planes.json
-    python benchmarks/quality.py real --only torsions --seeds 12 --cuts 40 --out benchmarks/torsions.json
-    python benchmarks/quality.py real --only dimuon,sdss --seeds 3 --out benchmarks/real.json
-    python benchmarks/quality.py ablation --seeds 3 --out benchmarks/ablation.json
-    python benchmarks/quality.py markdown benchmarks/*.json        between the marks in benchmarks/README.md
+    python benchmarks/quality.py planes curves real --seeds 3 --jobs 16
+    python benchmarks/quality.py ablation --seeds 3
+    python benchmarks/tables.py                                    between the marks in benchmarks/README.md
 
 Ours is the default preset, sampled from the exported bundle; its seconds are those of training. The peer is
 zuko's NSF (4 transforms, 16 bins, 64 x 64, 8,000 steps of 512, Adam 2e-3 one-cycle) on the same rows behind
-the same column transforms, so that logarithms and cuts of circles favour neither. Figures are those of
-`scgan evaluate`, against rows that neither has seen: fresh ones of a plane, 40 % of a real set. Its C2ST is a mean
-over three cuts of these, which leaves about .005 of noise in torsions, 40 --cuts .0013. An --out that is there already
-is gone on with.
+the same coordinates, so that logarithms and cuts of circles favour neither. Figures are those of `scgan
+evaluate`, against rows that neither has seen: 200,000 fresh ones of a plane, 40 % of a real set. Results go to
+KIND.json in --out; what is there already is not trained again.
 """
 
 from __future__ import annotations
@@ -31,29 +28,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from cases import Case, Floats, Settings, ablation, planes, real
-from tables import lay_out
+from cases import Case, Floats, Settings, ablation, curves, planes, real
+from tables import JUDGE
 
 import scgan_infer
 from scgan_infer.files import write_bytes
-from scgan_infer.judging.distances import Space, c2st
-from scgan_infer.judging.figures import CUTS, MOST_ROWS, Figure, evaluate
+from scgan_infer.judging.figures import CUTS, MOST_ROWS, evaluate
 from scgan_train import config as configs
 from scgan_train.coordinates import Coordinates
 from scgan_train.exporting.exporter import export
 from scgan_train.training.stages import train
 
-FIGURES = (
-    "c2st",
-    "off",
-    "missed",
-    "sliced_wasserstein",
-    "wasserstein",
-    "mse",
-    "mse_raw",
-    "reconstruction_c2st",
-)
-COPIES = ("nearest_ratio", "nearest_close")
+REAL_CUTS = 20  # of the few rows of a real set
 
 
 @dataclass(frozen=True)
@@ -107,7 +93,7 @@ def shortened(scale: float) -> Settings:
 
 
 def spline_flow(case: Case, seed: int, scale: float, settings: Settings) -> Fitted:
-    """Train zuko's neural spline flow on the same rows behind the same transform."""
+    """Train zuko's neural spline flow on the same rows behind the same coordinates."""
     import zuko
 
     steps, batch = max(2, int(scale * 8000)), 512
@@ -115,9 +101,9 @@ def spline_flow(case: Case, seed: int, scale: float, settings: Settings) -> Fitt
         torch.manual_seed(seed)
         began = time.perf_counter()
         coordinates = Coordinates.fit(case.known)
-        generator = torch.Generator().manual_seed(seed)
         rows = coordinates.dequantise(case.known.values, np.random.default_rng(seed))
         y = torch.from_numpy(coordinates.forward(rows))
+        generator = torch.Generator().manual_seed(seed)
         flow = zuko.flows.NSF(y.shape[1], transforms=4, bins=16, hidden_features=(64, 64))
         optimizer = torch.optim.Adam(flow.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
@@ -133,126 +119,123 @@ def spline_flow(case: Case, seed: int, scale: float, settings: Settings) -> Fitt
     def sample(n: int) -> Floats:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return coordinates.inverse(flow().sample((n,)).numpy())
+            return coordinates.inverse(flow().sample((n,)).numpy()).astype(np.float32)
 
     return Fitted(seconds, sample, facts={"steps": steps})
 
 
 def judged(case: Case, fitted: Fitted, seed: int, cuts: int) -> Settings:
-    """Return a generator's figures, its copies of training rows, and the expert's checks."""
+    """Return a generator's figures and the expert's checks."""
     real, columns = case.judges.values, case.judges.columns
-    n = min(len(real) // 2, MOST_ROWS)
     began = time.perf_counter()
-    made = fitted.sample(cuts * n)
+    made = fitted.sample(cuts * min(len(real) // 2, MOST_ROWS))
     rate = len(made) / (time.perf_counter() - began)
-    back = None if fitted.reconstruct is None else (real, fitted.reconstruct(real))
-    found = evaluate(real, made, columns=columns, reconstructed=back, seed=seed).overall
-    if cuts > CUTS:
-        found = found | {"c2st": finely(case, made, n, seed, cuts)}
-    half = max(20, n // 2)
-    copies = evaluate(
-        real[: 2 * half], made[:half], columns=columns, train=case.known.values, seed=seed
-    ).overall
+    figures = evaluate(
+        real,
+        made,
+        columns=columns,
+        train=case.known.values,
+        reconstructed=(real, fitted.reconstruct(real)) if fitted.reconstruct else None,
+        cuts=cuts,
+        seed=seed,
+    )
     return {
         "seconds": round(fitted.seconds, 2),
         "rows_per_second": round(rate),
-        "compared": n,
-        "cuts": cuts,
-        "figures": {
-            **{name: found[name]._asdict() for name in FIGURES if name in found},
-            **{name: copies[name]._asdict() for name in COPIES},
-        },
+        "rows": figures.rows,
+        "figures": {name: figure._asdict() for name, figure in figures.overall.items()},
         "checks": case.checks(made),
         "checks_real": case.checks(real),
         "facts": fitted.facts,
     }
 
 
-def finely(case: Case, made: Floats, n: int, seed: int, cuts: int) -> Figure:
-    """Return the C2ST of `evaluate` as a mean over more cuts of the real rows, each beside n rows of its own."""
-    space = Space.fit(case.judges.values.astype(np.float64), case.judges.columns)
-    real, fake = (space.place(rows.astype(np.float64)) for rows in (case.judges.values, made))
-    rng = np.random.default_rng([seed, 0xF1E])
-    areas = []
-    for cut in range(cuts):
-        order = rng.permutation(len(real))
-        first, other = real[order[:n]], real[order[-n:]]
-        areas.append((c2st(fake[cut * n : (cut + 1) * n], first, cut), c2st(other, first, cut)))
-    return Figure(*np.mean(areas, axis=0).tolist())
-
-
 Model = Callable[[Case, int, float, Settings], Fitted]
-KINDS: dict[
-    str, tuple[Callable[[int, list[str]], Iterator[Case]], dict[str, tuple[Model, Settings]]]
-] = {
-    "planes": (planes, {"scgan": (ours, {}), "spline flow": (spline_flow, {})}),
-    "real": (real, {"scgan": (ours, {}), "spline flow": (spline_flow, {})}),
-    "ablation": (
-        ablation,
-        {
-            "neither": (ours, {"clusters": {"fits": 1}, "decoder": {"steps": 0}}),
-            "critic on reconstructions": (
-                ours,
-                {"clusters": {"fits": 1}, "decoder": {"steps": 1200, "lambda_x": 0.0}},
-            ),
-            "both critics and noise": (ours, {"clusters": {"fits": 1}, "decoder": {"steps": 1200}}),
-        },
-    ),
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Sets, what is trained on each, and how many cuts of its rows judge it."""
+
+    cases: Callable[[int, list[str]], Iterator[Case]]
+    models: dict[str, tuple[Model, Settings]]
+    cuts: int = CUTS
+
+
+BOTH: dict[str, tuple[Model, Settings]] = {
+    "spline flow": (spline_flow, {}),
+    "scgan": (ours, {}),
+}
+CRITICS: dict[str, tuple[Model, Settings]] = {
+    "neither": (ours, {"decoder": {"steps": 0}}),
+    "critic on reconstructions": (ours, {"decoder": {"steps": 1200, "lambda_x": 0.0}}),
+    "both critics and noise": (ours, {"decoder": {"steps": 1200}}),
+}
+KINDS = {  # the longest trainings first
+    "real": Kind(real, BOTH, REAL_CUTS),
+    "planes": Kind(planes, BOTH),
+    "curves": Kind(curves, BOTH),
+    "ablation": Kind(ablation, CRITICS, REAL_CUTS),
 }
 
 
-def measure(
-    kind: str,
-    seeds: int,
-    out: Path,
-    scale: float,
-    only: list[str],
-    wanted: list[str],
-    jobs: int,
-    cuts: int,
-) -> None:
-    """Train and judge what is not in `out` yet, in processes of one thread, writing it after each."""
-    head = {"kind": kind, "scale": scale, "jobs": jobs, "machine": machine()}
-    results: list[Settings] = []
-    if out.exists():
-        old = json.loads(out.read_text("utf-8"))
-        if (old["kind"], old["scale"]) != (kind, scale):
-            raise SystemExit(
-                f"{out} holds {old['kind']} at scale {old['scale']}; choose another --out"
-            )
-        results = old["results"]
-        if any(result.get("cuts", CUTS) != cuts for result in results):
-            raise SystemExit(f"{out} was judged by other --cuts than {cuts}; choose another --out")
-    have = {(result["set"], result["model"], result["seed"]) for result in results}
-    cases, models = KINDS[kind]
-    todo = [
-        (case.name, model, seed)
-        for seed in range(seeds)
-        for case in cases(seed, only)
-        for model in wanted or models
-        if (case.name, model, seed) not in have
-    ]
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(one, kind, *task, scale, cuts) for task in todo]):
-            results.append(done.result())
-            write_bytes(out, json.dumps(head | {"results": results}, indent=1).encode())
-            last = results[-1]
-            c2st = last["figures"]["c2st"]
+def measure(kinds: list[str], arguments: argparse.Namespace) -> None:
+    """Train and judge what is not there yet, in processes of one thread, writing it after each."""
+    only, wanted = (
+        [name for name in text.split(",") if name] for text in (arguments.only, arguments.models)
+    )
+    scale, files, todo = arguments.scale, {}, []
+    for kind in (kind for kind in KINDS if kind in kinds):
+        files[kind] = opened(arguments.out / f"{kind}.json", scale, arguments.jobs)
+        have = {
+            tuple(row[key] for key in ("set", "model", "seed")) for row in files[kind]["results"]
+        }
+        todo += [
+            (kind, case.name, model, seed)
+            for model in wanted or KINDS[kind].models
+            for seed in range(arguments.seeds)
+            for case in KINDS[kind].cases(seed, only)
+            if (case.name, model, seed) not in have
+        ]
+    todo.sort(key=lambda task: task[2] != "spline flow")
+    began = time.perf_counter()
+    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
+        tasks = {pool.submit(one, *task, scale): task[0] for task in todo}
+        for done in as_completed(tasks):
+            kind, row = tasks[done], done.result()
+            files[kind]["results"].append(row)
+            text = json.dumps(files[kind], indent=1)
+            write_bytes(arguments.out / f"{kind}.json", text.encode())
+            c2st = row["figures"]["c2st"]
             print(
-                f"{last['set']}, {last['model']}, seed {last['seed']}: C2ST {c2st['value']:.3f} "
-                f"(real {c2st['floor']:.3f}), {last['seconds']:.0f} s",
+                f"{time.perf_counter() - began:.0f} s: {row['set']}, {row['model']}, seed {row['seed']}: "
+                f"C2ST {c2st['value']:.3f} (real {c2st['floor']:.3f}), {row['seconds']:.0f} s",
                 flush=True,
             )
 
 
-def one(kind: str, name: str, model: str, seed: int, scale: float, cuts: int) -> Settings:
+def opened(path: Path, scale: float, jobs: int) -> Settings:
+    """Return what a file of results holds, or an empty one."""
+    head = {"judge": JUDGE, "scale": scale, "jobs": jobs, "machine": machine(), "results": []}
+    if not path.exists():
+        return head
+    old: Settings = json.loads(path.read_text("utf-8"))
+    if (old.get("judge"), old["scale"]) != (JUDGE, scale):
+        raise SystemExit(
+            f"{path} was measured by judge {old.get('judge', 1)} at scale {old['scale']}, not by judge "
+            f"{JUDGE} at {scale}; remove it, or choose another --out"
+        )
+    return old
+
+
+def one(kind: str, name: str, model: str, seed: int, scale: float) -> Settings:
     """Train and judge one model on one set."""
     torch.set_num_threads(1)
-    cases, models = KINDS[kind]
-    (case,) = cases(seed, [name])
-    fit, settings = models[model]
+    (case,) = KINDS[kind].cases(seed, [name])
+    fit, settings = KINDS[kind].models[model]
     fitted = fit(case, seed, scale, settings)
-    return {"set": name, "model": model, "seed": seed, **judged(case, fitted, seed, cuts)}
+    row = judged(case, fitted, seed, KINDS[kind].cuts)
+    return {"set": name, "model": model, "seed": seed, **row}
 
 
 def machine() -> Settings:
@@ -271,30 +254,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=[*KINDS, "markdown"])
-    parser.add_argument("files", nargs="*", type=Path, help="results to lay out, for markdown")
+    parser.add_argument("kinds", nargs="+", choices=KINDS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--only", default="", help="comma-separated sets")
     parser.add_argument("--models", default="", help="comma-separated models")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of all step counts, for trials"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of all steps, for trials")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, one thread each")
-    parser.add_argument(
-        "--cuts", type=int, default=CUTS, help="of the real rows, that the C2ST is a mean over"
-    )
-    given = parser.parse_args()
-    if given.cuts < CUTS:
-        parser.error(f"--cuts {given.cuts}: {CUTS} or more are needed")
-    if given.kind == "markdown":
-        lay_out(given.files)
-        return
-    out = given.out or Path(__file__).with_name(f"{given.kind}.json")
-    only, wanted = (
-        [name for name in text.split(",") if name] for text in (given.only, given.models)
-    )
-    measure(given.kind, given.seeds, out, given.scale, only, wanted, given.jobs, given.cuts)
+    arguments = parser.parse_args()
+    measure(arguments.kinds, arguments)
 
 
 if __name__ == "__main__":

@@ -101,31 +101,20 @@ def one(case: str, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the cases that are asked for and print a table."""
+    """Run the cases that are asked for into scale.json; `tables.py` lays them out."""
     if len(sys.argv) == 4 and sys.argv[1] == "one":
         print(json.dumps(one(sys.argv[2], Path(sys.argv[3]))))
         return
-    print(
-        "| case | K | e | map | read, s | training, s | peak memory, MiB | C2ST | other real rows | off | missed |"
-    )
-    print("|" + " --- |" * 11, flush=True)
+    path = Path(__file__).with_name("scale.json")
+    results = json.loads(path.read_text("utf-8")) if path.exists() else {}
     for case in sys.argv[1:] or CASES:
         with TemporaryDirectory() as folder:
             np.save(Path(folder) / "judges.npy", written(case, Path(folder) / "rows.npy"))
             command = [sys.executable, __file__, "one", case, folder]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            print(f"| {case} | failed |", flush=True)
-            continue
-        found = json.loads(done.stdout)
-        c2st = found["c2st"]
-        print(
-            f"| {case} | {found['sizes']['K']} | {found['sizes']['e']} | {found['map']} | {found['read']:.1f} "
-            f"| {found['seconds']:.0f} | {found['before']:.0f} + {found['peak'] - found['before']:.0f} "
-            f"| {c2st['value']:.3f} | {c2st['floor']:.3f} "
-            f"| {found['off']['value']:.2%} | {found['missed']['value']:.2%} |",
-            flush=True,
-        )
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        results[case] = json.loads(done.stdout)
+        path.write_text(json.dumps(results, indent=1), "utf-8")
+        print(f"{case}: {done.stdout.strip()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,108 +1,130 @@
-"""Results of `quality.py` as Markdown tables, between its marks in README.md."""
+"""The tables of README.md, made from the JSON files beside it, each between its marks.
+
+python benchmarks/tables.py         after `quality.py` or `scale.py` has written JSON
+
+<!-- table planes -->          of planes.json, of all its sets
+<!-- table real torsions -->   of real.json, of one set
+<!-- end -->
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from cases import Settings
 
 from scgan_infer.files import write_bytes
-from scgan_infer.judging.figures import CUTS
+from scgan_infer.judging.figures import FIGURES
 
-README = Path(__file__).with_name("README.md")
-TITLES = {
-    "planes": "Planes: fresh rows",
-    "real": "Real sets: the 40 % of the rows that were not trained on",
-    "ablation": "What the critics and the decoder's noise add where the latent has fewer dimensions than the data",
-}
-HEADS: dict[str, tuple[str, str]] = {
-    "c2st": ("C2ST", ".3f"),
-    "off": ("off", ".2%"),
-    "missed": ("missed", ".2%"),
-    "sliced_wasserstein": ("sliced W2", ".3f"),
-    "mse_raw": ("MSE", ".1e"),
-    "reconstruction_c2st": ("C2ST of reconstructions", ".3f"),
-    "nearest_ratio": ("nearest row, ratio", ".2f"),
-    "nearest_close": ("near-copies", ".2%"),
-}
-MARKS = ("<!-- quality.py begins -->", "<!-- quality.py ends -->")
+HERE = Path(__file__).parent
+JUDGE = 2  # counts changes of the judge: results of different ones can't be compared
+SHOWN = ("c2st", "off", "missed", "sliced_wasserstein", "mse_raw", "nearest_ratio", "nearest_close")
+SHAPES = {"mse_raw": ".1e", "nearest_ratio": ".2f"}
+BLOCK = re.compile(r"(<!-- table (\w+) ?(\S*) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Row = dict[str, Any]
 
 
-def lay_out(files: list[Path]) -> None:
-    """Write tables of results between the marks in README.md, or at its end."""
-    found = [json.loads(file.read_text("utf-8")) for file in files]
-    parts = [
-        section(result, file)
-        for file, result in zip(files, found, strict=True)
-        if result.get("kind") in TITLES
-    ]
-    body = "\n".join([MARKS[0], *parts, MARKS[1]]) + "\n"
-    old = README.read_text("utf-8") if README.exists() else "# Benchmarks\n\n"
-    before, begins, rest = old.partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2].removeprefix("\n") if begins else ""
-    write_bytes(README, (before.rstrip("\n") + "\n\n" + body + after).encode())
+def refreshed(text: str) -> str:
+    """Return a text with every table made again."""
+    return BLOCK.sub(lambda found: found[1] + table(found[2], found[3]) + found[4], text)
 
 
-def section(result: Settings, file: Path) -> str:
-    """Return a table a set, or one of all planes: medians over seeds, the largest in brackets, and real rows."""
-    rows = result["results"]
-    kind, sets = result["kind"], list(dict.fromkeys(row["set"] for row in rows))
-    of = {name: len({row["seed"] for row in rows if row["set"] == name}) for name in sets}
-    seeds = min(of.values())
-    more = "".join(f"; {name}: {count}" for name, count in of.items() if count > seeds)
-    groups = [sets] if kind == "planes" else [[name] for name in sets]
-    cuts = rows[0].get("cuts", CUTS)
-    command = f"{kind} --seeds {seeds}" + (f" --only {','.join(sets)}" if kind == "real" else "")
-    command += f" --cuts {cuts}" if cuts != CUTS else ""
-    where = f"{result['machine']['cores']} cores, torch {result['machine']['torch']}"
-    trial = "" if result["scale"] == 1 else f" **A trial at {result['scale']:g} of all steps.**"
-    return "\n".join(
-        [
-            f"### {TITLES[kind]}\n",
-            f"`python benchmarks/quality.py {command}` wrote `{file.name}` "
-            f"({where}; {result['jobs']} training(s) at a time, of one thread each). "
-            f'Medians over {seeds} seed(s){more}, in brackets the largest. "Real rows" is what other real rows score '
-            f"in place of generated ones.{trial}\n",
-            *(grid(rows, group) for group in groups),
-        ]
-    )
+def table(kind: str, name: str = "") -> str:
+    """Return the table of a kind's results, or of one set of them."""
+    path = HERE / f"{kind}.json"
+    if not path.exists():
+        return "Not measured yet.\n"
+    results = json.loads(path.read_text("utf-8"))
+    if kind == "scale":
+        return markdown(scale(results))
+    rows = [row for row in results["results"] if name in ("", row["set"])]
+    trial = "" if results["scale"] == 1 else f"**A trial at {results['scale']:g} of all steps.** "
+    if results.get("judge") != JUDGE:
+        trial += "**Measured by an earlier judge, which saw less.** "
+    seeds = len({row["seed"] for row in rows})
+    machine = results["machine"]
+    where = f"{machine['cores']} cores, torch {machine['torch']}, {results['jobs']} at a time"
+    return f"{markdown(grid(rows))}\n{trial}Medians over {seeds} seeds, the largest in brackets; {where}.\n"
 
 
-def grid(rows: list[Settings], sets: list[str]) -> str:
-    """Return the table of these sets."""
-    rows = [row for row in rows if row["set"] in sets]
+def grid(rows: Sequence[Row]) -> list[list[str]]:
+    """Return a table's cells: of each set what other real rows score, then each model."""
     checks = list(dict.fromkeys(name for row in rows for name in row["checks"]))
-    shown = [name for name in HEADS if any(name in row["figures"] for row in rows)]
-    head = ["set", "model", *(HEADS[name][0] for name in shown), *checks, "training s"]
-    lines = [head, ["---"] * len(head)]
+    shown = [name for name in SHOWN if any(name in row["figures"] for row in rows)]
+    lines = [["set", "model", *(FIGURES[name].title for name in shown), *checks, "training, s"]]
 
-    def line(
-        name: str, model: str, own: list[Settings], part: str, tests: str, seconds: list[float]
-    ) -> None:
+    def line(name: str, model: str, own: Sequence[Row], part: str, tests: str) -> list[str]:
         figures = ([row["figures"].get(key, {}).get(part) for row in own] for key in shown)
-        found = ([row[tests].get(check) for row in own] for check in checks)
-        lines.append(
-            [name, model]
-            + [cell(values, HEADS[key][1]) for key, values in zip(shown, figures, strict=True)]
-            + [cell(values, ".2g") for values in found]
-            + [cell(seconds, ".0f")]
-        )
+        seconds = [row["seconds"] for row in own if part == "value"]
+        return [
+            name,
+            model,
+            *(cell(values, shape(key)) for key, values in zip(shown, figures, strict=True)),
+            *(cell([row[tests].get(check) for row in own], ".2g") for check in checks),
+            cell(seconds, ".0f"),
+        ]
 
-    for name in sets:
+    for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
-        line(name, "real rows", own, "floor", "checks_real", [])
-        for model in dict.fromkeys(row["model"] for row in own):
+        lines.append(line(name, "real rows", own, "floor", "checks_real"))
+        for model in dict.fromkeys(sorted(row["model"] for row in own)):
             same = [row for row in own if row["model"] == model]
-            line(name, model, same, "value", "checks", [row["seconds"] for row in same])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+            lines.append(line(name, model, same, "value", "checks"))
+    return lines
 
 
-def cell(values: list[float | None], shape: str) -> str:
-    """Print a median, and the largest value where there are several."""
-    numbers = list(dict.fromkeys(value for value in values if value is not None))
+def scale(results: dict[str, Row]) -> list[list[str]]:
+    """Return the cells of what `scale.py` measured."""
+    head = (
+        "case, K, e, map, read s, training s, peak memory MiB, C2ST, other real rows, off, missed"
+    )
+    return [
+        head.split(", "),
+        *(
+            [
+                case,
+                f"{row['sizes']['K']}",
+                f"{row['sizes']['e']}",
+                row["map"],
+                f"{row['read']:.1f}",
+                f"{row['seconds']:.0f}",
+                f"{row['before']:.0f} + {row['peak'] - row['before']:.0f}",
+                f"{row['c2st']['value']:.3f}",
+                f"{row['c2st']['floor']:.3f}",
+                f"{row['off']['value']:.2%}",
+                f"{row['missed']['value']:.2%}",
+            ]
+            for case, row in results.items()
+        ),
+    ]
+
+
+def shape(name: str) -> str:
+    """Return how a figure is printed."""
+    return SHAPES.get(name, ".2%" if FIGURES[name].share else ".3f")
+
+
+def cell(values: Sequence[float | None], form: str) -> str:
+    """Print a median, and the largest value where they differ."""
+    numbers = [value for value in values if value is not None]
     if not numbers:
         return ""
-    most = f" ({max(numbers):{shape}})" if len(numbers) > 1 else ""
-    return f"{np.median(numbers):{shape}}{most}"
+    most = f" ({max(numbers):{form}})" if len(set(numbers)) > 1 else ""
+    return f"{np.median(numbers):{form}}{most}"
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Lay cells out, head first."""
+    head, *body = lines
+    rows = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    readme = HERE / "README.md"
+    write_bytes(readme, refreshed(readme.read_text("utf-8")).encode())

@@ -5,7 +5,7 @@ R' with R, the same number of rows, so it says what a perfect generator would sc
 
     value = D(G, R),  floor = D(R', R),  |G| = |R| = |R'|
 
-Both are means over three random cuts, taken in the one space that `scgan_infer.judging.distances` defines.
+Both are means over random cuts, three unless said, taken in the one space that `scgan_infer.judging.distances` defines.
 A support is a set of rows and a reach around them, the 99.9 % quantile of distances between real rows in a
 set of that size: the more real rows there are, the finer is what lies off it.
 """
@@ -321,6 +321,7 @@ def evaluate(
     reconstructed: tuple[ArrayLike, ArrayLike] | None = None,
     clusters: tuple[ArrayLike, ArrayLike] | None = None,
     n: int = MOST_ROWS,
+    cuts: int = CUTS,
     seed: int = 0,
 ) -> Figures:
     """Measure generated rows against real ones.
@@ -336,6 +337,7 @@ def evaluate(
         reconstructed: real rows and their reconstructions, [r, d] each, row by row.
         clusters: int [.] cluster of real rows, and of generated ones.
         n: most rows to compare at a time, up to 60,000.
+        cuts: of the held-out rows, over which figures are means.
         seed: of the cuts and of the classifier.
 
     Raises:
@@ -358,28 +360,28 @@ def evaluate(
     known = tuple(np.asarray(part, np.int64) for part in clusters) if clusters else None
     assert known is None or len(known) == 2
 
-    cuts = []
-    for k in range(CUTS):
+    parts = []
+    for k in range(cuts):
         mixed = real[rng.permutation(len(real))]
         fake = made.take(range(k * n, (k + 1) * n), axis=0, mode="wrap")
         rows = (space, made, fake, mixed[:n], mixed[n : 2 * n], mixed)
-        cuts.append(Cut(*rows, trained, errors, back, known, seed + k))
-    overall = {name: [measure.of(cut) for cut in cuts] for name, measure in FIGURES.items()}
-    pairs = [(*key, _mean([cut.by_pair[key] for cut in cuts])) for key in cuts[0].by_pair]
+        parts.append(Cut(*rows, trained, errors, back, known, seed + k))
+    overall = {name: [measure.of(cut) for cut in parts] for name, measure in FIGURES.items()}
+    pairs = [(*key, _mean([cut.by_pair[key] for cut in parts])) for key in parts[0].by_pair]
     return Figures(
         rows={
             "generated": n,
-            "real": len(cuts[0].reference),
+            "real": len(parts[0].reference),
             "train": 0 if trained is None else len(trained),
         },
         overall={
-            name: _mean([part for part in parts if part is not None])
-            for name, parts in overall.items()
-            if None not in parts
+            name: _mean([figure for figure in figures if figure is not None])
+            for name, figures in overall.items()
+            if None not in figures
         },
         columns={
             column.name: {
-                "wasserstein": _mean([cut.by_column[column.name] for cut in cuts]),
+                "wasserstein": _mean([cut.by_column[column.name] for cut in parts]),
                 **{name: Figure(errors[name][j]) for name in errors},
             }
             for j, column in enumerate(columns)

@@ -1,0 +1,50 @@
+"""The tables of benchmarks/README.md are those of the JSON files beside it."""
+
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def tables(pytestconfig):
+    folder = str(pytestconfig.rootpath / "benchmarks")
+    sys.path.insert(0, folder)
+    import tables
+
+    yield tables
+    sys.path.remove(folder)
+
+
+def test_every_committed_table_is_that_of_its_json(tables):
+    text = (tables.HERE / "README.md").read_text("utf-8")
+    made = {(found[2], found[3]) for found in tables.BLOCK.finditer(text)}
+    assert {kind for kind, _ in made} >= {"scale", "planes", "curves", "real", "ablation"}
+    assert tables.refreshed(text) == text
+
+
+def test_no_table_of_results_stands_outside_its_marks(tables):
+    text = (tables.HERE / "README.md").read_text("utf-8")
+    outside = tables.BLOCK.sub("", text)
+    assert "| C2ST |" not in outside
+    assert "| set |" not in outside
+
+
+def test_a_median_counts_equal_values_as_often_as_they_are_there(tables):
+    assert tables.cell([0.1, 0.1, 0.4], ".2f") == "0.10 (0.40)"
+    assert tables.cell([None, 0.2], ".2f") == "0.20"
+    assert tables.cell([], ".2f") == ""
+
+
+def test_a_table_has_real_rows_first_and_the_figures_of_each_model(tables):
+    def row(model, value):
+        figures = {"c2st": {"value": value, "floor": 0.5}, "off": {"value": 0.001, "floor": 0.002}}
+        of = {"set": "abs", "model": model, "seconds": 9, "figures": figures}
+        return of | {"checks": {"tail": value}, "checks_real": {"tail": 0.25}}
+
+    lines = tables.grid([row("scgan", 0.51), row("scgan", 0.53), row("flow", 0.6)])
+    assert lines == [
+        ["set", "model", "C2ST", "off", "tail", "training, s"],
+        ["abs", "real rows", "0.500", "0.20%", "0.25", ""],
+        ["abs", "flow", "0.600", "0.10%", "0.6", "9"],
+        ["abs", "scgan", "0.520 (0.530)", "0.10%", "0.52 (0.53)", "9"],
+    ]
