@@ -84,12 +84,8 @@ def shortened(scale: float) -> Settings:
     """Return step counts at a share of the defaults; nothing at 1, so that defaults stay what they are."""
     if scale == 1:
         return {}
-    base = configs.Config()
-    return {
-        "encoder": {"steps": max(2, int(scale * base.encoder.steps))},
-        "mapper": {"steps": max(2, int(scale * 800))},
-        "decoder": {"warm_steps": max(2, int(scale * base.decoder.warm_steps))},
-    }
+    steps = {"encoder": ("steps", 500), "mapper": ("steps", 800), "decoder": ("warm_steps", 1500)}
+    return {stage: {name: max(2, int(scale * n))} for stage, (name, n) in steps.items()}
 
 
 def spline_flow(case: Case, seed: int, scale: float, settings: Settings) -> Fitted:

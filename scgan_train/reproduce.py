@@ -24,7 +24,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,13 +37,13 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Table
 from scgan_infer.errors import ScganError, UsageError
 from scgan_infer.files import write_bytes
-from scgan_infer.judging.figures import evaluate
+from scgan_infer.judging.figures import FIGURES, Figure, evaluate, formatted
 from scgan_infer.names import LATENTS, Preset
 from scgan_infer.sampling.sessions import cores
 from scgan_train import config as configs
 from scgan_train.config import Config, resolve
 from scgan_train.datasets import DATASETS, fresh, table
-from scgan_train.exporting.parts import Parts
+from scgan_train.exporting.exporter import Parts
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
 from scgan_train.training.sources import BUILT_IN_ROWS
@@ -76,18 +76,11 @@ PAPER: dict[str, tuple[float, float, float, float]] = {  # its Table 1, in the o
     "sinewaved_cube": CUBE,
     "four_circles": (0.031, 0.034, 0.044, 0.035),
 }
-FIGURES = ("c2st", "off", "missed", "sliced_wasserstein")
+JUDGED = ("c2st", "off", "missed", "sliced_wasserstein")
 COMPARED = 5_000
 SHOWN = 4_000
-COLUMNS = (
-    "maps",
-    "plane",
-    "latents",
-    "seeds",
-    "mse",
-    "paper",
-    *(f"{f}{end}" for f in FIGURES for end in ("", "_floor")),
-)
+
+Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -120,12 +113,8 @@ class Plan:
 
     def cells(self) -> list[Cell]:
         """Return all cells."""
-        return [
-            cell
-            for seed in range(self.seeds)
-            for plane in self.planes
-            for cell in unit(plane, seed)
-        ]
+        units = [(plane, seed) for seed in range(self.seeds) for plane in self.planes]
+        return [cell for plane, seed in units for cell in unit(plane, seed)]
 
 
 @dataclass(frozen=True)
@@ -152,7 +141,7 @@ def unit(plane: str, seed: int) -> list[Cell]:
     return [Cell(maps, plane, latents, seed) for maps in MAPS for latents in LATENTS]
 
 
-def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> list[dict[str, Any]]:
+def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> list[Line]:
     """Run what is not finished, in processes of one thread, then write tables and figures.
 
     Args:
@@ -240,7 +229,7 @@ def donors(cell: Cell, config: Config, earlier: Mapping[Cell, Run]) -> dict[str,
     alike = [other for other in earlier if other.maps == cell.maps]
     clustered = [other for other in alike if "gaussian" not in (other.latents, cell.latents)]
     found = {"coordinates": list(earlier), "encoder": list(earlier), "clusters": clustered}
-    if config.decoder.steps in ("auto", 0):
+    if config.decoder.steps == 0:
         found["decoder"] = alike
     return {stage: earlier[cells[0]] for stage, cells in found.items() if cells}
 
@@ -273,77 +262,69 @@ def measured(run: Run, judges: Table, n: int) -> tuple[dict[str, Any], dict[str,
     return figures.to_dict(), shown
 
 
-def summary(plan: Plan) -> list[dict[str, Any]]:
-    """Return medians over seeds of the finished cells, the paper's number beside the reconstruction error."""
-    found = [json.loads(cell.result(plan.out).read_text("utf-8")) for cell in plan.cells()]
+def summary(plan: Plan) -> list[Line]:
+    """Return medians over seeds of the cells, the paper's number beside the reconstruction error."""
+    results = [json.loads(cell.result(plan.out).read_text("utf-8")) for cell in plan.cells()]
     lines = []
-    for maps in MAPS:
-        for plane in plan.planes:
-            for place, latents in enumerate(LATENTS):
-                key = (maps, plane, latents)
-                same = [
-                    cell for cell in found if (cell["maps"], cell["plane"], cell["latents"]) == key
-                ]
-                line: dict[str, Any] = dict(zip(COLUMNS, key, strict=False))
-                line |= {
-                    "seeds": len(same),
-                    "mse": _median(cell["mse_raw"]["value"] for cell in same),
-                }
-                line["paper"] = PAPER[plane][place]
-                for figure in FIGURES:
-                    line[figure] = _median(cell[figure]["value"] for cell in same)
-                    line[f"{figure}_floor"] = _median(cell[figure]["floor"] for cell in same)
-                lines.append(line)
-    return lines
+    for cell in (cell for cell in plan.cells() if cell.seed == 0):
+        same = [part for part in results if _key(part) == _key(asdict(cell))]
+        line: Line = dict(zip(("maps", "plane", "latents"), _key(asdict(cell)), strict=True))
+        line |= {"seeds": len(same), "mse": _median(same, "mse_raw", "value")}
+        line["paper"] = PAPER[cell.plane][LATENTS.index(cell.latents)]
+        for name in JUDGED:
+            line[name] = _median(same, name, "value")
+            line[f"{name}_floor"] = _median(same, name, "floor")
+        lines.append(line)
+    return sorted(lines, key=lambda line: list(MAPS).index(line["maps"]))
 
 
-def _median(values: Iterable[float]) -> float:
-    return float(f"{np.median(list(values)):.4g}")
+def _key(cell: Line) -> tuple[str, str, str]:
+    return cell["maps"], cell["plane"], cell["latents"]
 
 
-def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+def _median(results: list[Line], name: str, part: str) -> float:
+    return float(f"{np.median([result[name][part] for result in results]):.4g}")
+
+
+def as_csv(lines: list[Line]) -> str:
     """Return the table as CSV."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
 
 
-def as_markdown(lines: Sequence[Mapping[str, Any]]) -> str:
+def as_markdown(lines: list[Line]) -> str:
     """Return the table as Markdown: reconstruction as the paper lays it out, then generation."""
     parts = [
-        f"Medians over {lines[0]['seeds']} seed(s). MSE is in the plane's units squared, the paper's number in "
-        'brackets; the paper\'s "sinewaved cube" has three readings. Generation: the figure, and in brackets '
-        "what real rows score in place of the generated ones.\n"
+        f"Medians over {lines[0]['seeds']} seed(s). MSE is in the plane's units squared, the paper's "
+        'number in brackets; the paper\'s "sinewaved cube" has three readings. Generation: the figure, '
+        "and in brackets what real rows score in place of the generated ones.\n"
     ]
     for maps in MAPS:
         own = [line for line in lines if line["maps"] == maps]
-        planes = list(dict.fromkeys(line["plane"] for line in own))
         parts.append(f"### {maps.capitalize()} maps\n\nReconstruction MSE\n")
-        parts.append(_grid(own, planes, lambda line: f"{line['mse']:.2g} ({line['paper']:g})"))
-        for figure, title, shape in (
-            ("c2st", "C2ST", ".3f"),
-            ("off", "Off the real support", ".2%"),
-            ("missed", "Missed", ".2%"),
-            ("sliced_wasserstein", "Sliced Wasserstein-2, in spreads", ".3f"),
-        ):
-            parts.append(f"{title}\n")
+        parts.append(_grid(own, lambda line: (f"{line['mse']:.2g}", f"{line['paper']:g}")))
+        for name in JUDGED:
+            parts.append(f"{FIGURES[name].title}\n")
             parts.append(
                 _grid(
                     own,
-                    planes,
-                    lambda line, f=figure, s=shape: f"{line[f]:{s}} ({line[f'{f}_floor']:{s}})",
+                    lambda line, name=name: formatted(  # type: ignore[misc]
+                        name, Figure(line[name], line[f"{name}_floor"])
+                    ),
                 )
             )
     return "\n".join(parts)
 
 
-def _grid(lines: Sequence[Mapping[str, Any]], planes: Sequence[str], text: Any) -> str:
-    cells = {(line["plane"], line["latents"]): text(line) for line in lines}
+def _grid(lines: list[Line], cell: Callable[[Line], tuple[str, ...]]) -> str:
     rows = [["plane", *LATENTS], ["---"] * (1 + len(LATENTS))]
-    rows += [[plane, *(cells[plane, latents] for latents in LATENTS)] for plane in planes]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    for plane in dict.fromkeys(line["plane"] for line in lines):
+        own = [cell(line) for line in lines if line["plane"] == plane]
+        rows.append([plane, *(f"{value} ({other})" for value, other in own)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def pictures(plan: Plan) -> None:
@@ -351,20 +332,20 @@ def pictures(plan: Plan) -> None:
     from scgan_infer.judging.plots import planes, save
 
     for maps in MAPS:
-        for number, first, title, key in (
-            (2, "true", "latents", "latents"),
-            (3, "rows", "rows", "samples"),
-        ):
-            grid: dict[str, dict[str, Floats]] = {}
-            for plane in plan.planes:
-                shown = {
-                    latents: np.load(
-                        Cell(maps, plane, latents, 0).result(plan.out).with_suffix(".npz")
-                    )
-                    for latents in LATENTS
-                }
-                grid[plane] = {f"real {title}": shown["real"][first]}
-                grid[plane] |= {latents: arrays[key] for latents, arrays in shown.items()}
+        shown = {
+            plane: {
+                latents: np.load(Cell(maps, plane, latents, 0).result(plan.out).with_suffix(".npz"))
+                for latents in LATENTS
+            }
+            for plane in plan.planes
+        }
+        for number, first, key in ((2, "true", "latents"), (3, "rows", "samples")):
+            title = "latents" if number == 2 else "rows"
+            grid = {
+                plane: {f"real {title}": own["real"][first]}
+                | {latents: arrays[key] for latents, arrays in own.items()}
+                for plane, own in shown.items()
+            }
             figure = planes(grid, title=f"{title} of four latent models, {maps} maps")
             for suffix in ("png", "pdf"):
                 save(figure, plan.out / f"figure{number}-{maps}.{suffix}")
