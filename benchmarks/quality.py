@@ -39,7 +39,7 @@ from scgan_train.coordinates import Coordinates
 from scgan_train.exporting.exporter import export
 from scgan_train.training.stages import train
 
-REAL_CUTS = 20  # of the few rows of a real set
+REAL_CUTS = 10  # of the few rows of a real set
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,8 @@ def measure(kinds: list[str], arguments: argparse.Namespace) -> None:
         }
         todo += [
             (kind, case.name, model, seed)
-            for model in wanted or KINDS[kind].models
+            for model in KINDS[kind].models
+            if not wanted or model in wanted
             for seed in range(arguments.seeds)
             for case in KINDS[kind].cases(seed, only)
             if (case.name, model, seed) not in have
