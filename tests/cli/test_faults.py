@@ -93,6 +93,7 @@ def contents(run: Path) -> dict[str, bytes]:
             "clusters",
             "mapper",
             "decoder",
+            "figures",
         }
         found["run.json"] = json.dumps(facts).encode()
     return found

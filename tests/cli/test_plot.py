@@ -32,11 +32,11 @@ def test_samples_from_a_file_or_a_bundle(scgan, tmp_path, bundle):
         (tmp_path / "p.png").unlink()
 
 
-def test_every_picture_of_a_bundle(scgan, tmp_path, bundle):
+def test_every_picture_of_a_bundle(scgan, tmp_path, bundle, model):
     for name, arguments in {
         "clusters": ("checkerboard", "-m", bundle),
         "latents": ("checkerboard", "-m", bundle, "-m", bundle),
-        "noise": ("-m", bundle),
+        "noise": ("-m", model),
     }.items():
         done = scgan("plot", name, *arguments, "-o", tmp_path / f"{name}.png")
         assert done.code == 0, done.err
@@ -55,15 +55,16 @@ def test_curves_of_a_run_as_pdf(scgan, tmp_path):
 
 
 def test_models_of_different_encoders_do_not_share_axes(scgan, tmp_path, bundle):
-    other = bundle.with_name("abs")
-    done = scgan("plot", "latents", "abs", "-m", other, "-m", bundle, "-o", tmp_path / "p.png")
-    done.failed(2, "encoder", str(bundle))
+    one, other = bundle.with_name("abs"), bundle.with_name("two_spirals")
+    done = scgan("plot", "latents", "abs", "-m", one, "-m", other, "-o", tmp_path / "p.png")
+    done.failed(2, "encoder", str(other))
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_requests_are_one_line(scgan, tmp_path, bundle, monkeypatch):
-    scgan("plot", "noise", "-m", bundle, "-o", tmp_path / "p.gif").failed(2, "p.gif", ".png")
-    scgan("plot", "noise", "-m", bundle, "-o", tmp_path / "no" / "p.png").failed(7, "p.png")
+def test_bad_requests_are_one_line(scgan, tmp_path, bundle, model, monkeypatch):
+    scgan("plot", "noise", "-m", bundle).failed(2, "no decoder noise")
+    scgan("plot", "noise", "-m", model, "-o", tmp_path / "p.gif").failed(2, "p.gif", ".png")
+    scgan("plot", "noise", "-m", model, "-o", tmp_path / "no" / "p.png").failed(7, "p.png")
     scgan("plot", "curves", tmp_path / "gone").failed(7, "gone")
     monkeypatch.chdir(tmp_path)
     scgan("plot", "curves").failed(2, "runs/")
