@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.judging.distances import energy_distance, features, nearest, sliced_wasserstein
 from scgan_infer.judging.figures import FIGURES, evaluate, table_text
 from scgan_train.datasets import table
+
+pytest.importorskip("sklearn")
+stats = pytest.importorskip("scipy.stats")
 
 XY = (Column("x"), Column("y"))
 

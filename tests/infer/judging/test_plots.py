@@ -7,13 +7,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from matplotlib.text import Text
-from PIL import Image
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.judging import plots
 from scgan_train.datasets import table
+
+Text = pytest.importorskip("matplotlib.text").Text
+Image = pytest.importorskip("PIL.Image")
 
 XY = (Column("x"), Column("y"))
 MIXED = (

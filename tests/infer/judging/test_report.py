@@ -11,6 +11,8 @@ from scgan_infer.columns import Column
 from scgan_infer.judging.figures import FIGURES, evaluate, formatted
 from scgan_infer.judging.report import html
 
+pytest.importorskip("sklearn")
+
 PICTURE = b"\x89PNG\r\n\x1a\nnot looked at"
 VOID = {"meta", "img"}
 
