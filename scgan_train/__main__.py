@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from scgan_train.app import command, guarded
@@ -24,7 +25,14 @@ def train() -> int:
 def main() -> None:
     """Be the command `scgan train`."""
     sys.argv[1:1] = ["train"]
-    guarded(train)
+    try:
+        guarded(train)
+    except SystemExit as exit:
+        if "RANK" in os.environ:
+            from scgan_train.training import distributed
+
+            distributed.leave(exit.code if isinstance(exit.code, int) else 1)
+        raise
 
 
 if __name__ == "__main__":

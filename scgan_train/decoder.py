@@ -200,10 +200,14 @@ class DecoderStage(nn.Module):
     @property
     def decoder(self) -> Decoder:
         """The decoder of the width that was taken."""
+        return self._each()[self._best(len(self.errors))]
+
+    def _best(self, tried: int) -> int:
+        """Return which of the first widths is taken: the last that lowers the error by a tenth."""
         best = 0
-        for index, error in enumerate(self.errors.tolist()):
+        for index, error in enumerate(self.errors[:tried].tolist()):
             best = index if error <= 0.9 * float(self.errors[best]) else best
-        return self._each()[best]
+        return best
 
     def phases(self, latent: Tensor, y: Tensor, back: tuple[Tensor, Tensor]) -> Iterator[Phase]:
         """Yield a phase a width, then, if it has steps, the whole of equation 4.
@@ -222,7 +226,7 @@ class DecoderStage(nn.Module):
             yield Phase(name, config.warm_steps, draw, (player,), floor=0.002, share=True)
             if not torch.isfinite(self.errors[index]):
                 self.errors[index] = decoder.error(*back)
-            if self.errors[index] <= config.error or self.decoder is not decoder:
+            if self.errors[index] <= config.error or self._best(index + 1) != index:
                 break
         if config.steps:
             decoder, betas = self.decoder, (0.0, 0.99)

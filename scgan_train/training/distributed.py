@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -62,6 +64,16 @@ def group() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once; torchrun's only.
+
+    A thread of gloo may still let go of a tensor while Python takes itself down, which aborts the process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _exit_with_parent(parent: int) -> None:
@@ -118,19 +130,13 @@ def _mean_in_order(gradients: Tensor) -> Future[Tensor]:
     """Return the mean over all processes, summed in the order of their ranks.
 
     The order of an all-reduce's sums depends on where a number lies, and DistributedDataParallel sorts its buckets anew
-    after the first step: with three processes, a resumed training would end in other bits. Where a process was lost,
-    `value` raises: the parts hold whatever was in memory, and a step by them would reach the checkpoint.
+    after the first step: with three processes, a resumed training would end in other bits.
     """
     parts = [torch.empty_like(gradients) for _ in range(size())]
-
-    def total(gathered: Future[list[Tensor]]) -> Tensor:
-        gathered.value()
-        return sum(parts[1:], parts[0]) / size()
-
-    future: Future[Tensor] = (
-        dist.all_gather(parts, gradients, async_op=True).get_future().then(total)
-    )
-    return future
+    dist.all_gather(parts, gradients)
+    total: Future[Tensor] = Future()
+    total.set_result(sum(parts[1:], parts[0]) / size())
+    return total
 
 
 class _Gather(torch.autograd.Function):

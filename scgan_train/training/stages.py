@@ -178,17 +178,9 @@ class _Stages:
                 latent, target, kept_back = latents[used], y[used], (latents[back], y[back])
                 generator = generator_for(seed, "decoder")
                 stage = DecoderStage(model, latent, target, config, generator)
-                if distributed.rank() == 0:  # this stage is short: a killed one begins anew
-                    (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
-                distributed.barrier()
                 observer = self.progress.stage("decoder")
-                fit(
-                    "decoder",
-                    stage,
-                    lambda _: stage.phases(latent, target, kept_back),
-                    seed,
-                    observer,
-                )
+                phases = stage.phases(latent, target, kept_back)
+                fit("decoder", stage, lambda _: phases, seed, observer)
                 guards.check_decoder(_mapped(stage.decoder, latents), y)
                 run.facts["width"] = stage.decoder.width
                 run.save_decoder(stage.decoder)

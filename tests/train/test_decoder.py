@@ -103,3 +103,23 @@ def test_a_wider_one_that_does_not_lower_the_error_is_not_taken() -> None:
     fit("decoder", stage, lambda _: stage.phases(latent, y, (latent, y)), 0, watcher)
     assert stage.decoder.width == 4
     assert {phase for phase, _ in watcher.seen} == {"width 4", "width 8"}
+
+
+@pytest.mark.parametrize("stopped_at", [200, 600, 1000, 1220])
+def test_a_stage_stopped_at_any_width_goes_on_to_the_same_decoder(stopped_at: int) -> None:
+    generator = generator_for(4, "waves")
+    latent = 2 * torch.randn(1000, 1, generator=generator)
+    y = torch.cat([latent, torch.sin(2 * latent)], 1)
+    config = replace(CONFIG, widths=(4, 8, 16), error=1e-9, warm_steps=400, steps=30)
+
+    def trained(watcher: Watcher) -> DecoderStage:
+        stage = DecoderStage(GAUSSIAN, latent, y, config, generator_for(5, "decoder"))
+        fit("decoder", stage, lambda _: stage.phases(latent, y, (latent, y)), 0, watcher)
+        return stage
+
+    whole, watcher = trained(Watcher()), Watcher(save_at=stopped_at)
+    with pytest.raises(KeyboardInterrupt):
+        trained(watcher)
+    resumed = trained(Watcher(state=watcher.state))
+    assert whole.decoder.width == resumed.decoder.width == 16
+    assert torch.equal(whole.decoder.last, resumed.decoder.last)

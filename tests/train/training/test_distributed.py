@@ -51,6 +51,8 @@ def every_kind(out: str, batch: str, *kinds: str) -> None:
     with distributed.group():
         for kind in kinds:
             scgan_train.train(rows, settings(int(batch), kind), Path(out) / kind)
+    if "RANK" in os.environ:
+        distributed.leave(0)
 
 
 def often(pids: str, *arguments: str) -> None:
