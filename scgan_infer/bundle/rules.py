@@ -7,7 +7,8 @@ A graph is straight-line arithmetic on dense tensors, from the inputs to the out
 - operators off `OPERATORS`: no control flow and so no loops, nothing random, no operator of another domain;
   and what aborts, hangs or traps inside one onnxruntime or another on some inputs: GatherND, Einsum, TopK, a
   division of integers by a computed number, a reduction along computed axes;
-- tensors outside the file, of another size than their dimensions say, or not finite;
+- tensors outside the file, of another size than their dimensions say, with values that their type can't hold (what
+  onnxruntime cuts off: 2^32 would be a divisor 0), or not finite;
 - other inputs and outputs than the interface's, by name, order, type and size;
 - metadata below the model's own: exporters put source lines and folders there.
 
@@ -142,7 +143,9 @@ def _declared(value: dict[str, Any]) -> tuple[int, list[int]]:
 
 
 def _check_dimensions(name: str, dimensions: list[int]) -> None:
-    if len(dimensions) > MAX_RANK or not all(0 <= size <= MAX_DIMENSION for size in dimensions):
+    """Refuse dimensions that no tensor of a file may have; one of 0 hides no product of the others."""
+    valid = len(dimensions) <= MAX_RANK and all(0 <= size <= MAX_DIMENSION for size in dimensions)
+    if not valid or math.prod(size or 1 for size in dimensions) > MAX_BYTES:
         raise MalformedError(f"tensor {_quote(name)} has dimensions {_quote(str(dimensions))}")
 
 
@@ -283,7 +286,7 @@ def _values(tensor: dict[str, Any]) -> NDArray[Any]:
     if held in (["raw_data"], [field]):
         data = tensor[held[0]]
         if isinstance(data, list):
-            values = np.array(data, np.int64)
+            values = _typed(name, data, np.dtype(kind))
         elif len(data) % values.itemsize == 0:
             values = np.frombuffer(data, kind)
     if len(held) > 1 or len(values) != math.prod(dims):
@@ -293,6 +296,17 @@ def _values(tensor: dict[str, Any]) -> NDArray[Any]:
     if dtype == BOOL and (values > 1).any():
         raise MalformedError(f"tensor {name} holds other truth values than 0 and 1")
     return values.reshape(dims)
+
+
+def _typed(name: str, numbers: list[int], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Return numbers that were read as int64 in a type's own array, if it holds them all."""
+    values = np.array(numbers, np.int64)
+    if kind == np.uint64:
+        return values.view(np.uint64)
+    limits = np.iinfo(kind)
+    if beyond := values[(values < limits.min) | (values > limits.max)].tolist():
+        raise MalformedError(f"tensor {name} holds {beyond[0]}, which is no {kind}")
+    return values.astype(kind)
 
 
 def _quote(text: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_bytes import attribute, field, graph, message, model, node, tensor, value
+from onnx_bytes import TYPES, attribute, field, graph, message, model, node, tensor, value
 
 from scgan_infer import bundle
 from scgan_infer.bundle.interfaces import interfaces
@@ -406,10 +406,29 @@ REFUSED = {
             weights=[message((1, 2**62), (1, 4), (2, 1), (8, "bad"))]
         ),
         "giant empty tensor": decoder(weights=[message((1, 0), (1, 2**40), (2, 1), (8, "bad"))]),
+        "dimensions whose product a 0 hides": decoder(
+            weights=[message(*[(1, 2**24)] * 4, (1, 0), (2, 1), (8, "bad"))]
+        ),
+        "declared dimensions that overflow": model(
+            tiny.body("decoder.onnx", more=[(13, value("h1", "float32", [2**24] * 4 + [0]))])
+        ),
         "rank 9": decoder(weights=[message(*[(1, 1)] * 9, (2, 1), (8, "bad"), (9, bytes(4)))]),
         "giant declared dimension": model(
             tiny.body("decoder.onnx", more=[(13, value("h1", "float32", ["n", 2**40]))])
         ),
+    },
+    "holds .*, which is no": {
+        f"{number} as {dtype}": decoder(
+            weights=[message((1, 1), (2, TYPES[dtype]), (8, "bad"), (place, number))]
+        )
+        for dtype, place, numbers in (
+            ("int32", 5, (2**32, 2**32 - 1, -(2**31) - 1)),
+            ("int8", 5, (256, 128, -129)),
+            ("uint8", 5, (256, -1)),
+            ("uint32", 11, (2**32, -1)),
+            ("bool", 5, (256, -1)),
+        )
+        for number in numbers
     },
     "has type 10": {
         "half floats": decoder(weights=[message((1, 1), (2, 10), (8, "bad"), (9, bytes(2)))]),
@@ -466,6 +485,23 @@ REFUSED = {
             [*tiny.DECODE, node("Shape", "z", "s"), node("Div", "s minus", "trap")],
             [("minus", np.array(-1, np.int64))],
         ),
+        **{
+            f"integer {operator} by {number} as {dtype}": decoder(
+                [
+                    *tiny.DECODE,
+                    node("Cast", "z", "s", to=TYPES[dtype]),
+                    node(operator, "s by", "r"),
+                ],
+                [message((2, TYPES[dtype]), (8, "by"), (place, number))],
+            )
+            for operator in ("Div", "Mod")
+            for dtype, place, number in (
+                ("int32", 5, 0),
+                ("int32", 5, -1),
+                ("int64", 7, -1),
+                ("uint64", 11, 0),
+            )
+        },
         "integer remainder of a cast": decoder(
             [
                 *tiny.DECODE,
@@ -601,6 +637,18 @@ def test_the_refused_graphs_differ_from_good_ones_in_that_only():
     packed = message((1, 3), (2, 7), (8, "packed"), (7, b"\x01\x02\x03"))
     loose = message((1, 2), (2, 7), (8, "loose"), (7, 1), (7, -1))
     check("decoder.onnx", decoder(weights=[packed, loose]), DECODER)
+    ends = [
+        message((1, 1), (2, TYPES[dtype]), (8, f"{dtype} {number}"), (place, number))
+        for dtype, place, numbers in (
+            ("int32", 5, (-(2**31), 2**31 - 1)),
+            ("int8", 5, (-128, 127)),
+            ("uint8", 5, (0, 255)),
+            ("uint32", 11, (0, 2**32 - 1)),
+            ("uint64", 11, (0, 2**64 - 1)),
+        )
+        for number in numbers
+    ]
+    check("decoder.onnx", decoder(weights=ends), DECODER)
 
 
 def test_load_applies_the_rules_even_where_the_checksum_fits(tiny_bundle):
