@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from scgan_infer.rows.codecs.base import (
     Rows,
     Stream,
     Untyped,
+    checked,
     raw_rows,
 )
 from scgan_infer.rows.codecs.fits import FitsReader, fits_stream
@@ -45,6 +48,8 @@ from scgan_infer.rows.shards import ShardWriter
 from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer
 
 CHUNK = 1 << 16
+SURROGATE = re.compile("[\ud800-\udfff]")
+CELL = 16  # bytes that a raw cell takes on its way, about
 
 # What a parser may raise on a file that isn't what its name says.
 PYTHON = (OSError, EOFError, MemoryError, ValueError, TypeError, LookupError, ArithmeticError)
@@ -299,13 +304,11 @@ def _chunks(
     """Pass chunks on; what goes wrong while one is made is the file's fault."""
     chunks = reader.chunks(wanted, size, text)
     while True:
-        with _reading(reader.label, type(reader)):
+        with _reading(reader.label, type(reader)), reader.budget.working():
             chunk = next(chunks, None)
             if chunk is None:
                 return
-            chunk = [
-                np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw for raw in chunk
-            ]
+            chunk = [checked(raw) for raw in chunk]
         if len({len(column) for column in chunk}) > 1:
             raise DataError(f"{reader.label}: its columns differ in length")
         yield chunk
@@ -328,7 +331,12 @@ def _intakes(
     overrides: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[Intake], list[int]]:
     """Return an intake for each wanted column, and where it is in the file."""
-    label, held = reader.label, _listed(reader.names, 12)
+    label = reader.label
+    garbled = next((name for name in reader.names if SURROGATE.search(name)), None)
+    if garbled is not None:
+        raise DataError(f"{label}: the column name {garbled!r} is not UTF-8; rename it")
+    held = _listed(reader.names, 12)
+    places = {name: j for j, name in reversed([*enumerate(reader.names)])}
     if columns is not None and not reader.named:
         if len(columns) != len(reader.names):
             needed = ", ".join(column.name for column in columns)
@@ -339,28 +347,32 @@ def _intakes(
         return [Intake(column.name, column) for column in columns], list(range(len(columns)))
     if columns is not None:
         chosen = [column.name for column in columns]
-        missing = next((name for name in chosen if name not in reader.names), None)
+        missing = next((name for name in chosen if name not in places), None)
         if missing is not None:
             raise DataError(
                 f"{label}: has no column {missing!r}, which the model needs; it has {held}"
             )
     else:
         chosen = list(reader.names if names is None else names)
+        usable = places.keys() & set(chosen)
         for name in (*chosen, *overrides):
-            if name not in reader.names or name not in chosen:
+            if name not in usable:
                 raise UsageError(f"{label}: has no column {name!r} to use; it has {held}")
+    twice = {
+        name for names in (reader.names, chosen) for name, n in Counter(names).items() if n > 1
+    }
     for name in chosen:
-        if reader.names.count(name) > 1 or chosen.count(name) > 1:
+        if name in twice:
             raise DataError(f"{label}: has two columns called {name!r}; rename one")
         if not name:
-            number = reader.names.index("") + 1
+            number = places[""] + 1
             others = _listed([other for other in reader.names if other], 8)
             raise DataError(
                 f"{label}: its column {number} has no name; name it, or choose the others: {others}"
             )
     if not chosen:
         raise DataError(f"{label}: has no columns")
-    wanted = [reader.names.index(name) for name in chosen]
+    wanted = [places[name] for name in chosen]
     if columns is not None:
         return [Intake(column.name, column) for column in columns], wanted
     return [Intake(n, None, overrides.get(n, {}), reader.units.get(n, "")) for n in chosen], wanted
@@ -375,8 +387,10 @@ def _values(
 ) -> Iterator[Rows]:
     """Yield all rows, judged."""
     text = frozenset(j for j, intake in zip(wanted, intakes, strict=True) if intake.text)
-    rows = 0
-    for raw in _chunks(reader, wanted, chunk, text):
+    rows, budget = 0, reader.budget
+    if reader.rows is not None:
+        budget.cells(reader.rows, len(wanted))
+    for raw in _chunks(reader, wanted, budget.rows(chunk, CELL * len(reader.names)), text):
         values = np.empty((len(raw[0]), len(raw)), np.float32)
         faults: list[tuple[int, int, BadCellError]] = []
         for j, intake in enumerate(intakes):

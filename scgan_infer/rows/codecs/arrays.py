@@ -26,10 +26,11 @@ from scgan_infer.rows.codecs.base import (
     Rows,
     Stream,
     as_bytes,
+    checked,
     coded,
     read_exactly,
-    refuse_bomb,
 )
+from scgan_infer.rows.codecs.budget import Budget
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -40,8 +41,10 @@ HEADERS = {
 class _Array:
     """A .npy stream: its header, checked against its size, and its rows."""
 
-    def __init__(self, where: str, start: Callable[[], IO[bytes]], size: int) -> None:
-        self.where, self.start = where, start
+    def __init__(
+        self, where: str, start: Callable[[], IO[bytes]], size: int, budget: Budget
+    ) -> None:
+        self.where, self.start, self.budget = where, start, budget
         with start() as stream:
             version = np.lib.format.read_magic(stream)
             if version not in HEADERS:
@@ -66,14 +69,11 @@ class _Array:
                 f"{where}: its header claims {self.rows} rows, but it holds {holds}; copy or save it again"
             )
         self.row_items = row_bytes // self.dtype.itemsize
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        if self.dtype.names:
-            return tuple(self.dtype.names)
-        return tuple(f"x{j}" for j in range(math.prod(self.shape[1:])))
+        budget.columns(self.row_items)
+        self.names = self.dtype.names or tuple(f"x{j}" for j in range(self.row_items))
 
     def chunks(self, wanted: Sequence[int], size: int) -> Iterator[list[Raw]]:
+        size = self.budget.rows(size, 4 * self.row_items * self.dtype.itemsize)
         if self.fortran and len(self.shape) == 2:
             yield from zip_columns([self._column(j, size) for j in wanted])
             return
@@ -84,7 +84,7 @@ class _Array:
                 if self.dtype.names:
                     yield [block[self.dtype.names[j]] for j in wanted]
                 else:
-                    yield [block.reshape(-1, math.prod(self.shape[1:]))[:, j] for j in wanted]
+                    yield [block.reshape(-1, self.row_items)[:, j] for j in wanted]
 
     def _column(self, j: int, size: int) -> Iterator[Raw]:
         item = self.dtype.itemsize
@@ -112,7 +112,7 @@ class NpyReader(Reader):
 
     def open(self) -> None:
         path = self.path
-        self.array = _Array(str(path), lambda: path.open("rb"), path.stat().st_size)
+        self.array = _Array(str(path), lambda: path.open("rb"), path.stat().st_size, self.budget)
         self.names, self.rows = self.array.names, self.array.rows
         self.named = bool(self.array.dtype.names)
 
@@ -128,6 +128,7 @@ class NpzReader(Reader):
     def open(self) -> None:
         path, inner = self.path, self.inner
         self.file = zipfile.ZipFile(path)
+        self.budget.columns(len(self.file.infolist()))
         members = {i.filename.removesuffix(".npy"): i for i in self.file.infolist()}
         if inner and inner not in members:
             raise DataError(f"{path}: has no array {inner!r}; it has {', '.join(members)}")
@@ -153,8 +154,8 @@ class NpzReader(Reader):
         known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if not known or info.flag_bits & 1:
             raise DataError(f"{where}: is encrypted, or compressed in a way that numpy doesn't use")
-        refuse_bomb(self.path, info.file_size)
-        return _Array(where, lambda: self.file.open(info), info.file_size)
+        self.budget.decode(info.file_size)
+        return _Array(where, lambda: self.file.open(info), info.file_size, self.budget)
 
     def _names(self, info: zipfile.ZipInfo, count: int) -> tuple[str, ...]:
         array = self._array(info)
@@ -162,9 +163,13 @@ class NpzReader(Reader):
             raise DataError(
                 f"{self.path}:names: {array.shape} of {array.dtype} doesn't name {count} columns"
             )
-        return tuple(next(array.chunks([0], count))[0].tolist())
+        names: Raw = np.concatenate([chunk[0] for chunk in array.chunks([0], count)])
+        return tuple(checked(names).tolist())
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
+        first = self.arrays[0]
+        if first.fortran and len(first.shape) == 2:  # each column is come to from the beginning
+            self.budget.decode(sum(wanted) * first.rows * first.dtype.itemsize)
         if len(self.arrays) == 1:
             return self.arrays[0].chunks(wanted, size)
         columns = [(chunk[0] for chunk in self.arrays[j].chunks([0], size)) for j in wanted]

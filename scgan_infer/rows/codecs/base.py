@@ -22,12 +22,12 @@ from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.kinds.base import Raw as Raw
 from scgan_infer.kinds.base import Values
+from scgan_infer.rows.codecs.budget import Budget
 
 Rows: TypeAlias = Values
 Untyped: TypeAlias = Any  # an object of an optional package
 
-LARGE = 64 << 20
-DENSEST = 200
+LAST_POINT = 0x10FFFF  # of Unicode
 
 
 class Reader(ABC):
@@ -41,6 +41,7 @@ class Reader(ABC):
         units: The units of the columns that have one.
         inside: Whether a file may hold several tables, of which `FILE:NAME` chooses.
         file: What is open between calls, if anything.
+        budget: What reading it may cost.
     """
 
     label: str = "rows"
@@ -54,6 +55,7 @@ class Reader(ABC):
     def __init__(self, path: Path, inner: str) -> None:
         self.path = path
         self.inner = inner
+        self.budget = Budget(str(path), path.stat().st_size)
 
     @abstractmethod
     def open(self) -> None:
@@ -80,7 +82,9 @@ class Reader(ABC):
 
     def __enter__(self) -> Self:
         try:
-            self.open()
+            with self.budget.working():
+                self.open()
+                self.budget.columns(len(self.names))
         except BaseException:
             self.__exit__()
             raise
@@ -134,19 +138,6 @@ def extra(module: str, name: str) -> Untyped:
         ) from error
 
 
-def refuse_bomb(path: Path, claimed: int) -> None:
-    """Refuse a small file that claims to hold far more than real rows compress to.
-
-    Raises:
-        DataError: More than 64 MiB claimed, and more than 200 times the file's size.
-    """
-    size = path.stat().st_size
-    if claimed > LARGE and claimed > DENSEST * size:
-        raise DataError(
-            f"{path}: claims {claimed} bytes of rows in a file of {size}: a compression bomb; not read"
-        )
-
-
 def read_exactly(stream: IO[bytes], count: int, dtype: np.dtype[Any], where: str) -> Raw:
     """Return the next `count` items of a file.
 
@@ -157,6 +148,26 @@ def read_exactly(stream: IO[bytes], count: int, dtype: np.dtype[Any], where: str
     if len(data) < count * dtype.itemsize:
         raise DataError(f"{where}: ended early: it is damaged, or changed while it was read")
     return np.frombuffer(data, dtype)
+
+
+def checked(raw: Raw) -> Raw:
+    """Return cells whose text can be written again.
+
+    Raises:
+        ValueError: Text that is not UTF-8, or holds code points that no text has.
+    """
+    if raw.dtype.kind == "S":
+        return np.char.decode(raw, "utf-8")
+    if raw.dtype.kind == "U":
+        points = np.ascontiguousarray(raw).view(
+            np.dtype(np.uint32).newbyteorder(raw.dtype.byteorder)
+        )
+        if points.max(initial=0) > LAST_POINT:
+            raise ValueError(f"text holds {points.max():#x}, which is no character")
+    if raw.dtype.kind in "OU":
+        for text in {cell for cell in raw.tolist() if isinstance(cell, str)}:
+            text.encode()
+    return raw
 
 
 def cells(values: Rows, columns: Sequence[Column]) -> list[Raw]:

@@ -31,6 +31,7 @@ TYPES = {"L": "u1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "
 BYTES = dict(zip("LBAIJEKDCPMQ", (1, 1, 1, 2, 4, 4, 8, 8, 8, 8, 16, 16), strict=True))
 BLOCK = 2880
 LONGEST_NAME = 60
+MOST_FIELDS = 999  # of the standard
 
 
 class FitsReader(Reader):
@@ -64,7 +65,9 @@ class FitsReader(Reader):
 
     def _layout(self) -> None:
         self.rows, self.width = int(self.header["NAXIS2"]), int(self.header["NAXIS1"])
-        numbers = range(1, int(self.header["TFIELDS"]) + 1)
+        fields = int(self.header["TFIELDS"])
+        self.budget.columns(fields, MOST_FIELDS)
+        numbers = range(1, fields + 1)
         self.names = tuple(str(self.header.get(f"TTYPE{i}", f"col{i}")).strip() for i in numbers)
         self.units = {
             self.names[i - 1]: str(self.header[f"TUNIT{i}"])
@@ -106,6 +109,7 @@ class FitsReader(Reader):
         layout: Any = {"names": [f"f{j}" for j in wanted], "formats": formats, "offsets": offsets}
         dtype: np.dtype[Any] = np.dtype(layout | {"itemsize": self.width})
         total = int(self.header["NAXIS2"])
+        size = self.budget.rows(size, 4 * self.width)
         with self.path.open("rb") as file:
             file.seek(self.start)
             for first in range(0, total, size):

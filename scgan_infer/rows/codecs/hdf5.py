@@ -6,6 +6,7 @@ and virtual datasets are refused: a file must not read other files. A column's u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from scgan_infer.rows.codecs.base import (
     Untyped,
     cells,
     extra,
-    refuse_bomb,
 )
+from scgan_infer.rows.codecs.budget import HELD
 
-CACHE = 64 << 20
+TEXTS = 1 << 28  # bytes of texts that one call may read, if each is as long as the file
 
 
 class Hdf5Reader(Reader):
@@ -33,7 +34,14 @@ class Hdf5Reader(Reader):
 
     def open(self) -> None:
         self.h5py, inner = extra("h5py", "hdf5"), self.inner
-        self.file = self.h5py.File(self.path, "r", rdcc_nbytes=CACHE)
+        self.file = self.h5py.File(self.path, "r", rdcc_nbytes=0)
+        self._find(inner)
+        cache = self._charge()
+        self.file.close()  # a chunk that lies in several pieces is decoded once, if the cache has room
+        self.file = self.h5py.File(self.path, "r", rdcc_nbytes=cache)
+        self._find(inner)
+
+    def _find(self, inner: str) -> None:
         place = self._inside(self.file, inner) if inner else self.file
         if isinstance(place, self.h5py.Group):
             held = {name: self._inside(place, name) for name in place}
@@ -61,6 +69,19 @@ class Hdf5Reader(Reader):
             )
         self.rows = len(self.parts[0])
 
+    def _charge(self) -> int:
+        """Charge the chunks that the columns lie in; return the bytes of a cache for each dataset."""
+        widest = 0
+        for name, part in zip(self.names, self.parts, strict=False):
+            chunk = part.chunks or part.shape
+            each, item = zip(part.shape, chunk, strict=True), part.dtype.itemsize
+            covered = [-(-n // max(c, 1)) * c for n, c in each]
+            self.budget.decode(math.prod(covered) * item)
+            if part.chunks:
+                self.budget.hold(math.prod(chunk) * item, f"a chunk of dataset {name!r}")
+                widest = max(widest, chunk[0] * math.prod(covered[1:]) * item)
+        return min(widest, HELD // len(self.parts))
+
     def _inside(self, group: Untyped, name: str) -> Untyped:
         """Step down a path of hard links to something that keeps its values in this file."""
         for step in name.strip("/").split("/"):
@@ -76,20 +97,45 @@ class Hdf5Reader(Reader):
         return group
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        total = len(self.parts[0])
-        refuse_bomb(self.path, sum(part.size * part.dtype.itemsize for part in self.parts))
-        for first in range(0, total, size):
-            rows = slice(first, min(first + size, total))
-            if self.parts[0].ndim == 1 and not self.parts[0].dtype.names:
-                yield [self._values(self.parts[j], rows) for j in wanted]
+        total, first = len(self.parts[0]), self.parts[0]
+        for j in wanted:
+            self._check(j)
+        width = sum(math.prod(part.shape[1:]) * part.dtype.itemsize for part in self.parts)
+        size = self.budget.rows(size, 4 * width)
+        for start in range(0, total, size):
+            rows = slice(start, min(start + size, total))
+            if first.dtype.names:
+                block = first.fields([self.names[j] for j in wanted])[rows]
+                yield [block[self.names[j]] for j in wanted]
+            elif first.ndim == 2:
+                block = first[rows]
+                yield [block[:, j] for j in wanted]
             else:
-                block = self.parts[0][rows]
-                yield [block[self.names[j]] if block.dtype.names else block[:, j] for j in wanted]
+                yield [self._values(self.parts[j], rows) for j in wanted]
+
+    def _check(self, j: int) -> None:
+        """Refuse lists, references, and variable text within a compound type."""
+        fields = self.parts[0].dtype.fields
+        dtype = fields[self.names[j]][0] if fields else self.parts[j % len(self.parts)].dtype
+        if dtype.hasobject and (fields or self.h5py.check_string_dtype(dtype) is None):
+            raise DataError(
+                f"{self.path}: column {self.names[j]!r} holds values of variable length or "
+                "references, not one number or text a row; leave it out"
+            )
 
     def _values(self, data: Untyped, rows: slice) -> Raw:
-        return np.asarray(
-            data.asstr()[rows] if self.h5py.check_string_dtype(data.dtype) else data[rows]
-        )
+        about = self.h5py.check_string_dtype(data.dtype)
+        if about is None:
+            return np.asarray(data[rows])
+        texts: list[Raw] = []
+        step = rows.stop - rows.start
+        if about.length is None:  # any number of rows may share a text as long as the file
+            step = max(16, TEXTS // self.path.stat().st_size)
+        for first in range(rows.start, rows.stop, step):
+            texts.append(data.asstr()[first : min(first + step, rows.stop)])
+            if about.length is None:
+                self.budget.decode(sum(map(len, texts[-1])))
+        return np.concatenate(texts)
 
 
 def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from scgan_infer.errors import DataError
 from scgan_infer.rows.codecs.base import Raw, Reader, Untyped
+from scgan_infer.rows.codecs.budget import Budget
 
 
 class MemoryReader(Reader):
@@ -16,6 +17,7 @@ class MemoryReader(Reader):
 
     def __init__(self, data: Untyped) -> None:
         self.data = data
+        self.budget = Budget(self.label, None)
 
     def open(self) -> None:
         try:

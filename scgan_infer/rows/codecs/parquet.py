@@ -1,6 +1,7 @@
 """Apache Parquet (.parquet), with pyarrow: flat columns of numbers, booleans or text.
 
-Row groups are read one by one: pyarrow keeps what it has read of all the groups that it was asked for.
+Row groups are read one by one: pyarrow keeps what it has read of all the groups that it was asked for. Text
+stays in its dictionary, so that one long text in many rows is counted before it is copied.
 
 A column's unit is its field's metadata `unit`.
 """
@@ -21,7 +22,6 @@ from scgan_infer.rows.codecs.base import (
     Untyped,
     cells,
     extra,
-    refuse_bomb,
 )
 
 
@@ -30,7 +30,12 @@ class ParquetReader(Reader):
 
     def open(self) -> None:
         self.pa = extra("pyarrow", "parquet")
-        self.file = extra("pyarrow.parquet", "parquet").ParquetFile(self.path)
+        self.compute = extra("pyarrow.compute", "parquet")
+        parquet = extra("pyarrow.parquet", "parquet")
+        about = parquet.read_metadata(self.path)
+        self.budget.columns(about.num_columns)
+        leaves = [about.schema.column(j).path for j in range(about.num_columns)]
+        self.file = parquet.ParquetFile(self.path, metadata=about, read_dictionary=leaves)
         schema = self.file.schema_arrow
         self.names, self.rows = tuple(schema.names), self.file.metadata.num_rows
         metadata = {field.name: field.metadata or {} for field in schema}
@@ -39,11 +44,11 @@ class ParquetReader(Reader):
         }
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
-        refuse_bomb(self.path, 4 * len(wanted) * self.file.metadata.num_rows)
         names = [self.names[j] for j in wanted]
         for name in names:
             self._check(name)
         for group in range(self.file.num_row_groups):
+            self._charge(group, set(names))
             for batch in self.file.iter_batches(size, row_groups=[group], columns=names):
                 yield [self._numpy(batch.column(name)) for name in names]
 
@@ -56,15 +61,34 @@ class ParquetReader(Reader):
                 f"{self.path}: column {name!r} holds {kind}, neither numbers nor text; leave it out"
             )
 
+    def _charge(self, group: int, names: set[str]) -> None:
+        """Charge what a row group says that its pages hold."""
+        about = self.file.metadata.row_group(group)
+        for j in range(about.num_columns):
+            if about.column(j).path_in_schema in names:
+                self.budget.decode(about.column(j).total_uncompressed_size)
+
     def _numpy(self, column: Untyped) -> Raw:
         types = self.pa.types
         if types.is_dictionary(column.type):
+            kind = column.type.value_type
+            if types.is_string(kind) or types.is_large_string(kind):
+                return self._texts(column)
             column = column.dictionary_decode()
         if types.is_boolean(column.type):
             column = column.cast(self.pa.uint8())
         if types.is_decimal(column.type):
             column = column.cast(self.pa.float64())
         return np.asarray(column.to_numpy(zero_copy_only=False))
+
+    def _texts(self, column: Untyped) -> Raw:
+        """Return a dictionary column's texts, one object each, None where missing."""
+        codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        used, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        texts = column.dictionary.take(self.pa.array(used, mask=used < 0))
+        sizes = self.compute.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False)
+        self.budget.decode(int(sizes.astype(np.int64) @ counts))
+        return np.array([*texts.to_pylist(), None], dtype=object)[inverse]
 
 
 def write_parquet(

@@ -1,0 +1,176 @@
+"""Small files that would eat the machine are refused in one line, within seconds and 2 GiB."""
+
+import io
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError
+from scgan_infer.rows.codecs.budget import MOST_COLUMNS, Budget
+from scgan_infer.rows.formats import iter_values, read_table
+
+BUNDLE = Path(__file__).parents[3] / "exported" / "eight_gaussians"
+
+
+def repeated_text(path):
+    """One text of 3 MB, by dictionary, in 2,000 rows."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), ["a" * 3_000_000])
+    parquet.write_table(pa.table({"x": text, "y": [0.0] * 2000}), path, compression="zstd")
+
+
+def many_fields(path):
+    """A header of 999,999,999 columns."""
+    pytest.importorskip("astropy")
+    cards = {"XTENSION": "'BINTABLE'", "BITPIX": 8, "NAXIS": 2, "NAXIS1": 8, "NAXIS2": 1}
+    cards |= {"PCOUNT": 0, "GCOUNT": 1, "TFIELDS": 999_999_999, "TFORM1": "'D       '"}
+    first = {"SIMPLE": "T", "BITPIX": 8, "NAXIS": 0, "EXTEND": "T"}
+    blocks = (
+        "".join(f"{key:8}= {value!s:>20}".ljust(80) for key, value in unit.items()) + "END"
+        for unit in (first, cards)
+    )
+    path.write_bytes("".join(block.ljust(2880) for block in blocks).encode() + bytes(2880))
+
+
+def many_members(path):
+    """Forty arrays of zeros, each well under what one file may hold."""
+    array = io.BytesIO()
+    np.save(array, np.zeros(3_000_000))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("x", "y", *range(38)):
+            archive.writestr(f"{name}.npy", array.getvalue())
+
+
+def large_chunk(path):
+    """Ten rows in a chunk of 2^28."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        for name in "xy":
+            options = {"maxshape": (None,), "chunks": (1 << 28,), "compression": "gzip"}
+            data = file.create_dataset(name, (10,), np.float64, **options)
+            data.id.write_direct_chunk((0,), b"x\x9c")
+
+
+def shared_text(path):
+    """One text of 3 MB, which 2,000 rows refer to."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file["y"] = np.zeros(2000)
+        data = file.create_dataset("x", (2000,), h5py.string_dtype())
+        data[0] = "a" * 3_000_000
+        offset = data.id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 16 * 2000] = content[offset : offset + 16] * 2000
+    path.write_bytes(content)
+
+
+ATTACKS = {
+    "rows.parquet": (repeated_text, "compression bomb"),
+    "rows.fits": (many_fields, "999999999 columns"),
+    "rows.npz": (many_members, "compression bomb"),
+    "rows.h5": (large_chunk, "compression bomb"),
+    "texts.h5": (shared_text, "compression bomb"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_small_files_that_hold_too_much(tmp_path, name):
+    make, why = ATTACKS[name]
+    make(tmp_path / name)
+    assert (tmp_path / name).stat().st_size < 6 << 20
+    code = (
+        "import json, resource, sys\nfrom scgan_train.app import main\nsys.argv[0] = 'scgan'\n"
+        "try:\n    main()\nfinally:\n"
+        "    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
+    )
+    command = ["encode", tmp_path / name, "--model", BUNDLE, "--out", tmp_path / "out.csv"]
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert why in done.stderr
+    assert str(tmp_path / name) in done.stderr
+    assert done.stderr.removeprefix("device: cpu\n").count("\n") == 1
+    assert time.monotonic() - begun < 20
+    assert json.loads(done.stdout) < 2 << 20  # KiB
+
+
+def wide(path, columns):
+    lines = [",".join(f"c{j}" for j in range(columns))]
+    lines += [",".join(f"{(7 * j + i) % 97 / 8}" for j in range(columns)) for i in range(10)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_the_time_for_a_wide_table_grows_with_its_width_alone(tmp_path):
+    seconds = []
+    for columns in (2_000, 20_000):
+        wide(tmp_path / "rows.csv", columns)
+        begun = time.thread_time()
+        assert len(read_table(tmp_path / "rows.csv").columns) == columns
+        seconds.append(time.thread_time() - begun)
+    assert seconds[1] < 30 * seconds[0]  # in proportion 10, quadratic 100
+
+
+def test_more_columns_than_are_read(tmp_path):
+    wide(tmp_path / "rows.csv", MOST_COLUMNS + 1)
+    np.save(tmp_path / "rows.npy", np.ones((2, MOST_COLUMNS + 1)))
+    for name in ("rows.csv", "rows.npy"):
+        with pytest.raises(DataError, match=f"{MOST_COLUMNS + 1} columns"):
+            read_table(tmp_path / name)
+
+
+def test_computing_is_bounded_and_waiting_is_not():
+    budget = Budget("rows", 0)
+    budget.seconds = 19.9
+    with budget.working():
+        time.sleep(0.3)
+    with pytest.raises(DataError, match="too long"), budget.working():
+        sum(range(10_000_000))
+
+
+def test_pieces_of_wide_tables_are_short(tmp_path):
+    np.save(tmp_path / "rows.npy", np.ones((20_000, 1000), np.float32))
+    columns = [Column(f"x{j}") for j in range(1000)]
+    pieces = [len(values) for values in iter_values(tmp_path / "rows.npy", columns)]
+    assert sum(pieces) == 20_000
+    assert max(pieces) * 1000 * 16 <= 64 << 20
+
+
+def test_text_that_no_file_can_hold(tmp_path):
+    for number, cells in enumerate((b"\xff" * 32, b"\x00\xd8\0\0" * 8)):
+        path = tmp_path / f"{number}.npy"
+        np.save(path, np.frombuffer(cells, "<U4"))
+        np.savez(tmp_path / f"{number}.npz", x=np.ones((3, 2)), names=np.frombuffer(cells, "<U4"))
+        for file in (path, tmp_path / f"{number}.npz"):
+            with pytest.raises(DataError, match=r"can't be read|not UTF-8") as caught:
+                read_table(file)
+            str(caught.value).encode()
+    with pytest.raises(DataError, match="can't be read"):
+        read_table({"k": ["a", "\ud800"] * 5})
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_table({"k\ud800": [1.0, 2.0]})
+
+
+def test_hdf5_values_of_variable_length(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "rows.h5"
+    for dtype, cell in (
+        (h5py.vlen_dtype(np.int32), [1, 2, 3]),
+        (h5py.ref_dtype, None),
+        (np.dtype([("a", "f8"), ("b", h5py.string_dtype())]), (1.0, "x")),
+    ):
+        with h5py.File(path, "w") as file:
+            data = file.create_dataset("b", (4,), dtype)
+            for row in range(4 if cell else 0):
+                data[row] = cell
+            if dtype.names is None:
+                file["a"] = np.ones(4)
+        with pytest.raises(DataError, match="column 'b' holds values of variable length"):
+            read_table(path)
+        assert read_table(path, names=["a"]).values.tolist() == [[1.0]] * 4
