@@ -39,6 +39,12 @@ WRONG = [
         "pyarrow>=0.1",
         "pyproject.toml allows pyarrow 0.14.0: CVE-2023-47248",
     ),
+    (
+        "pyproject.toml",
+        "uproot>=5.7.7",
+        "uproot>=5.7.6",
+        "pyproject.toml allows uproot 5.7.6: GHSA-98vv-9pqj-g87v",
+    ),
     ("docs/licences.md", "| numpy | ", "| numpy | 1.", "docs/licences.md has numpy 1."),
     ("docs/audit.py", "|MPL-2", "|GPL-2", "licence 'MPL-2.0' is not on the list"),
 ]
