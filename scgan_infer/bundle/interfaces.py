@@ -15,6 +15,7 @@ from scgan_infer.bundle.onnx_schema import FLOAT, INT64
 Tensors: TypeAlias = dict[str, tuple[int, tuple[int, ...]]]
 Interface: TypeAlias = tuple[Tensors, Tensors]
 
+BLOCK = 4096  # rows that a model computes at a time
 OPTIONAL = ("head.onnx", "density.onnx")
 GRAPHS = {
     "encoder.onnx": ("x c", "latent choice"),

@@ -6,14 +6,16 @@ A graph is straight-line arithmetic on dense tensors, from the inputs to the out
   `onnx_schema` does not list: no functions, no sparse tensors, no training graphs;
 - operators off `OPERATORS`: no control flow and so no loops, nothing random, no operator of another domain;
   and what aborts, hangs or traps inside one onnxruntime or another on some inputs: GatherND, Einsum, TopK, a
-  division of integers by a computed number, a reduction along computed axes;
+  division of integers by a computed number, a remainder of real numbers, a reduction along computed axes, a shape
+  that depends on data, a tensor without elements;
 - tensors outside the file, of another size than their dimensions say, with values that their type can't hold (what
   onnxruntime cuts off: 2^32 would be a divisor 0), or not finite;
 - other inputs and outputs than the interface's, by name, order, type and size;
 - metadata below the model's own: exporters put source lines and folders there.
 
 Bounds: a file of `MAX_BYTES`, `MAX_FIELDS` protobuf fields, `MAX_NODES` nodes, rank `MAX_RANK`, dimensions of
-`MAX_DIMENSION`. The memory that a graph takes while it runs is bounded by `runtime`.
+`MAX_DIMENSION`; and, counted by `shapes`, `MAX_WORK` multiply-adds and `MAX_COMPUTED` bytes of computed values a row,
+where a block of rows is computed at a time. The memory that a graph takes at once is bounded by `sessions`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scgan_infer.bundle.interfaces import Interface
+from scgan_infer.bundle.interfaces import BLOCK, Interface
 from scgan_infer.bundle.onnx_schema import (
     ATTRIBUTE_FIELDS,
     BOOL,
@@ -35,6 +37,7 @@ from scgan_infer.bundle.onnx_schema import (
     TYPES,
 )
 from scgan_infer.bundle.protobuf import MalformedError, Reader
+from scgan_infer.bundle.shapes import Call, Value
 from scgan_infer.errors import ModelError
 
 IR, OPSET = 8, 18
@@ -43,6 +46,8 @@ MAX_FIELDS = 500_000
 MAX_NODES = 10_000
 MAX_RANK = 8
 MAX_DIMENSION = 2**24
+MAX_WORK = 2**26
+MAX_COMPUTED = 2**22
 
 COMPARISONS = {
     "And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"
@@ -58,9 +63,16 @@ ARITHMETIC = """
 """
 OPERATORS = COMPARISONS | COUNTS | set(ARITHMETIC.split())
 # attributes that the rules look at, and the field of theirs that counts
-ATTRIBUTES = {"axis": "i", "num_outputs": "i", "to": "i", "value": "t", "value_float": "f"} | {
-    "value_floats": "floats", "value_int": "i", "value_ints": "ints"
-}  # fmt: skip
+ATTRIBUTES = {
+    "perm": "ints",
+    "value": "t",
+    "value_float": "f",
+    "value_floats": "floats",
+    "value_ints": "ints",
+}
+FLAGS = {"allowzero", "keepdims", "noop_with_empty_axes", "transA", "transB"}
+NUMBERS = FLAGS | {"axis", "end", "num_outputs", "start", "to", "value_int"}
+ATTRIBUTES |= dict.fromkeys(NUMBERS, "i")
 DATA = ("raw_data", *dict.fromkeys(field for _, field in TYPES.values()))
 TRAPS = {"CumSum", "Div", "Mod", "Split"} | {name for name in OPERATORS if name[:6] == "Reduce"}
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
@@ -150,18 +162,23 @@ def _check_dimensions(name: str, dimensions: list[int]) -> None:
 
 
 def _check_nodes(graph: dict[str, Any]) -> None:
-    """Check each node, following types and constants."""
-    types = {value["name"]: _declared(value)[0] for value in graph["input"]}
+    """Check each node, following types, shapes and constants."""
+    types: dict[str, int] = {}
+    values: dict[str, Value] = {}
     constants: dict[str, NDArray[Any]] = {}
+    work = computed = 0
 
-    def define(name: str, dtype: int) -> None:
+    def define(name: str, dtype: int, value: Value) -> None:
         if name in types:
             raise MalformedError(f"two values are named {_quote(name)}")
-        types[name] = dtype
+        types[name], values[name] = dtype, value
 
+    for value in graph["input"]:
+        dtype, sizes = _declared(value)
+        define(value["name"], dtype, Value.argument(sizes))
     for tensor in graph["initializer"]:
-        define(tensor["name"], tensor["data_type"])
         constants[tensor["name"]] = _values(tensor)
+        define(tensor["name"], tensor["data_type"], Value.of(constants[tensor["name"]]))
     for node in graph["node"]:
         operator = node["op_type"]
         _check_operator(node)
@@ -171,12 +188,33 @@ def _check_nodes(graph: dict[str, Any]) -> None:
         arguments = [types.get(name, 0) for name in node["input"]]
         _check_traps(node, arguments, attributes, constants)
         dtype = _result(operator, arguments, attributes)
-        for name in filter(None, node["output"]):
-            define(name, dtype)
-        if operator == "Constant" and node["output"]:
-            constants[node["output"][0]] = _constant(attributes)[1]
+        if operator == "Constant":
+            constants["".join(node["output"])] = _constant(attributes)[1]
+            results = [Value.of(_constant(attributes)[1])]
+        else:
+            inputs = [values.get(name) for name in node["input"]]
+            call = Call(operator, inputs, attributes, len(node["output"]))
+            results = call.results()
+            work += call.work(results, arguments[0])
+        for name, result in zip(node["output"], results, strict=False):
+            computed += result.elements * np.dtype(TYPES[dtype][0]).itemsize
+            if name:
+                define(name, dtype, result)
+        _check_costs(operator, work, computed)
     if missing := [value["name"] for value in graph["output"] if value["name"] not in types]:
         raise MalformedError(f"output {missing[0]} is not computed")
+
+
+def _check_costs(operator: str, work: int, computed: int) -> None:
+    """Refuse what costs too much up to this operator; both are of a block."""
+    for amount, what, most in (
+        (work, "multiply-adds", MAX_WORK),
+        (computed, "bytes of values", MAX_COMPUTED),
+    ):
+        if amount > most * BLOCK:
+            raise MalformedError(
+                f"{amount / BLOCK:.3g} {what} a row up to a {operator}, more than {most}"
+            )
 
 
 def _check_operator(node: dict[str, Any]) -> None:
@@ -210,6 +248,10 @@ def _check_traps(
     if operator in ("Div", "Mod") and arguments[:1] not in ([FLOAT], [DOUBLE]) and not positive:
         raise MalformedError(f"{operator} of integers by something else than a positive constant")
     listed = second is not None and second.ndim == 1
+    if operator == "Mod" and arguments[:1] in ([FLOAT], [DOUBLE]):
+        raise MalformedError(
+            "Mod of numbers that are not integers (it takes up to 500 ns an element)"
+        )
     if operator.startswith("Reduce") and any(node["input"][1:]) and not listed:
         raise MalformedError(f"{operator} along axes that are not a constant list")
     if operator == "CumSum" and (second is None or second.size != 1):
@@ -235,6 +277,8 @@ def _attributes(node: dict[str, Any]) -> dict[str, Any]:
             raise MalformedError(f"attribute {_quote(name)} of {node['op_type']} is {wrong}")
         if name == "axis" and not -MAX_RANK <= attribute["i"] <= MAX_RANK:
             raise MalformedError(f"{node['op_type']} along axis {attribute['i']}")
+        if name in FLAGS and value not in (0, 1):
+            raise MalformedError(f"{node['op_type']} with {name} = {value}")
         values[name] = value
     return values
 

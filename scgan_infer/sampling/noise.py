@@ -33,7 +33,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 4096
+from scgan_infer.bundle.interfaces import BLOCK as BLOCK
+
 TOGETHER = 4  # blocks whose noise is made at a time
 CLUSTER, MAPPER, DECODER = 0, 1, 2
 

@@ -35,6 +35,7 @@ FLIPS = (
 ULPS = 8  # steps of float32 by which values may differ that are large beside their spread
 STRAY = 1e-5  # of spread plus size, that values before rounding may differ by
 MAX_VECTORS = 64
+MAX_BLOCKS = 8  # that the stored rows may lie in: each is computed
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,12 @@ def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
     if signed not in (None, model.bundle.sha256):
         raise ChecksumError(f"{Path(path) / FILE} changed while it was read: verify it again")
     seed, index, stored = _vectors(model.bundle)
+    first = model.sample(BLOCK, seed)
+    spread = first.std(0, dtype=np.float64)
     worst = max(
-        _compare(model, name, ours, theirs)
+        _compare(model, name, ours, theirs, spread)
         for name, ours, theirs in (
-            ("mappers.onnx, then decoder.onnx", model.sample(BLOCK, seed), _composed(model, seed)),
+            ("mappers.onnx, then decoder.onnx", first, _composed(model, seed)),
             ("sampler.onnx", stored, _alone(model, seed, index)),
             ("generator.onnx", stored, _sampled(model, seed, index)),
         )
@@ -120,8 +123,11 @@ def _alone(model: Model, seed: int, index: Integers) -> Floats:
 
 
 def _sampled(model: Model, seed: int, index: Integers) -> Floats:
-    rows = [model.sample(1, seed, int(i)) for i in index]
-    return np.concatenate([np.empty((0, len(model.columns)), np.float32), *rows])
+    rows = np.empty((len(index), len(model.columns)), np.float32)
+    for block in np.unique(index // BLOCK):
+        own = index // BLOCK == block
+        rows[own] = model.sample(BLOCK, seed, int(block) * BLOCK)[index[own] % BLOCK]
+    return rows
 
 
 def _vectors(bundle: Bundle) -> tuple[int, NDArray[np.int64], Floats]:
@@ -134,12 +140,14 @@ def _vectors(bundle: Bundle) -> tuple[int, NDArray[np.int64], Floats]:
         not (isinstance(index, list) and isinstance(rows, list) and isinstance(seed, int))
         or not len(index) == len(rows) <= MAX_VECTORS
         or not all(_is_index(number) for number in (seed, *index))
+        or len({number // BLOCK for number in index}) > MAX_BLOCKS
         or not all(
             isinstance(row, list) and len(row) == d and all(map(_is_number, row)) for row in rows
         )
     ):
         raise ModelError(
-            f"{bundle.path}: {FILE}: parity is not a seed, up to {MAX_VECTORS} indices and as many rows of {d} numbers"
+            f"{bundle.path}: {FILE}: parity is not a seed, up to {MAX_VECTORS} indices of {MAX_BLOCKS} blocks "
+            f"and as many rows of {d} numbers"
         )
     return seed, np.array(index, np.int64), np.array(rows, np.float32).reshape(-1, d)
 
@@ -152,9 +160,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 3.4e38
 
 
-def _compare(model: Model, name: str, ours: Floats, theirs: Floats) -> float:
+def _compare(
+    model: Model, name: str, ours: Floats, theirs: Floats, spread: NDArray[np.float64]
+) -> float:
     """Return the largest of `differences`, by the spreads of a block of samples, or say which row differs too much."""
-    spread = model.sample(BLOCK).std(0, dtype=np.float64)
     gaps = differences(ours, theirs, model.columns, spread)
     worst = float(gaps.max(initial=0.0))
     if not worst <= TOLERANCE:

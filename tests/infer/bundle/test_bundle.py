@@ -526,6 +526,71 @@ REFUSED = {
             [*tiny.DECODE, node("Softmax", "z", "s", more=[(5, message((1, "axis"), (20, 13)))])]
         ),
     },
+    "more than 67108864": {
+        "product of 11,000 x 11,000": decoder(
+            after(
+                node("Expand", "one wide", "rows"),
+                node("Expand", "one square", "matrix"),
+                node("MatMul", "y rows", "long"),
+                node("MatMul", "long matrix", "longer"),
+                node("ReduceMax", "longer", "most"),
+                node("Add", "y most", "x"),
+            ),
+            [
+                ("one", np.ones((), np.float32)),
+                ("wide", np.array([2, 11_000])),
+                ("square", np.array([11_000, 11_000])),
+            ],
+        ),
+        "many products": decoder(
+            [
+                *tiny.DECODE,
+                node("Expand", "one square", "m0"),
+                *[node("MatMul", f"m{i} m{i}", f"m{i + 1}") for i in range(40)],
+            ],
+            [("one", np.ones((), np.float32)), ("square", np.array([2000, 2000]))],
+        ),
+    },
+    "more than 4194304": {
+        "giant of ones": decoder(
+            [*tiny.DECODE, node("Expand", "one giant", "ones")],
+            [("one", np.array(1)), ("giant", np.array([2**24, 2**8]))],
+        ),
+    },
+    "would decide on shapes": {
+        f"{operator} by data": decoder(
+            [
+                *tiny.DECODE,
+                node("Cast", "z", "s", to=7),
+                node("ReduceMax", "s", "size", keepdims=0),
+                node(operator, inputs, "r"),
+            ]
+        )
+        for operator, inputs in (
+            ("ConstantOfShape", "size"),
+            ("Expand", "z size"),
+            ("Reshape", "z size"),
+            ("Slice", "z size size"),
+            ("Unsqueeze", "z size"),
+        )
+    },
+    "can't be computed": {
+        "sizes that do not fit": decoder([*tiny.DECODE, node("Add", "z latent", "s")]),
+        "lengths that do not fit": decoder([*tiny.DECODE, node("MatMul", "z latent", "s")]),
+        "axis that there is not": decoder([*tiny.DECODE, node("ArgMax", "z", "s", axis=2)]),
+        "gather of nothing": decoder([*tiny.DECODE, node("Gather", "z", "s")]),
+    },
+    "without elements": {
+        "empty slice": decoder(
+            [*tiny.DECODE, node("Slice", "z two two", "s")], [("two", np.array([2]))]
+        ),
+    },
+    "Mod of numbers": {
+        "remainder of real numbers": decoder([*tiny.DECODE, node("Mod", "z z", "s", fmod=1)]),
+    },
+    "with keepdims = 2": {
+        "flag that is none": decoder([*tiny.DECODE, node("ReduceMax", "z", "s", keepdims=2)]),
+    },
     "not a constant list": {
         "reduction along computed axes": decoder(
             [*tiny.DECODE, node("Shape", "z", "s"), node("ReduceSum", "z s", "r")]

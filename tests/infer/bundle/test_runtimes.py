@@ -13,7 +13,9 @@ import numpy as np
 import tiny
 from onnx_bytes import TYPES, message, model, node
 
+from scgan_infer.bundle import rules
 from scgan_infer.bundle.rules import OPERATORS, TRAPS, check
+from scgan_infer.bundle.shapes import Call
 from scgan_infer.errors import ModelError
 
 DECODER = tiny.MANIFEST.interfaces["decoder.onnx"]
@@ -24,17 +26,31 @@ KEYS = ("axis", "keepdims", "fmod", "num_outputs", "batch_dims", "exclusive", "r
 LISTS = ("perm", "axes", "value_ints")
 
 
+AFTER = 5  # nodes behind r
+FOUND = []
+
+
+class Seen(Call):
+    """A call that leaves word of its results."""
+
+    def results(self):
+        FOUND.append(super().results())
+        return FOUND[-1]
+
+
 DIVISIONS = [
     (operator, kind, number) for operator in ("Div", "Mod") for kind in FIELDS for number in NUMBERS
 ]
 
 
-def crafted(number):
+def crafted(number, *more):
     """Return the bytes of graph `number`, a function of the number alone: first the divisions, then others."""
     if number < len(DIVISIONS):
         operator, kind, divisor = DIVISIONS[number]
         weights = [message((1, 1), (2, TYPES[kind]), (8, "c"), (FIELDS[kind], divisor))]
-        return whole([node("Cast", "z", "v", to=TYPES[kind]), node(operator, "v c", "r")], weights)
+        return whole(
+            [node("Cast", "z", "v", to=TYPES[kind]), node(operator, "v c", "r")], weights, more
+        )
     rng = np.random.default_rng([number, 4])
     made, weights = [], []
     kind = str(rng.choice(["float32", *sorted(FIELDS)]))
@@ -60,11 +76,11 @@ def crafted(number):
     names = " ".join([first, *others[: int(rng.choice(4, p=[0.3, 0.5, 0.1, 0.1]))]])
     operators = sorted(TRAPS if rng.integers(2) else OPERATORS)
     made.append(node(str(rng.choice(operators)), names, "r", **attributes))
-    return whole(made, weights)
+    return whole(made, weights, more)
 
 
-def whole(nodes, weights):
-    """Return the tiny decoder's bytes with these nodes, whose r is added to the output with factor 0."""
+def whole(nodes, weights, more):
+    """Return the tiny decoder's bytes with these nodes, whose r is added to x with factor 0, and more fields."""
     ends = [
         node("Cast", "r", "f", to=1),
         node("ReduceSum", "f", "t", keepdims=0),
@@ -75,29 +91,35 @@ def whole(nodes, weights):
     own = [item for item in tiny.WEIGHTS if item[0] in ("a1", "a2", "b", "a3")]
     own.append(("nought", np.zeros((), np.float32)))
     made = [*tiny.DECODE[:-1], *nodes, *ends]
-    return model(tiny.body("decoder.onnx", nodes=made, weights=[*own, *weights]))
+    return model(tiny.body("decoder.onnx", nodes=made, weights=[*own, *weights], more=more))
 
 
 def run(numbers):
-    """Run those of these graphs that pass, printing each number before; return how many ran."""
+    """Run those of these graphs that pass, printing each number before; return how many ran.
+
+    The shape that the rules find for r must be the one that it has.
+    """
     from scgan_infer.sampling.sessions import failures, session
 
+    rules.Call = Seen
     rng, count = np.random.default_rng(0), 0
     feeds = {key: rng.normal(size=(4096, size)) for key, size in (("latent", 2), ("z", 5))}
     feeds["z"][:4] = [[-(2.0**31)], [-(2.0**63)], [1e30], [-128]]
     feeds = {key: value.astype(np.float32) for key, value in feeds.items()}
     for number in numbers:
-        data = crafted(number)
+        FOUND.clear()
         try:
-            check("decoder.onnx", data, DECODER)
+            check("decoder.onnx", crafted(number), DECODER)
         except ModelError:
             continue
         print(number, flush=True)
         try:
-            session(data, "cpu").run(None, feeds)
-            count += 1
+            result = session(crafted(number, (12, message((1, "r")))), "cpu").run(["r"], feeds)[0]
         except failures():
             continue
+        expected = FOUND[-1 - AFTER][0].shape
+        assert expected == result.shape, (number, expected, result.shape)
+        count += 1
     return count
 
 

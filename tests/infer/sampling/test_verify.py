@@ -72,6 +72,7 @@ def test_rows_of_another_seed_or_index_fail(shipped, key):
         {"x": [[0.0, "1"]] * 8},
         {"x": [[1e300, 0.0]] * 8},
         {"index": list(range(65)), "x": [[0.0, 0.0]] * 65},
+        {"index": list(range(0, 9 * 4096, 4096)), "x": [[0.0, 0.0]] * 9},
     ],
 )
 def test_vectors_that_are_none_are_malformed(shipped, change):
