@@ -1,6 +1,9 @@
 """How the program ends: every error is caught here and becomes one line on stderr and a code.
 
 0 done    1 unexpected    2 to 7 a `ScganError`    7 no space, no right    130, 143 a signal
+
+Python answers a signal between its own steps alone. Where native code does not come back for `PATIENCE` seconds, as in
+a graph that takes long, a thread ends the process; what is left then is what SIGKILL leaves.
 """
 
 from __future__ import annotations
@@ -9,6 +12,9 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -19,6 +25,10 @@ from scgan_train.app.actions import say
 from scgan_train.app.commands import only
 
 EXPECTED = (ScganError, typer.TyperException, KeyboardInterrupt, OSError, ModuleNotFoundError)
+
+PATIENCE = 5.0
+
+ENDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 received: list[int] = []  # the signals that ask this process to end
 
@@ -34,10 +44,11 @@ def run() -> int:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
     try:
-        command = typer.main.get_command(only(arguments[0]))
-        with command.make_context("scgan", arguments) as context:
-            command.invoke(context)
-        sys.stdout.flush()
+        with impatience():
+            command = typer.main.get_command(only(arguments[0]))
+            with command.make_context("scgan", arguments) as context:
+                command.invoke(context)
+            sys.stdout.flush()
     except typer.Exit as end:
         return end.exit_code
     except (*EXPECTED, RuntimeError, ImportError) as error:
@@ -55,11 +66,36 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+@contextmanager
+def impatience() -> Iterator[None]:
+    """End the process `PATIENCE` seconds after a signal that asks for it, if the block has not ended then."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    over = Event()
+
+    def watch() -> None:
+        with os.fdopen(reader, "rb", buffering=0) as signals:
+            while number := signals.read(1):
+                if number[0] in (signal.SIGINT, signal.SIGTERM) and not over.wait(PATIENCE):
+                    with suppress(OSError):
+                        os.write(2, f"scgan: {ENDS[signal.Signals(number[0])]}\n".encode())
+                    os._exit(128 + number[0])
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+
+
 def failed(error: BaseException) -> int:
     """Say in one line what was wrong and return the exit code."""
     if received or isinstance(error, KeyboardInterrupt):  # locks and C code may raise another error
-        code = 128 + (received[0] if received else signal.SIGINT)
-        message = "terminated" if code == 143 else "interrupted"
+        number = received[0] if received else signal.SIGINT
+        message, code = ENDS[signal.Signals(number)], 128 + number
     elif isinstance(error, OSError):
         if error.filename is None:  # stdout takes no more, and Python would try again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -89,6 +89,60 @@ def test_after_a_while(model: Path, tmp_path: Path, seconds: float) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+IN_NATIVE_CODE = """
+import sys
+from scgan_train.app import exits, main
+exits.PATIENCE = 0.3
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_in_a_graph_that_takes_long(slow: Path, number: int, code: int) -> None:
+    """Python's own handler would run when the graph's first block is done, 20 s later."""
+    command = [sys.executable, "-c", IN_NATIVE_CODE, "sample", "--model", str(slow), "-n", "1"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "device: cpu\n"
+        time.sleep(1)
+        process.send_signal(number)
+        asked = time.monotonic()
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert time.monotonic() - asked < 5
+    Done(process.returncode, "", err).failed(code)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose generator takes nearly as long as the rules allow."""
+    import numpy as np
+    import tiny
+    from onnx_bytes import model, node
+
+    from scgan_infer import bundle
+
+    nodes = [
+        *tiny.MAP,
+        *tiny.DECODE[:-1],
+        node("Add", "latent h6", "y"),
+        node("MatMul", "h5 wide", "wider"),
+        node("Unsqueeze", "wider two", "s0"),
+        *(node("Softmax", f"s{i}", f"s{i + 1}", axis=2) for i in range(120)),
+        node("ReduceMax", "s120", "most", keepdims=0),
+        node("Add", "y most", "x"),
+    ]
+    weights = [item for item in tiny.WEIGHTS if item[0] not in ("twice", "squares", "first")]
+    weights += [("wide", np.ones((32, 2000), np.float32)), ("two", np.array([2]))]
+    graph = model(tiny.body("generator.onnx", nodes=nodes, weights=weights))
+    folder = tmp_path_factory.mktemp("slow") / "b"
+    return bundle.save(folder, tiny.MANIFEST, {**tiny.GRAPHS, "generator.onnx": graph})
+
+
 IN_A_CALLBACK = """
 import signal, sys, weakref
 from scgan_train.app import guarded
