@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scgan_infer.kinds import KINDS, Kind
 from scgan_infer.kinds.base import MOST_DECIMALS
 
+ALWAYS = {"name", "kind", "unit", "missing"}
 NUMBERS = ("period", "low", "high", "slack")
 
 
@@ -33,6 +34,7 @@ class Column:
         categories: Names, by index.
         slack: How far over a wall a row may reach, and is taken as on it.
         decimals: Of generated values, as those of rounded data are.
+        missing: Whether cells may be missing, which NaN stands for.
 
     Raises:
         ValueError: The fields don't describe a domain; one line that names the column.
@@ -47,6 +49,7 @@ class Column:
     categories: tuple[str, ...] = ()
     slack: float = 0.0
     decimals: int | None = None
+    missing: bool = False
 
     def __post_init__(self) -> None:
         why = self._flaw()
@@ -58,7 +61,7 @@ class Column:
         if self.kind not in KINDS:
             return f"unknown kind {self.kind!r}; the kinds are {', '.join(KINDS)}"
         kind = KINDS[self.kind]
-        for name in self.to_dict().keys() - {"name", "kind", "unit"} - kind.fields:
+        for name in self.to_dict().keys() - ALWAYS - kind.fields:
             users = ", ".join(other for other in KINDS if name in KINDS[other].fields)
             return f"{name} is for columns that are {users}, not {self.kind}"
         for name in NUMBERS:

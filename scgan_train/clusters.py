@@ -4,7 +4,6 @@
 
 1. *Split* (`groups`): a band of a coordinate that holds no row, and that chance would not leave
    empty, separates two groups of rows, and so does a spike. A cluster never crosses groups.
-   Values of a category are such groups.
 2. *K-means* in every group, as in the paper.
 3. *Refine*: expectation-maximisation with full covariances from there, up to the step of best
    held-out likelihood; a row belongs to a component drawn by its responsibilities. With
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from scgan_infer.errors import UsageError
 from scgan_train.config import ClusterConfig
 from scgan_train.graph import Var, const, op
-from scgan_train.groups import combinations, split
+from scgan_train.groups import split
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -104,7 +103,6 @@ def fit(
     latents: Tensor,
     config: ClusterConfig,
     generator: torch.Generator,
-    categories: Labels | None = None,
 ) -> tuple[Clusters, Tensor, str]:
     """Fit clusters to latents.
 
@@ -112,7 +110,6 @@ def fit(
         latents: [N, e].
         config: resolved; with `choose`, `k` is the largest number that is considered.
         generator: source of all randomness here.
-        categories: each row's categories [N, c]; rows of other ones share no cluster.
 
     Returns:
         The clusters, each row's cluster [N] int64, and a sentence saying how K was chosen.
@@ -126,15 +123,15 @@ def fit(
     if k > len(rows) and not config.choose:
         raise UsageError(f"clusters.k = {k} clusters asked of {len(rows)} rows; ask for fewer")
     k = min(k, len(rows))
-    pieces = np.zeros(len(rows), np.int64) if categories is None else combinations(categories)
-    groups = split(rows, config.min_rows, pieces) if config.split else pieces
+    whole = np.zeros(len(rows), np.int64)
+    groups = split(rows, config.min_rows) if config.split else whole
     if not config.choose and k <= groups.max():
-        groups = np.zeros(len(rows), np.int64)
+        groups = whole
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
     note = f"{k} clusters, as asked"
     if config.choose:
         k, note = _choose(rows, groups, floor, k, config.refine, rng)
-    kernel = np.maximum(floor, _kernel(rows, pieces))
+    kernel = np.maximum(floor, _kernel(rows))
     labels = np.zeros(len(rows), np.int64)
     parts: list[Mixture] = []
     for group, own_k in enumerate(_apportion(k, groups)):
@@ -170,14 +167,11 @@ def _fit_group(
     return Mixture(mixture.weights, mixture.means + centre, mixture.factors), labels
 
 
-def _kernel(rows: Array, pieces: Labels) -> Array:
-    """Standard deviations [e] of a Gaussian kernel, by Silverman's rule, from spread in pieces."""
-    counts = np.bincount(pieces).astype(np.float64)
-    means = np.stack([np.bincount(pieces, column) for column in rows.T], 1) / counts[:, None]
-    within = (rows - means[pieces]).std(0)
+def _kernel(rows: Array) -> Array:
+    """Standard deviations [e] of a Gaussian kernel, by Silverman's rule."""
     width = rows.shape[1]
     factor = (4 / ((width + 2) * len(rows))) ** (1 / (width + 4))
-    return np.asarray(within * factor, np.float64)
+    return np.asarray(rows.std(0) * factor, np.float64)
 
 
 def _apportion(k: int, groups: Labels) -> list[int]:

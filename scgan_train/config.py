@@ -174,24 +174,27 @@ def resolve(config: Config, rows: Table) -> Config:
         DeviceError: the device asked for is not there.
         UsageError: an unknown kind of map.
     """
+    from scgan_train import discrete
+    from scgan_train.coordinates import continuous
     from scgan_train.maps import choose, resolved
 
+    steps_drawn = discrete.find(rows)
     encoder, clusters, mapper = config.encoder, config.clusters, config.mapper
-    dims = max(1, int((rows.values != rows.values[:1]).any(0).sum()))
+    dims = len(continuous(rows, steps_drawn))
     e = _or(encoder.latent_dim, min(dims, MOST_LATENTS))
     kind = _or(encoder.kind, "columns" if e == dims else "mlp")
     steps = _or(encoder.steps, 200 if kind == "columns" else 500)
     if config.latents == "gaussian":
         clusters = replace(clusters, k=1, split=False)
     allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, 3 * e))
-    most = min(MOST_CLUSTERS, choose(mapper.kind, e).most_clusters(e), allowed)
+    most = min(MOST_CLUSTERS, choose(mapper.kind, e, len(steps_drawn)).most_clusters(e), allowed)
     choose_k = _or(clusters.choose, clusters.k == "auto")
     return replace(
         config,
         device=_device(config.device),
         encoder=replace(encoder, latent_dim=e, kind=kind, steps=steps),
         clusters=replace(clusters, k=_or(clusters.k, most), choose=choose_k),
-        mapper=resolved(mapper, e, len(rows)),
+        mapper=resolved(mapper, e, len(rows), len(steps_drawn)),
         decoder=replace(config.decoder, steps=_or(config.decoder.steps, 0)),
     )
 

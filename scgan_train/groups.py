@@ -1,4 +1,4 @@
-"""Groups of rows that no cluster crosses: values of categories, what an empty band separates, and spikes."""
+"""Groups of rows that no cluster crosses: what an empty band separates, and spikes."""
 
 from __future__ import annotations
 
@@ -15,30 +15,10 @@ SPIKE_SHARE = 0.05  # smallest share of a group's rows in a spike, and outside o
 SPIKE_ROWS = 20  # smallest number of them
 SPIKE_HEIGHT = 50.0  # how many times as dense as the bands beside it a spike is
 LOOK_GAPS = 200_000  # rows that the search for empty bands and spikes looks at
-MOST = 256  # combinations of categories, and clusters that `auto` considers
 
 
-def combinations(categories: Labels, most: int = MOST) -> Labels:
-    """Number the combinations of categories [N, c] that occur; if they are too many, rare ones of a kind together.
-
-    Column by column, from that with the fewest categories on, a group is cut by category; categories with fewer than
-    so many rows in it stay together, so many being 1, 2, 4, ... until there are at most `most` groups.
-    """
-    order = np.argsort([len(np.unique(column)) for column in categories.T], kind="stable")
-    for least in 2 ** np.arange(64):
-        groups = np.zeros(len(categories), np.int64)
-        for column in categories.T[order]:
-            finer = groups * (column.max() + 2) + column + 1
-            _, place, counts = np.unique(finer, return_inverse=True, return_counts=True)
-            finer[counts[place] < least] = (groups * (column.max() + 2))[counts[place] < least]
-            groups = np.unique(finer, return_inverse=True)[1].reshape(-1)
-        if groups.max() < most:
-            return groups.astype(np.int64)
-    raise AssertionError
-
-
-def split(rows: Array, min_rows: int, pieces: Labels | None = None) -> Labels:
-    """Number the groups of rows [N, e] that a band of some coordinate separates, or that are of other pieces.
+def split(rows: Array, min_rows: int) -> Labels:
+    """Number the groups of rows [N, e] that a band of some coordinate separates.
 
     An empty band counts when it is wider than `GAP`, leaves at least `SHARE` of the rows (and `min_rows`) on either
     side, and is wider than chance explains: with the density of the sparser side, fewer than e^-3 such bands
@@ -48,9 +28,7 @@ def split(rows: Array, min_rows: int, pieces: Labels | None = None) -> Labels:
     least = max(int(np.ceil(SHARE * len(rows))), min_rows)
     spread = rows.std(0)
     unlikely = np.log(rows.size) + 3
-    pieces = np.zeros(len(rows), np.int64) if pieces is None else pieces
-    order = np.argsort(pieces, kind="stable")
-    pending, count = np.split(order, np.bincount(pieces).cumsum()[:-1]), 0
+    pending, count = [np.arange(len(rows))], 0
     while pending:
         inside = pending.pop()
         stride = -(-len(inside) // LOOK_GAPS)

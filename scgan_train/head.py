@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from scgan_infer.bundle.manifest import GRID
+from scgan_train.chain import Chain
 from scgan_train.graph import Var, const, op
 
 REAL_ROWS = 2**15
@@ -58,29 +59,46 @@ class LatentModel(nn.Module):
 
     Attributes:
         noise: m.
-        thresholds: int64 [K]; cluster i is drawn where thresholds[i-1] <= 2^24 u < thresholds[i].
+        thresholds: int64 [K]; cluster i is drawn where thresholds[i-1] <= 2^24 u < thresholds[i],
+            or, behind a chain, in that share of the rows.
+        chain: draws discrete values and the cluster, where there are discrete values.
     """
 
     thresholds: Tensor
 
-    def __init__(self, limits: Tensor, ensemble: nn.Module, noise: int) -> None:
+    def __init__(
+        self, limits: Tensor, ensemble: nn.Module, noise: int, chain: Chain | None = None
+    ) -> None:
         super().__init__()
         self.ensemble = ensemble
         self.noise = noise
+        self.chain = chain
         self.register_buffer("thresholds", limits, persistent=False)
 
+    @property
+    def steps(self) -> int:
+        """How many uniforms a row takes, h."""
+        return len(self.chain.sizes) if self.chain else 1
+
     def select(self, u: Tensor) -> Tensor:
-        """Return the cluster [n] that each u [n] selects."""
+        """Return the cluster [n] that each u [n] selects; the outcomes [n, h] of u [n, h] of a chain."""
+        if self.chain:
+            return self.chain.select(u)
         return torch.searchsorted(self.thresholds, (u * GRID).to(torch.int64), right=True)
 
     def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents [n, e] and clusters [n] of uniforms u [n] and noise w [n, m]."""
-        cluster = self.select(u)
-        latent: Tensor = self.ensemble(w, cluster)
-        return latent, cluster
+        """Return latents [n, e] and choices, as `select`, of uniforms u and noise w [n, m]."""
+        choice = self.select(u)
+        latent: Tensor = self.ensemble(w, choice)
+        return latent, choice
 
-    def select_graph(self, u: Var) -> Var:
-        """Return `select` as a graph: by the table of `guide`, without a look at every bound."""
+    def select_graph(self, u: Var) -> list[Var]:
+        """Return `select` as a graph, [n] for each step.
+
+        Without a chain by the table of `guide`, and no look at every bound.
+        """
+        if self.chain:
+            return self.chain.graph(u)
         limits = self.thresholds.cpu()
         cells, most = guide(limits)
         scaled = op.mul(u, const(len(cells)))
@@ -89,52 +107,84 @@ class LatentModel(nn.Module):
         for _ in range(most - 1):
             bound = op.gather(const(limits.double() / GRID), cluster)
             cluster = op.add(cluster, op.cast(op.greater_or_equal(u, bound), to=np.int64))
-        return cluster
+        return [cluster]
 
-    def graph(self, u: Var, w: Var) -> tuple[Var, Var]:
-        """Return `forward` as a graph."""
-        cluster = self.select_graph(u)
-        latent: Var = self.ensemble.graph(w, cluster)  # type: ignore[operator]
-        return latent, cluster
+    def graph(self, u: Var, w: Var) -> tuple[Var, list[Var]]:
+        """Return `forward` as a graph; the choice in its steps."""
+        choice = self.select_graph(u)
+        latent: Var = self.ensemble.graph(w, choice)  # type: ignore[operator]
+        return latent, choice
 
     def draw(self, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
         """Return n latents [n, e] for training."""
-        u = torch.randint(GRID, (n,), generator=generator).float().div(GRID).to(device)
+        shape = (n, self.steps) if self.steps > 1 else (n,)
+        u = torch.randint(GRID, shape, generator=generator).float().div(GRID).to(device)
         w = torch.randn(n, self.noise, generator=generator).to(device)
         latent: Tensor = self(u, w)[0]
         return latent
 
 
 class RealLatents(LatentModel):
-    """Latents of training rows themselves, sorted by cluster; w is not used."""
+    """Latents of training rows themselves, sorted by cluster, each with its choice; w is not used.
+
+    Attributes:
+        table: latents [N, e].
+        choices: [N, h] where there are discrete values, else None.
+    """
 
     table: Tensor
+    choices: Tensor | None
 
-    def __init__(self, table: Tensor, limits: Tensor) -> None:
+    def __init__(self, table: Tensor, limits: Tensor, choices: Tensor | None = None) -> None:
         super().__init__(limits, nn.Identity(), table.shape[1])
         self.register_buffer("thresholds", limits)
         self.register_buffer("table", table)
+        self.register_buffer("choices", choices)
 
     @classmethod
-    def of(cls, latents: Tensor, labels: Tensor, generator: torch.Generator) -> RealLatents:
-        """Return the model of latents [N, e] with labels [N], of at most `REAL_ROWS` of them."""
+    def of(cls, latents: Tensor, choices: Tensor, generator: torch.Generator) -> RealLatents:
+        """Return the model of latents [N, e] with choices [N] or [N, h], of at most `REAL_ROWS` of them."""
         if len(latents) > REAL_ROWS:
             kept = torch.randperm(len(latents), generator=generator)[:REAL_ROWS]
-            latents, labels = latents[kept], labels[kept]
+            latents, choices = latents[kept], choices[kept]
+        labels = choices if choices.dim() == 1 else choices[:, -1]
         order = torch.argsort(labels, stable=True)
         ends = torch.bincount(labels).cumsum(0)
         limits = torch.div(ends * GRID + len(labels) - 1, len(labels), rounding_mode="floor")
         # in float32, u times the number of rows may round up to a limit one step before it
         limits -= ((limits - 1).float() / GRID * len(labels) >= ends).to(torch.int64)
-        return cls(latents[order], limits)
+        return cls(latents[order], limits, choices[order] if choices.dim() > 1 else None)
+
+    @property
+    def steps(self) -> int:
+        """See `LatentModel.steps`; all but the first uniform are not used."""
+        return 1 if self.choices is None else self.choices.shape[1]
+
+    def _row(self, u: Tensor) -> Tensor:
+        first = u if u.dim() == 1 else u[:, 0]
+        return (first * len(self.table)).to(torch.int64)
+
+    def select(self, u: Tensor) -> Tensor:
+        """See `LatentModel.select`."""
+        return super().select(u) if self.choices is None else self.choices[self._row(u)]
 
     def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the latent of the row that u selects, and its cluster."""
-        row = (u * len(self.table)).to(torch.int64)
-        return self.table.index_select(0, row) + 0.0 * w, self.select(u)
+        """Return the latent of the row that u selects, and its choice."""
+        return self.table.index_select(0, self._row(u)) + 0.0 * w, self.select(u)
 
-    def graph(self, u: Var, w: Var) -> tuple[Var, Var]:
-        """Return `forward` as a graph."""
-        row = op.cast(op.mul(u, const(len(self.table))), to=np.int64)
-        latent = op.add(op.gather(const(self.table), row), op.mul(w, const(0.0)))
-        return latent, self.select_graph(u)
+    def _row_graph(self, u: Var) -> Var:
+        if self.choices is not None:
+            u = op.gather(u, const(0, np.int64), axis=1)
+        return op.cast(op.mul(u, const(len(self.table))), to=np.int64)
+
+    def select_graph(self, u: Var) -> list[Var]:
+        """See `LatentModel.select_graph`."""
+        if self.choices is None:
+            return super().select_graph(u)
+        row = self._row_graph(u)
+        return [op.gather(const(own, np.int64), row) for own in self.choices.T.contiguous()]
+
+    def graph(self, u: Var, w: Var) -> tuple[Var, list[Var]]:
+        """See `LatentModel.graph`."""
+        latent = op.gather(const(self.table), self._row_graph(u))
+        return op.add(latent, op.mul(w, const(0.0))), self.select_graph(u)

@@ -23,20 +23,39 @@ from scgan_infer.names import LATENTS
 
 FORMAT = 2
 FILE = "bundle.json"
+HEAD = "head.onnx"
 EXTRAS = ("preview.png", "card.md")
 GRID = 2**24
 SIZES = {  # the least and the most, by format
     1: dict.fromkeys("demq", (1, 4096)) | {"K": (1, 65536)},
     2: dict.fromkeys("dem", (1, 4096))
-    | {"q": (0, 4096), "K": (1, 65536), "h": (1, 1), "g": (0, 0)},
+    | {"q": (0, 4096), "K": (1, 65536), "h": (1, 1024), "g": (0, 0)},
 }
 SHA256 = re.compile("[0-9a-f]{64}")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """What one step of the head's choice may say of a column.
+
+    Attributes:
+        column: The column's place.
+        values: By index; None for a missing cell.
+        rest: Whether the index behind the last value is one, too: another number.
+    """
+
+    column: int
+    values: tuple[float | None, ...]
+    rest: bool
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What `bundle.json` says, by the same names; `files` is filled in when the bundle is saved."""
+    """What `bundle.json` says, by the same names; `files` is filled in when the bundle is saved.
+
+    `steps` are those of the choice but the last, the cluster.
+    """
 
     name: str
     columns: tuple[Column, ...]
@@ -49,6 +68,7 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    steps: tuple[Outcomes, ...] = ()
     format: int = FORMAT
 
     def to_json(self) -> bytes:
@@ -71,10 +91,12 @@ class Manifest:
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{FILE} is not JSON that can be read: {error}") from None
         _check(content)
+        content.setdefault("steps", [])
         fields = {name: content[name] for name in cls.__dataclass_fields__}
         fields["columns"] = _columns(content["columns"], content["sizes"]["d"])
         fields["sizes"] = {"h": 1, "g": 0, **content["sizes"]}
         fields["thresholds"] = tuple(content["thresholds"])
+        fields["steps"] = _steps(content["steps"], fields["columns"], fields["sizes"]["h"])
         return cls(**fields)
 
     @cached_property
@@ -104,8 +126,8 @@ def _check(fields: object) -> None:
         _newer(f"bundle format {version} is newer than this scgan reads (up to {FORMAT})")
     if not isinstance(sizes, dict):
         sizes = {}
-    if version > 1 and (_is_int(sizes.get("h"), 2, 2**63) or _is_int(sizes.get("g"), 1, 2**63)):
-        _newer("made by a newer scgan, with discrete values or given columns")
+    if version > 1 and _is_int(sizes.get("g"), 1, 2**63):
+        _newer("made by a newer scgan, with given columns")
     limits = SIZES[version]
     _expect(fields, "name", _is_name(fields.get("name")))
     _expect(fields, "sizes", all(_is_int(sizes.get(key), *limits[key]) for key in limits))
@@ -118,7 +140,8 @@ def _check(fields: object) -> None:
         raise ModelError(f"{FILE}: thresholds is not a list of K = {sizes['K']} integers")
     valid = all(_is_int(step, 0, GRID) for step in steps) and steps[-1] == GRID
     _expect(fields, "thresholds", valid and all(a <= b for a, b in pairwise(steps)))
-    _check_files(fields.get("files"), interfaces(version, {"h": 1, "g": 0, **sizes}))
+    sizes = {"h": 1, "g": 0, **sizes}
+    _check_files(fields.get("files"), interfaces(version, sizes), sizes["h"])
     for key in ("provenance", "metrics", "parity"):
         _expect(fields, key, isinstance(fields.get(key), dict))
 
@@ -133,6 +156,7 @@ def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
         valid["unit"] = fields.get("unit", "") == "" or _is_name(fields["unit"])
         for key in ("period", "low", "high", "slack"):
             valid[key] = key not in fields or _is_number(fields[key])
+        valid["missing"] = isinstance(fields.get("missing", False), bool)
         valid["categories"] = isinstance(names, list) and all(map(_is_name, names))
         for key, right in valid.items():
             _expect(fields, key, right, f"columns[{j}].")
@@ -146,10 +170,31 @@ def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
     return tuple(made)
 
 
-def _check_files(files: object, graphs: Mapping[str, Interface]) -> None:
+def _steps(steps: Any, columns: tuple[Column, ...], h: int) -> tuple[Outcomes, ...]:
+    """Return the outcomes of the h - 1 steps before the cluster."""
+    if not isinstance(steps, list) or len(steps) != h - 1:
+        raise ModelError(f"{FILE}: steps is not a list of h - 1 = {h - 1} steps")
+    made = []
+    for k, step in enumerate(steps):
+        fields = step if isinstance(step, dict) else {}
+        values = fields.get("values")
+        valid = isinstance(values, list) and all(v is None or _is_number(v) for v in values)
+        _expect(fields, "values", valid, f"steps[{k}].")
+        _expect(
+            fields, "column", _is_int(fields.get("column"), 0, len(columns) - 1), f"steps[{k}]."
+        )
+        _expect(fields, "rest", isinstance(fields.get("rest"), bool), f"steps[{k}].")
+        made.append(Outcomes(fields["column"], tuple(fields["values"]), fields["rest"]))
+    if len({step.column for step in made}) != len(made):
+        raise ModelError(f"{FILE}: two steps are of the same column")
+    return tuple(made)
+
+
+def _check_files(files: object, graphs: Mapping[str, Interface], h: int) -> None:
     if not isinstance(files, dict):
         raise ModelError(f"{FILE} names no files")
-    if missing := [name for name in graphs if name not in files and name not in OPTIONAL]:
+    needed = [name for name in graphs if name not in OPTIONAL or (name == HEAD and h > 1)]
+    if missing := [name for name in needed if name not in files]:
         raise ModelError(f"{FILE}: files does not name {', '.join(missing)}")
     for name, entry in files.items():
         if name not in graphs and name not in EXTRAS:

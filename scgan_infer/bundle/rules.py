@@ -50,7 +50,7 @@ MAX_WORK = 2**26
 MAX_COMPUTED = 2**22
 
 COMPARISONS = {
-    "And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"
+    "And", "Equal", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor"
 }  # fmt: skip
 COUNTS = {"ArgMax", "ArgMin", "Shape", "Size"}
 ARITHMETIC = """

@@ -39,6 +39,18 @@ def features(values: ArrayLike, columns: Sequence[Column]) -> Rows:
 
 
 def _embed(values: Rows, column: Column) -> Rows:
+    """Return the features [n, f] of a column; where cells may be missing, one more says which are."""
+    if not column.missing:
+        return _embed_present(values, column)
+    there = ~np.isnan(values)
+    width = column.rules.features(np.ones(1), column).shape[1]
+    found = np.zeros((len(values), width + 1))
+    found[:, -1] = ~there
+    found[there, :-1] = _embed_present(values[there], column)
+    return found
+
+
+def _embed_present(values: Rows, column: Column) -> Rows:
     found = column.rules.features(values, column)
     bad = ~np.isfinite(found).all(axis=1)
     if bad.any():

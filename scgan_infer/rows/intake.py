@@ -8,7 +8,9 @@ domain; without, it notes what the cells are, and at the end says which column t
 | text      | category: by name | category, if few distinct and repeated; else refused              |
 | numbers   | held to its kind  | the last of `KINDS` that guesses itself                           |
 
-Refused always: missing and infinite cells, numbers beyond float32, text among numbers, and a column of whole
+A missing cell (empty, NaN, null, NA) is NaN; a column that was trained without any refuses one.
+
+Refused always: infinite cells, numbers beyond float32, text among numbers, and a column of whole
 numbers of which float32 (exact up to 2**24) would change one.
 """
 
@@ -63,6 +65,7 @@ class Intake:
         self.decimals: int | None = 0
         self.rounded: BadCellError | None = None
         self.names: dict[str, int] | None = None
+        self.missing = False
         if column is None:
             self._set_up()
         else:
@@ -110,10 +113,27 @@ class Intake:
             BadCellError: The first cell at fault; rows count from 0 over all chunks.
         """
         try:
-            values = self._taken(raw)
+            values = self._present(raw)
         except BadCellError as error:
             raise BadCellError(self.rows + error.row, str(error)) from None
         self.rows += len(raw)
+        return values
+
+    def _present(self, raw: Raw) -> Values:
+        """Return the values of cells, with NaN where one is missing."""
+        gone = _gone(raw)
+        if not gone.any():
+            return self._taken(raw)
+        if self.known and self.column is not None and not self.column.missing:
+            refuse(gone, raw, f"is missing; fill it in, {self.remedy}")
+        self.missing = True
+        there = np.flatnonzero(~gone)
+        values = np.full(len(raw), np.nan, np.float32)
+        if len(there):
+            try:
+                values[there] = self._taken(raw[there])
+            except BadCellError as error:
+                raise BadCellError(int(there[error.row]), str(error)) from None
         return values
 
     def _taken(self, raw: Raw) -> Values:
@@ -237,6 +257,15 @@ class Intake:
             BadCellError: Text that makes no category.
             UsageError: Settings that don't fit.
         """
+        if not self.missing:
+            return self._settled(values)
+        there = ~np.isnan(values)
+        if self.low > self.high and not self.names:
+            raise BadCellError(0, f"is missing in every row; {LEAVE_OUT}")
+        column, values[there] = self._settled(values[there])
+        return replace(column, missing=True), values
+
+    def _settled(self, values: Values) -> tuple[Column, Values]:
         evidence = Evidence(values, self.low, self.high, self.decimals)
         if self.column is None and self.names is not None:
             return self._categories(values, self.names)
@@ -270,6 +299,15 @@ class Intake:
         index[[names[name] for name in ordered]] = np.arange(len(names))
         column = self._build({"kind": "category", "categories": tuple(ordered)})
         return column, index[values.astype(np.intp)]
+
+
+def _gone(raw: Raw) -> NDArray[np.bool_]:
+    """Say which cells [n] are missing."""
+    if raw.dtype.kind in "OUT":
+        return np.array([_missing(cell) or cell != cell for cell in raw.tolist()], np.bool_)
+    return (
+        np.isnan(raw) if raw.dtype.kind == "f" and raw.ndim == 1 else np.zeros(len(raw), np.bool_)
+    )
 
 
 def _missing(cell: object) -> bool:

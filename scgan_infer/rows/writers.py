@@ -260,7 +260,11 @@ def _sound(values: Rows, columns: Sequence[Column]) -> Rows:
     if values.ndim != 2 or values.shape[1] != len(columns):
         raise ValueError(f"rows of shape {values.shape} for {len(columns)} columns")
     if not np.isfinite(values).all():
-        row, j = np.argwhere(~np.isfinite(values))[0]
+        may_miss = np.array([column.missing for column in columns])
+        bad = ~np.isfinite(values) & ~(may_miss & np.isnan(values))
+        if not bad.any():
+            return values
+        row, j = np.argwhere(bad)[0]
         raise ModelError(
             f"column {columns[j].name!r}: the model gave {values[row, j]}; nothing is written"
         )

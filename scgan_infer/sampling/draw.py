@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scgan_infer.bundle import GRID
+from scgan_infer.bundle import GRID, Manifest
 from scgan_infer.errors import UsageError
 
 END = 2**63
@@ -27,6 +28,7 @@ class Draw:
         seed: 0 .. 2^63 - 1.
         start: index of the first, 0 .. 2^63 - n.
         cluster: draw from this cluster, or from these by their weights, without rejection; None for all.
+        where: values of discrete columns by name, one or several each, that every row has.
         temperature: multiplies the noise w and z; below 1 rows crowd together.
 
     Raises:
@@ -38,6 +40,7 @@ class Draw:
     start: int = 0
     cluster: int | Sequence[int] | None = None
     temperature: float = 1.0
+    where: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if index(self.n) < 0:
@@ -53,6 +56,34 @@ class Draw:
         """Return samples low .. high - 1 of the same stream."""
         return replace(self, start=low, n=high - low)
 
+    def allowed(self, manifest: Manifest) -> Sequence[NDArray[np.bool_]] | None:
+        """Return which outcomes [V] each step of a chain may have; None for all of them.
+
+        Raises:
+            UsageError: no such cluster, column or value.
+        """
+        if self.cluster is None and not self.where:
+            return None
+        K = manifest.sizes["K"]
+        masks = [np.ones(len(step.values) + step.rest, np.bool_) for step in manifest.steps]
+        masks.append(np.ones(K, np.bool_))
+        if self.cluster is not None:
+            masks[-1] = np.isin(np.arange(K), self._clusters(K))
+        for name, values in (self.where or {}).items():
+            k, mask = outcomes(manifest, name, values)
+            masks[k] &= mask
+            if not masks[k].any():
+                raise UsageError(f"no row has {name} = {values}")
+        return masks
+
+    def _clusters(self, count: int) -> list[int]:
+        cluster = self.cluster
+        assert cluster is not None
+        chosen = sorted(set(cluster)) if isinstance(cluster, Sequence) else [index(cluster)]
+        if not chosen or not all(0 <= i < count for i in chosen):
+            raise UsageError(f"cluster must be in 0 .. {count - 1}, not {cluster}")
+        return chosen
+
     def intervals(self, thresholds: Sequence[int]) -> Integers | None:
         """Return [clusters, 2]: the k in low .. high - 1 whose u = k / 2^24 select each cluster; None for all.
 
@@ -65,14 +96,55 @@ class Draw:
         cluster = self.cluster
         if cluster is None:
             return None
-        chosen = sorted(set(cluster)) if isinstance(cluster, Sequence) else [index(cluster)]
-        if not chosen or not all(0 <= i < len(thresholds) for i in chosen):
-            raise UsageError(f"cluster must be in 0 .. {len(thresholds) - 1}, not {cluster}")
+        chosen = self._clusters(len(thresholds))
         ends = np.array((0, *thresholds), np.int64)
         intervals = np.stack([ends[chosen], ends[np.array(chosen) + 1]], axis=1)
         if (intervals[:, 0] == intervals[:, 1]).all():
             raise UsageError(f"cluster {cluster} has weight 0: no sample comes from it")
         return intervals
+
+
+def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[np.bool_]]:
+    """Return which step is of a column, and which of its outcomes [V] are among values, one or several.
+
+    Raises:
+        UsageError: no such discrete column, or a value that it never has.
+    """
+    steps = {manifest.columns[step.column].name: k for k, step in enumerate(manifest.steps)}
+    if name not in steps:
+        raise UsageError(
+            f"{name} is no column of discrete values; those are {', '.join(steps) or 'none'}"
+        )
+    step = manifest.steps[steps[name]]
+    column = manifest.columns[step.column]
+    spelt = [
+        ""
+        if value is None
+        else column.categories[int(value)]
+        if column.categories
+        else f"{value:.9g}"
+        for value in step.values
+    ]
+    several = values if isinstance(values, list | tuple | set | frozenset) else [values]
+    mask = np.zeros(len(spelt) + step.rest, np.bool_)
+    for value in several:
+        text = "" if value is None or value != value else str(value)
+        if text not in spelt and not column.categories and (parsed := number(text)) is not None:
+            text = f"{np.float32(parsed):.9g}"
+        if text not in spelt:
+            known = ", ".join(word or "'' (missing)" for word in spelt[:12])
+            more = ", ..." if len(spelt) > 12 else ""
+            raise UsageError(f"{name} = {text!r} is not one of {known}{more}")
+        mask[spelt.index(text)] = True
+    return steps[name], mask
+
+
+def number(text: str) -> float | None:
+    """Return the number that a text is, if it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def within(u: Floats, intervals: Integers) -> Floats:

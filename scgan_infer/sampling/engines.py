@@ -74,7 +74,7 @@ class Job:
         if self.op not in OPERATIONS:
             raise UsageError(f"operation {self.op!r} is not one of {', '.join(OPERATIONS)}")
         if self.draw is not None:
-            self.draw.intervals(self.model.manifest.thresholds)
+            self.model.check_draw(self.draw)
             if self.op == "reconstruct":
                 self.model.check_noise()
 

@@ -11,7 +11,7 @@ state.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -25,10 +25,12 @@ from scgan_infer.bundle import Bundle, Manifest
 from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, DeviceError, ModelError, UsageError
 from scgan_infer.names import DEVICES
-from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, within
+from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, outcomes, within
 from scgan_infer.sampling.engines import Job, local
-from scgan_infer.sampling.noise import BLOCK, DECODER, TOGETHER, block_noise, normals
+from scgan_infer.sampling.noise import BLOCK, DECODER, TOGETHER, block_noise, normals, redrawn
 from scgan_infer.sampling.sessions import CALLS, Session, cores, failures, first_line, session
+
+MOST_REPEATS = 10_000  # draws of a row until its choice fits
 
 
 def load(path: str | Path, device: str = "auto", threads: int | None = None) -> Model:
@@ -93,6 +95,7 @@ class Model:
         *,
         cluster: int | Sequence[int] | None = None,
         temperature: float = 1.0,
+        where: Mapping[str, Any] | None = None,
     ) -> Floats:
         """Return samples start .. start + n - 1 of the stream that the seed names: [n, d], float32; see `Draw`.
 
@@ -100,7 +103,7 @@ class Model:
             UsageError: an argument out of its range.
             ModelError: the bundle's generator fails, or gives something else than n finite rows.
         """
-        pieces = self.blocks(n, seed, start, cluster=cluster, temperature=temperature)
+        pieces = self.blocks(n, seed, start, cluster=cluster, temperature=temperature, where=where)
         return _joined(pieces, n, len(self.columns))
 
     def blocks(
@@ -111,9 +114,10 @@ class Model:
         *,
         cluster: int | Sequence[int] | None = None,
         temperature: float = 1.0,
+        where: Mapping[str, Any] | None = None,
     ) -> Iterator[Floats]:
         """Yield the rows of `sample` piece by piece, in order, in memory that does not grow with n."""
-        return local(Job(self, draw=Draw(n, seed, start, cluster, temperature)))
+        return local(Job(self, draw=Draw(n, seed, start, cluster, temperature, where)))
 
     def reconstruct(self, rows: ArrayLike, *, seed: int | None = None, start: int = 0) -> Floats:
         """Return each row encoded and decoded again.
@@ -169,25 +173,30 @@ class Model:
         assert values is not None
         q, parts = self.manifest.sizes["q"], []
         for low, high in cut(0, len(values), BLOCK):
-            latent, cluster = self.run("encoder.onnx", x=_padded(values[low:high]))
+            latent, choice = self.run("encoder.onnx", x=_padded(values[low:high]))
             if op == "encode":
+                cluster = choice if choice.ndim == 1 else choice[:, -1]
                 part = np.column_stack([latent, cluster.astype(np.float32)])
             else:
                 z = np.zeros((BLOCK, q), np.float32)
                 if draw:
                     z[: high - low] = normals(draw.seed, draw.start + low, high - low, DECODER, q)
-                part = self.run("decoder.onnx", latent=latent, z=z)[0]
+                part = self.run("decoder.onnx", latent=latent, choice=choice, z=z)[0]
             parts.append(part[: high - low])
         return np.concatenate(parts)
 
     def _samples(self, draw: Draw) -> Floats:
         """Return a draw's samples, cut out of whole blocks; the noise of some blocks is made together."""
-        intervals, parts = draw.intervals(self.manifest.thresholds), []
+        chained, parts = self.manifest.sizes["h"] > 1, []
+        intervals = None if chained else draw.intervals(self.manifest.thresholds)
+        allowed = draw.allowed(self.manifest) if chained else None
         for first, last in cut(draw.start, draw.start + draw.n, TOGETHER * BLOCK):
             blocks = range(first // BLOCK, -(-last // BLOCK))
             u, w, z = self.noise(draw.seed, blocks)
             if intervals is not None:
                 u = within(u, intervals)
+            if allowed is not None:
+                u = np.concatenate([self._redrawn(draw.seed, b, allowed) for b in blocks])
             if draw.temperature != 1:
                 w *= np.float32(draw.temperature)
                 z *= np.float32(draw.temperature)
@@ -199,6 +208,44 @@ class Model:
             parts.append(np.concatenate(whole)[before : before + last - first])
         return np.concatenate(parts)
 
+    def _redrawn(self, seed: int, block: int, allowed: Sequence[NDArray[np.bool_]]) -> Floats:
+        """Return the uniforms [n, h] of a block, each row's drawn again until its choice is allowed.
+
+        Raises:
+            UsageError: a row has found none.
+        """
+        h, width = len(allowed), max(map(len, allowed))
+        table = np.zeros((h, width), np.bool_)
+        for row, mask in zip(table, allowed, strict=True):
+            row[: len(mask)] = mask
+        u, repeat, pending = np.empty((BLOCK, h), np.float32), 0, np.arange(BLOCK)
+        while len(pending):
+            if repeat >= MOST_REPEATS:
+                share = (BLOCK - len(pending)) / (BLOCK * MOST_REPEATS)
+                raise UsageError(
+                    f"what is asked for is too rare: {MOST_REPEATS} draws a row gave {len(pending)} of "
+                    f"{BLOCK} rows none (its share is about {share:.1g}); ask for less"
+                )
+            times = BLOCK // len(pending)
+            rows = np.repeat(pending, times)
+            repeats = np.tile(np.arange(repeat, repeat + times, dtype=np.uint64), len(pending))
+            drawn = redrawn(seed, (rows + block * BLOCK).astype(np.uint64), repeats, h)
+            (choice,) = self.run("head.onnx", u=np.resize(drawn, (BLOCK, h)))
+            fits = table[np.arange(h), choice[: len(rows)]].all(1).reshape(len(pending), times)
+            found, first = fits.any(1), fits.argmax(1)
+            u[pending[found]] = drawn.reshape(len(pending), times, h)[found, first[found]]
+            pending, repeat = pending[~found], repeat + times
+        return u
+
+    def check_draw(self, draw: Draw) -> None:
+        """Raise a UsageError where a draw asks for what this bundle does not have."""
+        if self.manifest.sizes["h"] > 1:
+            draw.allowed(self.manifest)
+        elif draw.where:
+            outcomes(self.manifest, *next(iter(draw.where.items())))
+        else:
+            draw.intervals(self.manifest.thresholds)
+
     def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:
         """Return u, w and z of up to `TOGETHER` blocks, cut by multiples of it, when it is this thread's turn.
 
@@ -207,7 +254,7 @@ class Model:
         """
         sizes = self.manifest.sizes
         with self._turns.setdefault(os.getpid(), BoundedSemaphore(-(-self.threads // 8))):
-            return block_noise(seed, blocks.start, sizes["m"], sizes["q"], len(blocks))
+            return block_noise(seed, blocks.start, sizes["m"], sizes["q"], len(blocks), sizes["h"])
 
     def _rows(self, rows: Any) -> Floats:
         """Return rows as float32 [n, d]; an array has categories by index, what has names has them by name."""
@@ -239,7 +286,10 @@ class Model:
         for output, (key, (_, (_, *sizes))) in zip(outputs, gives.items(), strict=True):
             if output.shape != (shape := (BLOCK, *sizes)):
                 raise self._wrong(f"{name} gives {key} of another shape than {shape}")
-            if not np.isfinite(output).all():
+            bad = ~np.isfinite(output)
+            if key == "x" and bad.any():
+                bad &= ~(np.isnan(output) & np.array([c.missing for c in self.columns]))
+            if bad.any():
                 raise self._wrong(f"{name} gives numbers in {key} that are not finite")
         return outputs
 
@@ -285,7 +335,8 @@ def _by_index(column: Column) -> Column:
     """Return what holds the indices of a category column's names; other columns as they are."""
     if not column.rules.named:
         return column
-    return Column(column.name, "integer", low=-0.5, high=len(column.categories) - 0.5)
+    high = len(column.categories) - 0.5
+    return Column(column.name, "integer", low=-0.5, high=high, missing=column.missing)
 
 
 def _padded(rows: Floats) -> Floats:

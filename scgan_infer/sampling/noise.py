@@ -8,7 +8,7 @@ a counter of 128 bits under a key, so there is no state to advance:
 Each use of noise has a stream number of its own, and word j of a stream is word j mod 4 of group j div 4.
 Seeds and indices lie in 0..2^63-1. Words become
 
-    a uniform    u = (word 0 div 2^8) 2^-24                             exact in float32
+    a uniform    u_j = (word j div 2^8) 2^-24                           exact in float32
     two normals  r cos t and r sin t, from words a = 2k and b = 2k + 1  (Box and Muller, in float32)
                  r = sqrt(-2 ln((a + 1/2) 2^-32)),  t = 2 pi b 2^-32
 
@@ -84,28 +84,47 @@ def normals(seed: int, start: int, n: int, stream: int, count: int) -> Floats:
 
 
 def block_noise(
-    seed: int, block: int, m: int, q: int, blocks: int = 1
+    seed: int, block: int, m: int, q: int, blocks: int = 1, h: int = 1
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the noise of the n = 4096 blocks samples from 4096 block on, for a bundle of sizes m and q.
+    """Return the noise of the n = 4096 blocks samples from 4096 block on, for a bundle of sizes m, q and h.
 
     Several blocks are made faster together; their indices must agree in all but the low 32 bits.
 
     Returns:
-        u [n] that chooses the cluster, w [n, m] for the mapper and z [n, q] for the decoder, in new arrays: the bits
-        that `uniforms` and `normals` give for the same samples.
+        u [n] that chooses the cluster ([n, h] a row's choice, where h > 1), w [n, m] for the mapper and z [n, q] for
+        the decoder, in new arrays: the bits that `uniforms` and `normals` give for the same samples.
     """
-    u, w, z = _block(seed, block, ((MAPPER, m), (DECODER, q)), blocks)
+    u, w, z = _block(seed, block, ((MAPPER, m), (DECODER, q)), blocks, h)
     return u, w, z
 
 
-def layout(streams: Streams) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return what the noise of a sample is made of, given its (stream, count of normals).
+def redrawn(seed: int, index: Words, repeat: Words, h: int) -> Floats:
+    """Return the uniforms [n, h] of the so many-th repeat [n] of the draw of samples [n]; repeat 0 is the first draw.
+
+    Repeat t takes the groups of the stream from t ceil(h / 4) on.
+    """
+    groups = -(-h // 4)
+    columns = []
+    for group in range(groups):
+        counter = np.stack(
+            [
+                *(index & _LOW, index >> _32),
+                *(repeat * np.uint64(groups) + np.uint64(group), np.full_like(index, CLUSTER)),
+            ]
+        )
+        words = philox(counter.astype(np.uint32), (seed & 0xFFFFFFFF, seed >> 32))
+        columns += list((words >> _8).astype(np.float32) * _GRID)
+    return np.stack(columns[:h], axis=1)
+
+
+def layout(streams: Streams, h: int = 1) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return what the noise of a sample is made of, given its (stream, count of normals) and h uniforms.
 
     Returns:
-        The (group, stream) of each row of words, the cluster's first; and the (row, first word) of each pair
+        The (group, stream) of each row of words, the uniforms' first; and the (row, first word) of each pair
         of normals, stream by stream. An odd count leaves the last normal of its last pair unused.
     """
-    rows, pairs = [(0, CLUSTER)], []
+    rows, pairs = [(group, CLUSTER) for group in range(-(-h // 4))], []
     for stream, count in streams:
         words = range(0, count, 2)
         pairs += [(len(rows) + word // 4, word % 4) for word in words]
@@ -121,23 +140,25 @@ def _blocks(start: int, n: int) -> range:
 _thread = threading.local()
 
 
-def _block(seed: int, block: int, streams: Streams, blocks: int = 1) -> list[Floats]:
-    """Return the blocks' uniforms [n], then normals [n, count] for each (stream, count)."""
-    workspace = getattr(_thread, "workspace", None)
-    if workspace is None or (workspace.streams, workspace.size) != (streams, blocks * BLOCK):
-        workspace = _thread.workspace = _Workspace(streams, blocks)
+def _block(seed: int, block: int, streams: Streams, blocks: int = 1, h: int = 1) -> list[Floats]:
+    """Return the blocks' uniforms [n] or [n, h], then normals [n, count] for each (stream, count)."""
+    workspace, key = getattr(_thread, "workspace", None), (streams, h, blocks * BLOCK)
+    if workspace is None or (workspace.streams, workspace.h, workspace.size) != key:
+        workspace = _thread.workspace = _Workspace(streams, blocks, h)
     words = workspace.words(seed, block)
-    uniform = (words[0][0].astype(np.uint32) >> _8).astype(np.float32) * _GRID
-    return [uniform, *workspace.normals(words)]
+    uniforms = [
+        (words[j % 4][j // 4].astype(np.uint32) >> _8).astype(np.float32) * _GRID for j in range(h)
+    ]
+    return [uniforms[0] if h == 1 else np.stack(uniforms, axis=1), *workspace.normals(words)]
 
 
 class _Workspace:
     """One thread's buffers for some blocks; memory fresh from the system would cost as much as the arithmetic."""
 
-    def __init__(self, streams: Streams, blocks: int = 1) -> None:
-        self.streams = streams
+    def __init__(self, streams: Streams, blocks: int = 1, h: int = 1) -> None:
+        self.streams, self.h = streams, h
         self.size = blocks * BLOCK
-        rows, self.pairs = layout(streams)
+        rows, self.pairs = layout(streams, h)
         self.group, self.stream = np.array(rows, np.uint64).T[:, :, None]
         self.offsets = np.arange(self.size, dtype=np.uint64)
         self.low, self.high = _buffers(2, np.uint64, self.size)

@@ -98,19 +98,25 @@ def _composed(model: Model, seed: int) -> Floats:
     """
     ends = np.array(model.manifest.thresholds)
     u, w, z = model.noise(seed, range(1))
-    wanted = np.searchsorted(ends, (u * GRID).astype(np.int64), side="right")
     latent, chosen = model.run("mappers.onnx", u=u, w=w)
+    wanted = chosen
+    if u.ndim == 1:
+        wanted = np.searchsorted(ends, (u * GRID).astype(np.int64), side="right")
     choices = {"mappers.onnx": chosen}
     if "head.onnx" in model.bundle.graphs:
         (choices["head.onnx"],) = model.run("head.onnx", u=u)
     for name, choice in choices.items():
-        if (wanted != choice).any():
+        if u.ndim > 1 and (wanted != choice).any(1).mean() > FLIPS:
+            raise ParityError(
+                f"{model.bundle.path}: {name} and mappers.onnx draw other values: do not use it"
+            )
+        if u.ndim == 1 and (wanted != choice).any():
             row = int(np.argmax(wanted != choice))
             raise ParityError(
                 f"{model.bundle.path}: {name} draws cluster {choice[row]} where the manifest's thresholds "
                 f"draw {wanted[row]} (u = {u[row]:.8f}): do not use it"
             )
-    (rows,) = model.run("decoder.onnx", latent=latent, z=z)
+    (rows,) = model.run("decoder.onnx", latent=latent, choice=chosen, z=z)
     model.run("encoder.onnx", x=rows)
     if "density.onnx" in model.bundle.graphs:
         model.run("density.onnx", x=rows)
@@ -142,7 +148,10 @@ def _vectors(bundle: Bundle) -> tuple[int, NDArray[np.int64], Floats]:
         or not all(_is_index(number) for number in (seed, *index))
         or len({number // BLOCK for number in index}) > MAX_BLOCKS
         or not all(
-            isinstance(row, list) and len(row) == d and all(map(_is_number, row)) for row in rows
+            isinstance(row, list)
+            and len(row) == d
+            and all(cell is None or _is_number(cell) for cell in row)
+            for row in rows
         )
     ):
         raise ModelError(
@@ -164,7 +173,7 @@ def _compare(
     model: Model, name: str, ours: Floats, theirs: Floats, spread: NDArray[np.float64]
 ) -> float:
     """Return the largest of `differences`, by the spreads of a block of samples, or say which row differs too much."""
-    gaps = differences(ours, theirs, model.columns, spread)
+    gaps = differences(ours, theirs, model.columns, spread, bool(model.manifest.steps))
     worst = float(gaps.max(initial=0.0))
     if not worst <= TOLERANCE:
         row, j = np.unravel_index(np.argmax(gaps), gaps.shape)
@@ -181,22 +190,30 @@ def differences(
     theirs: NDArray[Any],
     columns: Sequence[Column],
     spread: NDArray[Any],
+    chained: bool = False,
 ) -> NDArray[np.float64]:
     """Return by how much rows [n, d] differ, in units of each column's spread [d].
 
     Values that are large beside their spread may differ by float32's own rounding, `ULPS` of its steps. Of values
-    rounded to the column's steps one in a thousand may be one step apart; where those steps are fine, all whose values
-    before rounding, which may differ by `STRAY` of the spread, lie near an edge.
+    rounded to the column's steps one in a thousand may be another, as a tie falls either way; where those steps
+    are fine, all whose values before rounding, which may differ by `STRAY` of the spread, lie near an edge. With
+    discrete values (`chained`), one in a thousand may be another in every column.
     """
     gaps = np.empty(ours.shape, np.float64)
     for j, column in enumerate(columns):
         a, b = ours[:, j].astype(np.float64), theirs[:, j].astype(np.float64)
-        gap = np.abs(column.rules.difference(a, b, column))
-        rounding = ULPS * np.spacing(np.abs(a).astype(np.float32)).astype(np.float64)
+        gone = np.isnan(a) & np.isnan(b)
+        gap = np.nan_to_num(
+            np.where(gone, 0, np.abs(column.rules.difference(a, b, column))), nan=np.inf
+        )
+        rounding = ULPS * np.spacing(np.abs(np.nan_to_num(a)).astype(np.float32)).astype(np.float64)
         gaps[:, j] = np.where(gap <= rounding, 0.0, gap / (spread[j] + 1e-12))
         if column.step is not None:
             share = 2 * (STRAY * spread[j] + float(np.mean(rounding))) / column.step
             most = math.ceil(share * len(gap)) if share > FLIPS else int(FLIPS * len(gap))
             if (gap > 0).sum() <= most:
                 gaps[gap < 1.5 * column.step, j] = 0.0
+        if column.step is not None or chained:
+            largest = np.argsort(gaps[:, j])[len(gap) - int(FLIPS * len(gap)) :]
+            gaps[largest, j] = 0.0
     return gaps

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scgan_infer.errors import UsageError
 
@@ -82,24 +82,28 @@ def part(n: int, shard: str | None) -> tuple[int, int]:
     return low, high - low
 
 
-def chosen_clusters(
-    model: Model, cluster: int | None, where: Sequence[str]
-) -> int | tuple[int, ...] | None:
-    """Return the clusters that --cluster or every --where asks for; None for all.
+def conditions(model: Model, where: Sequence[str]) -> dict[str, Any]:
+    """Return what `Model.sample` takes for --cluster and --where: values by column, or clusters.
+
+    A column named again may have any of its values.
 
     Raises:
-        UsageError: both are given, there is no such category, or no cluster has all of them.
+        UsageError: a condition that is not NAME=VALUE, or that this bundle can't meet.
     """
-    if not where:
-        return cluster
-    if cluster is not None:
-        raise UsageError("--cluster and --where name clusters both; give one of them")
+    if model.manifest.sizes["h"] > 1:
+        wanted: dict[str, list[str]] = {}
+        for condition in where:
+            name, equals, value = condition.partition("=")
+            if not equals:
+                raise UsageError(f"condition {condition!r}: write NAME=VALUE")
+            wanted.setdefault(name, []).append(value)
+        return {"where": wanted}
     from scgan_infer.sampling.where import clusters_where
 
     common = set.intersection(*(set(clusters_where(model, condition)) for condition in where))
     if not common:
         raise UsageError(f"--where {' --where '.join(where)}: no cluster has all of that")
-    return tuple(sorted(common))
+    return {"cluster": tuple(sorted(common))}
 
 
 def compute(
@@ -125,6 +129,7 @@ def compute(
         raise UsageError(f"--engine {engine!r} is unknown; choose from {', '.join(ENGINES)}")
     draw = job.draw or Draw()
     asked = f"{draw.seed} {draw.start} {draw.cluster} {draw.temperature}"
+    asked += f" {draw.where}" if draw.where else ""
     identity = f"{job.op} {job.model.bundle.sha256} {asked}"
     if rows_per_file is not None:
         writer = open_shards(

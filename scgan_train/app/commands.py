@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from scgan_infer.errors import UsageError
 from scgan_infer.names import Device, Latents, Preset
 from scgan_train.app import actions
 from scgan_train.app.actions import say
@@ -165,7 +166,14 @@ def sample(
     start: Start = 0,
     shard: Annotated[Text, option("--shard", "Part I of M of the rows, from 1.", "I/M")] = None,
     cluster: Annotated[Whole, option("--cluster", "Draw from this cluster alone.", "I")] = None,
-    where: Annotated[Texts, option("--where", "Rows of this category alone.", "NAME=VALUE")] = None,
+    where: Annotated[
+        Texts,
+        option(
+            "--where",
+            "Rows of this value; repeat for more columns or values.",
+            "NAME=VALUE",
+        ),
+    ] = None,
     temperature: Annotated[
         float, option("--temperature", "Factor on the noise; below 1, rows crowd together.", min=0)
     ] = 1.0,
@@ -187,8 +195,12 @@ def sample(
 
     loaded = actions.load(model, device, threads)
     first, count = actions.part(n, shard)
-    clusters = actions.chosen_clusters(loaded, cluster, where or [])
-    draw = Draw(count, seed, start + first, clusters, temperature)
+    asked: dict[str, Any] = {"cluster": cluster}
+    if where:
+        asked |= actions.conditions(loaded, where)
+        if cluster is not None and "cluster" in asked and asked["cluster"] != cluster:
+            raise UsageError("--cluster and --where name clusters both; give one of them")
+    draw = Draw(count, seed, start + first, temperature=temperature, **asked)
     job = Job(loaded, draw=draw, scheduler=scheduler)
     actions.compute(job, engine, out, loaded.columns, count, rows_per_file, resume)
 

@@ -18,6 +18,7 @@ import torch
 from scgan_infer import bundle
 from scgan_infer.bundle import FORMAT, Manifest
 from scgan_infer.bundle.interfaces import interfaces
+from scgan_infer.bundle.manifest import Outcomes
 from scgan_infer.columns import Column
 from scgan_infer.errors import ModelError, ParityError
 from scgan_infer.sampling.sessions import session
@@ -60,6 +61,10 @@ def export(run: Run, path: Path) -> Path:
         latents=run.config.latents,
         mapper=run.facts.get("map", ""),
         thresholds=tuple(parts.latents.thresholds.tolist()),
+        steps=tuple(
+            Outcomes(step.column, tuple(_listed(step.values)), step.rest)
+            for step in parts.coordinates.steps
+        ),
         files={},
         provenance=_provenance(run),
         metrics={**figures, "notes": notes} if notes else figures,
@@ -67,7 +72,7 @@ def export(run: Run, path: Path) -> Path:
             "errors": errors,
             "seed": 0,
             "index": index[:STORED].tolist(),
-            "x": generated[:STORED].tolist(),
+            "x": [_listed(row) for row in generated[:STORED]],
         },
     )
     extras = {
@@ -75,6 +80,11 @@ def export(run: Run, path: Path) -> Path:
         "card.md": card(manifest).encode(),
     }
     return bundle.save(path, manifest, graphs, extras)
+
+
+def _listed(values: Array) -> list[float | None]:
+    """Return numbers as JSON has them, None for a missing cell."""
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def _provenance(run: Run) -> dict[str, Any]:
@@ -99,7 +109,8 @@ def parities(
         if name in graphs and name != "sampler.onnx":
             own = {key: inputs[key] for key in takes}
             columns = parts.columns if "x" in gives else ()
-            errors[name] = parity(name, partial(parts.compute, name), graphs[name], own, columns)
+            compute = partial(parts.compute, name)
+            errors[name] = parity(name, compute, graphs[name], own, columns, parts.chained)
     return errors
 
 
@@ -109,6 +120,7 @@ def parity(
     graph: bytes,
     inputs: Arrays,
     columns: tuple[Column, ...] = (),
+    chained: bool = False,
 ) -> float:
     """Return the largest difference of a graph from its network, in the outputs' spreads.
 
@@ -120,6 +132,7 @@ def parity(
         graph: the graph's bytes.
         inputs: 4096 rows of each input.
         columns: those of the output, if it is rows.
+        chained: whether there are discrete values, of which one in a thousand may be another.
 
     Raises:
         ParityError: a difference exceeds `TOLERANCE` and, `ROUNDING` times, what the network
@@ -129,11 +142,13 @@ def parity(
     for batch in BATCHES:
         found = run(None, {key: value[-batch:] for key, value in inputs.items()})
         for (output, ours), theirs in zip(wanted.items(), found, strict=True):
-            error = difference(ours[-batch:], theirs, columns, ours.std(0))
+            error = difference(ours[-batch:], theirs, columns, np.nanstd(ours, 0), chained)
             if not error <= TOLERANCE:
                 wide = {key: value.astype(np.float64) for key, value in inputs.items()}
                 exact = compute(wide)[output]
-                if not error <= ROUNDING * difference(exact, ours, columns, ours.std(0)):
+                if not error <= ROUNDING * difference(
+                    exact, ours, columns, np.nanstd(ours, 0), chained
+                ):
                     raise ParityError(
                         f"{name}, batch {batch}: {output} differs from torch by {error:.2g} of "
                         f"its spread (at most {TOLERANCE:g} is allowed); nothing was written; "
@@ -143,18 +158,24 @@ def parity(
     return float(f"{worst:.3g}")
 
 
-def difference(ours: Array, theirs: Array, columns: tuple[Column, ...], spread: Array) -> float:
+def difference(
+    ours: Array,
+    theirs: Array,
+    columns: tuple[Column, ...],
+    spread: Array,
+    chained: bool = False,
+) -> float:
     """Return the largest difference of two outputs, [n] or [n, d], in spreads [d].
 
     >>> difference(np.zeros((4, 1)), np.zeros((4, 1)), (), np.ones(1))
     0.0
     """
-    if ours.shape != theirs.shape or not np.isfinite(theirs).all():
+    if ours.shape != theirs.shape or np.isinf(theirs).any():
         return float("inf")
     if ours.dtype.kind == "i":
         return 0.0 if (ours != theirs).mean() <= FLIPS else 1.0
     columns = columns or (Column("latent"),) * ours.shape[1]
-    return float(differences(ours, theirs, columns, spread).max())
+    return float(differences(ours, theirs, columns, spread, chained).max())
 
 
 def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
@@ -162,12 +183,14 @@ def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
     n = max(BATCHES)
     real = rows[np.arange(n // 2) % len(rows)]
     shuffled = torch.randperm(len(real), generator=generator).numpy()
-    y = parts.coordinates.forward(real)
-    latents = parts.compute("encoder.onnx", {"x": real})["latent"]
+    y, choice = parts.coordinates.forward(real), parts.coordinates.choose(real)
+    encoded = parts.compute("encoder.onnx", {"x": real})
+    latents = encoded["latent"]
     mixed = 0.5 * (latents + latents[shuffled])
     return {
-        "x": np.concatenate([real, parts.coordinates.inverse(y[shuffled])]),
+        "x": np.concatenate([real, parts.coordinates.inverse(y[shuffled], choice[shuffled])]),
         "latent": np.concatenate([latents, mixed]),
+        "choice": np.concatenate([encoded["choice"], encoded["choice"][shuffled]]),
         **parts.inputs(n, generator),
     }
 

@@ -12,7 +12,7 @@ Every module writes its own graph; here they are composed. Without decoder noise
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.sampler import noise
-from scgan_train.graph import Var, argument
+from scgan_train.graph import Var, argument, const, op
 from scgan_train.head import LatentModel
 from scgan_train.training.run import Run
 
@@ -55,7 +55,10 @@ class Parts:
             ModelError: the run is not finished or is damaged.
         """
         coordinates, (clusters, _) = run.load_coordinates(), run.load_clusters()
-        encoder, latents = run.load_encoder(coordinates.dims), run.load_mapper(clusters)
+        sizes = [step.size for step in coordinates.steps]
+        chained = sizes and run.config.latents != "real"
+        chain = run.load_head([*sizes, len(clusters)]) if chained else None
+        encoder, latents = run.load_encoder(coordinates.dims), run.load_mapper(clusters, chain)
         assign, decoder = Assign(clusters), run.load_decoder()
         return cls(run.columns, coordinates, encoder, assign, latents, decoder)
 
@@ -68,7 +71,7 @@ class Parts:
             "m": self.latents.noise,
             "q": self.decode.noise,
             "K": len(self.latents.thresholds),
-            "h": 1,
+            "h": self.latents.steps,
             "g": 0,
         }
 
@@ -90,53 +93,84 @@ class Parts:
         tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
         if name == "encoder.onnx":
             latent = parts.encoder(torch.from_numpy(self.coordinates.forward(inputs["x"])))
-            return {"latent": latent.numpy(), "choice": parts.assign(latent).numpy()}
+            choice = parts.assign(latent)
+            if self.chained:
+                outcomes = torch.from_numpy(self.coordinates.choose(inputs["x"]))
+                choice = torch.cat([outcomes, choice[:, None]], 1)
+            return {"latent": latent.numpy(), "choice": choice.numpy()}
+        if name == "head.onnx":
+            return {"choice": parts.latents.select(tensors["u"]).numpy()}
         if name == "decoder.onnx":
-            latent = tensors["latent"]
+            latent, choice = tensors["latent"], tensors.get("choice", tensors["latent"])
         else:
             latent, choice = parts.latents(tensors["u"], tensors["w"])
         if name == "mappers.onnx":
             return {"latent": latent.numpy(), "choice": choice.numpy()}
-        return {"x": self.coordinates.inverse(parts.decode(latent, tensors.get("z")).numpy())}
+        y = parts.decode(latent, tensors.get("z")).numpy()
+        drawn = choice[:, :-1].numpy() if self.chained else None
+        return {"x": self.coordinates.inverse(y, drawn)}
+
+    @property
+    def chained(self) -> bool:
+        """Whether there are discrete values."""
+        return bool(self.coordinates.steps)
 
     def graphs(self) -> Iterator[tuple[str, dict[str, Var], dict[str, Var]]]:
         """Yield each graph's file name, inputs and outputs."""
         sizes = self.sizes
         z = {"z": argument(("n", sizes["q"]))} if sizes["q"] else {}
+        wide = ("n", sizes["h"]) if self.chained else ("n",)
 
         x = argument(("n", sizes["d"]))
         latent = self.encoder.graph(self.coordinates.graph_forward(x))
-        yield (
-            "encoder.onnx",
-            {"x": x},
-            {"latent": latent, "choice": self.assign.graph(latent)},
-        )
-        u, w = argument(("n",)), argument(("n", sizes["m"]))
+        choice = [*self.coordinates.graph_choose(x), self.assign.graph(latent)]
+        yield "encoder.onnx", {"x": x}, {"latent": latent, "choice": _together(choice)}
+        u, w = argument(wide), argument(("n", sizes["m"]))
+        if self.chained:
+            yield "head.onnx", {"u": u}, {"choice": _together(self.latents.select_graph(u))}
         latent, choice = self.latents.graph(u, w)
-        yield "mappers.onnx", {"u": u, "w": w}, {"latent": latent, "choice": choice}
-        generated = self._decoded(latent, z.get("z"))
+        yield "mappers.onnx", {"u": u, "w": w}, {"latent": latent, "choice": _together(choice)}
+        generated = self._decoded(latent, choice, z.get("z"))
         yield "generator.onnx", {"u": u, "w": w, **z}, {"x": generated}
-        latent = argument(("n", sizes["e"]))
-        yield "decoder.onnx", {"latent": latent, **z}, {"x": self._decoded(latent, z.get("z"))}
+        yield "decoder.onnx", *self._decoder_graph(z)
         seed, index = argument((1,), np.int64), argument(("n",), np.int64)
-        u, w, own_z = noise(seed, index, sizes["m"], sizes["q"])
-        sampled = self._decoded(self.latents.graph(u, w)[0], own_z)
+        u, w, own_z = noise(seed, index, sizes["m"], sizes["q"], sizes["h"])
+        sampled = self._decoded(*self.latents.graph(u, w), own_z)
         yield "sampler.onnx", {"seed": seed, "index": index}, {"x": sampled}
 
-    def _decoded(self, latent: Var, z: Var | None) -> Var:
+    def _decoder_graph(self, z: dict[str, Var]) -> tuple[dict[str, Var], dict[str, Var]]:
+        latent = argument(("n", self.sizes["e"]))
+        if not self.chained:
+            return {"latent": latent, **z}, {"x": self._decoded(latent, [], z.get("z"))}
+        choice = argument(("n", self.sizes["h"]), np.int64)
+        columns = op.split(choice, num_outputs=self.sizes["h"], axis=1)
+        steps = [op.squeeze(own, const([1], np.int64)) for own in columns]
+        x = self._decoded(latent, steps, z.get("z"))
+        return {"latent": latent, "choice": choice, **z}, {"x": x}
+
+    def _decoded(self, latent: Var, choice: Sequence[Var], z: Var | None) -> Var:
         y = self.decode.graph(latent, z, (self.coordinates.scale, self.coordinates.shift))
-        return self.coordinates.graph_rows(y)
+        return self.coordinates.graph_rows(y, choice[:-1])
 
     def inputs(self, n: int, generator: torch.Generator) -> Arrays:
         """Return n rows of the generator's inputs."""
         sizes = self.sizes
-        u = torch.randint(GRID, (n,), generator=generator).float() / GRID
+        shape = (n, sizes["h"]) if self.chained else (n,)
+        u = torch.randint(GRID, shape, generator=generator).float() / GRID
         w, z = (torch.randn(n, sizes[key], generator=generator).numpy() for key in ("m", "q"))
         return {"u": u.numpy(), "w": w, **({"z": z} if sizes["q"] else {})}
 
     def figures(self, rows: Array, generator: torch.Generator) -> dict[str, float]:
         """Return the figures that travel with a bundle, on held-out rows [n, d]."""
         generated = self.compute("generator.onnx", self.inputs(len(rows), generator))["x"]
-        latent = self.compute("encoder.onnx", {"x": rows})["latent"]
-        reconstructed = self.compute("decoder.onnx", {"latent": latent})["x"]
+        encoded = self.compute("encoder.onnx", {"x": rows})
+        reconstructed = self.compute("decoder.onnx", encoded)["x"]
         return held_out(rows, generated, reconstructed, self.columns)
+
+
+def _together(choice: Sequence[Var]) -> Var:
+    """Return the steps [n] of a choice as [n, h], or [n] if it is one."""
+    if len(choice) == 1:
+        return choice[0]
+    axis = const([1], np.int64)
+    return op.concat([op.unsqueeze(own, axis) for own in choice], axis=1)

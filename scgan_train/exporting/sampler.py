@@ -34,13 +34,24 @@ from scgan_train.graph import Var, const, op
 WORD = 2**32
 
 
-def noise(seed: Var, index: Var, m: int, q: int) -> tuple[Var, Var, Var | None]:
-    """Return u [n], w [n, m] and z [n, q] of seed [1] and index [n], both int64; no z where q is 0."""
-    rows, pairs = layout(((MAPPER, m), (DECODER, q)))
+def noise(seed: Var, index: Var, m: int, q: int, h: int = 1) -> tuple[Var, Var, Var | None]:
+    """Return u [n] ([n, h] where h > 1), w [n, m] and z [n, q] of seed [1] and index [n], both int64.
+
+    No z where q is 0.
+    """
+    rows, pairs = layout(((MAPPER, m), (DECODER, q)), h)
     a, b = _philox(seed, index, rows)
 
-    bits = _shift(op.gather(a, _int(0, ()), axis=0), 40)
-    u = op.mul(op.cast(op.cast(bits, to=np.int32), to=np.float32), _real(2.0**-24))
+    uniforms = []
+    for j in range(h):
+        words = op.gather(b if j % 4 > 1 else a, _int(j // 4, ()), axis=0)
+        if j % 2:
+            words = op.mul(words, _int(WORD, ()))
+        bits = op.cast(op.cast(_shift(words, 40, ()), to=np.int32), to=np.float32)
+        uniforms.append(op.mul(bits, const(2.0**-24)))
+    u = uniforms[0]
+    if h > 1:
+        u = op.concat([op.unsqueeze(own, _int(1)) for own in uniforms], axis=1)
 
     places = np.array([row + (len(rows) if word else 0) for row, word in pairs])
     words = op.gather(op.concat([a, b], axis=0), const(places, np.int64), axis=0)
@@ -93,9 +104,9 @@ def _high(value: Var) -> Var:
     return op.cast(_shift(value, 32), to=np.int64)
 
 
-def _shift(value: Var, places: int) -> Var:
+def _shift(value: Var, places: int, shape: tuple[int, ...] = (1,)) -> Var:
     unsigned = op.cast(value, to=np.uint64)
-    return op.bit_shift(unsigned, const([places], np.uint64), direction="RIGHT")
+    return op.bit_shift(unsigned, const(np.full(shape, places), np.uint64), direction="RIGHT")
 
 
 def _int(value: int, shape: tuple[int, ...] = (1,)) -> Var:

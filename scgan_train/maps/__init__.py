@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from scgan_infer.errors import UsageError
+from scgan_train.chain import Chain
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.head import LatentModel, thresholds
@@ -28,22 +30,24 @@ MAPS: dict[str, type[Mapper]] = {
 MOST_TRANSPORTED = 3
 
 
-def choose(kind: str, e: int) -> type[Mapper]:
-    """Return the kind of map by name, or by the latents' dimension for `auto`.
+def choose(kind: str, e: int, steps: int = 0) -> type[Mapper]:
+    """Return the kind of map by name, or for `auto` by the latents' dimension and how many discrete steps there are.
+
+    The flow alone sees discrete values.
 
     Raises:
         UsageError: for an unknown name, listing the known ones.
     """
     if kind == "auto":
-        kind = "ot" if e <= MOST_TRANSPORTED else "flow"
+        kind = "ot" if e <= MOST_TRANSPORTED and not steps else "flow"
     if kind not in MAPS:
         raise UsageError(f"no map is called {kind!r}; choose from auto, {', '.join(MAPS)}")
     return MAPS[kind]
 
 
-def resolved(config: MapperConfig, e: int, rows: int) -> MapperConfig:
-    """Return the configuration without "auto", for so many dimensions and training rows."""
-    chosen = choose(config.kind, e)
+def resolved(config: MapperConfig, e: int, rows: int, steps: int = 0) -> MapperConfig:
+    """Return the configuration without "auto", for so many dimensions, training rows and discrete steps."""
+    chosen = choose(config.kind, e, steps)
     settings = chosen.defaults(e, rows) | {
         "kind": next(name for name, other in MAPS.items() if other is chosen)
     }
@@ -53,16 +57,30 @@ def resolved(config: MapperConfig, e: int, rows: int) -> MapperConfig:
 
 
 def latent_model(
-    kind: str, clusters: Clusters, config: MapperConfig, generator: torch.Generator
+    kind: str,
+    clusters: Clusters,
+    config: MapperConfig,
+    generator: torch.Generator,
+    sizes: Sequence[int] = (),
 ) -> LatentModel:
-    """Return the untrained latent model `gaussian` (of one cluster), `centers` or `mapper`."""
+    """Return the untrained latent model `gaussian` (of one cluster), `centers` or `mapper`.
+
+    Args:
+        kind: which.
+        clusters: the clusters.
+        config: resolved.
+        generator: draws the first weights.
+        sizes: outcomes of each discrete step, [h - 1]; with any, a chain is the head.
+    """
     e = clusters.means.shape[1]
     ensemble: nn.Module
     if kind == "mapper":
-        ensemble = choose(config.kind, e)(clusters, config, generator)
+        ensemble = choose(config.kind, e)(clusters, config, generator, sizes)
     elif kind == "centers":
         variances = clusters.factors.square().sum((1, 2)) / e
         ensemble = Affine(clusters.means, variances.sqrt()[:, None, None] * torch.eye(e))
     else:
         ensemble = Affine(clusters.means, clusters.factors)
-    return LatentModel(thresholds(clusters.weights), ensemble, getattr(ensemble, "noise", e))
+    chain = Chain([*sizes, len(clusters)], generator) if sizes else None
+    noise = getattr(ensemble, "noise", e)
+    return LatentModel(thresholds(clusters.weights), ensemble, noise, chain)

@@ -7,7 +7,7 @@ at the start.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,11 @@ class AdversarialMapper(ResidualMapper):
         return {"width": 32, "steps": 800, "lr": 2e-3, "layers": 1}
 
     def __init__(
-        self, clusters: Clusters, config: MapperConfig, generator: torch.Generator
+        self,
+        clusters: Clusters,
+        config: MapperConfig,
+        generator: torch.Generator,
+        sizes: Sequence[int] = (),
     ) -> None:
         super().__init__(clusters, config, generator)
         size, e = clusters.means.shape

@@ -32,8 +32,9 @@ class Affine(nn.Module):
         self.register_buffer("means", means.clone())
         self.register_buffer("factors", factors.clone())
 
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents [n, e] of w [n, e] in the frames of clusters [n]."""
+    def forward(self, w: Tensor, choice: Tensor) -> Tensor:
+        """Return latents [n, e] of w [n, e] in the frames of their clusters, see `cluster_of`."""
+        cluster = cluster_of(choice)
         turned = (self.factors[cluster] @ w.unsqueeze(-1)).squeeze(-1)
         latents: Tensor = self.means[cluster] + turned
         return latents
@@ -44,10 +45,10 @@ class Affine(nn.Module):
         w: Tensor = torch.linalg.solve_triangular(self.factors[cluster], centred, upper=False)
         return w.squeeze(-1)
 
-    def graph(self, w: Var, choice: Var) -> Var:
+    def graph(self, w: Var, choice: Sequence[Var]) -> Var:
         """Return `forward` as a graph."""
         tables = torch.cat([self.factors.mT, self.means.unsqueeze(1)], 1)
-        return op.transpose(affine_graph(tables, op.transpose(w), choice))
+        return op.transpose(affine_graph(tables, op.transpose(w), choice[-1]))
 
 
 class Mapper(nn.Module, ABC):
@@ -60,7 +61,11 @@ class Mapper(nn.Module, ABC):
     """
 
     def __init__(
-        self, clusters: Clusters, config: MapperConfig, generator: torch.Generator
+        self,
+        clusters: Clusters,
+        config: MapperConfig,
+        generator: torch.Generator,
+        sizes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.clusters = clusters
@@ -78,37 +83,42 @@ class Mapper(nn.Module, ABC):
         return 256
 
     @abstractmethod
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents [n, e] of noise w [n, m] through the maps of clusters [n]."""
+    def forward(self, w: Tensor, choice: Tensor) -> Tensor:
+        """Return latents [n, e] of noise w [n, m] through the maps of choices [n] or [n, h]."""
 
     @abstractmethod
-    def graph(self, w: Var, choice: Var) -> Var:
-        """Return `forward` as a graph, in the form that onnxruntime is fast at."""
+    def graph(self, w: Var, choice: Sequence[Var]) -> Var:
+        """Return `forward` as a graph, in the form that onnxruntime is fast at; choice in steps [n]."""
 
     @abstractmethod
     def phases(
         self, latents: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Iterator[Phase]:
-        """Yield the training phases on latents [N, e] with labels [N]."""
+        """Yield the training phases on latents [N, e] with labels [N], or choices [N, h]."""
 
 
 class ResidualMapper(Mapper, ABC):
     """g_i(w) = mu_i + F_i (w + MLP_i(w)), one hidden layer a cluster, the last layer 0 at first."""
 
     def __init__(
-        self, clusters: Clusters, config: MapperConfig, generator: torch.Generator
+        self,
+        clusters: Clusters,
+        config: MapperConfig,
+        generator: torch.Generator,
+        sizes: Sequence[int] = (),
     ) -> None:
         super().__init__(clusters, config, generator)
         size, e = clusters.means.shape
         self.map = ClusterMLP(size, [e, int(config.width), e], generator, zero=True)
         self.frame = Affine(clusters.means, clusters.factors)
 
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+    def forward(self, w: Tensor, choice: Tensor) -> Tensor:
         """Return latents [n, e]."""
+        cluster = cluster_of(choice)
         latents: Tensor = self.frame(w + self.map.rows(w, cluster), cluster)
         return latents
 
-    def graph(self, w: Var, choice: Var) -> Var:
+    def graph(self, w: Var, choice: Sequence[Var]) -> Var:
         """Return `forward` as a graph: the frame F goes into the last layer (V, c).
 
         mu + (w + h V + c) F^T  =  (h, w) (V F^T, F^T) + (mu + c F^T)
@@ -116,16 +126,22 @@ class ResidualMapper(Mapper, ABC):
         first, last = (weight.double() for weight in self.map.weights)
         bias, shift = (bias.double() for bias in self.map.biases)
         turn, means = self.frame.factors.double().mT, self.frame.means.double().unsqueeze(1)
-        x = op.transpose(w)
-        hidden = silu(affine_graph(torch.cat([first, bias], 1), x, choice))
+        x, cluster = op.transpose(w), choice[-1]
+        hidden = silu(affine_graph(torch.cat([first, bias], 1), x, cluster))
         folded = torch.cat([last @ turn, turn, means + shift @ turn], 1)
-        return op.transpose(affine_graph(folded, op.concat([hidden, x], axis=0), choice))
+        return op.transpose(affine_graph(folded, op.concat([hidden, x], axis=0), cluster))
+
+
+def cluster_of(choice: Tensor) -> Tensor:
+    """Return the cluster [n] of choices [n] or [n, h], whose last step it is."""
+    return choice if choice.dim() == 1 else choice[:, -1]
 
 
 class Members:
     """Rows grouped by cluster, in each cluster's frame, to draw equal batches from all at once."""
 
     def __init__(self, clusters: Clusters, latents: Tensor, labels: Tensor) -> None:
+        labels = cluster_of(labels)
         order = torch.argsort(labels, stable=True)
         self.counts = torch.bincount(labels, minlength=len(clusters))
         frame = Affine(clusters.means, clusters.factors).to(latents)

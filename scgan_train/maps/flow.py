@@ -10,6 +10,9 @@ and descends
 
     - log p(v) = |w|^2 / 2 - sum_j log dw_j/dv_j.
 
+Where a table has discrete values, the networks see an embedding of each, too, beside the coordinates
+before theirs.
+
 The lumpiest coordinate comes first, so that what jumps decides about what is smooth, and not the
 other way round. From five coordinates on, a second layer takes them in reverse order.
 """
@@ -29,7 +32,7 @@ from scgan_train import graph
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.graph import Var, const, op
-from scgan_train.maps.base import Affine, Mapper, lengths
+from scgan_train.maps.base import Affine, Mapper, cluster_of, lengths
 from scgan_train.training.loop import Phase, Player
 
 BINS = 8
@@ -37,6 +40,7 @@ BOUND = 4.0  # of a spline, and of the logarithms that make it
 TWO_LAYERS = 5  # dimensions from which one order of the coordinates is not enough
 BATCH = 256
 JITTER = 0.02  # noise on training rows, in the cluster's frame
+EMBEDDING = 8  # numbers that stand for a discrete value
 
 
 class Spline:
@@ -119,11 +123,16 @@ def spline_graph(x: Var, raw: Var) -> Var:
 
 
 class Triangular(nn.Module):
-    """One layer: e networks, the j-th of the coordinates before j and the cluster."""
+    """One layer: e networks, the j-th of the context, the coordinates before j and the cluster.
+
+    The context are c numbers a row that hold from the start; there may be none.
+    """
 
     before: Tensor
 
-    def __init__(self, clusters: int, e: int, hidden: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, clusters: int, e: int, context: int, hidden: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
 
         def uniform(bound: float, *shape: int) -> nn.Parameter:
@@ -134,37 +143,48 @@ class Triangular(nn.Module):
         self.second = uniform(1.5 * math.sqrt(3 / hidden), e, hidden, hidden)
         self.second_bias = nn.Parameter(torch.zeros(e, 1, hidden))
         self.last = nn.Parameter(torch.zeros(e, hidden, 3 * BINS - 1))
+        self.context = uniform(math.sqrt(3 / context), e, context, hidden) if context else None
         self.register_buffer("before", torch.ones(e, e).tril(-1), persistent=False)
 
-    def splines(self, v: Tensor, cluster: Tensor) -> Spline:
-        """Return a spline for every coordinate of v [n, e], from the coordinates before it."""
+    def splines(self, v: Tensor, cluster: Tensor, context: Tensor) -> Spline:
+        """Return a spline for every coordinate of v [n, e], from the coordinates before it and context [n, c]."""
         known = v.unsqueeze(1) * self.before  # [n, e, e]
-        hidden = silu(known.transpose(0, 1) @ self.first + self.first_bias[cluster].transpose(0, 1))
+        hidden = known.transpose(0, 1) @ self.first + self.first_bias[cluster].transpose(0, 1)
+        hidden = silu(hidden if self.context is None else hidden + context @ self.context)
         hidden = silu(hidden @ self.second + self.second_bias)
         return Spline((hidden @ self.last).transpose(0, 1))
 
-    def inverse(self, v: Tensor, cluster: Tensor) -> tuple[Tensor, Tensor]:
-        """Return w [n, e] and log |det dw/dv| [n] of v [n, e] in clusters [n]."""
-        w, logs = self.splines(v, cluster).inverse(v)
+    def inverse(self, v: Tensor, cluster: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return w [n, e] and log |det dw/dv| [n] of v [n, e] in clusters [n] with context [n, c]."""
+        w, logs = self.splines(v, cluster, context).inverse(v)
         return w, logs.sum(1)
 
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+    def forward(self, w: Tensor, cluster: Tensor, context: Tensor) -> Tensor:
         """Return v [n, e], a coordinate a pass."""
         v = torch.zeros_like(w)
         for j in range(w.shape[1]):
-            v = torch.cat([v[:, :j], self.splines(v, cluster).forward(w)[:, j:]], 1)
+            v = torch.cat([v[:, :j], self.splines(v, cluster, context).forward(w)[:, j:]], 1)
         return v
 
-    def graph(self, w: Sequence[Var], choice: Var) -> Sequence[Var]:
-        """Return `forward` of coordinates [1, n] each: small steps, the first from a table."""
+    def graph(self, w: Sequence[Var], cluster: Var, context: Var | None) -> Sequence[Var]:
+        """Return `forward` of coordinates [1, n] each and context [c, n]: small steps.
+
+        Without context the first comes from a table.
+        """
         sizes, slopes = torch.split(self.last, [2 * BINS, BINS - 1], -1)
         last = torch.cat([sizes, pad(slopes, (1, 1))], -1)
-        table = silu(silu(self.first_bias[:, 0]) @ self.second[0] + self.second_bias[0]) @ last[0]
-        v = [spline_graph(w[0], op.transpose(op.gather(const(table), choice)))]
-        for j in range(1, len(w)):
-            own = op.gather(const(self.first_bias[:, j]), choice)
-            known = op.concat(v, axis=0)
-            hidden = graph.silu(op.gemm(known, const(self.first[j, :j]), own, transA=1))
+        v: list[Var] = []
+        if context is None:
+            table = silu(silu(self.first_bias[:, 0]) @ self.second[0] + self.second_bias[0])
+            own = op.gather(const(table @ last[0]), cluster)
+            v = [spline_graph(w[0], op.transpose(own))]
+        for j in range(len(v), len(w)):
+            own = op.gather(const(self.first_bias[:, j]), cluster)
+            known, weights = v, self.first[j, :j]
+            if context is not None and self.context is not None:
+                known, weights = [context, *v], torch.cat([self.context[j], weights])
+            x = known[0] if len(known) == 1 else op.concat(known, axis=0)
+            hidden = graph.silu(op.gemm(x, const(weights), own, transA=1))
             second, bias = const(self.second[j]), const(self.second_bias[j, 0])
             hidden = graph.silu(op.gemm(hidden, second, bias))
             v.append(spline_graph(w[j], op.gemm(const(last[j]), hidden, transA=1, transB=1)))
@@ -193,12 +213,21 @@ class FlowMapper(Mapper):
         return min(16, 3 * e)
 
     def __init__(
-        self, clusters: Clusters, config: MapperConfig, generator: torch.Generator
+        self,
+        clusters: Clusters,
+        config: MapperConfig,
+        generator: torch.Generator,
+        sizes: Sequence[int] = (),
     ) -> None:
         super().__init__(clusters, config, generator)
         size, e = clusters.means.shape
+        context = EMBEDDING * len(sizes)
         self.layers = nn.ModuleList(
-            Triangular(size, e, int(config.width), generator) for _ in range(int(config.layers))
+            Triangular(size, e, context, int(config.width), generator)
+            for _ in range(int(config.layers))
+        )
+        self.embeddings = nn.ParameterList(
+            torch.randn(outcomes, EMBEDDING, generator=generator) for outcomes in sizes
         )
         order = coordinate_order(clusters)
         ordered = clusters.factors.double()[:, order]
@@ -206,21 +235,34 @@ class FlowMapper(Mapper):
         self.frame = Affine(clusters.means[:, order], factors)
         self.register_buffer("order", order, persistent=False)
 
-    def forward(self, w: Tensor, cluster: Tensor) -> Tensor:
+    def context(self, choice: Tensor) -> Tensor:
+        """Return the embeddings [n, c] of the discrete values of choices [n] or [n, h]."""
+        parts = [table[choice[:, k]] for k, table in enumerate(self.embeddings)]
+        return torch.cat(parts, 1) if parts else self.frame.means.new_zeros(len(choice), 0)
+
+    def forward(self, w: Tensor, choice: Tensor) -> Tensor:
         """Return latents [n, e]."""
+        cluster, context = cluster_of(choice), self.context(choice)
         for depth in reversed(range(len(self.layers))):
-            w = self.layers[depth](w, cluster)
+            w = self.layers[depth](w, cluster, context)
             w = w.flip(1) if depth else w
         latents: Tensor = self.frame(w, cluster)[:, torch.argsort(self.order)]
         return latents
 
-    def graph(self, w: Var, choice: Var) -> Var:
+    def graph(self, w: Var, choice: Sequence[Var]) -> Var:
         """Return `forward` as a graph, features along axis 0."""
+        context = None
+        if len(self.embeddings):
+            parts = [
+                op.gather(const(table), own)
+                for table, own in zip(self.embeddings, choice, strict=False)
+            ]
+            context = op.transpose(parts[0] if len(parts) == 1 else op.concat(parts, axis=1))
         v = op.split(op.transpose(w), lengths([1] * self.noise), axis=0)
         for depth in reversed(range(len(self.layers))):
             layer = self.layers[depth]
             assert isinstance(layer, Triangular)
-            v = layer.graph(v, choice)
+            v = layer.graph(v, choice[-1], context)
             v = v[::-1] if depth else v
         back = torch.argsort(self.order)
         frame = Affine(self.frame.means[:, back], self.frame.factors[:, back])
@@ -230,12 +272,13 @@ class FlowMapper(Mapper):
         """Return latents [n, e] in the frames of their clusters [n], in the flow's order."""
         return self.frame.inverse(latents[:, self.order], cluster)
 
-    def loss(self, v: Tensor, cluster: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, v: Tensor, choice: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return minus the mean log-likelihood of rows v [b, e] in their clusters' frames."""
+        cluster, context = cluster_of(choice), self.context(choice)
         w, gained = v, torch.zeros_like(v[:, 0])
         for depth, layer in enumerate(self.layers):
             assert isinstance(layer, Triangular)
-            w, logs = layer.inverse(w.flip(1) if depth else w, cluster)
+            w, logs = layer.inverse(w.flip(1) if depth else w, cluster, context)
             gained = gained + logs
         normal = 0.5 * w.square().sum(1) + 0.5 * math.log(2 * math.pi) * w.shape[1]
         return {"likelihood": (normal - gained).mean()}
@@ -244,7 +287,7 @@ class FlowMapper(Mapper):
         self, latents: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Iterator[Phase]:
         """Yield one phase of maximum likelihood; the weights' average is what stays."""
-        whitened = self.whitened(latents, labels)
+        whitened = self.whitened(latents, cluster_of(labels))
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
             index = torch.randint(len(latents), (BATCH,), generator=generator).to(labels.device)
@@ -252,10 +295,11 @@ class FlowMapper(Mapper):
             return whitened[index] + noise.to(whitened), labels[index]
 
         decay = 0.01 if len(self.layers) == 1 else 0.1  # two layers begin to copy rows
-        parameters = list(self.layers.parameters())
+        trained = nn.ModuleList([self.layers, self.embeddings])
+        parameters = list(trained.parameters())
         player = Player("flow", parameters, self.loss, float(self.config.lr), weight_decay=decay)
         steps = int(self.config.steps)
-        yield Phase("likelihood", steps, draw, (player,), average=self.layers, decay=0.995)
+        yield Phase("likelihood", steps, draw, (player,), average=trained, decay=0.995)
 
 
 def coordinate_order(clusters: Clusters) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scgan_train.maps.base import Members, ResidualMapper, draw
+from scgan_train.maps.base import Members, ResidualMapper, cluster_of, draw
 from scgan_train.training.loop import Phase, Player
 
 CHUNK = 128  # rows assigned at once, times e: the cost of a row grows with its square
@@ -50,6 +50,7 @@ class TransportMapper(ResidualMapper):
         self, latents: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Iterator[Phase]:
         """Yield one phase of regression on the pairs, then match means and covariances."""
+        labels = cluster_of(labels)
         most = math.ceil(1.5 * PAIRS / len(self.clusters))
         kept = _most(labels, most, generator)
         members = Members(self.clusters, latents[kept], labels[kept])

@@ -5,6 +5,7 @@
     coordinates.safetensors  between rows and coordinates
     encoder.safetensors      stage 1
     clusters.safetensors     K-means and what refined it
+    head.safetensors         what draws discrete values and the cluster, where there are discrete values
     mapper.safetensors       stage 2
     decoder.safetensors      stage 3
     held_out.npy             rows that no stage saw
@@ -19,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError
 from scgan_infer.files import write_bytes
 from scgan_train import config as configs
+from scgan_train.chain import Chain
 from scgan_train.clusters import Clusters
 from scgan_train.config import Config
 from scgan_train.coordinates import Coordinates
@@ -49,7 +51,6 @@ from scgan_train.training import distributed
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 VERSION = 2
-STAGES = ("encoder", "clusters", "mapper", "decoder")
 
 
 @dataclass
@@ -227,20 +228,35 @@ class Run:
 
         return self._fitting("clusters", build)
 
-    def save_mapper(self, model: LatentModel) -> None:
-        """Write stage 2's latent model."""
-        self.save_tensors("mapper", model.state_dict())
+    def save_head(self, chain: Chain) -> None:
+        """Write the chain that draws discrete values."""
+        self.save_tensors("head", chain.state_dict())
 
-    def load_mapper(self, clusters: Clusters) -> LatentModel:
-        """Read stage 2's latent model."""
+    def load_head(self, sizes: Sequence[int]) -> Chain:
+        """Read the chain over outcomes of these sizes [h]."""
+        return self._module("head", lambda _: Chain(sizes, Generator()))
+
+    def save_mapper(self, model: LatentModel) -> None:
+        """Write stage 2's latent model, without its chain."""
+        tensors = model.state_dict()
+        own = {name: tensors[name] for name in tensors if not name.startswith("chain.")}
+        self.save_tensors("mapper", own)
+
+    def load_mapper(self, clusters: Clusters, chain: Chain | None) -> LatentModel:
+        """Read stage 2's latent model, and put its chain to it."""
         kind, config = self.config.latents, self.config.mapper
 
         def build(tensors: dict[str, Tensor]) -> LatentModel:
             if kind == "real":
-                return RealLatents(tensors["table"], tensors["thresholds"])
-            return latent_model(kind, clusters, config, Generator())
+                return RealLatents(tensors["table"], tensors["thresholds"], tensors.get("choices"))
+            sizes = chain.sizes[:-1] if chain else ()
+            model = latent_model(kind, clusters, config, Generator(), sizes)
+            model.chain = None
+            return model
 
-        return self._module("mapper", build)
+        model = self._module("mapper", build)
+        model.chain = chain if kind != "real" else None
+        return model
 
     def save_decoder(self, decoder: Decoder) -> None:
         """Write stage 3."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from scgan_infer.columns import Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_train import clusters as clustering
+from scgan_train.chain import Chain, ChainStage
 from scgan_train.clusters import Clusters
 from scgan_train.config import Config, resolve
 from scgan_train.coordinates import Coordinates
@@ -85,13 +86,17 @@ class _Stages:
         if self.config.device == "cuda" and (local := distributed.local()) is not None:
             self.device = torch.device("cuda", local)
         self.kept, self.held = _split(len(table), self.seed)
+        self.sizes: tuple[int, ...] = ()
+        self.outcomes = torch.zeros(0, 0, dtype=torch.int64)
 
     def finish(self) -> None:
         """Run what is not finished, and check that all of it can be read."""
         y = self.coordinates()
         latents = self.encoder(y)
         clusters, labels = self.clusters(latents)
-        model = self.mapper(latents, clusters, labels)
+        choices = torch.cat([self.outcomes, labels[:, None]], 1) if self.sizes else labels
+        chain = self.head(choices, len(clusters))
+        model = self.mapper(latents, clusters, choices, chain)
         self.decoder(latents, model, y)
         self.figures()
 
@@ -103,8 +108,10 @@ class _Stages:
                 run.save_held_out(self.table.values[self.held])
                 run.save_coordinates(Coordinates.fit(Table(self.table.columns, rows)))
         coordinates = run.load_coordinates()
+        self.sizes = tuple(step.size for step in coordinates.steps)
+        self.outcomes = torch.from_numpy(coordinates.choose(rows)).to(self.device)
         rng = np.random.default_rng([self.seed, 0xDE])
-        y = coordinates.forward(coordinates.dequantise(rows, rng))
+        y = coordinates.forward(coordinates.dequantise(rows, rng), rng)
         return torch.from_numpy(y).to(self.device, torch.get_default_dtype())
 
     def encoder(self, y: Tensor) -> Tensor:
@@ -123,37 +130,59 @@ class _Stages:
 
     def clusters(self, latents: Tensor) -> tuple[Clusters, Tensor]:
         """Return the clusters, and the label [n] of each latent [n, e]."""
-        run, columns = self.run, self.table.columns
+        run = self.run
         if not run.finished("clusters"):
             with self._stage("clusters"), self.progress.spinner("clusters"):
-                named = [j for j, column in enumerate(columns) if column.categories]
-                categories = self.table.values[self.kept][:, named].astype(np.int64)
                 clusters, labels, run.facts["clusters"] = clustering.fit(
                     latents,
                     self.config.clusters,
                     generator_for(self.seed, "clusters"),
-                    categories if named else None,
                 )
                 run.save_clusters(clusters, labels)
         clusters, labels = run.load_clusters()
         return clusters, labels.to(self.device)
 
-    def mapper(self, latents: Tensor, clusters: Clusters, labels: Tensor) -> LatentModel:
+    def head(self, choices: Tensor, clusters: int) -> Chain | None:
+        """Return the chain that draws choices [n, h]; None where there are no discrete values."""
+        run, seed = self.run, self.seed
+        if not self.sizes:
+            return None
+        if not run.finished("head"):
+            with self._stage("head"):
+                used, back = _split(len(choices), seed, KEPT_BACK)
+                chain = Chain([*self.sizes, clusters], generator_for(seed, "head")).to(self.device)
+                stage = ChainStage(chain)
+                observer = self.progress.stage("head")
+                fit(
+                    "head",
+                    stage,
+                    lambda _: stage.phases(choices[used], choices[back]),
+                    seed,
+                    observer,
+                )
+                run.save_head(stage.best)
+        return run.load_head([*self.sizes, clusters]).to(self.device)
+
+    def mapper(
+        self, latents: Tensor, clusters: Clusters, choices: Tensor, chain: Chain | None
+    ) -> LatentModel:
         """Return the model that latents are drawn from for generation."""
         run, config, seed = self.run, self.config, self.seed
         if not run.finished("mapper"):
             with self._stage("mapper"):
                 generator = generator_for(seed, "mapper")
                 if config.latents == "real":
-                    run.save_mapper(RealLatents.of(latents, labels, generator))
+                    run.save_mapper(RealLatents.of(latents, choices, generator))
                 else:
-                    model = latent_model(config.latents, clusters, config.mapper, generator)
+                    model = latent_model(
+                        config.latents, clusters, config.mapper, generator, self.sizes
+                    )
                     model = model.to(self.device)
-                    self._train_mapper(model.ensemble, latents, clusters, labels, generator)
+                    self._train_mapper(model.ensemble, latents, clusters, choices, generator)
                     run.save_mapper(model)
                 trained = config.latents == "mapper"
                 run.facts["map"] = config.mapper.kind if trained else ""
-        return run.load_mapper(clusters).to(self.device)
+        return run.load_mapper(clusters, chain).to(self.device)
 
     def _train_mapper(
         self,
@@ -210,6 +239,8 @@ def _replace_small_clusters(
     latents: Tensor, labels: Tensor, clusters: Clusters, least: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Replace a cluster's rows by draws of its Gaussian where they are few: a map would copy them."""
+    if labels.dim() > 1:  # a flow that sees discrete values shares what clusters have in common
+        return latents, labels
     counts = torch.bincount(labels, minlength=len(clusters)).cpu()
     few = torch.nonzero(counts < least).squeeze(1)
     if not len(few):

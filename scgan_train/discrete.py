@@ -1,0 +1,186 @@
+"""Discrete values of a table: what the head draws, because no continuous map can.
+
+A *step* of the chain is a column and the values that it may be given outright: every category, every
+number of a column of few numbers, the *heavy* values of another number column ("capital gain is
+exactly 0"), and a missing cell. Where other numbers may stand too, the last index of the step says
+so, and the column keeps a coordinate for them.
+
+A value is heavy if it holds `HEAVY` of the column's rows and three times as many as its neighbours among
+the values on average, or `SPIKE` of the rows and `PROMINENT` times as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_infer.columns import Column, Table
+from scgan_train.graph import Var, const, op
+
+Singles = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+FEW = 40  # distinct numbers that make a column discrete,
+REPEATED = 10  # each of them in so many rows on average,
+MOST_FEW = 16  # unless there are more such columns than this
+HEAVY = 0.02
+SPIKE = 0.005
+TALL, PROMINENT = 3.0, 20.0
+NEIGHBOURS = 5  # on either side, that a spike is compared with
+LEAST = 20  # rows of a heavy value
+MOST_HEAVY = 32  # values of a column
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the chain: the values that a column may be given outright.
+
+    Attributes:
+        column: Its place among the columns.
+        values: float32 [V], ascending; a missing cell is NaN, and the last of them.
+        rest: Whether other numbers may stand; index V then says that one does.
+    """
+
+    column: int
+    values: Singles
+    rest: bool
+
+    @property
+    def size(self) -> int:
+        """How many outcomes there are."""
+        return len(self.values) + self.rest
+
+    @property
+    def numbers(self) -> Singles:
+        """The values but a missing cell."""
+        return self.values[~np.isnan(self.values)]
+
+    def choose(self, cells: NDArray[Any]) -> Labels:
+        """Return the outcome [n] of each cell [n]; without a rest, the nearest value's."""
+        numbers, cells = self.numbers, cells.astype(np.float32)
+        if not self.rest:
+            middle = (numbers[1:].astype(np.float64) + numbers[:-1]) / 2
+            index = np.searchsorted(middle, cells, side="right")
+        else:
+            index = np.searchsorted(numbers, cells)
+            known = numbers[np.minimum(index, len(numbers) - 1)] if len(numbers) else np.nan
+            index = np.where(cells == known, index, len(self.values))
+        return np.where(np.isnan(cells), len(numbers), index).astype(np.int64)
+
+    def choose_graph(self, cells: Var) -> Var:
+        """Return `choose` as a graph, of cells [n]."""
+        numbers, last = self.numbers, const(len(self.numbers), np.int64)
+        missing = op.isnan(cells)
+        cells = op.where(missing, const(0), cells)
+        if not self.rest and np.array_equal(numbers, np.arange(len(numbers))):
+            index = op.cast(op.round(cells), to=np.int64)
+            index = op.min([op.max([index, const(0, np.int64)]), op.sub(last, const(1, np.int64))])
+        else:
+            wide = op.unsqueeze(cells, const([1], np.int64))
+            if self.rest:
+                same = op.cast(op.equal(wide, const(numbers[None])), to=np.float32)
+                order = np.arange(len(numbers)) - len(self.values)
+                counted = op.matmul(same, const(order[:, None]))
+                total = op.add(op.squeeze(counted, const([1], np.int64)), const(len(self.values)))
+            else:
+                middle = ((numbers[1:].astype(np.float64) + numbers[:-1]) / 2)[None]
+                passed = op.cast(op.greater_or_equal(wide, const(middle)), to=np.float32)
+                total = op.reduce_sum(passed, const([1], np.int64), keepdims=0)
+            index = op.cast(total, to=np.int64)
+        return op.where(missing, last, index)
+
+    def fill(self, cells: NDArray[Any], choice: Labels) -> NDArray[Any]:
+        """Return the cells [n] where the outcome [n] is the rest, else the value that it names."""
+        table = np.append(self.values, np.float32(0))
+        return np.where(choice == len(self.values), cells, table[choice]).astype(cells.dtype)
+
+    def fill_graph(self, cells: Var, choice: Var) -> Var:
+        """Return `fill` as a graph, of cells and outcome [1, n]."""
+        values = op.gather(const(np.append(np.nan_to_num(self.values), np.float32(0))), choice)
+        if np.isnan(self.values).any():  # a constant must be finite
+            missing = op.equal(choice, const(len(self.numbers), np.int64))
+            values = op.where(missing, op.sqrt(const(-1)), values)
+        if not self.rest:
+            return values
+        return op.where(op.equal(choice, const(len(self.values), np.int64)), cells, values)
+
+
+def find(table: Table) -> tuple[Step, ...]:
+    """Return the steps of a table, those with the fewest outcomes first."""
+    columns = list(enumerate(table.columns))
+    few = {j for j, column in columns if not column.rules.named and _is_few(table.values[:, j])}
+    if len(few) > MOST_FEW:
+        few = set()
+    steps = [_step(j, column, table.values[:, j], j in few) for j, column in columns]
+    return tuple(sorted((s for s in steps if s is not None), key=lambda s: (s.size, s.column)))
+
+
+def _is_few(cells: Singles) -> bool:
+    present = cells[~np.isnan(cells)]
+    return len(np.unique(present)) <= min(FEW, len(present) / REPEATED)
+
+
+def _step(j: int, column: Column, cells: Singles, few: bool) -> Step | None:
+    """Return the step of a column, if it has one."""
+    missing = np.isnan(cells)
+    present = cells[~missing]
+    gone = [np.float32(np.nan)] if missing.any() else []
+    distinct, counts = np.unique(present, return_counts=True)
+    if len(distinct) + len(gone) < 2:
+        return None
+    if column.rules.named:
+        values = np.arange(len(column.categories), dtype=np.float32)
+    elif few or len(distinct) == 1:
+        values = distinct
+    else:
+        values = distinct[heavy(counts)]
+        if not len(values) and not gone:
+            return None
+        return Step(j, np.append(values, gone).astype(np.float32), rest=True)
+    return Step(j, np.append(values, gone).astype(np.float32), rest=False)
+
+
+def heavy(counts: Labels) -> NDArray[np.bool_]:
+    """Say which of the values of a column, in their order, are heavy, by the rows [V] of each."""
+    rows, width = counts.sum(), 2 * NEIGHBOURS + 1
+    around = np.convolve(counts, np.ones(width), "full")[NEIGHBOURS:-NEIGHBOURS] - counts
+    there = np.convolve(np.ones_like(counts), np.ones(width), "full")[NEIGHBOURS:-NEIGHBOURS] - 1
+    typical = around / np.maximum(there, 1)
+    share = counts / rows
+    high = (share >= HEAVY) & (counts >= TALL * typical)
+    high |= (share >= SPIKE) & (counts >= PROMINENT * typical)
+    high &= counts >= LEAST
+    if high.sum() > MOST_HEAVY:
+        high &= counts >= np.sort(counts[high])[-MOST_HEAVY]
+    return np.asarray(high)
+
+
+def choose(steps: Sequence[Step], rows: NDArray[Any]) -> Labels:
+    """Return the outcome of every step [n, h-1] of rows [n, d]."""
+    chosen = [step.choose(rows[:, step.column]) for step in steps]
+    return np.stack(chosen, 1) if chosen else np.zeros((len(rows), 0), np.int64)
+
+
+def state(steps: Sequence[Step]) -> dict[str, NDArray[Any]]:
+    """Return the arrays that make the steps again."""
+    return {
+        "steps": np.array([(s.column, len(s.values), s.rest) for s in steps], np.int64).reshape(
+            -1, 3
+        ),
+        "values": np.concatenate([np.zeros(0, np.float32), *(s.values for s in steps)]),
+    }
+
+
+def load(arrays: Mapping[str, NDArray[Any]]) -> tuple[Step, ...]:
+    """Inverse of `state`; no steps where there are none of its arrays."""
+    described = arrays.get("steps", np.zeros((0, 3), np.int64)).tolist()
+    ends = np.cumsum([size for _, size, _ in described])
+    parts = np.split(arrays.get("values", np.zeros(0, np.float32)), ends[:-1]) if described else []
+    return tuple(
+        Step(column, np.asarray(values, np.float32), bool(rest))
+        for (column, _, rest), values in zip(described, parts, strict=True)
+    )
