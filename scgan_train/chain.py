@@ -6,8 +6,8 @@ Every outcome has an embedding; step j is a perceptron of the embeddings of the 
 cross-entropies of all steps are added. Each step has a uniform of its own, u_j: the outcome is the number
 of cumulative probabilities up to u_j.
 
-Such a chain learns rows by heart within a few passes. So it is trained in bursts, each twice as long as the
-one before, and the burst whose weights are best on rows kept back is kept.
+Such a chain learns rows by heart within a few passes. So it is trained in bursts, each about twice as long
+as the one before, and the weights after the burst that is best on rows kept back stay.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EMBEDDING = 16
 WIDTH = 128
 DROPOUT = 0.1
 BATCH = 512
-BURSTS = (100, 150, 250, 500, 1000, 2000)
+BURSTS = (30, 70, 150, 250, 500, 1000, 2000)
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.01
 GAIN = 0.001  # nats a row that a longer training must gain
@@ -49,6 +49,20 @@ class Chain(nn.Module):
         self.networks = nn.ModuleList(
             mlp([EMBEDDING * j, WIDTH, WIDTH, sizes[j]], generator) for j in range(1, len(sizes))
         )
+
+    @torch.no_grad()
+    def start(self, choice: Tensor) -> None:
+        """Make each step independent, by the shares of its outcomes among choices [N, h]."""
+        shares = [
+            (torch.bincount(choice[:, j], minlength=size) + 0.5).log()
+            for j, size in enumerate(self.sizes)
+        ]
+        self.first.copy_(shares[0])
+        for network, share in zip(self.networks, shares[1:], strict=True):
+            *_, last = network.children()
+            assert isinstance(last, nn.Linear)
+            last.weight.zero_()
+            last.bias.copy_(share - share.mean())
 
     def logits(self, choice: Tensor, step: int, generator: torch.Generator | None = None) -> Tensor:
         """Return unnormalised log-probabilities [n, V] of a step, given the outcomes before it.
@@ -124,30 +138,37 @@ class Chain(nn.Module):
 
 
 class ChainStage(nn.Module):
-    """A chain in training, and the best of what it has been.
+    """A chain in training, and the best of what it has been, first of all independent steps.
+
+    Args:
+        chain: untrained.
+        choice: outcomes [N, h] to train on.
+        back: outcomes [M, h] that are kept back.
 
     Attributes:
-        scores: mean cross-entropy of kept-back rows after each burst; infinite where there was none.
+        scores: mean cross-entropy of kept-back rows at the start and after each burst; infinite where
+            there was none.
     """
 
     scores: Tensor
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, choice: Tensor, back: Tensor) -> None:
         super().__init__()
+        chain.start(choice)
         self.chain, self.best = chain, copy.deepcopy(chain)
-        self.register_buffer("scores", torch.full((len(BURSTS),), torch.inf).double())
+        self.rows = (choice, back)
+        self.register_buffer("scores", torch.full((len(BURSTS) + 1,), torch.inf).double())
+        self.scores[0] = chain.nats(back)
 
-    def phases(self, choice: Tensor, back: Tensor) -> Iterator[Phase]:
-        """Yield bursts of training on outcomes [N, h] until those kept back [M, h] get no better."""
-        chain, draw = self.chain, rows_of(choice, batch=min(BATCH, len(choice)))
-        with torch.no_grad():
-            counts = torch.bincount(choice[:, 0], minlength=chain.sizes[0])
-            chain.first.copy_((counts + 0.5).log())
+    def phases(self) -> Iterator[Phase]:
+        """Yield bursts of training until the rows that are kept back get no better."""
+        chain, (choice, back) = self.chain, self.rows
+        draw = rows_of(choice, batch=min(BATCH, len(choice)))
         trained = [p for name, p in chain.named_parameters() if name != "first"]
-        for index, steps in enumerate(BURSTS):
+        for index, steps in enumerate(BURSTS, 1):
             player = Player("head", trained, chain.loss, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
             yield Phase(f"chain {index}", steps, draw, (player,), average=chain, decay=0.98)
-            earlier = float(self.scores[:index].min()) if index else torch.inf
+            earlier = float(self.scores[:index].min())
             if not torch.isfinite(self.scores[index]):
                 self.scores[index] = chain.nats(back)
                 if self.scores[index] < earlier:

@@ -142,12 +142,14 @@ class Config:
         latents: where latents for generation come from (`gaussian`, `centers`, `mapper`, `real`).
         columns: name -> the `Column` fields that the user set (kind, period, low, high, unit, categories).
         select: names of the columns to use; empty means all.
+        tails: whether generated numbers may leave the range that was seen.
         max_rows: rows kept for training, a uniform sample where the data has more.
     """
 
     seed: int = 0
     latents: Latents = "mapper"
     device: Device = "auto"
+    tails: bool = False
     max_rows: int = 2_000_000
     select: tuple[str, ...] = ()
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)

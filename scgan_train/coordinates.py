@@ -35,6 +35,7 @@ Singles = NDArray[np.float32]
 
 JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are told apart without noise
 LARGE = 3e38
+CLOSED = {"turn", "between"}  # forms that have no open end
 CELLS = 4096  # of probability, that a score's table has
 MOST_SCORED = 1000  # distinct values of a column that has scores
 REPEATED = 4  # times, on average, that each of them is there
@@ -53,16 +54,15 @@ class Scores(Form):
         return self.within(x, p, np.full(x.shape, 0.5))
 
     def within(self, x: Floats, p: Parameters, share: Floats) -> Floats:
-        """Return the score at a share [n, k] of the way through those of each value."""
+        """Return the score at a share [n, k] of the way through those of the nearest value in the table."""
         from scipy.special import ndtri
 
         columns = []
         for cells, part, table in zip(x.T, share.T, p["table"].T, strict=True):
-            ends = [
-                np.searchsorted(table, cells.astype(np.float32), side) for side in ("left", "right")
-            ]
-            low, high = np.clip(ends[0], 0, CELLS - 1), np.clip(ends[1], 1, CELLS)
-            columns.append(ndtri((low + part * np.maximum(high - low, 1)) / CELLS))
+            values, counts = np.unique(table, return_counts=True)
+            nearest = np.searchsorted(_middles(values), cells.astype(np.float32), side="right")
+            below = (counts.cumsum() - counts)[nearest]
+            columns.append(ndtri((below + part * counts[nearest]) / CELLS))
         limit = ndtri(0.25 / CELLS)
         return np.asarray(np.clip(np.stack(columns, 1), limit, -limit), x.dtype)
 
@@ -72,6 +72,11 @@ class Scores(Form):
 
         cell = np.clip(np.floor(CELLS * ndtr(y)), 0, CELLS - 1).astype(np.int64)
         return np.asarray(np.take_along_axis(p["table"], cell, 0), y.dtype)
+
+
+def _middles(values: Singles) -> Singles:
+    """Return what lies halfway between values [V], in float32 as graphs have it."""
+    return ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
 
 
 SCORES = Scores()
@@ -87,6 +92,7 @@ class Block:
         place: Where they are among the coordinates.
         p: The form's parameters.
         steps: Values to a unit [k], least and greatest value [k]; none where any number may stand.
+        ends: The range [k] that was seen, at whose ends values are reflected; none where values may leave it.
     """
 
     form: Form
@@ -94,10 +100,14 @@ class Block:
     place: slice
     p: Parameters
     steps: tuple[Singles, Singles, Singles] | None
+    ends: tuple[Singles, Singles] | None = None
 
     def rows(self, f: Floats) -> Floats:
         """Return values [n, k] of f(x) [n, k]."""
         x: Floats = self.form.inverse(f, self.p)
+        if self.ends is not None:
+            low, high = self.ends
+            x = np.clip(low + np.abs(high - np.abs(high - x) - low), low, high)
         if self.steps is None:
             return x
         tens, least, greatest = self.steps
@@ -116,6 +126,11 @@ class Block:
         if self.form is SCORES:
             return _scores_back(f, self.p)
         x = GRAPHS[self.form.name][1](f, {name: _upright(row) for name, row in self.p.items()})
+        if self.ends is not None:
+            low, high = (const(_upright(end)) for end in self.ends)
+            x = op.sub(high, op.abs(op.sub(high, x)))
+            x = op.add(low, op.abs(op.sub(x, low)))
+            x = op.min([op.max([x, low]), high])
         if self.steps is None:
             return x
         tens, least, greatest = map(_upright, self.steps)
@@ -134,6 +149,8 @@ class Coordinates:
         steps: What the head draws, h - 1 steps.
         dims: Number d' of coordinates; never 0: a table of discrete values alone has one that says nothing.
         index: The column of each coordinate, int64 [d'].
+        ends: Between which values of each coordinate's column lie, float32 [2, d']; nan where they may leave
+            the range that was seen.
         tables: Of each coordinate that is a score, float32 [s, CELLS]; `scored` says of which.
         shift: float32 [d'].
         scale: float32 [d'].
@@ -148,6 +165,7 @@ class Coordinates:
             np.asarray(state[name], np.float32) for name in ("fitted", "shift", "scale", "constant")
         )
         self.dims = len(self.index)
+        self.ends = np.asarray(state.get("ends", np.full((2, self.dims), np.nan)), np.float32)
         self.scored = np.asarray(state.get("scored", np.zeros(self.dims)), np.bool_)
         self.tables = np.asarray(state.get("tables", np.zeros((0, CELLS))), np.float32)
         self.slot = np.zeros(len(self.columns), np.int64)
@@ -171,13 +189,20 @@ class Coordinates:
             ends = np.array([column.rules.ends(column) for column in columns])
             least, greatest = np.clip(ends, -LARGE, LARGE).astype(np.float32).T
             steps = tens, least, greatest
-        return Block(
-            form, self.index[place], place, form.parameters(columns, self.fitted[place]), steps
-        )
+        ends = None
+        if form.name not in CLOSED and not np.isnan(self.ends[:, place]).any():
+            ends = self.ends[0, place], self.ends[1, place]
+        parameters = form.parameters(columns, self.fitted[place])
+        return Block(form, self.index[place], place, parameters, steps, ends)
 
     @classmethod
-    def fit(cls, table: Table) -> Coordinates:
-        """Return the coordinates of a table: what forms need, means and standard deviations from its rows."""
+    def fit(cls, table: Table, *, tails: bool = False) -> Coordinates:
+        """Return the coordinates of a table: what forms need, means and standard deviations from its rows.
+
+        Args:
+            table: the rows.
+            tails: Whether values may leave the range that was seen.
+        """
         values, columns, steps = table.values, table.columns, discrete.find(table)
         present = _present(values, steps)
         varying = continuous(table, steps)
@@ -193,7 +218,9 @@ class Coordinates:
             columns[j].rules.form(columns[j]).fit(columns[j], own[j]) if len(own[j]) else 0.0
             for j in index
         ]
+        ends = np.array([(own[j].min(), own[j].max()) if len(own[j]) else (0, 0) for j in index]).T
         state = {
+            "ends": np.full(ends.shape, np.nan) if tails else ends,
             "index": np.array(index),
             "fitted": np.array(fitted),
             "constant": values[0],
@@ -220,6 +247,7 @@ class Coordinates:
             "shift": self.shift,
             "scale": self.scale,
             "constant": self.constant,
+            "ends": self.ends,
             "scored": self.scored.astype(np.uint8),
             "tables": self.tables,
             **discrete.state(self.steps),
@@ -339,7 +367,10 @@ class Coordinates:
         Columns lie along axis 0 meanwhile: along a short last axis, broadcasting is ten times slower.
         """
         in_order = np.array_equal(self.index, np.arange(len(self.columns)))
-        plain = all(block.form.name == "line" and not block.steps for block in self.blocks)
+        plain = all(
+            block.form.name == "line" and not block.steps and block.ends is None
+            for block in self.blocks
+        )
         if in_order and plain and not self.steps:
             return f
         f = op.transpose(f)
@@ -413,8 +444,8 @@ def _scores(x: Var, p: Parameters) -> Var:
     ):
         values = np.unique(table)
         scores = SCORES.coordinate(values[:, None], {"table": table[:, None]})[:, 0]
-        middle = (values[1:].astype(np.float64) + values[:-1]) / 2
-        passed = op.cast(op.greater_or_equal(cells, const(middle[:, None])), to=np.float32)
+        passed = op.greater_or_equal(cells, const(_middles(values)[:, None]))
+        passed = op.cast(passed, to=np.float32)
         index = op.cast(op.reduce_sum(passed, const([0], np.int64)), to=np.int64)
         columns.append(op.gather(const(scores), index))
     return op.concat(columns, axis=0)

@@ -51,6 +51,7 @@ from scgan_train.training import distributed
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 VERSION = 2
+STAGES = ("encoder", "clusters", "head", "mapper", "decoder")  # a head with discrete values only
 
 
 @dataclass

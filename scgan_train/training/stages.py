@@ -106,7 +106,8 @@ class _Stages:
         if not run.finished("coordinates"):
             with self._stage("coordinates"):
                 run.save_held_out(self.table.values[self.held])
-                run.save_coordinates(Coordinates.fit(Table(self.table.columns, rows)))
+                train = Table(self.table.columns, rows)
+                run.save_coordinates(Coordinates.fit(train, tails=self.config.tails))
         coordinates = run.load_coordinates()
         self.sizes = tuple(step.size for step in coordinates.steps)
         self.outcomes = torch.from_numpy(coordinates.choose(rows)).to(self.device)
@@ -151,15 +152,9 @@ class _Stages:
             with self._stage("head"):
                 used, back = _split(len(choices), seed, KEPT_BACK)
                 chain = Chain([*self.sizes, clusters], generator_for(seed, "head")).to(self.device)
-                stage = ChainStage(chain)
+                stage = ChainStage(chain, choices[used], choices[back])
                 observer = self.progress.stage("head")
-                fit(
-                    "head",
-                    stage,
-                    lambda _: stage.phases(choices[used], choices[back]),
-                    seed,
-                    observer,
-                )
+                fit("head", stage, lambda _: stage.phases(), seed, observer)
                 run.save_head(stage.best)
         return run.load_head([*self.sizes, clusters]).to(self.device)
 

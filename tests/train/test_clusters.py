@@ -13,7 +13,7 @@ from scgan_train import groups as grouping
 from scgan_train.clusters import Assign, Clusters, fit
 from scgan_train.config import ClusterConfig, Config, resolve
 from scgan_train.graph import argument, model
-from scgan_train.groups import combinations, split
+from scgan_train.groups import split
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -121,35 +121,6 @@ def test_the_message_says_when_the_rows_allow_no_more():
     rows = torch.from_numpy(curves(600, 0)[0]).float()
     _, _, note = fit(rows, ClusterConfig(k=20, choose=True), seeded())
     assert note.startswith("20 clusters, the rows or the map allow no more")
-
-
-def test_combinations_are_those_that_occur_and_rare_ones_join_when_they_are_too_many():
-    rng = np.random.default_rng(0)
-    categories = np.column_stack([rng.integers(3, size=5000), rng.integers(40, size=5000)])
-    groups = combinations(categories)
-    found = set(zip(*categories.T.tolist(), groups.tolist(), strict=True))
-    assert len(found) == groups.max() + 1 == 120
-    few = combinations(categories, most=60)
-    assert few.max() < 60
-    assert all(len(set(categories[few == group, 0])) == 1 for group in range(few.max() + 1))
-
-
-def test_categories_keep_their_shares_exactly_and_stay_constant():
-    rng = np.random.default_rng(0)
-    category = rng.choice(4, 5000, p=[0.6, 0.3, 0.08, 0.02])
-    rows = torch.from_numpy(
-        np.column_stack([category / 0.8, rng.standard_normal(5000) + category])
-    ).float()
-    clusters, labels, _ = fit(rows, ClusterConfig(k=256, choose=True), seeded())
-    for value in range(4):
-        mine = (clusters.means[:, 0] - value / 0.8).abs() < 1e-3
-        assert float(clusters.weights[mine].sum()) == pytest.approx(
-            np.mean(category == value), abs=1e-6
-        )
-        assert set(labels[category == value].tolist()) == set(mine.nonzero().flatten().tolist())
-        assert float(clusters.factors[mine, 0, 0].max()) < 1e-3
-    agreement = Assign(clusters)(rows) == labels
-    assert agreement[category == 3].all()
 
 
 @pytest.mark.parametrize("n", [200, 2000, 50_000])

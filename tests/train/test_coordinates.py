@@ -10,7 +10,7 @@ from cases import mixed_table
 from scgan_infer.columns import Column, Table
 from scgan_infer.kinds import KINDS, Form, Kind
 from scgan_infer.kinds.base import Parameters, Raw
-from scgan_train import graph
+from scgan_train import coordinates, discrete, graph
 from scgan_train.coordinates import GRAPHS, Coordinates
 
 
@@ -19,9 +19,16 @@ def table() -> Table:
     return mixed_table()
 
 
+@pytest.fixture(autouse=True)
+def forms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every column the coordinate of its kind; `test_discrete` has discrete values and scores."""
+    monkeypatch.setattr(discrete, "find", lambda table: ())
+    monkeypatch.setattr(coordinates, "is_scored", lambda column, present: False)
+
+
 def there_and_back(table: Table) -> np.ndarray:
-    coordinates = Coordinates.fit(table)
-    return coordinates.inverse(coordinates.forward(table.values))
+    mapped = Coordinates.fit(table)
+    return mapped.inverse(mapped.forward(table.values))
 
 
 def run(function, width, values):  # type: ignore[no-untyped-def]
@@ -80,10 +87,10 @@ def random_table(kinds: list[str], seed: int, n: int = 700) -> Table:
     return Table(tuple(columns), np.column_stack([values_of(column, n, rng) for column in columns]))
 
 
-def inverse_graph(coordinates: Coordinates):
+def inverse_graph(mapped: Coordinates):
     """Rows of coordinates, whose scale and shift the network before would have folded in."""
-    scale, shift = graph.const(coordinates.scale), graph.const(coordinates.shift)
-    return lambda y: coordinates.graph_rows(graph.op.add(graph.op.mul(y, scale), shift))
+    scale, shift = graph.const(mapped.scale), graph.const(mapped.shift)
+    return lambda y: mapped.graph_rows(graph.op.add(graph.op.mul(y, scale), shift))
 
 
 def test_every_form_of_every_kind_has_a_graph() -> None:
@@ -98,17 +105,15 @@ CASES = [[kind] for kind in KINDS] + [list(KINDS)]
 @pytest.mark.parametrize("kinds", CASES, ids="-".join)
 def test_graphs_compute_what_numpy_does(kinds: list[str], seed: int) -> None:
     table = random_table(kinds, seed)
-    coordinates = Coordinates.fit(table)
-    y = coordinates.forward(table.values)
-    again = run(coordinates.graph_forward, len(table.columns), table.values)
+    mapped = Coordinates.fit(table)
+    y = mapped.forward(table.values)
+    again = run(mapped.graph_forward, len(table.columns), table.values)
     assert np.allclose(again, y, rtol=1e-4, atol=1e-3)
-    wild = np.random.default_rng(seed).normal(0, 3, (2000, coordinates.dims)).astype(np.float32)
+    wild = np.random.default_rng(seed).normal(0, 3, (2000, mapped.dims)).astype(np.float32)
     wild = np.concatenate([y, wild])
-    x = coordinates.inverse(wild)
-    made = run(inverse_graph(coordinates), coordinates.dims, wild)
-    folded = run(
-        coordinates.graph_rows, coordinates.dims, wild * coordinates.scale + coordinates.shift
-    )
+    x = mapped.inverse(wild)
+    made = run(inverse_graph(mapped), mapped.dims, wild)
+    folded = run(mapped.graph_rows, mapped.dims, wild * mapped.scale + mapped.shift)
     for j, column in enumerate(table.columns):
         for other in (made, folded):
             gap = np.abs(
@@ -129,16 +134,16 @@ def test_rows_come_back_and_wild_coordinates_stay_inside_the_domain(
     kinds: list[str], seed: int
 ) -> None:
     table = random_table(kinds, 10 + seed)
-    coordinates = Coordinates.fit(table)
+    mapped = Coordinates.fit(table)
     for dtype, tolerance in ((np.float32, 3e-4), (np.float64, 3e-5)):
         values = table.values.astype(dtype)
-        again = coordinates.inverse(coordinates.forward(values))
+        again = mapped.inverse(mapped.forward(values))
         assert again.dtype == dtype
         for j, column in enumerate(table.columns):
             gap = np.abs(column.rules.difference(again[:, j], values[:, j], column))
             assert gap.max() <= tolerance * np.ptp(values[:, j]) + 1e-5 * np.abs(values[:, j]).max()
-    wild = 30 * np.random.default_rng(seed).standard_normal((3000, coordinates.dims))
-    x = coordinates.inverse(wild.astype(np.float32))
+    wild = 30 * np.random.default_rng(seed).standard_normal((3000, mapped.dims))
+    x = mapped.inverse(wild.astype(np.float32))
     assert np.isfinite(x).all()
     for j, column in enumerate(table.columns):
         assert np.array_equal(column.rules.hold(x[:, j], x[:, j], column), x[:, j]), column
@@ -151,20 +156,20 @@ def test_rows_come_back_and_wild_coordinates_stay_inside_the_domain(
 @pytest.mark.parametrize("kinds", CASES, ids="-".join)
 def test_state_and_load_are_inverse(kinds: list[str]) -> None:
     table = random_table(kinds, 5)
-    coordinates = Coordinates.fit(table)
-    again = Coordinates.load(table.columns, coordinates.state())
-    assert np.array_equal(again.forward(table.values), coordinates.forward(table.values))
-    y = coordinates.forward(table.values)
-    assert np.array_equal(again.inverse(y), coordinates.inverse(y))
+    mapped = Coordinates.fit(table)
+    again = Coordinates.load(table.columns, mapped.state())
+    assert np.array_equal(again.forward(table.values), mapped.forward(table.values))
+    y = mapped.forward(table.values)
+    assert np.array_equal(again.inverse(y), mapped.inverse(y))
 
 
 def test_rows_of_real_columns_are_the_network_s_own_output() -> None:
     values = np.random.default_rng(0).normal([1.0, 1e3], [2.0, 1e-2], (500, 2)).astype(np.float32)
-    coordinates = Coordinates.fit(Table((Column("a"), Column("b")), values))
+    mapped = Coordinates.fit(Table((Column("a"), Column("b")), values), tails=True)
     x = graph.argument(("n", 2))
-    assert coordinates.graph_rows(x) is x
-    y = coordinates.forward(values)
-    assert np.array_equal(coordinates.inverse(y), y * coordinates.scale + coordinates.shift)
+    assert mapped.graph_rows(x) is x
+    y = mapped.forward(values)
+    assert np.array_equal(mapped.inverse(y), y * mapped.scale + mapped.shift)
 
 
 def test_coordinates_are_standardised_and_constant_columns_leave(table: Table) -> None:
@@ -175,9 +180,9 @@ def test_coordinates_are_standardised_and_constant_columns_leave(table: Table) -
 
 
 def test_any_coordinates_come_back_inside_every_domain(table: Table) -> None:
-    coordinates = Coordinates.fit(table)
-    wild = 30 * np.random.default_rng(1).standard_normal((20_000, coordinates.dims), np.float32)
-    columns = dict(zip((c.name for c in table.columns), coordinates.inverse(wild).T, strict=True))
+    mapped = Coordinates.fit(table)
+    wild = 30 * np.random.default_rng(1).standard_normal((20_000, mapped.dims), np.float32)
+    columns = dict(zip((c.name for c in table.columns), mapped.inverse(wild).T, strict=True))
     assert np.isfinite(np.stack(list(columns.values()))).all()
     assert (columns["pt"] > 0).all()
     assert ((columns["phi"] >= -180) & (columns["phi"] < 180)).all()
@@ -192,8 +197,8 @@ def test_the_seam_lies_where_the_data_is_emptiest() -> None:
     angles = (179 + 25 * rng.standard_normal(4000) + 180) % 360 - 180
     assert (np.abs(angles) > 150).mean() > 0.5
     column = Column("phi", "periodic", period=360.0, low=-180.0)
-    coordinates = Coordinates.fit(Table((column,), angles[:, None].astype(np.float32)))
-    y = coordinates.forward(np.float32([[179.9], [-179.9], [90.0]]))
+    mapped = Coordinates.fit(Table((column,), angles[:, None].astype(np.float32)))
+    y = mapped.forward(np.float32([[179.9], [-179.9], [90.0]]))
     assert abs(float(y[0, 0] - y[1, 0])) < 0.02 < 1 < abs(float(y[0, 0] - y[2, 0]))
 
 
@@ -201,9 +206,9 @@ def test_the_seam_lies_where_the_data_is_emptiest() -> None:
 def test_a_period_s_end_is_never_reached(low: float) -> None:
     column = Column("phi", "periodic", period=2 * np.pi, low=float(np.float32(low)))
     values = np.float32(low + np.linspace(0, 6.28, 300))[:, None]
-    coordinates = Coordinates.fit(Table((column,), values))
+    mapped = Coordinates.fit(Table((column,), values))
     y = np.linspace(-40, 40, 200_001, dtype=np.float32)[:, None]
-    for x in (coordinates.inverse(y), run(inverse_graph(coordinates), 1, y)):
+    for x in (mapped.inverse(y), run(inverse_graph(mapped), 1, y)):
         assert (x >= np.float32(low)).all()
         assert (x.astype(np.float64) < np.float64(np.float32(low)) + 2 * np.pi).all()
 
@@ -214,12 +219,12 @@ def test_rows_that_all_agree_are_one_coordinate() -> None:
 
 
 def test_dequantised_steps_round_back(table: Table) -> None:
-    coordinates = Coordinates.fit(table)
-    noisy = coordinates.dequantise(table.values, np.random.default_rng(0))
+    mapped = Coordinates.fit(table)
+    noisy = mapped.dequantise(table.values, np.random.default_rng(0))
     stepped = [table.names.index(name) for name in ("count", "depth")]
     assert (noisy[:, stepped] != table.values[:, stepped]).mean() > 0.99
     assert np.array_equal(np.rint(noisy[:, stepped[0]]), table.values[:, stepped[0]])
-    again = coordinates.inverse(coordinates.forward(noisy))
+    again = mapped.inverse(mapped.forward(noisy))
     assert (again[:, stepped] == table.values[:, stepped]).mean() > 0.999
     others = [j for j in range(len(table.columns)) if j not in stepped]
     assert np.array_equal(noisy[:, others], table.values[:, others])
@@ -241,8 +246,8 @@ def test_steps_end_at_walls_and_reach_them(
     start, stop = least if least is not None else -20.0, greatest if greatest is not None else 20.0
     step = column.step or 0.0
     values = np.linspace(start, stop, round((stop - start) / step) + 1, dtype=np.float32)
-    coordinates = Coordinates.fit(Table((column,), values[:, None]))
-    x = coordinates.inverse(np.linspace(-30, 30, 100_001, dtype=np.float32)[:, None])
+    mapped = Coordinates.fit(Table((column,), values[:, None]))
+    x = mapped.inverse(np.linspace(-30, 30, 100_001, dtype=np.float32)[:, None])
     assert np.array_equal(x, (np.rint(x.astype(np.float64) / step) * step).astype(np.float32))
     assert not np.signbit(x[x == 0]).any()
     assert least is None or x.min() == np.float32(least)
@@ -278,8 +283,8 @@ def test_a_new_form_needs_its_graph_and_no_more(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(KINDS, "volume", Volume())
     monkeypatch.setitem(GRAPHS, "cube", (root, power))
     values = np.random.default_rng(0).normal(0, 9, (500, 2)).astype(np.float32)
-    coordinates = Coordinates.fit(Table((Column("v", "volume"), Column("x")), values))
-    y = coordinates.forward(values)
-    assert np.allclose(run(coordinates.graph_forward, 2, values), y, atol=1e-5)
-    assert np.allclose(run(inverse_graph(coordinates), 2, y), values, rtol=1e-4, atol=1e-5)
-    assert np.allclose(coordinates.inverse(y), values, rtol=1e-4, atol=1e-5)
+    mapped = Coordinates.fit(Table((Column("v", "volume"), Column("x")), values))
+    y = mapped.forward(values)
+    assert np.allclose(run(mapped.graph_forward, 2, values), y, atol=1e-5)
+    assert np.allclose(run(inverse_graph(mapped), 2, y), values, rtol=1e-4, atol=1e-5)
+    assert np.allclose(mapped.inverse(y), values, rtol=1e-4, atol=1e-5)

@@ -2,29 +2,47 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import scgan_infer
 from scgan_infer.errors import UsageError
-from scgan_infer.sampling.where import clusters_where
+
+N = 10_000
 
 
-def test_a_category_alone_is_sampled_without_rejection(mixed_bundle: Path) -> None:
+def test_a_row_is_drawn_again_until_it_has_the_values(mixed_bundle: Path) -> None:
     model = scgan_infer.load(mixed_bundle)
     place = [column.name for column in model.columns].index("species")
-    seen: list[int] = []
-    for value, name in enumerate(("a", "b", "c")):
-        clusters = clusters_where(model, f"species={name}")
-        rows = model.sample(20_000, seed=1, cluster=clusters)
+    free = model.sample(N, seed=1)
+    for value, name in enumerate("abc"):
+        rows = model.sample(N, seed=1, where={"species": name})
         assert (rows[:, place] == value).all()
-        seen += clusters
-    assert sorted(seen) == list(range(model.manifest.sizes["K"]))
+        assert (rows == free).all(1)[free[:, place] == value].all()  # what fits stays
+        again = model.sample(100, seed=1, start=5000, where={"species": name})
+        np.testing.assert_array_equal(again, rows[5000:5100])
+
+
+def test_several_values_and_clusters_are_met_together(mixed_bundle: Path) -> None:
+    model = scgan_infer.load(mixed_bundle)
+    place = [column.name for column in model.columns].index("species")
+    rows = model.sample(N, where={"species": ["a", "c"]})
+    shares = np.bincount(rows[:, place].astype(int), minlength=3) / N
+    free = np.bincount(model.sample(N)[:, place].astype(int), minlength=3) / N
+    assert shares[1] == 0
+    assert shares[0] == pytest.approx(free[0] / (free[0] + free[2]), abs=0.03)
+    cluster = int(np.argmax(np.diff([0, *model.manifest.thresholds])))
+    rows = model.sample(2000, cluster=cluster)
+    assert np.mean(model.encode(rows)[1] == cluster) > 0.8
 
 
 @pytest.mark.parametrize(
-    ("condition", "message"),
-    [("species=d", "one of a, b, c"), ("r=1", "category column"), ("species", "NAME=VALUE")],
+    ("where", "message"),
+    [
+        ({"species": "d"}, "'d' is not one of a, b, c"),
+        ({"r": 1}, "r is no column of discrete values; those are species"),
+    ],
 )
-def test_what_can_not_be_asked_is_said(condition: str, message: str, mixed_bundle: Path) -> None:
+def test_what_can_not_be_asked_is_said(where, message: str, mixed_bundle: Path) -> None:
     with pytest.raises(UsageError, match=message):
-        clusters_where(scgan_infer.load(mixed_bundle), condition)
+        scgan_infer.load(mixed_bundle).sample(10, where=where)

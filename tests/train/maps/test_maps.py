@@ -34,7 +34,7 @@ def of(kind: str, clusters: Clusters, **own: Any) -> Mapper:
 def run(mapper: Mapper | Affine, w: torch.Tensor, cluster: torch.Tensor) -> np.ndarray:
     """What onnxruntime makes of the map's graph."""
     noise, choice = argument(("n", w.shape[1])), argument(("n",), np.int64)
-    graph = model({"w": noise, "choice": choice}, {"latent": mapper.graph(noise, choice)})
+    graph = model({"w": noise, "choice": choice}, {"latent": mapper.graph(noise, [choice])})
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     return session.run(None, {"w": w.numpy(), "choice": cluster.numpy()})[0]
 

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from test_loop import Watcher
+
+from scgan_infer.columns import Column, Table
+from scgan_train import discrete
+from scgan_train.chain import Chain, ChainStage
+from scgan_train.coordinates import SCORES, Coordinates
+from scgan_train.discrete import Step
+from scgan_train.graph import argument, model, op
+from scgan_train.training.loop import fit, generator_for
+
+GONE = np.float32(np.nan)
+
+
+def table(n: int = 4000) -> Table:
+    """A category, a few numbers, a spike at 0 with missing cells beside it, and a plain column."""
+    rng = np.random.default_rng(0)
+    kind = rng.choice(3, n, p=[0.6, 0.3, 0.1]).astype(np.float32)
+    few = 10.0 * kind + rng.integers(0, 2, n)
+    gain = np.where(rng.random(n) < 0.8, 0, np.exp(rng.standard_normal(n)))
+    gain[(kind == 2) & (rng.random(n) < 0.5)] = np.nan
+    plain = rng.standard_normal(n) + kind
+    columns = (
+        Column("kind", "category", categories=("a", "b", "c")),
+        Column("few", "integer"),
+        Column("gain", missing=True),
+        Column("plain"),
+    )
+    return Table(columns, np.column_stack([kind, few, gain, plain]).astype(np.float32))
+
+
+def test_categories_few_numbers_spikes_and_missing_cells_are_steps() -> None:
+    steps = {step.column: step for step in discrete.find(table())}
+    assert sorted(steps) == [0, 1, 2]
+    assert steps[0].values.tolist() == [0, 1, 2]
+    assert steps[1].values.tolist() == [0, 1, 10, 11, 20, 21]
+    assert steps[2].numbers.tolist() == [0]
+    assert np.isnan(steps[2].values[-1])
+    assert [steps[j].rest for j in range(3)] == [False, False, True]
+    assert [step.size for step in discrete.find(table())] == [3, 3, 6]
+
+
+def test_a_table_of_plain_numbers_has_no_steps() -> None:
+    rows = np.random.default_rng(0).standard_normal((3000, 2)).astype(np.float32)
+    assert discrete.find(Table((Column("x"), Column("y")), rows)) == ()
+
+
+def test_a_smooth_count_has_no_heavy_values_and_a_spike_of_half_a_percent_is_one() -> None:
+    rng = np.random.default_rng(1)
+    counts = np.bincount(rng.poisson(20, 20_000))
+    assert not discrete.heavy(counts).any()
+    counts[3] += 200
+    assert np.flatnonzero(discrete.heavy(counts)).tolist() == [3]
+
+
+STEPS = [
+    Step(0, np.array([0, 1, 2], np.float32), rest=False),
+    Step(0, np.array([0, 1, 2, GONE], np.float32), rest=False),
+    Step(0, np.array([-1.5, 4, 9], np.float32), rest=False),
+    Step(0, np.array([0, 40, GONE], np.float32), rest=True),
+    Step(0, np.array([GONE], np.float32), rest=True),
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_s_graph_is_the_step(step: Step) -> None:
+    cells = np.array([0, 1, 2, 40, -1.5, 4, 9, 3.3], np.float32)
+    if np.isnan(step.values).any():
+        cells = np.append(cells, GONE)
+    chosen = step.choose(cells)
+    x = argument(("n",))
+    other = argument(("n",))
+    choice = step.choose_graph(x)
+    axis = op.const(np.zeros(1, np.int64))
+    filled = step.fill_graph(op.unsqueeze(other, axis), op.unsqueeze(choice, axis))
+    graph = model({"x": x, "other": other}, {"choice": choice, "filled": op.squeeze(filled, axis)})
+    others = np.arange(len(cells), dtype=np.float32) + 100
+    ours, rows = onnxruntime.InferenceSession(graph).run(None, {"x": cells, "other": others})
+    assert ours.tolist() == chosen.tolist()
+    np.testing.assert_array_equal(rows, step.fill(others, chosen))
+
+
+def test_cells_that_the_head_draws_come_back_and_have_noise_for_a_coordinate() -> None:
+    rows = table()
+    coordinates = Coordinates.fit(rows)
+    assert [rows.columns[j].name for j in coordinates.index] == ["gain", "plain"]
+    rng = np.random.default_rng(2)
+    y, choice = coordinates.forward(rows.values, rng), coordinates.choose(rows.values)
+    again = coordinates.inverse(y, choice)
+    np.testing.assert_allclose(again, rows.values, rtol=1e-5, atol=1e-5)
+    drawn = ~(rows.values[:, 2] > 0)
+    assert abs(y[drawn, 0].std() - 1) < 0.05
+    assert (coordinates.forward(rows.values)[drawn, 0] == 0).all()
+
+
+def test_steps_survive_the_state() -> None:
+    coordinates = Coordinates.fit(table())
+    again = Coordinates.load(table().columns, coordinates.state())
+    for ours, theirs in zip(coordinates.steps, again.steps, strict=True):
+        assert (ours.column, ours.rest) == (theirs.column, theirs.rest)
+        np.testing.assert_array_equal(ours.values, theirs.values)
+
+
+def test_numbers_that_repeat_come_out_among_those_that_were_seen() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.choice(np.array([0, 3, 7, 20, 21, 22, 90, *range(100, 150)]), 5000)
+    rows = Table((Column("x", "integer"),), values[:, None].astype(np.float32))
+    coordinates = Coordinates.fit(rows)
+    assert coordinates.blocks[0].form is SCORES
+    made = coordinates.inverse(rng.standard_normal((20_000, 1)))
+    assert set(made[:, 0]) <= set(values.tolist())
+    shares = [np.mean(part == 90) for part in (made[:, 0], values)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.005)
+    y = coordinates.forward(rows.values, rng)
+    assert abs(y.std() - 1) < 0.02
+
+
+def test_generated_numbers_stay_within_the_range_without_a_pile_unless_tails_are_asked_for() -> (
+    None
+):
+    rows = np.random.default_rng(4).standard_normal((2000, 1)).astype(np.float32)
+    columns, y = (Column("x"),), np.linspace(-6, 6, 1001)[:, None]
+    made = Coordinates.fit(Table(columns, rows)).inverse(y)
+    assert rows.min() <= made.min()
+    assert made.max() <= rows.max()
+    assert np.mean(made == made.max()) < 0.01
+    assert Coordinates.fit(Table(columns, rows), tails=True).inverse(y).max() > 5
+
+
+def outcomes(n: int, name: str = "outcomes") -> torch.Tensor:
+    """s_1 in 0..2, s_2 equal to it but for a tenth, a cluster that is their sum."""
+    generator = generator_for(0, name)
+    first = torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), n, True, generator=generator)
+    other = torch.randint(3, (n,), generator=generator)
+    second = torch.where(torch.rand(n, generator=generator) < 0.1, other, first)
+    return torch.stack([first, second, first + second], 1)
+
+
+@pytest.fixture(scope="module")
+def chain() -> Chain:
+    stage = ChainStage(
+        Chain([3, 3, 5], generator_for(0, "chain")), outcomes(4000), outcomes(1000, "back")
+    )
+    fit("head", stage, lambda _: stage.phases(), 0, Watcher())
+    return stage.best
+
+
+def test_a_chain_learns_what_depends_on_what(chain: Chain) -> None:
+    u = torch.rand(20_000, 3, generator=generator_for(1, "u"))
+    made, real = chain.select(u), outcomes(20_000)
+    for rows in (made, real):
+        assert (rows[:, 0] + rows[:, 1] == rows[:, 2]).float().mean() > 0.98
+    joint = [torch.bincount(3 * r[:, 0] + r[:, 1], minlength=9) / len(r) for r in (made, real)]
+    assert (joint[0] - joint[1]).abs().sum() / 2 < 0.04
+
+
+def test_a_chain_s_graph_is_the_chain(chain: Chain) -> None:
+    wide = Chain([3, 300, 4], generator_for(2, "wide"))
+    for each in (chain, wide):
+        u = torch.rand(5000, 3, generator=generator_for(1, "u"))
+        names = argument(("n", 3))
+        steps = each.graph(names)
+        graph = model({"u": names}, {str(k): step for k, step in enumerate(steps)})
+        found = np.stack(onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()}), 1)
+        assert (found != each.select(u).numpy()).any(1).mean() < 1e-3
+
+
+def test_a_chain_stops_before_it_knows_few_rows_by_heart() -> None:
+    """Outcomes that depend on nothing: what is kept is no worse than their shares."""
+    draw = lambda n, name: torch.randint(8, (n, 4), generator=generator_for(0, name))  # noqa: E731
+    chain = Chain([8] * 4, generator_for(0, "chain"))
+    stage = ChainStage(chain, draw(300, "a"), draw(200, "b"))
+    fit("head", stage, lambda _: stage.phases(), 0, Watcher())
+    assert float(stage.best.nats(draw(4000, "c"))) < 4 * np.log(8) + 0.1
+
+
+def test_a_column_that_is_missing_where_another_says_so_is_missing_there(tmp_path) -> None:
+    from cases import settings
+
+    import scgan_train
+    from scgan_infer import load
+    from scgan_train.training.stages import train
+
+    rows = table(3000)
+    run = train(rows, replace(settings(), seed=1), tmp_path / "run")
+    model = load(scgan_train.export(run, tmp_path / "bundle"))
+    made = model.sample(8000)
+    gone = np.isnan(made[:, 2])
+    assert 0.03 < gone.mean() < 0.07
+    assert (made[gone, 0] == 2).mean() > 0.97
+    assert np.mean(made[:, 2] == 0) == pytest.approx(np.mean(rows.values[:, 2] == 0), abs=0.03)
+    assert set(made[:, 1]) <= set(rows.values[:, 1].tolist())
+    back = model.reconstruct(rows.values[:200])
+    np.testing.assert_array_equal(np.isnan(back), np.isnan(rows.values[:200]))
+    assert (back[:, :2] == rows.values[:200, :2]).all()
