@@ -104,11 +104,8 @@ class Chain(nn.Module):
         """Return the outcomes [n, h] that uniforms u [n, h] choose."""
         choice = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
         for j in range(len(self.sizes)):
-            logits = self.logits(choice, j).to(u)
-            weights = (logits - logits.max(1, keepdim=True).values).exp()
-            sums = weights.cumsum(1)
-            passed = u[:, j, None] * sums[:, -1:] >= sums[:, :-1]
-            choice[:, j] = passed.sum(1)
+            sums = self.logits(choice, j).to(u).softmax(1).cumsum(1)
+            choice[:, j] = (u[:, j, None] >= sums[:, :-1]).sum(1)
         return choice
 
     def graph(self, u: Var) -> list[Var]:
@@ -123,10 +120,8 @@ class Chain(nn.Module):
             else:
                 x = known[0] if j == 1 else op.concat(known, axis=1)
                 logits = mlp_graph(self.networks[j - 1], x)
-                top = op.reduce_max(logits, const([1], np.int64), keepdims=1)
-                sums = _cumulated(op.exp(op.sub(logits, top)), size)
-                total = op.gather(sums, const([size - 1], np.int64), axis=1)
-                passed = op.greater_or_equal(op.mul(uniforms[j], total), sums)
+                sums = _cumulated(op.softmax(logits), size)
+                passed = op.greater_or_equal(uniforms[j], sums)
             counted = op.reduce_sum(
                 op.cast(passed, to=np.float32), const([1], np.int64), keepdims=0
             )

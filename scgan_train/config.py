@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from scgan_infer.errors import DeviceError, UsageError
-from scgan_infer.names import Device, Latents, Preset
+from scgan_infer.names import Device, Latents, Missing, Preset
 
 if TYPE_CHECKING:
     from scgan_infer.columns import Table
@@ -142,6 +142,7 @@ class Config:
         latents: where latents for generation come from (`gaussian`, `centers`, `mapper`, `real`).
         columns: name -> the `Column` fields that the user set (kind, period, low, high, unit, categories).
         select: names of the columns to use; empty means all.
+        missing: what becomes of missing cells: they are data (`keep`), drop their rows, or are refused.
         tails: whether generated numbers may leave the range that was seen.
         max_rows: rows kept for training, a uniform sample where the data has more.
     """
@@ -149,6 +150,7 @@ class Config:
     seed: int = 0
     latents: Latents = "mapper"
     device: Device = "auto"
+    missing: Missing = "keep"
     tails: bool = False
     max_rows: int = 2_000_000
     select: tuple[str, ...] = ()

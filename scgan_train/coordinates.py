@@ -186,14 +186,14 @@ class Coordinates:
         form, steps = columns[0].rules.form(columns[0]), None
         if columns[0].step is not None:
             tens = np.array([10.0 ** (column.decimals or 0) for column in columns], np.float32)
-            ends = np.array([column.rules.ends(column) for column in columns])
-            least, greatest = np.clip(ends, -LARGE, LARGE).astype(np.float32).T
+            walls = np.array([column.rules.ends(column) for column in columns])
+            least, greatest = np.clip(walls, -LARGE, LARGE).astype(np.float32).T
             steps = tens, least, greatest
-        ends = None
+        seen = None
         if form.name not in CLOSED and not np.isnan(self.ends[:, place]).any():
-            ends = self.ends[0, place], self.ends[1, place]
+            seen = self.ends[0, place], self.ends[1, place]
         parameters = form.parameters(columns, self.fitted[place])
-        return Block(form, self.index[place], place, parameters, steps, ends)
+        return Block(form, self.index[place], place, parameters, steps, seen)
 
     @classmethod
     def fit(cls, table: Table, *, tails: bool = False) -> Coordinates:

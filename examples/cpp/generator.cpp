@@ -23,18 +23,20 @@ int main(int count, char** arguments) {
   Ort::SessionOptions options;
   options.SetIntraOpNumThreads(1);  // small graphs: one session a thread, one thread a session
   Ort::Session session(env, arguments[1], options);
-  const auto width = [&](size_t input) {
-    return session.GetInputTypeInfo(input).GetTensorTypeAndShapeInfo().GetShape()[1];
+  const auto width = [&](size_t input) -> int64_t {
+    const auto shape = session.GetInputTypeInfo(input).GetTensorTypeAndShapeInfo().GetShape();
+    return shape.size() > 1 ? shape[1] : 0;
   };
   const size_t taken = session.GetInputCount();  // 2 where the bundle has no decoder noise z
-  const int64_t m = width(1), q = taken > 2 ? width(2) : 0;
+  const int64_t h = width(0), m = width(1);  // u is [n], or [n, h] where there are discrete values
+  const int64_t q = taken > 2 ? width(2) : 0;
   const std::array<const char*, 3> inputs{"u", "w", "z"};
   const std::array<const char*, 1> outputs{"x"};
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
 
   for (int64_t start = 0; start < n; start += 4096) {
     const int64_t rows = std::min<int64_t>(4096, n - start);
-    std::vector<float> u(rows), w(rows * m), z(rows * q);
+    std::vector<float> u(rows * std::max<int64_t>(h, 1)), w(rows * m), z(rows * q);
     for (float& value : u) value = float(engine() >> 40) / 16777216.0f;  // k / 2^24: never 1
     for (float& value : w) value = normal(engine);
     for (float& value : z) value = normal(engine);
@@ -43,7 +45,9 @@ int main(int count, char** arguments) {
       return Ort::Value::CreateTensor<float>(memory, values.data(), values.size(), shape.data(),
                                              shape.size());
     };
-    std::array<Ort::Value, 3> feeds{tensor(u, {rows}), tensor(w, {rows, m}), tensor(z, {rows, q})};
+    std::array<Ort::Value, 3> feeds{
+        tensor(u, h ? std::vector<int64_t>{rows, h} : std::vector<int64_t>{rows}),
+        tensor(w, {rows, m}), tensor(z, {rows, q})};
     const auto made = session.Run(Ort::RunOptions{nullptr}, inputs.data(), feeds.data(), taken,
                                   outputs.data(), outputs.size());
     const int64_t d = made[0].GetTensorTypeAndShapeInfo().GetShape()[1];

@@ -9,9 +9,11 @@ bundle, n, noise = sys.argv[1], int(sys.argv[2]), np.random.default_rng(int((*sy
 session = onnxruntime.InferenceSession(
     f"{bundle}/generator.onnx", providers=["CPUExecutionProvider"]
 )
-normals = {tensor.name: tensor.shape[1] for tensor in session.get_inputs()[1:]}  # w, maybe z
+uniform, *others = session.get_inputs()  # u is [n, h] where the bundle has discrete values
+normals = {tensor.name: tensor.shape[1] for tensor in others}  # w, maybe z
 for rows in (min(4096, n - start) for start in range(0, n, 4096)):
-    feeds = {"u": (noise.integers(2**24, size=rows) / 2**24).astype(np.float32)}
+    shape = (rows, *uniform.shape[1:])
+    feeds = {"u": (noise.integers(2**24, size=shape) / 2**24).astype(np.float32)}
     for name, width in normals.items():
         feeds[name] = noise.standard_normal((rows, width), np.float32)
     np.savetxt(sys.stdout, session.run(["x"], feeds)[0], "%.9g", delimiter=",")

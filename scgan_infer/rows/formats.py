@@ -26,6 +26,7 @@ import numpy as np
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.kinds import BadCellError
+from scgan_infer.names import Missing
 from scgan_infer.rows.codecs.arrays import NpyReader, NpzReader, npy_stream, write_npz
 from scgan_infer.rows.codecs.base import (
     Convert,
@@ -94,6 +95,7 @@ def read_table(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     max_rows: int | None = None,
     generator: np.random.Generator | None = None,
+    missing: Missing = "keep",
 ) -> Table:
     """Read rows, or a uniform sample of them in their order; every row is read and judged.
 
@@ -106,17 +108,25 @@ def read_table(
         overrides: Fields of `Column` by column name that win over guesses.
         max_rows: Most rows to keep; memory doesn't grow beyond.
         generator: Draws the sample; by default one of seed 0.
+        missing: What becomes of missing cells where no `columns` are given: "keep" them as NaN, "drop" their rows
+            (of those that were kept), or "refuse" them.
 
     Raises:
         DataError: No rows, or rows that can't be taken: names file, column and first row at fault.
         UsageError: Unknown names, or settings that don't fit.
     """
     with _opened(data) as reader:
-        intakes, wanted = _intakes(reader, names, columns, overrides or {})
+        intakes, wanted = _intakes(reader, names, columns, overrides or {}, missing != "refuse")
         kept = _Sample(max_rows, generator or np.random.default_rng(0))
         for values in _values(reader, wanted, intakes, CHUNK):
             kept.add(values)
     values = kept.rows()
+    if missing == "drop" and columns is None:
+        values = values[~np.isnan(values).any(1)]
+        if not len(values):
+            raise DataError(f"{reader.label}: a cell is missing in every row")
+        for intake in intakes:
+            intake.missing = False
     settled = []
     for j, intake in enumerate(intakes):
         with _blaming(reader, intake):
@@ -329,6 +339,7 @@ def _intakes(
     names: Sequence[str] | None,
     columns: Sequence[Column] | None,
     overrides: Mapping[str, Mapping[str, Any]],
+    may_miss: bool = True,
 ) -> tuple[list[Intake], list[int]]:
     """Return an intake for each wanted column, and where it is in the file."""
     label = reader.label
@@ -375,7 +386,11 @@ def _intakes(
     wanted = [places[name] for name in chosen]
     if columns is not None:
         return [Intake(column.name, column) for column in columns], wanted
-    return [Intake(n, None, overrides.get(n, {}), reader.units.get(n, "")) for n in chosen], wanted
+    intakes = [
+        Intake(name, None, overrides.get(name, {}), reader.units.get(name, ""), may_miss)
+        for name in chosen
+    ]
+    return intakes, wanted
 
 
 def _listed(names: Sequence[str], most: int) -> str:

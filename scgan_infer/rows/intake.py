@@ -43,6 +43,7 @@ class Intake:
         column: The column that it has to be, else None.
         settings: Fields that the user set, where `column` is None.
         unit: Its unit in the file.
+        missing: Whether cells may be missing, where `column` is None.
 
     Raises:
         UsageError: Settings that describe no column.
@@ -54,6 +55,7 @@ class Intake:
         column: Column | None,
         settings: Mapping[str, Any] | None = None,
         unit: str = "",
+        missing: bool = True,
     ) -> None:
         self.name, self.column, self.unit, self.known = name, column, unit, column is not None
         self.setting = f"columns.{quoted(name)}.kind"
@@ -65,7 +67,7 @@ class Intake:
         self.decimals: int | None = 0
         self.rounded: BadCellError | None = None
         self.names: dict[str, int] | None = None
-        self.missing = False
+        self.missing, self.may_miss = False, missing if column is None else column.missing
         if column is None:
             self._set_up()
         else:
@@ -124,7 +126,7 @@ class Intake:
         gone = _gone(raw)
         if not gone.any():
             return self._taken(raw)
-        if self.known and self.column is not None and not self.column.missing:
+        if not self.may_miss:
             refuse(gone, raw, f"is missing; fill it in, {self.remedy}")
         self.missing = True
         there = np.flatnonzero(~gone)

@@ -78,7 +78,7 @@ def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
         raise ChecksumError(f"{Path(path) / FILE} changed while it was read: verify it again")
     seed, index, stored = _vectors(model.bundle)
     first = model.sample(BLOCK, seed)
-    spread = first.std(0, dtype=np.float64)
+    spread = np.nanstd(first.astype(np.float64), 0)
     worst = max(
         _compare(model, name, ours, theirs, spread)
         for name, ours, theirs in (
@@ -173,7 +173,7 @@ def _compare(
     model: Model, name: str, ours: Floats, theirs: Floats, spread: NDArray[np.float64]
 ) -> float:
     """Return the largest of `differences`, by the spreads of a block of samples, or say which row differs too much."""
-    gaps = differences(ours, theirs, model.columns, spread, bool(model.manifest.steps))
+    gaps = differences(ours, theirs, model.columns, spread, _may_flip(model))
     worst = float(gaps.max(initial=0.0))
     if not worst <= TOLERANCE:
         row, j = np.unravel_index(np.argmax(gaps), gaps.shape)
@@ -183,6 +183,12 @@ def _compare(
             "is wrong"
         )
     return worst
+
+
+def _may_flip(model: Model) -> bool:
+    """Say whether rows hold values that are looked up, of which one in a thousand may be another."""
+    steps = (column.step for column in model.columns)
+    return bool(model.manifest.steps) or any(step is not None for step in steps)
 
 
 def differences(
@@ -197,7 +203,7 @@ def differences(
     Values that are large beside their spread may differ by float32's own rounding, `ULPS` of its steps. Of values
     rounded to the column's steps one in a thousand may be another, as a tie falls either way; where those steps
     are fine, all whose values before rounding, which may differ by `STRAY` of the spread, lie near an edge. With
-    discrete values (`chained`), one in a thousand may be another in every column.
+    values that are looked up (`chained`), one in a thousand may be another in every column.
     """
     gaps = np.empty(ours.shape, np.float64)
     for j, column in enumerate(columns):
@@ -213,7 +219,7 @@ def differences(
             most = math.ceil(share * len(gap)) if share > FLIPS else int(FLIPS * len(gap))
             if (gap > 0).sum() <= most:
                 gaps[gap < 1.5 * column.step, j] = 0.0
-        if column.step is not None or chained:
+        if chained:
             largest = np.argsort(gaps[:, j])[len(gap) - int(FLIPS * len(gap)) :]
             gaps[largest, j] = 0.0
     return gaps

@@ -110,7 +110,7 @@ def parities(
             own = {key: inputs[key] for key in takes}
             columns = parts.columns if "x" in gives else ()
             compute = partial(parts.compute, name)
-            errors[name] = parity(name, compute, graphs[name], own, columns, parts.chained)
+            errors[name] = parity(name, compute, graphs[name], own, columns, parts.looked_up)
     return errors
 
 

@@ -115,6 +115,11 @@ class Parts:
         """Whether there are discrete values."""
         return bool(self.coordinates.steps)
 
+    @property
+    def looked_up(self) -> bool:
+        """Whether some values come from tables, of which one in a thousand may be another in a graph."""
+        return self.chained or bool(self.coordinates.scored.any())
+
     def graphs(self) -> Iterator[tuple[str, dict[str, Var], dict[str, Var]]]:
         """Yield each graph's file name, inputs and outputs."""
         sizes = self.sizes

@@ -131,7 +131,7 @@ class Triangular(nn.Module):
     before: Tensor
 
     def __init__(
-        self, clusters: int, e: int, context: int, hidden: int, generator: torch.Generator
+        self, clusters: int, e: int, hidden: int, generator: torch.Generator, context: int = 0
     ) -> None:
         super().__init__()
 
@@ -146,20 +146,24 @@ class Triangular(nn.Module):
         self.context = uniform(math.sqrt(3 / context), e, context, hidden) if context else None
         self.register_buffer("before", torch.ones(e, e).tril(-1), persistent=False)
 
-    def splines(self, v: Tensor, cluster: Tensor, context: Tensor) -> Spline:
+    def splines(self, v: Tensor, cluster: Tensor, context: Tensor | None = None) -> Spline:
         """Return a spline for every coordinate of v [n, e], from the coordinates before it and context [n, c]."""
         known = v.unsqueeze(1) * self.before  # [n, e, e]
         hidden = known.transpose(0, 1) @ self.first + self.first_bias[cluster].transpose(0, 1)
-        hidden = silu(hidden if self.context is None else hidden + context @ self.context)
+        if context is not None and self.context is not None:
+            hidden = hidden + context @ self.context
+        hidden = silu(hidden)
         hidden = silu(hidden @ self.second + self.second_bias)
         return Spline((hidden @ self.last).transpose(0, 1))
 
-    def inverse(self, v: Tensor, cluster: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, v: Tensor, cluster: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return w [n, e] and log |det dw/dv| [n] of v [n, e] in clusters [n] with context [n, c]."""
         w, logs = self.splines(v, cluster, context).inverse(v)
         return w, logs.sum(1)
 
-    def forward(self, w: Tensor, cluster: Tensor, context: Tensor) -> Tensor:
+    def forward(self, w: Tensor, cluster: Tensor, context: Tensor | None = None) -> Tensor:
         """Return v [n, e], a coordinate a pass."""
         v = torch.zeros_like(w)
         for j in range(w.shape[1]):
@@ -223,7 +227,7 @@ class FlowMapper(Mapper):
         size, e = clusters.means.shape
         context = EMBEDDING * len(sizes)
         self.layers = nn.ModuleList(
-            Triangular(size, e, context, int(config.width), generator)
+            Triangular(size, e, int(config.width), generator, context)
             for _ in range(int(config.layers))
         )
         self.embeddings = nn.ParameterList(
@@ -235,10 +239,10 @@ class FlowMapper(Mapper):
         self.frame = Affine(clusters.means[:, order], factors)
         self.register_buffer("order", order, persistent=False)
 
-    def context(self, choice: Tensor) -> Tensor:
-        """Return the embeddings [n, c] of the discrete values of choices [n] or [n, h]."""
+    def context(self, choice: Tensor) -> Tensor | None:
+        """Return the embeddings [n, c] of the discrete values of choices [n, h]; None of [n]."""
         parts = [table[choice[:, k]] for k, table in enumerate(self.embeddings)]
-        return torch.cat(parts, 1) if parts else self.frame.means.new_zeros(len(choice), 0)
+        return torch.cat(parts, 1) if parts else None
 
     def forward(self, w: Tensor, choice: Tensor) -> Tensor:
         """Return latents [n, e]."""

@@ -34,6 +34,7 @@ def load(data: Any, config: Config) -> tuple[str, Table]:
         overrides=config.columns,
         max_rows=config.max_rows,
         generator=np.random.default_rng([config.seed, 0x5A]),
+        missing=config.missing,
     )
     return str(data) if isinstance(data, str | Path) else "rows", table
 
@@ -42,7 +43,7 @@ def notes(rows: Table, config: Config) -> Iterator[str]:
     """Yield what the user should know of the columns: kinds that were guessed, and columns that never vary."""
     plain = Column("x")
     for column, values in zip(rows.columns, rows.values.T, strict=True):
-        if values.min() == values.max():
+        if np.nanmin(values) == np.nanmax(values) and not np.isnan(values).any():
             yield f"note: column {column.name} is {values[0]:g} in every row; it is kept and written back"
         elif column.name not in config.columns and (column.rules, column.step) != (
             plain.rules,

@@ -23,7 +23,7 @@ REAL = (Column("a"), Column("b"))
 def refused(path, *words, error=DataError, **options):
     """Check that reading fails with these words in one line; and so does reading in pieces, with columns given."""
     for read in (
-        lambda: read_table(path, **options),
+        lambda: read_table(path, missing="refuse", **options),
         lambda: list(iter_values(path, options["columns"])),
     ):
         with pytest.raises(error) as caught:

@@ -108,7 +108,7 @@ def test_the_same_fault_is_the_same_error(tmp_path, spoil, words):
         Frame(columns),
     ):
         with pytest.raises(DataError) as error:
-            read_table(rows)
+            read_table(rows, missing="refuse")
         named = rows is not stacked and not str(rows).endswith("rows.npy")
         names = {name: name if named else f"x{j}" for j, name in enumerate(columns)}
         line = " (line 8)" if str(rows).endswith("csv") else ""
@@ -126,16 +126,20 @@ def test_text_is_a_category_or_an_error():
     with pytest.raises(DataError, match=r"rows: column 'x1', row 3: 'oops' is text where a number"):
         read_table(np.array([["a", "1.5"], ["b", "2.5"], ["a", "oops"], ["b", "1"]]))
     with pytest.raises(DataError, match=r"rows: column 'k', row 2: an empty cell is missing"):
-        read_table({"k": np.array(["a", None, "a", "a"], object)})
+        read_table({"k": np.array(["a", None, "a", "a"], object)}, missing="refuse")
 
 
 def test_masked_cells_are_missing():
     rows = np.ma.masked_array([[1.0, 2.0], [3.0, 4.0]], [[False, False], [False, True]])
     with pytest.raises(DataError, match=r"rows: column 'x1', row 2: an empty cell is missing"):
-        read_table(rows)
+        read_table(rows, missing="refuse")
     column = np.ma.masked_array([1, 2, 3], [False, True, False])
     with pytest.raises(DataError, match=r"rows: column 'n', row 2: an empty cell is missing"):
-        read_table({"n": column})
+        read_table({"n": column}, missing="refuse")
+    kept = read_table({"n": column})
+    assert kept.columns[0].missing
+    np.testing.assert_array_equal(kept.values[:, 0], np.float32([1, np.nan, 3]))
+    assert read_table({"n": column}, missing="drop").values[:, 0].tolist() == [1, 3]
 
 
 @pytest.mark.parametrize(

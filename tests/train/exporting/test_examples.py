@@ -146,7 +146,8 @@ def test_one_input(either, tmp_path):
         tmp_path / "one.onnx", providers=["CPUExecutionProvider"]
     )
     (taken,) = session.get_inputs()
-    u, w, z = block_noise(SEED, 0, model.manifest.sizes["m"], model.manifest.sizes["q"])
+    sizes = model.manifest.sizes
+    u, w, z = block_noise(SEED, 0, sizes["m"], sizes["q"], h=sizes["h"])
     noise = np.column_stack([u, w, z])
     assert taken.shape == ["n", noise.shape[1]]
     assert_same(session.run(None, {taken.name: noise})[0], model, n=len(noise))

@@ -62,7 +62,7 @@ def feeds(model, graph):
     sizes = model.manifest.sizes
     if graph == "sampler.onnx":
         return {"seed": np.array([SEED]), "index": START + np.arange(ROWS)}
-    inputs = noise.block_noise(SEED, START // ROWS, sizes["m"], sizes["q"])
+    inputs = noise.block_noise(SEED, START // ROWS, sizes["m"], sizes["q"], h=sizes["h"])
     return dict(zip(model.manifest.interfaces[graph][0], inputs, strict=False))
 
 

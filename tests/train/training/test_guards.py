@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from scgan_infer import bundle
 from scgan_infer.columns import Column, Table
+from scgan_train import discrete
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.exporter import export
 from scgan_train.training import guards
@@ -71,7 +72,10 @@ def test_a_collapsed_encoder_stops_the_run(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_clusters_without_rows_are_dropped_and_that_is_said(tmp_path: Path, refine: bool) -> None:
+def test_clusters_without_rows_are_dropped_and_that_is_said(
+    tmp_path: Path, refine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discrete, "find", lambda table: ())  # three points are discrete values
     rng = np.random.default_rng(0)
     values = np.repeat([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], 100, 0)[rng.permutation(300)]
     table = Table((Column("x"), Column("y")), values.astype(np.float32))

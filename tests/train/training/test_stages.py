@@ -32,7 +32,7 @@ def test_a_run_holds_what_design_says(mixed_run: Run) -> None:
     lines = [
         json.loads(line) for line in (mixed_run.path / "history.jsonl").read_text().splitlines()
     ]
-    assert {line["stage"] for line in lines} == {"encoder", "mapper", "decoder"}
+    assert {line["stage"] for line in lines} == {"encoder", "head", "mapper", "decoder"}
     assert Run.load(mixed_run.path) == mixed_run
 
 
@@ -94,7 +94,7 @@ def test_resuming_with_other_rows_or_settings_is_refused(mixed_run: Run) -> None
 
 def test_what_is_trained_has_no_auto(mixed_run: Run) -> None:
     assert '"auto"' not in (mixed_run.path / "config.toml").read_text()
-    assert mixed_run.config.encoder.latent_dim == 7
+    assert mixed_run.config.encoder.latent_dim == 6
     assert mixed_run.config.mapper.kind == "flow"
     loaded = Run.load(mixed_run.path)
     assert resolve(loaded.config, mixed_table()) == loaded.config
