@@ -123,11 +123,9 @@ class Intake:
 
     def _present(self, raw: Raw) -> Values:
         """Return the values of cells, with NaN where one is missing."""
-        gone = _gone(raw)
+        gone = _gone(raw) if self.may_miss else np.zeros(0, np.bool_)
         if not gone.any():
             return self._taken(raw)
-        if not self.may_miss:
-            refuse(gone, raw, f"is missing; fill it in, {self.remedy}")
         self.missing = True
         there = np.flatnonzero(~gone)
         values = np.full(len(raw), np.nan, np.float32)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from scgan_infer.errors import UsageError
-from scgan_infer.names import Device, Latents, Preset
+from scgan_infer.names import Device, Latents, Missing, Preset
 from scgan_train.app import actions
 from scgan_train.app.actions import say
 
@@ -112,6 +112,9 @@ def train(
     ] = None,
     integer: Annotated[Texts, option("--integer", "Columns of whole numbers.", "a,b")] = None,
     category: Annotated[Texts, option("--category", "Columns of names.", "a,b")] = None,
+    missing: Annotated[
+        Missing | None, variable("--missing", "Missing cells: default keep, as data.")
+    ] = None,
     device: Annotated[Device | None, variable("--device", "What trains; default: auto.")] = None,
     resume: Annotated[bool, option("--resume", "Finish the run in --out.")] = False,
 ) -> None:

@@ -19,7 +19,7 @@ from scgan_train import config as configs
 Settings = dict[str, Any]
 
 KINDS = ("log", "periodic", "bounded", "integer", "category")  # that have an option
-OPTIONS = ("seed", "latents", "device", "mapper", "clusters", "columns", *KINDS)
+OPTIONS = ("seed", "latents", "device", "mapper", "clusters", "columns", "missing", *KINDS)
 
 
 def layers(

@@ -35,7 +35,7 @@ COMMANDS = ("train", "reconstruct", "encode")
 def taking(command: str, data: object, model: Path, out: Path, *more: object) -> list[object]:
     """Return the arguments of a command that takes rows."""
     if command == "train":
-        return ["train", data, "--out", out, *FAST, *more]
+        return ["train", data, "--out", out, "--missing", "refuse", *FAST, *more]
     return [command, data, "--model", model, "--out", out / "rows.npy"]
 
 
