@@ -108,10 +108,12 @@ class Table:
     Attributes:
         columns: d columns.
         values: float32 [n, d], in the user's units; a category is its index.
+        notes: What the user should know of how they were read.
     """
 
     columns: tuple[Column, ...]
     values: NDArray[np.float32]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)

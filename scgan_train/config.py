@@ -144,6 +144,7 @@ class Config:
         select: names of the columns to use; empty means all.
         missing: what becomes of missing cells: they are data (`keep`), drop their rows, or are refused.
         tails: whether generated numbers may leave the range that was seen.
+        header: whether the first line of a text file has the names; without, they are x0, x1, ...
         max_rows: rows kept for training, a uniform sample where the data has more.
     """
 
@@ -154,6 +155,7 @@ class Config:
     tails: bool = False
     max_rows: int = 2_000_000
     select: tuple[str, ...] = ()
+    header: bool = True
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
     encoder: EncoderConfig = EncoderConfig()
     clusters: ClusterConfig = ClusterConfig()

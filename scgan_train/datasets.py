@@ -124,7 +124,7 @@ def source_of(data: Any, n: int, seed: int) -> Any:
     """
     if isinstance(data, str) and data in DATASETS:
         return draw(data, n, seed)
-    if isinstance(data, str) and not Path(data).suffix and not Path(data).exists():
+    if isinstance(data, str) and data != "-" and not Path(data).suffix and not Path(data).exists():
         raise UsageError(f"{data!r} is neither a file nor a built-in distribution: {NAMES}")
     return data
 

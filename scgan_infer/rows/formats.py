@@ -36,6 +36,7 @@ from scgan_infer.rows.codecs.base import (
     Stream,
     Untyped,
     checked,
+    number,
     raw_rows,
 )
 from scgan_infer.rows.codecs.fits import FitsReader, fits_stream
@@ -43,12 +44,19 @@ from scgan_infer.rows.codecs.hdf5 import Hdf5Reader, write_hdf5
 from scgan_infer.rows.codecs.memory import MemoryReader
 from scgan_infer.rows.codecs.parquet import ParquetReader, write_parquet
 from scgan_infer.rows.codecs.root import RootReader, write_root
-from scgan_infer.rows.codecs.text import CsvReader, csv_stream
+from scgan_infer.rows.codecs.text import (
+    CsvReader,
+    StandardInput,
+    csv_stream,
+    tsv_stream,
+    write_gzip,
+)
 from scgan_infer.rows.intake import Intake
 from scgan_infer.rows.shards import ShardWriter
 from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer
 
 CHUNK = 1 << 16
+SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 SURROGATE = re.compile("[\ud800-\udfff]")
 CELL = 16  # bytes that a raw cell takes on its way, about
 
@@ -80,6 +88,8 @@ FORMATS: dict[str, Format] = {
     ".npy": Format(NpyReader, npy_stream),
     ".npz": Format(NpzReader, convert=write_npz),
     ".csv": Format(CsvReader, csv_stream),
+    ".tsv": Format(CsvReader, tsv_stream),
+    ".csv.gz": Format(CsvReader, convert=write_gzip),
     ".parquet": Format(ParquetReader, convert=write_parquet, extra="parquet"),
     ".h5": Format(Hdf5Reader, convert=write_hdf5, extra="hdf5"),
     ".root": Format(RootReader, convert=write_root, extra="root"),
@@ -96,12 +106,13 @@ def read_table(
     max_rows: int | None = None,
     generator: np.random.Generator | None = None,
     missing: Missing = "keep",
+    header: bool = True,
 ) -> Table:
     """Read rows, or a uniform sample of them in their order; every row is read and judged.
 
     Args:
-        data: A file, or `FILE:INNER`; or rows in memory: a 2-D or structured array, a mapping of names to 1-D arrays,
-            or a DataFrame.
+        data: A file, `FILE:INNER`, or `-` for text from standard input; or rows in memory: a 2-D or
+            structured array, a mapping of names to 1-D arrays, or a DataFrame.
         names: Take these columns only, in this order.
         columns: The columns that the rows must have, in any order and among others; where they have no names,
             exactly these. None: kinds are guessed where safe. They win over `names` and `overrides`.
@@ -110,12 +121,13 @@ def read_table(
         generator: Draws the sample; by default one of seed 0.
         missing: What becomes of missing cells where no `columns` are given: "keep" them as NaN, "drop" their rows
             (of those that were kept), or "refuse" them.
+        header: Whether the first line of a text file has the names; with `columns`, that is told from it.
 
     Raises:
         DataError: No rows, or rows that can't be taken: names file, column and first row at fault.
         UsageError: Unknown names, or settings that don't fit.
     """
-    with _opened(data) as reader:
+    with _opened(data, columns, header) as reader:
         intakes, wanted = _intakes(reader, names, columns, overrides or {}, missing != "refuse")
         kept = _Sample(max_rows, generator or np.random.default_rng(0))
         for values in _values(reader, wanted, intakes, CHUNK):
@@ -132,7 +144,7 @@ def read_table(
         with _blaming(reader, intake):
             column, values[:, j] = intake.settle(values[:, j])
             settled.append(column)
-    return Table(tuple(settled), values)
+    return Table(tuple(settled), values, reader.notes)
 
 
 def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) -> Iterator[Rows]:
@@ -146,7 +158,7 @@ def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) ->
     Raises:
         DataError: As `read_table`, when iteration comes to it.
     """
-    with _opened(data) as reader:
+    with _opened(data, columns) as reader:
         intakes, wanted = _intakes(reader, None, columns, {})
         yield from _values(reader, wanted, intakes, chunk)
 
@@ -177,9 +189,9 @@ def open_writer(
             raise UsageError("what went to standard output can't be gone on with; name a file")
         return PipeWriter(columns, csv_stream(columns))
     path = Path(path)
-    chosen = FORMATS.get(path.suffix.lower())
+    chosen = FORMATS.get(_suffix(path))
     if chosen is None:
-        raise UsageError(f"{path}: {_no_format(path.suffix)}")
+        raise UsageError(f"{path}: {_no_format(_suffix(path))}")
     writer = FileWriter(
         path, columns, rows, chosen.stream(columns), chosen.convert, resume=resume, job=job
     )
@@ -226,7 +238,7 @@ def open_shards(
 
 def _rehearse(writer: FileWriter, chosen: Format) -> None:
     """Write one row and read its names: what a format can't hold fails before a billion rows are made."""
-    rehearsal = writer.new.with_name(f"{writer.new.name}{writer.path.suffix}")
+    rehearsal = writer.new.with_name(f"{writer.new.name}{_suffix(writer.path)}")
     names = tuple(column.name for column in writer.columns)
     row = np.zeros((1, len(names)), np.float32)
     try:
@@ -247,8 +259,25 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
 
 
 @contextmanager
-def _opened(data: Untyped) -> Iterator[Reader]:
-    """Yield the reader of a file or of rows in memory."""
+def _opened(
+    data: Untyped, columns: Sequence[Column] | None, header: bool = True
+) -> Iterator[Reader]:
+    """Yield the reader of a file, of standard input or of rows in memory."""
+    known = {column.name for column in columns or ()}
+
+    def has_header(cells: Sequence[str]) -> bool:
+        if columns is None:
+            return header
+        return not known.isdisjoint(cells) or not any(number(cell) is not None for cell in cells)
+
+    if isinstance(data, str | Path) and str(data) == "-":
+        with ExitStack() as stack:
+            with _reading("standard input", StandardInput):
+                piped = StandardInput()
+                piped.has_header = has_header
+                stack.enter_context(piped)
+            yield piped
+        return
     if not isinstance(data, str | Path):
         with MemoryReader(data) as memory:
             yield memory
@@ -256,18 +285,21 @@ def _opened(data: Untyped) -> Iterator[Reader]:
     file, inner = _split(data)
     if os.path.isdir(file):
         raise DataError(f"{data}: is a folder; name a file of rows")
-    if file.suffix.lower() not in FORMATS:
-        raise DataError(f"{data}: {_no_format(file.suffix)}")
-    kind = FORMATS[file.suffix.lower()].reader
+    suffix = _suffix(file)
+    if suffix not in FORMATS:
+        raise DataError(f"{data}: {_no_format(suffix)}")
+    kind = FORMATS[suffix].reader
     if inner and not kind.inside:
-        raise DataError(f"{data}: a {file.suffix} file holds one table; leave out {':' + inner!r}")
+        raise DataError(f"{data}: a {suffix} file holds one table; leave out {':' + inner!r}")
     with ExitStack() as stack:
         with _reading(str(data), kind):
             before = _state(file)
             if not file.is_file():
                 raise DataError(f"{data}: is not a file of rows")
             with file.open("rb"):
-                reader = stack.enter_context(kind(file, inner))
+                reader = kind(file, inner)
+            reader.has_header = has_header
+            stack.enter_context(reader)
         reader.label = str(data)
         yield reader
     with _reading(reader.label, kind):
@@ -278,7 +310,17 @@ def _opened(data: Untyped) -> Iterator[Reader]:
         )
 
 
+def _suffix(path: Path) -> str:
+    """Return the suffix of a format, of two parts if need be, or what there is instead."""
+    name = path.name.lower()
+    return next((suffix for suffix in FORMATS if name.endswith(suffix)), path.suffix.lower())
+
+
 def _no_format(suffix: str) -> str:
+    if suffix in SHEETS:
+        return (
+            f"spreadsheets ({suffix}) are not read; save the sheet as CSV UTF-8 and name that file"
+        )
     return f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}"
 
 
@@ -291,7 +333,7 @@ def _state(file: Path) -> tuple[int, int, int]:
 def _split(path: str | Path) -> tuple[Path, str]:
     """Take `FILE:INNER` apart."""
     before, colon, inner = str(path).rpartition(":")
-    if colon and Path(before).suffix.lower() in FORMATS and not os.path.exists(path):
+    if colon and _suffix(Path(before)) in FORMATS and not os.path.exists(path):
         return Path(before), inner
     return Path(path), ""
 

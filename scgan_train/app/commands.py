@@ -105,6 +105,9 @@ def train(
     mapper: Annotated[Text, variable("--mapper", "Kind of map; default: auto.")] = None,
     clusters: Annotated[Text, variable("--clusters", "Number of clusters.", "K|auto")] = None,
     columns: Annotated[Text, option("--columns", "Use these columns only.", "a,b")] = None,
+    header: Annotated[
+        bool | None, option("--header/--no-header", "Whether the first line of text has names.")
+    ] = None,
     log: Annotated[Texts, option("--log", "Positive columns, seen as logarithms.", "a,b")] = None,
     periodic: Annotated[Texts, option("--periodic", "Columns that wrap around.", "phi=360")] = None,
     bounded: Annotated[

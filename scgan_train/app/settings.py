@@ -19,7 +19,17 @@ from scgan_train import config as configs
 Settings = dict[str, Any]
 
 KINDS = ("log", "periodic", "bounded", "integer", "category")  # that have an option
-OPTIONS = ("seed", "latents", "device", "mapper", "clusters", "columns", "missing", *KINDS)
+OPTIONS = (
+    "seed",
+    "latents",
+    "device",
+    "mapper",
+    "clusters",
+    "columns",
+    "header",
+    "missing",
+    *KINDS,
+)
 
 
 def layers(

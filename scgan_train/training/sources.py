@@ -35,12 +35,14 @@ def load(data: Any, config: Config) -> tuple[str, Table]:
         max_rows=config.max_rows,
         generator=np.random.default_rng([config.seed, 0x5A]),
         missing=config.missing,
+        header=config.header,
     )
     return str(data) if isinstance(data, str | Path) else "rows", table
 
 
 def notes(rows: Table, config: Config) -> Iterator[str]:
     """Yield what the user should know of the columns: kinds that were guessed, and columns that never vary."""
+    yield from (f"note: {note}" for note in rows.notes)
     plain = Column("x")
     for column, values in zip(rows.columns, rows.values.T, strict=True):
         if np.nanmin(values) == np.nanmax(values) and not np.isnan(values).any():

@@ -42,6 +42,8 @@ class Reader(ABC):
         inside: Whether a file may hold several tables, of which `FILE:NAME` chooses.
         file: What is open between calls, if anything.
         budget: What reading it may cost.
+        notes: What the user should know of how it was read.
+        has_header: Tells from the cells of the first line of a text file whether they are names.
     """
 
     label: str = "rows"
@@ -51,6 +53,8 @@ class Reader(ABC):
     units: Mapping[str, str] = {}
     inside: bool = False
     file: Untyped = None
+    notes: tuple[str, ...] = ()
+    has_header: Callable[[Sequence[str]], bool] = staticmethod(lambda cells: True)
 
     def __init__(self, path: Path, inner: str) -> None:
         self.path = path

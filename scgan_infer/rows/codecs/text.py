@@ -1,8 +1,8 @@
-"""Comma-separated text (.csv), in UTF-8, its first line the columns' names.
+"""Text (.csv, .tsv, .csv.gz, and piped in), in UTF-8; how its cells are separated is told from its first lines.
 
 Reading goes a chunk of lines at a time through `numpy.loadtxt`; a chunk that it refuses is read again cell by
 cell, so that the error can name the cell. A column is text if its first cell is. Empty lines are errors,
-except at the end.
+except at the end. It is read once, front to back, so that it may come through a pipe.
 
 Writing gives each float32 the fewest of 6 to 9 digits that bring back its bits (9 always do), integers
 without a point, and categories by name.
@@ -11,11 +11,14 @@ without a point, and categories by name.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import re
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
-from itertools import islice
-from typing import Any
+from functools import cache, lru_cache, partial
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,80 +26,169 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, cells, number
+from scgan_infer.rows.codecs.budget import PIECE, Budget
+from scgan_infer.rows.codecs.dialect import (
+    COMMENT,
+    grouped,
+    has_decimal_commas,
+    header_at,
+    separator_of,
+    split,
+)
 
 LONGEST_LINE = 1 << 22
+SAMPLE = 1 << 20  # characters, about
+UTF_8, ESCAPED = "utf-8-sig", "surrogateescape"
 
 
 class CsvReader(Reader):
-    """Rows of a CSV file."""
+    """Rows of a text file."""
 
     def open(self) -> None:
-        path = self.path
-        with self._open() as file:
-            first = file.readline(LONGEST_LINE)
-        cells = next(csv.reader([first]), [])
-        if not cells or len(first) == LONGEST_LINE or "\0" in first:
-            raise DataError(f"{path}: has no line of column names")
-        self.names = tuple(cell.strip() for cell in cells)
-        if all(number(cell) is not None for cell in cells):
+        self.file = self._stream()
+        lines = self._lines()
+        sample = _sample(lines)
+        at = header_at(sample)
+        plain = [line for line in sample[at + 1 :] if line[0] != COMMENT]
+        self.separator = separator_of(sample[at : at + 1] + plain)
+        first, *below = split(sample[at : at + 1] + plain, self.separator) or [[]]
+        if not first or "\0" in sample[at]:
+            raise DataError(f"{self.path}: has no line of column names")
+        first = [cell.strip() for cell in first]
+        if sample[at][0] == COMMENT != first[0]:
+            first[0] = first[0].removeprefix(COMMENT).strip()
+        self.named = self.has_header(first)
+        if self.named and all(number(cell) is not None for cell in first):
             raise DataError(
-                f"{path}: its first line is numbers; put a line of column names above it"
+                f"{self.path}: its first line is numbers; put a line of column names above it, "
+                "or train with --no-header"
             )
-        if len(cells) == 1 and any(mark in first for mark in ";\t"):
-            raise DataError(
-                f"{path}: its first line {first.strip()[:60]!r} is not separated by commas"
-            )
-        self.one_line_each = True
+        self.names = tuple(first if self.named else (f"x{j}" for j in range(len(first))))
+        self.wide, self.above, self.one_line_each = len(first), at + self.named, True
+        self.rest = chain(sample[self.above :], lines)
+        self.decimal = "."
+        rows = below if self.named else [first, *below]
+        if self.separator != "," and has_decimal_commas(rows):
+            self.decimal = ","
+            if self.wide == 1:  # more likely a name too few
+                raise DataError(
+                    f"{self.path}: names one column, {self.names[0]!r}, above cells like {rows[0][0]!r}: "
+                    "name every column, or write decimals with a point"
+                )
+            self.notes = ("numbers have decimal commas: 1,234 is taken as 1.234",)
+        self._leave_out_index(below)
 
-    def _open(self) -> io.TextIOWrapper:
-        return self.path.open(encoding="utf-8-sig", newline="")
+    def _stream(self) -> IO[str]:
+        """Open the file; bytes that are not UTF-8 come as lone surrogates."""
+        if self.path.suffix.lower() == ".gz":
+            return gzip.open(self.path, "rt", encoding=UTF_8, errors=ESCAPED, newline="")
+        return self.path.open(encoding=UTF_8, errors=ESCAPED, newline="")
+
+    def _lines(self) -> Iterator[str]:
+        for at, line in enumerate(iter(partial(self.file.readline, LONGEST_LINE), ""), 1):
+            if len(line) == LONGEST_LINE:
+                raise DataError(f"{self.path}: line {at} is longer than {LONGEST_LINE} characters")
+            escaped = None if line.isascii() else re.search("[\udc80-\udcff]", line)
+            if escaped:
+                byte = escaped[0].encode(errors=ESCAPED)
+                raise DataError(
+                    f"{self.path}: line {at} is not UTF-8: byte {byte.hex()}, in latin-1 "
+                    f"{byte.decode('latin-1')!r}; save it as UTF-8, or convert it: "
+                    "iconv -f latin1 -t utf-8"
+                )
+            yield line
+
+    def _leave_out_index(self, rows: Sequence[Sequence[str]]) -> None:
+        """Leave out a first column without a name that counts the rows, as pandas writes it."""
+        counts = [row[0].strip() for row in rows if row]
+        start = 1 if counts[:1] == ["1"] else 0
+        counted = counts == [str(start + row) for row in range(len(counts))]
+        self.skip = int(self.names[0] == "" and self.wide > 1 and counted)
+        if self.skip:
+            self.names = self.names[1:]
+            note = f"the first column has no name and counts the rows from {start}; it is left out"
+            self.notes = (*self.notes, note)
 
     def place(self, row: int) -> str:
         """See `Reader.place`; adds the line while every row has taken one."""
-        return f"row {row} (line {row + 1})" if self.one_line_each else f"row {row}"
+        return f"row {row} (line {row + self.above})" if self.one_line_each else f"row {row}"
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
         is_text: NDArray[np.bool_] | None = None
         done, empty = 0, ""
-        with self._open() as file:
-            file.readline()
-            while True:
-                lines, closed = _whole_rows(file, size)
-                if empty and any(line.strip() for line in lines):
-                    raise DataError(empty)
-                if not lines:
-                    return
-                if is_text is None:
-                    is_text = self._types(lines, text)
-                columns, problem = self._fast(lines, is_text) if closed else None, ""
-                if columns is None:
-                    columns, problem, empty = self._careful(lines, is_text, done)
-                rows = len(columns[0])
-                self.one_line_each = self.one_line_each and (
-                    rows == len(lines) or bool(problem or empty)
-                )
-                if rows:
-                    yield [columns[j] for j in wanted]
-                if problem:
-                    raise DataError(problem)
-                done += rows
+        while True:
+            lines, closed = self._whole_rows(size)
+            if empty and any(line.strip() for line in lines):
+                raise DataError(empty)
+            if not lines:
+                return
+            if is_text is None:
+                is_text = self._types(lines, text)
+            columns, problem = self._fast(lines, is_text) if closed else None, ""
+            if columns is None:
+                columns, problem, empty = self._careful(lines, is_text, done)
+            rows = len(columns[0])
+            self.one_line_each = self.one_line_each and (
+                rows == len(lines) or bool(problem or empty)
+            )
+            if rows:
+                yield [columns[j + self.skip] for j in wanted]
+            if problem:
+                raise DataError(problem)
+            done += rows
+
+    def _whole_rows(self, size: int) -> tuple[list[str], bool]:
+        """Take `size` lines, and up to as many again while a quoted cell is open; say whether it was closed.
+
+        A line that begins with # is passed over, unless it has the cells of a row.
+        """
+        lines: list[str] = []
+        is_open, room = False, PIECE
+        for line in self.rest:
+            if line[0] == COMMENT and not is_open and self._is_comment(line):
+                self.one_line_each = False
+                continue
+            is_open ^= line.count('"') % 2 == 1
+            lines.append(line)
+            room -= len(line)
+            full, over = len(lines) >= size or room < 0, len(lines) >= 2 * size or room < -PIECE
+            if over or (full and not is_open):
+                break
+        self.budget.decode(PIECE - room)
+        return lines, not is_open
+
+    def _is_comment(self, line: str) -> bool:
+        return self.wide == 1 or len(split([line], self.separator)[0]) != self.wide
 
     def _types(self, lines: list[str], text: frozenset[int]) -> NDArray[np.bool_]:
         """Tell from the first row which columns are text."""
-        cells = next(csv.reader(lines), [])
-        is_text = np.zeros(len(self.names), bool)
-        for j, cell in enumerate(cells[: len(self.names)]):
-            is_text[j] = j in text or (bool(cell) and number(cell) is None)
+        cells = next(csv.reader(lines, delimiter=self.separator), [])
+        is_text = np.zeros(self.wide, bool)
+        for j, cell in enumerate(cells[: self.wide]):
+            is_text[j] = j - self.skip in text or (bool(cell) and not self._is_number(cell))
         return is_text
+
+    def _is_number(self, cell: str) -> bool:
+        return number(self._dotted(cell)) is not None or grouped(cell, self.decimal)
+
+    def _dotted(self, cell: str) -> str:
+        """Return a cell with a point for a decimal comma; a point that is there stays wrong."""
+        return cell.replace(".", "_").replace(",", ".") if self.decimal == "," else cell
 
     def _fast(self, lines: list[str], is_text: NDArray[np.bool_]) -> list[Raw] | None:
         if "\n" in lines or "\r\n" in lines or "\r" in lines:
             return None
+        if self.decimal == ",":
+            if is_text.any() or any("." in line for line in lines):
+                return None
+            lines = [line.replace(",", ".") for line in lines]
         dtype = np.dtype(
             [(f"f{j}", object if text else np.float64) for j, text in enumerate(is_text)]
         )
         try:
-            table = np.loadtxt(lines, dtype, comments=None, delimiter=",", quotechar='"', ndmin=1)
+            table = np.loadtxt(
+                lines, dtype, comments=None, delimiter=self.separator, quotechar='"', ndmin=1
+            )
         except ValueError:
             return None
         return [table[name] for name in dtype.names or ()]
@@ -104,43 +196,72 @@ class CsvReader(Reader):
     def _careful(
         self, lines: list[str], is_text: NDArray[np.bool_], done: int
     ) -> tuple[list[Raw], str, str]:
-        """Return the columns up to the first row with another number of cells, and what is wrong there.
+        """Return the columns up to the first row with a fault of form, and what is wrong there.
 
         Empty lines that may be the file's last are the third result: wrong if anything follows.
         """
-        rows = list(csv.reader(lines, strict=True))
-        wide = len(self.names)
-        good = next((k for k, row in enumerate(rows) if len(row) != wide), len(rows))
-        cells = list(zip(*rows[:good], strict=True)) or [()] * wide
-        columns = [_column(column, bool(text)) for column, text in zip(cells, is_text, strict=True)]
+        rows = list(csv.reader(lines, delimiter=self.separator, strict=True))
+        good = next((k for k, row in enumerate(rows) if len(row) != self.wide), len(rows))
+        cells = list(zip(*rows[:good], strict=True)) or [()] * self.wide
+        columns = [
+            self._column(column, bool(text)) for column, text in zip(cells, is_text, strict=True)
+        ]
+        faults = [
+            (cells[j].index(cell), j)
+            for j, column in enumerate(columns)
+            if column.dtype == object and not is_text[j]
+            for cell in set(cells[j])
+            if grouped(cell, self.decimal)
+        ]
+        if faults:
+            k, j = min(faults)
+            problem = (
+                f"{self.path}: column {self.names[j - self.skip]!r}, {self.place(done + k + 1)}: "
+                f"{cells[j][k]!r} separates thousands; write all numbers without"
+            )
+            return [column[:k] for column in columns], problem, ""
         if good == len(rows):
             return columns, "", ""
         held = f"has {len(rows[good])} cells" if rows[good] else "is empty"
+        first = "the header names" if self.named else "the first row has"
         problem = (
-            f"{self.path}: {self.place(done + good + 1)} {held}, but the header names {wide} columns; "
+            f"{self.path}: {self.place(done + good + 1)} {held}, but {first} {self.wide} columns; "
             "mend or remove the row"
         )
         return (columns, problem, "") if any(rows[good:]) else (columns, "", problem)
 
+    def _column(self, cells: tuple[str, ...], is_text: bool) -> Raw:
+        numbers = [None if is_text else number(self._dotted(cell)) for cell in cells]
+        if is_text or None in numbers:
+            spelt = (
+                cell if value is None else self._dotted(cell)
+                for cell, value in zip(cells, numbers, strict=True)
+            )
+            return np.array([*spelt, None], dtype=object)[:-1]
+        return np.array(numbers, np.float64)
 
-def _whole_rows(file: io.TextIOWrapper, size: int) -> tuple[list[str], bool]:
-    """Take `size` lines, and up to as many again while a quoted cell is open; say whether it was closed."""
-    lines = list(islice(file, size))
-    closed = sum(line.count('"') for line in lines) % 2 == 0
-    for _ in range(len(lines)):
-        following = "" if closed else file.readline()
-        if not following:
+
+class StandardInput(CsvReader):
+    """Rows that are piped in, in a text format."""
+
+    def __init__(self) -> None:
+        self.path, self.label = Path("standard input"), "standard input"
+        self.budget = Budget(self.label, None)
+
+    def _stream(self) -> IO[str]:
+        return open(0, encoding=UTF_8, errors=ESCAPED, newline="", closefd=False)
+
+
+def _sample(lines: Iterator[str]) -> list[str]:
+    """Take the first lines, three at least and no more than tell how the file is written."""
+    taken: list[str] = []
+    room = SAMPLE
+    for line in lines:
+        taken.append(line)
+        room -= 100 + len(line)
+        if room < 0 and len(taken) > 2:
             break
-        lines.append(following)
-        closed = following.count('"') % 2 == 1
-    return lines, closed
-
-
-def _column(cells: tuple[str, ...], is_text: bool) -> Raw:
-    numbers = None if is_text else [number(cell) for cell in cells]
-    if numbers is None or None in numbers:
-        return np.array([*cells, None], dtype=object)[:-1]
-    return np.array(numbers, np.float64)
+    return taken
 
 
 _POWERS = 10.0 ** np.arange(-60, 61)
@@ -166,17 +287,17 @@ def _template(row: str, rows: int) -> str:
     return row * rows
 
 
-def _line(cells: Sequence[str]) -> str:
+def _line(cells: Sequence[str], separator: str) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(cells)
+    csv.writer(out, delimiter=separator, lineterminator="\n").writerow(cells)
     return out.getvalue()
 
 
-def csv_stream(columns: Sequence[Column]) -> Stream:
+def csv_stream(columns: Sequence[Column], separator: str = ",") -> Stream:
     """Write a header line and a line for each row."""
     marks = {"text": "%s", "int32": "%d", "float32": "%.*g"}
-    row = ",".join(marks[column.rules.storage] for column in columns) + "\n"
-    quote = cache(lambda name: _line([name])[:-1])
+    row = separator.join(marks[column.rules.storage] for column in columns) + "\n"
+    quote = cache(lambda name: _line([name], separator)[:-1])
 
     def encode(values: Rows) -> bytes:
         arguments: list[list[Any]] = []
@@ -190,5 +311,19 @@ def csv_stream(columns: Sequence[Column]) -> Stream:
             flat[k :: len(arguments)] = argument
         return (_template(row, len(values)) % tuple(flat)).encode()
 
-    header = _line([column.name for column in columns]).encode()
+    header = _line([column.name for column in columns], separator).encode()
     return Stream(lambda rows: header, encode, lambda rows: b"")
+
+
+def tsv_stream(columns: Sequence[Column]) -> Stream:
+    """Write as `csv_stream`, with tabs."""
+    return csv_stream(columns, "\t")
+
+
+def write_gzip(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
+    """Write CSV through gzip; the same rows give the same bytes."""
+    stream = csv_stream(columns)
+    with target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, 0) as out:
+        out.write(stream.header(rows))
+        for values in chunks:
+            out.write(stream.encode(values))

@@ -268,6 +268,8 @@ def test_memory_does_not_grow_with_rows(tmp_path, suffix):
     pytest.importorskip("resource")
     warm = {
         ".csv": 8,
+        ".tsv": 8,
+        ".csv.gz": 4,
         ".root": 16,
         ".parquet": 60,
     }  # slow ones; and one whose allocator takes its time

@@ -1,5 +1,6 @@
 """Bad input is refused in one line that names the file, the column and the first row at fault."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -73,14 +74,23 @@ CSV = {
     "header alone": ("a,b\n", "has no rows"),
     "nothing": ("", "has no line of column names"),
     "no header": ("1,2\n3,4\n", "first line is numbers"),
-    "semicolons": ("a;b\n1;2\n", "not separated by commas"),
     "same names": ("a,b,a\n1,2,3\n", "two columns called 'a'"),
     "no name": (
         "a,,b\n1,2,3\n",
         "column 2 has no name; name it, or choose the others: a, b",
     ),
     "open quote": ('a,b\n1,2\n"3,4\n', "can't be read"),
-    "latin-1": (b"a,b\n1,\xe9\n", "utf-8"),
+    "latin-1": (b"a,b\n1,2\n1,\xe9\n", "line 3 is not UTF-8: byte e9, in latin-1 'é'"),
+    "latin-1 names": (b"a,\xe9\n1,2\n", "line 1 is not UTF-8"),
+    "thousands": (
+        'a,b\n1,2\n1,"1,234.5"\n"1,000",3\n',
+        "column 'b', row 2 (line 3): '1,234.5' separates thousands",
+    ),
+    "thousands first": ("a;b\n1 234;2\n", "column 'a', row 1 (line 2): '1 234' separates"),
+    "thousands beside decimal commas": (
+        "a;b\n1,5;2\n1.234;7\n",
+        "column 'a', row 2 (line 3): '1.234' separates",
+    ),
     "digit groups": ("a,b\n1,2\n1_000,3\n", "column 'a', row 2 (line 3): '1_000' is text"),
 }
 
@@ -118,12 +128,12 @@ def cells(path, values, names=("a", "b")):
             np.save(path, np.rec.fromarrays(list(columns.values()), names=list(columns)))
         case ".npz":
             np.savez_compressed(path, **columns)
-        case ".csv":
+        case ".csv" | ".tsv" | ".gz":
             np.savetxt(
                 path,
                 np.column_stack(list(columns.values())),
-                delimiter=",",
-                header=",".join(names),
+                delimiter="\t" if path.suffix == ".tsv" else ",",
+                header=("\t" if path.suffix == ".tsv" else ",").join(names),
                 comments="",
             )
         case ".parquet":
@@ -150,7 +160,8 @@ def cells(path, values, names=("a", "b")):
 
 
 def test_every_format_is_tried_here():
-    assert set(FORMATS) == {".npy", ".npz", ".csv", ".parquet", ".h5", ".root", ".fits"}
+    text = {".csv", ".tsv", ".csv.gz"}
+    assert set(FORMATS) == {".npy", ".npz", *text, ".parquet", ".h5", ".root", ".fits"}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -186,8 +197,9 @@ def test_cells_outside_a_columns_domain(tmp_path, suffix, case):
     fields, cell, why = DOMAINS[case]
     path, values = tmp_path / f"rows{suffix}", np.ones((40, 2))
     values[30, 1] = cell
-    if suffix == ".csv" and case == "category":
-        path.write_text("a,b\n" + "1,1\n" * 30 + "1,3\n")
+    if suffix in (".csv", ".tsv", ".csv.gz") and case == "category":
+        content = ("a,b\n" + "1,1\n" * 30 + "1,3\n").encode()
+        path.write_bytes(gzip.compress(content) if suffix == ".csv.gz" else content)
     else:
         cells(path, values)
     refused(path, "column 'b', row 31", why, overrides={"b": fields})
@@ -212,7 +224,7 @@ def test_files_that_are_cut_or_are_something_else(tmp_path, suffix):
     whole = path.read_bytes()
     for size in (0, 1, 10, 200, len(whole) // 2, len(whole) - 4000):
         path.write_bytes(whole[:size])
-        if suffix == ".csv" and size >= 200:
+        if suffix in (".csv", ".tsv") and size >= 200:
             continue  # a prefix of a CSV is a CSV
         refused(path)
     path.write_bytes(rng.bytes(5000))

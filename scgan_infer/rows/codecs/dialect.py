@@ -1,0 +1,67 @@
+"""How a text file is written, told from its first lines.
+
+separator   of , ; tab and |, the one that gives every line the same number of cells, two at least;
+            of several the one with most, and of none the one with most in the first line; else one that
+            is in no line
+decimal     a comma, where it separates no cells and some look like 1,5; where all those look like
+            1,500, only if none looks like 1.5
+header      the first line that is no comment; but a comment right above a line with a number in it is
+            the header if both have as many cells (numpy.savetxt writes so, and some name a column #)
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+
+from scgan_infer.rows.codecs.base import number
+
+SEPARATORS = ",;\t|"
+COMMENT = "#"
+
+
+def split(lines: Sequence[str], separator: str) -> list[list[str]]:
+    """Return the cells of each row."""
+    return list(csv.reader(lines, delimiter=separator))
+
+
+def separator_of(lines: Sequence[str]) -> str:
+    """Return what separates the cells of these lines; a comma where nothing does."""
+
+    def fits(separator: str) -> tuple[bool, int, bool]:
+        try:
+            counts = [len(row) for row in split(lines, separator) if row] or [0]
+        except csv.Error:  # a cell of 131,072 characters
+            counts = [0]
+        same = len(set(counts)) == 1
+        return same and counts[0] > 1, counts[0], same
+
+    return max(SEPARATORS, key=fits)
+
+
+def has_decimal_commas(rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether a comma stands before the decimals, where it separates no cells."""
+    cells = [cell.strip() for row in rows for cell in row]
+    commas = {cell for cell in cells if re.fullmatch(r"[-+]?\d*,\d+", cell)}
+    points = any(re.fullmatch(r"[-+]?\d*\.\d+", cell) for cell in cells)
+    return any(not points or not grouped(cell, ".") for cell in commas)
+
+
+def header_at(lines: Sequence[str]) -> int:
+    """Return which of these lines has the columns' names, or is the first row of a file without."""
+    at = next((k for k, line in enumerate(lines) if not line.startswith(COMMENT)), len(lines))
+    separator = separator_of(lines[at:])
+    above, first = (split(lines[k : k + 1], separator) for k in (at - 1, at))
+    named = at > 0 and above and first and len(above[0]) == len(first[0]) > 1
+    return at - 1 if named and any(number(cell) is not None for cell in first[0]) else at
+
+
+def grouped(cell: str, decimal: str) -> bool:
+    """Tell whether a cell is a number with separators of thousands.
+
+    >>> grouped("1,234.5", "."), grouped("1.234,5", ","), grouped("1.234", ".")
+    (True, True, False)
+    """
+    groups, point = ("[,' ]", r"\.") if decimal == "." else ("[.' ]", ",")
+    return bool(re.fullmatch(rf"[-+]?\d{{1,3}}({groups}\d{{3}})+({point}\d*)?", cell.strip()))

@@ -1,0 +1,131 @@
+"""Text as people have it: any usual separator, decimal commas, comments, an index, no header, gzip, a pipe."""
+
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError
+from scgan_infer.rows.formats import iter_values, read_table
+
+REAL = (Column("a"), Column("b"))
+ROWS = [[1.5, 2.0], [-3.0, 4.25], [5.0, 6.5]]
+
+WRITTEN = {
+    "commas": "a,b\n1.5,2\n-3,4.25\n5,6.5\n",
+    "semicolons": "a;b\n1.5;2\n-3;4.25\n5;6.5\n",
+    "tabs": "a\tb\n1.5\t2\n-3\t4.25\n5\t6.5\n",
+    "bars": "a|b\n1.5|2\n-3|4.25\n5|6.5\n",
+    "decimal commas": "a;b\n1,5;2\n-3;4,25\n5;6,5\n",
+    "decimal commas between tabs": "a\tb\n1,5\t2\n-3\t4,25\n5\t6,5\n",
+    "quoted": '"a";"b"\r\n"1,5";"2"\r\n"-3";"4,25"\r\n"5";"6,5"\r\n',
+    "comments": "# made by hand\n# in 2020, twice\na,b\n1.5,2\n# half, way, through\n-3,4.25\n5,6.5\n#\n",
+    "names in a comment": "# a,b\n1.5,2\n-3,4.25\n5,6.5\n",
+    "an index": ",a,b\n0,1.5,2\n1,-3,4.25\n2,5,6.5\n",
+    "an index from 1": '"";"a";"b"\n1;1,5;2\n2;-3;4,25\n3;5;6,5\n',
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_the_same_rows_however_they_are_written(tmp_path, case):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(WRITTEN[case].encode())
+    table = read_table(path)
+    assert table.names == ("a", "b")
+    assert table.values.tolist() == ROWS
+    assert np.concatenate(list(iter_values(path, REAL, chunk=2))).tolist() == ROWS
+
+
+def test_what_was_taken_for_granted_is_said(tmp_path):
+    path = tmp_path / "rows.csv"
+    notes = {}
+    for case, text in WRITTEN.items():
+        path.write_text(text)
+        notes[case] = " ".join(read_table(path).notes)
+    assert {case for case in notes if "decimal commas" in notes[case]} == {
+        *("decimal commas", "decimal commas between tabs", "quoted", "an index from 1")
+    }
+    assert {case for case in notes if "left out" in notes[case]} == {"an index", "an index from 1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "first"),
+    [
+        ("k;v\n1,5 l;2\n1,5 l;3,5\n", ("k", "v"), [0.0, 2.0]),
+        ("#,v\n1,2\n2,4\n3,6\n", ("#", "v"), [1.0, 2.0]),
+        ("colour,v\n#ff0000,1\n#ff0000,2\n#00ff00,4\n#00ff00,4\n", ("colour", "v"), [1.0, 1.0]),
+        ("v\n1.5\n# no row\n2.5\n", ("v",), [1.5]),
+        ('k|v\n"a|b"|1\n"a|b"|2\n', ("k", "v"), [0.0, 1.0]),
+        ('k,v\n"x\n# y",1\n"x\n# y",2\n', ("k", "v"), [0.0, 1.0]),
+    ],
+)
+def test_text_that_only_looks_like_something_else(tmp_path, text, names, first):
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    table = read_table(path)
+    assert (table.names, table.values[0].tolist()) == (names, first)
+
+
+def test_one_column_of_decimal_commas_may_be_two_of_numbers(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("a\n1,5\n2,5\n")
+    with pytest.raises(DataError, match="names one column, 'a', above cells like '1,5'"):
+        read_table(path)
+
+
+def test_an_unnamed_column_that_counts_nothing_is_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(",a\n5,1\n7,2\n")
+    with pytest.raises(DataError, match="column 1 has no name"):
+        read_table(path)
+
+
+def test_no_header(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("1.5,x\n-3,y\n2,x\n4,y\n")
+    table = read_table(path, header=False)
+    assert table.names == ("x0", "x1")
+    assert len(table) == 4
+    again = read_table(path, columns=table.columns)
+    assert again.values.tolist() == table.values.tolist()
+    path.write_text("x1,other,x0\nx,1,1.5\ny,1,-3\n")
+    assert read_table(path, columns=table.columns).values.tolist() == table.values[:2].tolist()
+    path.write_text("1.5,2\n")
+    with pytest.raises(DataError, match="--no-header"):
+        read_table(path)
+    path.write_text("1.5,x,3\n-3,y,3\n")
+    with pytest.raises(DataError, match="3 columns without names where 2"):
+        read_table(path, columns=table.columns)
+
+
+def test_gzip_bombs(tmp_path):
+    for text in (
+        b"a,b\n" + (b"1,2." + b"0" * 1000 + b"\n") * 80_000,
+        b"a,b\n1," + b"2" * (1 << 24),
+    ):
+        (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(text))
+        with pytest.raises(DataError, match=r"compression bomb|is longer than"):
+            list(iter_values(tmp_path / "rows.csv.gz", REAL))
+
+
+def test_standard_input():
+    code = "from scgan_infer.rows.formats import *; print(read_table('-').values.tolist())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=WRITTEN["tabs"], capture_output=True, text=True
+    )
+    assert done.stdout == f"{ROWS}\n", done.stderr
+
+
+def test_spreadsheets_are_answered_with_what_to_do(tmp_path):
+    (tmp_path / "rows.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match="save the sheet as CSV"):
+        read_table(tmp_path / "rows.xlsx")
+
+
+def test_utf_16_is_refused_by_its_first_line(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n", "utf-16")
+    with pytest.raises(DataError, match="line 1 is not UTF-8"):
+        read_table(tmp_path / "rows.csv")
