@@ -36,7 +36,6 @@ from scgan_infer.rows.codecs.base import (
     Stream,
     Untyped,
     checked,
-    number,
     raw_rows,
 )
 from scgan_infer.rows.codecs.fits import FitsReader, fits_stream
@@ -265,10 +264,8 @@ def _opened(
     """Yield the reader of a file, of standard input or of rows in memory."""
     known = {column.name for column in columns or ()}
 
-    def has_header(cells: Sequence[str]) -> bool:
-        if columns is None:
-            return header
-        return not known.isdisjoint(cells) or not any(number(cell) is not None for cell in cells)
+    def has_header(cells: Sequence[str], numbers: bool) -> bool:
+        return header if columns is None else not numbers or not known.isdisjoint(cells)
 
     if isinstance(data, str | Path) and str(data) == "-":
         with ExitStack() as stack:
@@ -317,11 +314,8 @@ def _suffix(path: Path) -> str:
 
 
 def _no_format(suffix: str) -> str:
-    if suffix in SHEETS:
-        return (
-            f"spreadsheets ({suffix}) are not read; save the sheet as CSV UTF-8 and name that file"
-        )
-    return f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}"
+    advice = "; save the sheet as CSV UTF-8" if suffix in SHEETS else ""
+    return f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}{advice}"
 
 
 def _state(file: Path) -> tuple[int, int, int]:

@@ -65,6 +65,17 @@ def test_layers(tmp_path: Path) -> None:
     assert "kind" not in wanted["mapper"]
 
 
+def test_a_file_without_names(scgan: Scgan, tmp_path: Path) -> None:
+    data, run = tmp_path / "rows.csv", tmp_path / "run"
+    data.write_text("".join(f"{i},5;{i * i % 97},25\n" for i in range(400)))
+    scgan("train", data, "-o", run, *BRIEF).failed(7, str(data), "--no-header")
+    done = scgan("train", data, "-o", run, *BRIEF, "--no-header")
+    assert done.code == 0, done.err
+    assert "note: numbers have decimal commas" in done.err
+    assert settings(run)["header"] is False
+    assert scgan("train", data, "-o", run, "--resume").code == 0
+
+
 def test_a_run_is_resumed_with_its_own_settings(
     scgan: Scgan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,8 @@ class Reader(ABC):
         file: What is open between calls, if anything.
         budget: What reading it may cost.
         notes: What the user should know of how it was read.
-        has_header: Tells from the cells of the first line of a text file whether they are names.
+        has_header: Tells from the cells of a text file's first line, and whether a number is among them,
+            whether they are names.
     """
 
     label: str = "rows"
@@ -54,7 +55,7 @@ class Reader(ABC):
     inside: bool = False
     file: Untyped = None
     notes: tuple[str, ...] = ()
-    has_header: Callable[[Sequence[str]], bool] = staticmethod(lambda cells: True)
+    has_header: Callable[[Sequence[str], bool], bool] = staticmethod(lambda cells, numbers: True)
 
     def __init__(self, path: Path, inner: str) -> None:
         self.path = path

@@ -1,8 +1,7 @@
 """How a text file is written, told from its first lines.
 
 separator   of , ; tab and |, the one that gives every line the same number of cells, two at least;
-            of several the one with most, and of none the one with most in the first line; else one that
-            is in no line
+            of several one with no ; tab or | in its cells, then the one with most; of none likewise
 decimal     a comma, where it separates no cells and some look like 1,5; where all those look like
             1,500, only if none looks like 1.5
 header      the first line that is no comment; but a comment right above a line with a number in it is
@@ -29,13 +28,16 @@ def split(lines: Sequence[str], separator: str) -> list[list[str]]:
 def separator_of(lines: Sequence[str]) -> str:
     """Return what separates the cells of these lines; a comma where nothing does."""
 
-    def fits(separator: str) -> tuple[bool, int, bool]:
+    def fits(separator: str) -> tuple[bool, bool, int, bool]:
         try:
-            counts = [len(row) for row in split(lines, separator) if row] or [0]
+            rows = [row for row in split(lines, separator) if row] or [[]]
         except csv.Error:  # a cell of 131,072 characters
-            counts = [0]
-        same = len(set(counts)) == 1
-        return same and counts[0] > 1, counts[0], same
+            rows = [[]]
+        wide = len(rows[0])
+        same = all(len(row) == wide for row in rows)
+        others = set(SEPARATORS) - {separator, ","}
+        clean = all(others.isdisjoint(cell) for row in rows for cell in row)
+        return same and wide > 1, clean, wide, same
 
     return max(SEPARATORS, key=fits)
 

@@ -57,8 +57,10 @@ class CsvReader(Reader):
         first = [cell.strip() for cell in first]
         if sample[at][0] == COMMENT != first[0]:
             first[0] = first[0].removeprefix(COMMENT).strip()
-        self.named = self.has_header(first)
-        if self.named and all(number(cell) is not None for cell in first):
+        mark = "," if self.separator != "," else "."
+        numbers = [number(cell.replace(mark, ".")) is not None for cell in first]
+        self.named = self.has_header(first, any(numbers))
+        if self.named and all(numbers):
             raise DataError(
                 f"{self.path}: its first line is numbers; put a line of column names above it, "
                 "or train with --no-header"

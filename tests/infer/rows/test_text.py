@@ -57,6 +57,7 @@ def test_what_was_taken_for_granted_is_said(tmp_path):
         ("k;v\n1,5 l;2\n1,5 l;3,5\n", ("k", "v"), [0.0, 2.0]),
         ("#,v\n1,2\n2,4\n3,6\n", ("#", "v"), [1.0, 2.0]),
         ("colour,v\n#ff0000,1\n#ff0000,2\n#00ff00,4\n#00ff00,4\n", ("colour", "v"), [1.0, 1.0]),
+        ("a,k\n1,x|y\n2,x|y\n3,x|y|z\n3,x|y|z\n", ("a", "k"), [1.0, 0.0]),
         ("v\n1.5\n# no row\n2.5\n", ("v",), [1.5]),
         ('k|v\n"a|b"|1\n"a|b"|2\n', ("k", "v"), [0.0, 1.0]),
         ('k,v\n"x\n# y",1\n"x\n# y",2\n', ("k", "v"), [0.0, 1.0]),
@@ -93,6 +94,8 @@ def test_no_header(tmp_path):
     assert again.values.tolist() == table.values.tolist()
     path.write_text("x1,other,x0\nx,1,1.5\ny,1,-3\n")
     assert read_table(path, columns=table.columns).values.tolist() == table.values[:2].tolist()
+    path.write_text("1,5;2,5\n0,5;3,5\n")
+    assert read_table(path, header=False).values.tolist() == [[1.5, 2.5], [0.5, 3.5]]
     path.write_text("1.5,2\n")
     with pytest.raises(DataError, match="--no-header"):
         read_table(path)
