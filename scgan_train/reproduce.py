@@ -40,6 +40,7 @@ from scgan_infer.files import write_bytes
 from scgan_infer.judging.figures import FIGURES, Figure, evaluate, formatted
 from scgan_infer.names import LATENTS, Preset
 from scgan_infer.sampling.sessions import cores
+from scgan_infer.text import visible
 from scgan_train import config as configs
 from scgan_train.config import Config, resolve
 from scgan_train.datasets import DATASETS, fresh, table
@@ -369,4 +370,4 @@ def begin(plan: Plan, resume: bool) -> None:
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(visible(message), file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@
     NAME/sampler.onnx     seed [1] int64, index [n] int64 -> x [n,d], its own noise inside
     NAME/head.onnx        optional: u [n] -> choice [n] int64
     NAME/density.onnx     optional: x [n,d] -> log_density [n]
-    NAME/preview.png, NAME/card.md      optional
+    NAME/preview.png, NAME/card.md      optional; scgan writes them; one that `files` does not name is refused
     NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
 
 Graphs are float32 but for choice, seed and index, in IR 8 and opset 18, and keep the rules of `rules`; `interfaces`
@@ -42,7 +42,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scgan_infer.bundle.manifest import FILE, FORMAT, Manifest
+from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, Manifest
 from scgan_infer.bundle.rules import MAX_BYTES, check
 from scgan_infer.errors import ChecksumError, DataError, ModelError, UsageError
 from scgan_infer.files import sync_folder, write_bytes
@@ -146,6 +146,11 @@ def load(path: str | Path) -> Bundle:
     try:
         data = read(path, FILE, MAX_MANIFEST)
         manifest = Manifest.from_json(data)
+        for name in EXTRAS:
+            if name not in manifest.files and os.path.lexists(path / name):
+                raise ChecksumError(
+                    f"{path / name} is not of the bundle, {FILE} does not name it: remove it"
+                )
         contents = {name: read(path, name, MAX_BYTES) for name in manifest.files}
         for name, content in contents.items():
             if _sha256(content) != manifest.files[name]["sha256"]:

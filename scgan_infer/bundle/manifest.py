@@ -71,11 +71,15 @@ class Manifest:
     steps: tuple[Outcomes, ...] = ()
     format: int = FORMAT
 
-    def to_json(self) -> bytes:
-        """Return the bytes of `bundle.json`: the format's number, then the other keys sorted."""
+    def fields(self) -> dict[str, Any]:
+        """Return what JSON holds: the format's number, then the other keys sorted."""
         fields = {**asdict(self), "columns": [column.to_dict() for column in self.columns]}
-        ordered = {"format": fields.pop("format"), **json.loads(json.dumps(fields, sort_keys=True))}
-        return (json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        return {"format": fields.pop("format"), **json.loads(json.dumps(fields, sort_keys=True))}
+
+    def to_json(self) -> bytes:
+        """Return the bytes of `bundle.json`."""
+        text = json.dumps(self.fields(), indent=1, ensure_ascii=False, allow_nan=False)
+        return (text + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
@@ -86,7 +90,10 @@ class Manifest:
         """
         try:
             content = json.loads(
-                data, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
+                data.decode(),
+                object_pairs_hook=_unique,
+                parse_float=_finite,
+                parse_constant=_finite,
             )
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{FILE} is not JSON that can be read: {error}") from None

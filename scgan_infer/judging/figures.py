@@ -35,6 +35,7 @@ from scgan_infer.judging.distances import (
     searchable,
     sliced_wasserstein,
 )
+from scgan_infer.text import visible
 
 CUTS = 3
 LEAST_ROWS = 20  # held-out
@@ -506,6 +507,7 @@ def table_text(figures: Figures, *, lines: int = 12) -> str:
     """Lay the figures out for a terminal; of columns, pairs and clusters the `lines` worst ones."""
     blocks = [heading(figures)]
     for table in tables(figures, lines):
+        table = [tuple(map(visible, row)) for row in table]
         widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
         words = {0, *(j for j, head in enumerate(table[0]) if head == "meaning")}
         blocks.append(

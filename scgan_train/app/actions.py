@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scgan_infer.errors import UsageError
+from scgan_infer.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
     from scgan_infer.sampling.model import Model
 
 SHIPPED = "eight_gaussians"
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def say(message: str) -> None:
-    """Write one line to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Write one line to stderr, foreign text in it made visible."""
+    print(visible(message), file=sys.stderr, flush=True)
+
+
+def show(*lines: str) -> None:
+    """Write lines to stdout, foreign text in them made visible."""
+    print("\n".join(map(visible, lines)), flush=True)
 
 
 def find_bundle(model: Path | None) -> Path:
@@ -104,6 +111,18 @@ def conditions(model: Model, where: Sequence[str]) -> dict[str, Any]:
     if not common:
         raise UsageError(f"--where {' --where '.join(where)}: no cluster has all of that")
     return {"cluster": tuple(sorted(common))}
+
+
+def inert(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return the columns with ' before each name that a spreadsheet would take for a formula, or that begins with '."""
+
+    def name(text: str) -> str:
+        return f"'{text}" if text.startswith(FORMULA) else text
+
+    return tuple(
+        replace(column, name=name(column.name), categories=tuple(map(name, column.categories)))
+        for column in columns
+    )
 
 
 def compute(

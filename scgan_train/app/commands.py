@@ -11,7 +11,7 @@ import typer
 from scgan_infer.errors import UsageError
 from scgan_infer.names import Device, Latents, Missing, Preset
 from scgan_train.app import actions
-from scgan_train.app.actions import say
+from scgan_train.app.actions import say, show
 
 app = typer.Typer(
     help="Generate data on disconnected pieces: train in PyTorch, export to ONNX, sample anywhere.",
@@ -76,7 +76,7 @@ def version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version as installed
 
-        typer.echo(f"scgan {installed('scgan')}")
+        show(f"scgan {installed('scgan')}")
         raise typer.Exit
 
 
@@ -191,6 +191,10 @@ def sample(
         Whole, option("--rows-per-file", "Write --out DIR/ in files of M rows.", "M", min=1)
     ] = None,
     resume: Annotated[bool, option("--resume", "Go on with an interrupted --out.")] = False,
+    spreadsheet: Annotated[
+        bool,
+        option("--spreadsheet", "Put ' before names that spreadsheets would compute, as =1+1."),
+    ] = False,
 ) -> None:
     """Sample rows from a bundle.
 
@@ -208,7 +212,8 @@ def sample(
             raise UsageError("--cluster and --where name clusters both; give one of them")
     draw = Draw(count, seed, start + first, temperature=temperature, **asked)
     job = Job(loaded, draw=draw, scheduler=scheduler)
-    actions.compute(job, engine, out, loaded.columns, count, rows_per_file, resume)
+    columns = actions.inert(loaded.columns) if spreadsheet else loaded.columns
+    actions.compute(job, engine, out, columns, count, rows_per_file, resume)
 
 
 @app.command()
@@ -262,13 +267,15 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what a bundle holds and where it is from."""
+    import json
+
     from scgan_infer.bundle import load
 
     manifest = load(actions.find_bundle(bundle)).manifest
     if as_json:
-        typer.echo(manifest.to_json().decode(), nl=False)
+        show(*json.dumps(manifest.fields(), indent=1).split("\n"))
     else:
-        typer.echo("\n".join(actions.about(manifest)))
+        show(*actions.about(manifest))
 
 
 @app.command()
@@ -286,7 +293,7 @@ def verify(
     replayed = (
         f"{verdict.vectors} stored rows replayed" if verdict.vectors else "no stored rows to replay"
     )
-    typer.echo(
+    show(
         f"{bundle}: good; {len(verdict.bundle.manifest.files)} checksums, "
         f"{len(verdict.bundle.graphs)} graphs, {replayed}, "
         f"largest difference {verdict.worst:g} of the spread; "
@@ -305,7 +312,7 @@ def datasets(
     from scgan_train.datasets import DATASETS, table
 
     if name is None:
-        typer.echo("\n".join(DATASETS))
+        show(*DATASETS)
     else:
         actions.write_table(table(name, n, seed), out)
 
@@ -322,12 +329,12 @@ def bench(
 
     measured = rates(actions.load(model, device, threads))
     if as_json:
-        typer.echo(json.dumps({**asdict(measured), "share": measured.share}))
+        show(json.dumps({**asdict(measured), "share": measured.share}))
         return
-    typer.echo(f"{measured.threads} threads, {measured.device}; million rows per second")
+    show(f"{measured.threads} threads, {measured.device}; million rows per second")
     for stage in ("noise", "mapper", "decoder", "whole", "write"):
-        typer.echo(f"{stage:<8} {getattr(measured, stage) / 1e6:8.2f}")
-    typer.echo(f"whole / decoder: {measured.share:.0%}")
+        show(f"{stage:<8} {getattr(measured, stage) / 1e6:8.2f}")
+    show(f"whole / decoder: {measured.share:.0%}")
 
 
 @app.command()
@@ -335,7 +342,7 @@ def doctor() -> None:
     """List what is installed here and what to install."""
     from scgan_train.app.doctor import report
 
-    typer.echo("\n".join(report()))
+    show(*report())
 
 
 HeldOut = Annotated[str, argument("DATA", "Rows that were not trained on.")]
@@ -378,9 +385,8 @@ def evaluate(
         page = judged.page(figures, f"{judged.origin} against {data}", facts)
         write_bytes(report, page.encode())
         say(f"report: {report}")
-    typer.echo(
-        json.dumps({**facts, **figures.to_dict()}, indent=1) if as_json else table_text(figures)
-    )
+    shown = json.dumps({**facts, **figures.to_dict()}, indent=1) if as_json else table_text(figures)
+    show(*shown.split("\n"))
 
 
 Picture = Annotated[Path, option("--out -o", "Picture: .png or .pdf.", "FILE")]
@@ -471,5 +477,5 @@ def reproduce(
     from scgan_train.reproduce import reproduce as run_plan
 
     run_plan(Plan(out, seeds, preset), jobs=jobs, resume=resume)
-    typer.echo((out / "table.md").read_text("utf-8"), nl=False)
+    show(*(out / "table.md").read_text("utf-8").splitlines())
     say(f"table and figures: {out}")

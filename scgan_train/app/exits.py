@@ -55,7 +55,8 @@ def run() -> int:
         if not (received or isinstance(error, EXPECTED)):
             raise
         if debug:
-            traceback.print_exception(error)
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                say(line)
         return failed(error)
     return 0
 
@@ -109,13 +110,13 @@ def failed(error: BaseException) -> int:
     else:
         assert isinstance(error, ScganError)
         message, code = str(error), error.exit_code
-    say("scgan: " + " ".join(message.split()))
+    say(f"scgan: {message}")
     return code
 
 
 def wrong(error: typer.TyperException) -> str:
     """Return what is wrong with the command line, with the word at fault."""
-    message, value = error.format_message().rstrip("."), ""
+    message, value = " ".join(error.format_message().rstrip(".").split()), ""
     for option in getattr(getattr(error, "param", None), "opts", []):
         for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
             name, equals, rest = word.partition("=")
@@ -128,5 +129,5 @@ def unexpected(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """Say in one line that this is a fault of scgan; Python then ends with exit code 1."""
-    what = " ".join(f"{kind.__name__}: {error}".split())
+    what = f"{kind.__name__}: {error}"
     say(f"scgan: unexpected {what[:300]}; run again with --debug and report it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,9 @@ from scgan_infer.bundle import Manifest
 from scgan_infer.bundle.interfaces import OPTIONAL, Tensors
 from scgan_infer.bundle.onnx_schema import INT64
 from scgan_infer.columns import Column
+from scgan_infer.text import visible
+
+MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 
 def preview(
@@ -25,15 +29,16 @@ def preview(
 def card(manifest: Manifest) -> str:
     """Return the card: what the bundle was trained on, how good it is, how to call it."""
     facts, metrics, sizes = manifest.provenance, manifest.metrics, manifest.sizes
-    rows = [f"| {c.name} | {c.kind} | {c.unit or '-'} |" for c in manifest.columns]
+    rows = [f"| {plain(c.name)} | {c.kind} | {plain(c.unit or '-')} |" for c in manifest.columns]
     figures = [f"| {name} | {value:.4g} |" for name, value in metrics.items() if name != "notes"]
-    notes = "".join(f"\nNote: {note}.\n" for note in metrics.get("notes", []))
+    notes = "".join(f"\nNote: {plain(note)}.\n" for note in metrics.get("notes", []))
     map_name = f" ({manifest.mapper})" if manifest.mapper else ""
-    return f"""# {manifest.name}
+    source = visible(facts["source"]).replace("`", "'")
+    return f"""# {plain(manifest.name)}
 
 ![held-out rows beside samples](preview.png)
 
-A generator of rows like those of `{facts["source"]}`, made by scgan {facts["scgan"]} from {facts["rows"]} rows
+A generator of rows like those of `{source}`, made by scgan {facts["scgan"]} from {facts["rows"]} rows
 (5 %, at most 10,000, held out of training). Latent model: {manifest.latents}{map_name}, {sizes["K"]} clusters.
 Not for statements about single rows of the training data; it holds no information that the data did not have.
 
@@ -65,6 +70,15 @@ rows = model.sample(10000, seed=0)
 
 u = k / 2^24 with k uniform in 0..2^24-1, w and z (where there is one) standard normal, z = 0 reconstructs.
 """
+
+
+def plain(text: str) -> str:
+    r"""Return foreign text as Markdown that shows just it.
+
+    >>> print(plain("<b>|p_T"))
+    \<b\>\|p\_T
+    """
+    return MARKDOWN.sub(r"\\\1", visible(text))
 
 
 def _calls(manifest: Manifest) -> Iterator[str]:

@@ -23,6 +23,7 @@ from scgan_infer.columns import Column
 from scgan_infer.errors import ModelError, ParityError
 from scgan_infer.sampling.sessions import session
 from scgan_infer.sampling.verify import FLIPS, TOLERANCE, differences
+from scgan_infer.text import visible
 from scgan_train.exporting.card import card, preview
 from scgan_train.exporting.parts import Array, Arrays, Parts
 from scgan_train.graph import model
@@ -91,7 +92,7 @@ def _provenance(run: Run) -> dict[str, Any]:
     return {
         "scgan": version("scgan"),
         "torch": str(torch.__version__),
-        "source": Path(run.source).name,
+        "source": visible(Path(run.source).name),
         "rows": run.facts["rows"],
         "sha256": run.facts["sha256"],
         "clusters": run.facts["clusters"],

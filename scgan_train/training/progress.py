@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from torch import Tensor
 
+from scgan_infer.text import visible
 from scgan_train.training import distributed
 from scgan_train.training.run import Run
 
@@ -104,7 +105,8 @@ class StageObserver:
         """Keep a sentence with the run, and say it."""
         self.run.facts.setdefault("notes", []).append(message)
         if distributed.rank() == 0:
-            self.progress.bars.console.print(f"note: {message}", markup=False, soft_wrap=True)
+            note = f"note: {visible(message)}"
+            self.progress.bars.console.print(note, markup=False, soft_wrap=True)
 
     def restore(self) -> dict[str, Tensor]:
         """Return this stage's checkpoint, if any, and cut the history back to where it was then."""

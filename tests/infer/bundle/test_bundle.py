@@ -114,6 +114,15 @@ def test_a_flipped_bit_anywhere_is_noticed(tiny_bundle):
     bundle.load(tiny_bundle)
 
 
+@pytest.mark.parametrize("name", ["card.md", "preview.png"])
+def test_a_card_or_picture_that_the_manifest_does_not_name_is_refused(tmp_path, name):
+    path = bundle.save(tmp_path / "b", tiny.MANIFEST, tiny.GRAPHS)
+    bundle.load(path)
+    (path / name).symlink_to("nowhere")
+    with pytest.raises(ChecksumError, match=f"{name} is not of the bundle"):
+        bundle.load(path)
+
+
 def test_missing_files_links_pipes_and_giants_are_refused(tiny_bundle):
     path = tiny_bundle / "decoder.onnx"
     data = path.read_bytes()
@@ -164,6 +173,10 @@ HUGE = int("9" * 400)
     [
         (b"", "not JSON"),
         (b"\xff\xfe", "not JSON"),
+        (_changed().decode().encode("utf-16"), "not JSON"),
+        (_changed().decode().encode("utf-16-le"), "not JSON"),
+        (_changed().decode().encode("utf-32"), "not JSON"),
+        (_changed().decode().encode("utf-8-sig"), "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b'{"format": ' + b"9" * 5000 + b"}", "not JSON"),
         (b'{"format": 1, "format": 1}', "twice"),

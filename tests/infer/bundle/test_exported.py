@@ -64,3 +64,4 @@ def test_each_bundle_is_small_and_says_how_good_it_is(plane: str) -> None:
     assert manifest.name == plane
     assert manifest.metrics["c2st"] < 0.53
     assert manifest.format in (1, 2)
+    assert {"card.md", "preview.png"} <= manifest.files.keys()

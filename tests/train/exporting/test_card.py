@@ -1,0 +1,30 @@
+"""A card shows names as they are, whatever they hold."""
+
+from dataclasses import replace
+
+import tiny
+
+from scgan_infer.columns import Column
+from scgan_train.exporting.card import card
+
+FACTS = {"scgan": "0.1.0", "rows": 10, "source": "rows.csv"}
+
+
+def test_names_change_nothing_but_themselves():
+    name = "a|b\n# <script>[x](y)`\x1b[8m\u202e\\"
+    shown = r"a\|b\\n\# \<script\>\[x\](y)\`\\x1b\[8m\\u202e\\"
+    columns = (Column(name, unit=name), Column("y"))
+    facts = {**FACTS, "source": name}
+    plain, hostile = (
+        card(replace(tiny.MANIFEST, **changes))
+        for changes in (
+            {"provenance": FACTS, "metrics": {"notes": ["fine"]}},
+            {"provenance": facts, "columns": columns, "name": name, "metrics": {"notes": [name]}},
+        )
+    )
+    assert f"| {shown} | real | {shown} |" in hostile.splitlines()
+    assert hostile.splitlines()[0] == f"# {shown}"
+    assert f"Note: {shown}." in hostile.splitlines()
+    assert len(hostile.splitlines()) == len(plain.splitlines())
+    assert "\x1b" not in hostile
+    assert "\u202e" not in hostile
