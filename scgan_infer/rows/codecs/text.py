@@ -37,7 +37,7 @@ from scgan_infer.rows.codecs.dialect import (
 )
 
 LONGEST_LINE = 1 << 22
-SAMPLE = 1 << 20  # characters, about
+SAMPLE = 1 << 18  # characters, about
 UTF_8, ESCAPED = "utf-8-sig", "surrogateescape"
 
 
@@ -150,11 +150,13 @@ class CsvReader(Reader):
             if line[0] == COMMENT and not is_open and self._is_comment(line):
                 self.one_line_each = False
                 continue
-            is_open ^= line.count('"') % 2 == 1
+            if '"' in line:
+                is_open ^= line.count('"') % 2 == 1
             lines.append(line)
             room -= len(line)
-            full, over = len(lines) >= size or room < 0, len(lines) >= 2 * size or room < -PIECE
-            if over or (full and not is_open):
+            if len(lines) < size and room > 0:
+                continue
+            if not is_open or len(lines) >= 2 * size or room < -PIECE:
                 break
         self.budget.decode(PIECE - room)
         return lines, not is_open
