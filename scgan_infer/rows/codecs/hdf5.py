@@ -7,6 +7,7 @@ and virtual datasets are refused: a file must not read other files. A column's u
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from scgan_infer.rows.codecs.base import (
 )
 from scgan_infer.rows.codecs.budget import HELD
 
+INFLATION = 1032  # of DEFLATE, at most
 TEXTS = 1 << 28  # bytes of texts that one call may read, if each is as long as the file
 
 
@@ -79,8 +81,32 @@ class Hdf5Reader(Reader):
             self.budget.decode(math.prod(covered) * item)
             if part.chunks:
                 self.budget.hold(math.prod(chunk) * item, f"a chunk of dataset {name!r}")
+                self._inflate(name, part)
                 widest = max(widest, chunk[0] * math.prod(covered[1:]) * item)
         return min(widest, HELD // len(self.parts))
+
+    def _inflate(self, name: str, part: Untyped) -> None:
+        """Refuse chunks that inflate to more than a chunk: HDF5 stops only when it has all of it in memory."""
+        made, deflate = part.id.get_create_plist(), self.h5py.h5z.FILTER_DEFLATE
+        times = [made.get_filter(k)[0] for k in range(made.get_nfilters())].count(deflate)
+        if times > 1:
+            raise DataError(f"{self.path}: dataset {name!r} is compressed twice; write it again")
+        large: list[tuple[int, ...]] = []
+
+        def note(chunk: Untyped) -> None:
+            if chunk.size * INFLATION > HELD:
+                large.append(chunk.chunk_offset)
+
+        if times:
+            part.id.chunk_iter(note)
+        for offset in large:
+            left, room = part.id.read_direct_chunk(offset)[1], math.prod(part.chunks)
+            room, inflater = room * part.dtype.itemsize, zlib.decompressobj()
+            while left and room >= 0:
+                room -= len(inflater.decompress(left, 1 << 20))
+                left = inflater.unconsumed_tail
+            if room < 0:
+                raise DataError(f"{self.path}: a chunk of dataset {name!r} is a compression bomb")
 
     def _inside(self, group: Untyped, name: str) -> Untyped:
         """Step down a path of hard links to something that keeps its values in this file."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,18 @@ def large_chunk(path):
             data.id.write_direct_chunk((0,), b"x\x9c")
 
 
+def inflated_chunk(path):
+    """A chunk of 1,000 rows whose stored bytes inflate to 1 GiB."""
+    h5py = pytest.importorskip("h5py")
+    packer = zlib.compressobj()
+    stored = b"".join(packer.compress(bytes(1 << 24)) for _ in range(64)) + packer.flush()
+    with h5py.File(path, "w") as file:
+        for name in "xy":
+            options = {"chunks": (1000,), "compression": "gzip"}
+            data = file.create_dataset(name, data=np.zeros(2000), **options)
+            data.id.write_direct_chunk((1000,), stored)
+
+
 def shared_text(path):
     """One text of 3 MB, which 2,000 rows refer to."""
     h5py = pytest.importorskip("h5py")
@@ -76,6 +89,7 @@ ATTACKS = {
     "rows.fits": (many_fields, "999999999 columns"),
     "rows.npz": (many_members, "compression bomb"),
     "rows.h5": (large_chunk, "compression bomb"),
+    "chunks.h5": (inflated_chunk, "compression bomb"),
     "texts.h5": (shared_text, "compression bomb"),
 }
 
