@@ -23,6 +23,7 @@ from scgan_infer.rows.codecs.base import (
     cells,
     extra,
 )
+from scgan_infer.rows.codecs.pages import decoded_sizes
 
 
 class ParquetReader(Reader):
@@ -62,11 +63,17 @@ class ParquetReader(Reader):
             )
 
     def _charge(self, group: int, names: set[str]) -> None:
-        """Charge what a row group says that its pages hold."""
+        """Charge the pages of a row group's columns as their own headers have them."""
         about = self.file.metadata.row_group(group)
-        for j in range(about.num_columns):
-            if about.column(j).path_in_schema in names:
-                self.budget.decode(about.column(j).total_uncompressed_size)
+        with self.path.open("rb") as file:
+            for column in map(about.column, range(about.num_columns)):
+                name = column.path_in_schema
+                if name in names:
+                    places = (column.dictionary_page_offset, column.data_page_offset)
+                    start = min(place for place in places if place)
+                    for size in decoded_sizes(file, start, column.total_compressed_size):
+                        self.budget.hold(size, f"a page of column {name!r}")
+                        self.budget.decode(size)
 
     def _numpy(self, column: Untyped) -> Raw:
         types = self.pa.types

@@ -15,6 +15,7 @@ import pytest
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.rows.codecs.budget import MOST_COLUMNS, Budget
+from scgan_infer.rows.codecs.pages import decoded_sizes
 from scgan_infer.rows.formats import iter_values, read_table
 
 BUNDLE = Path(__file__).parents[3] / "exported" / "eight_gaussians"
@@ -25,6 +26,17 @@ def repeated_text(path):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), ["a" * 3_000_000])
     parquet.write_table(pa.table({"x": text, "y": [0.0] * 2000}), path, compression="zstd")
+
+
+def false_page(path):
+    """A page that says in its own header alone that it holds 1 GiB."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"x": np.arange(100.0), "y": np.arange(100.0)})
+    parquet.write_table(table, path, use_dictionary=False, compression="zstd")
+    content = path.read_bytes()
+    assert content[4:7] == b"\x15\x00\x15"  # a data page; its size follows, in two bytes
+    assert content[7] >= 128 > content[8]
+    path.write_bytes(content[:7] + b"\x80\x80\x80\x80\x08" + content[9:])
 
 
 def many_fields(path):
@@ -86,6 +98,7 @@ def shared_text(path):
 
 ATTACKS = {
     "rows.parquet": (repeated_text, "compression bomb"),
+    "page.parquet": (false_page, "a page of column 'x' must be decoded at once, 1073741824 bytes"),
     "rows.fits": (many_fields, "999999999 columns"),
     "rows.npz": (many_members, "compression bomb"),
     "rows.h5": (large_chunk, "compression bomb"),
@@ -188,3 +201,26 @@ def test_hdf5_values_of_variable_length(tmp_path):
         with pytest.raises(DataError, match="column 'b' holds values of variable length"):
             read_table(path)
         assert read_table(path, names=["a"]).values.tolist() == [[1.0]] * 4
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_page_headers_agree_with_the_footer(tmp_path, version, compression):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path, rng = tmp_path / "rows.parquet", np.random.default_rng(0)
+    columns = {
+        "x": rng.normal(size=50_000),
+        "k": rng.choice(["a", "b" * 300], 50_000),
+        "i": [None, 7] * 25_000,
+    }
+    options = {"compression": compression, "data_page_version": version, "row_group_size": 20_000}
+    parquet.write_table(pa.table(columns), path, data_page_size=10_000, **options)
+    about = parquet.read_metadata(path)
+    with path.open("rb") as file:
+        for group in range(about.num_row_groups):
+            for column in map(about.row_group(group).column, range(3)):
+                start = column.dictionary_page_offset or column.data_page_offset
+                sizes = list(decoded_sizes(file, start, column.total_compressed_size))
+                rest = column.total_uncompressed_size - sum(sizes)  # the headers
+                assert 10 * len(sizes) < rest < 1000 * len(sizes)
+                assert file.tell() <= start + column.total_compressed_size
