@@ -8,8 +8,8 @@ The unit of work is a multiply-add of a matrix product in float32, of which onnx
 one core (1.18 and 1.32, AMD EPYC); in the same units
 
     a matrix product     the result's elements times the length that is summed over, times 16 where it is not in float32
-    anything else        the elements of the largest tensor that it takes or gives times the number of its inputs,
-                         times 16; times 256 where it is one of `SLOW`; and times 4 in float64
+    anything else        the elements that it gives, times the number of its inputs where it combines them one by one,
+                         and those that it takes; all times 16, or 256 where it is one of `SLOW`, and 4 in float64
 """
 
 from __future__ import annotations
@@ -99,9 +99,10 @@ class Call:
         if self.operator in ("Gemm", "MatMul"):
             axis = 0 if self.get("transA", 0) else -1
             return out * self.shape(0)[axis] * (1 if dtype == FLOAT else OTHER_PRODUCT)
-        most = max([out, *(value.elements for value in self.values)]) * len(self.values)
+        touched = out * (1 if self.operator in SHAPES else len(self.values))
+        touched += sum(value.elements for value in self.values)
         each = SLOW_ELEMENT if self.operator in SLOW else ELEMENT
-        return most * each * (WIDE if dtype == DOUBLE else 1)
+        return touched * each * (WIDE if dtype == DOUBLE else 1)
 
     def shape(self, place: int) -> Shape:
         """Return the shape of an input that must be there."""

@@ -712,6 +712,8 @@ def test_the_refused_graphs_differ_from_good_ones_in_that_only():
         decoder([*tiny.DECODE, node("Split", "z", "s1 s2", num_outputs=2)]),
         DECODER,
     )
+    wide = [node("Concat", "z " * 200, f"wide{i}", axis=1) for i in range(100)]
+    check("decoder.onnx", decoder([*tiny.DECODE, *wide]), DECODER)
     packed = message((1, 3), (2, 7), (8, "packed"), (7, b"\x01\x02\x03"))
     loose = message((1, 2), (2, 7), (8, "loose"), (7, 1), (7, -1))
     check("decoder.onnx", decoder(weights=[packed, loose]), DECODER)
