@@ -14,6 +14,7 @@ import csv
 import gzip
 import io
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache, partial
 from itertools import chain
@@ -253,6 +254,8 @@ class StandardInput(CsvReader):
         self.budget = Budget(self.label, None)
 
     def _stream(self) -> IO[str]:
+        if sys.stdin is None:  # closed when Python began; its number may be another file's by now
+            raise DataError(f"{self.label}: is closed; pipe rows in, or name a file")
         return open(0, encoding=UTF_8, errors=ESCAPED, newline="", closefd=False)
 
 

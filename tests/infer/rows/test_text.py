@@ -120,6 +120,9 @@ def test_standard_input():
         [sys.executable, "-c", code], input=WRITTEN["tabs"], capture_output=True, text=True
     )
     assert done.stdout == f"{ROWS}\n", done.stderr
+    closed = ["sh", "-c", 'exec "$0" -c "$1" <&-', sys.executable, code]
+    done = subprocess.run(closed, capture_output=True, text=True, timeout=60)
+    assert "standard input: is closed" in done.stderr
 
 
 def test_spreadsheets_are_answered_with_what_to_do(tmp_path):
