@@ -37,7 +37,7 @@ def load(data: Any, config: Config) -> tuple[str, Table]:
         missing=config.missing,
         header=config.header,
     )
-    return str(data) if isinstance(data, str | Path) else "rows", table
+    return str(data) if isinstance(data, str | Path) and str(data) != "-" else "rows", table
 
 
 def notes(rows: Table, config: Config) -> Iterator[str]:
