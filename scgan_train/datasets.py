@@ -26,6 +26,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from scgan_infer.arguments import whole
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
 from scgan_infer.rows.formats import read_table
@@ -98,6 +99,7 @@ def draw(name: str, n: int, seed: int) -> dict[str, NDArray[np.float32]]:
     """
     if name not in DATASETS:
         raise UsageError(f"no built-in distribution is called {name!r}; choose from {NAMES}")
+    n, seed = whole("n", n), whole("seed", seed)
     if n < 1:
         raise UsageError(f"can't draw {n} rows of {name}; ask for at least 1")
     if seed < 0:
@@ -113,7 +115,7 @@ def table(name: str, n: int, seed: int) -> Table:
 
 def fresh(name: str, n: int, seed: int) -> Table:
     """Draw n rows that no training draws, whatever its seed; raises as `draw`."""
-    return table(name, n, SEEDS + seed)
+    return table(name, n, SEEDS + whole("seed", seed))
 
 
 def source_of(data: Any, n: int, seed: int) -> Any:
@@ -142,7 +144,8 @@ def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Ta
         DataError: rows that can't be read, or that have other columns.
         UsageError: neither a file nor a built-in distribution.
     """
-    return read_table(source_of(data, n, SEEDS + seed), columns=columns, max_rows=n)
+    seed = SEEDS + whole("seed", seed)
+    return read_table(source_of(data, n, seed), columns=columns, max_rows=n)
 
 
 def subject(

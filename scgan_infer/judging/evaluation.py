@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scgan_infer.arguments import whole
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.judging.distances import MOST_TREE_ROWS
@@ -136,7 +137,7 @@ def from_model(
             f"the rows have columns {', '.join(real.names)}, the model {', '.join(names)}; "
             "give rows of the same columns"
         )
-    samples = model.sample(CUTS * min(n, MOST_ROWS, len(real) // 2), seed=seed)
+    samples = model.sample(CUTS * min(whole("n", n), MOST_ROWS, len(real) // 2), seed=seed)
     real = Table(model.columns, real.values)
     return Subject(real, samples, str(model.bundle.path), n, model, train)
 
@@ -157,7 +158,7 @@ def from_file(
         DataError: a file that can't be read, or that holds other columns.
     """
     columns = loose(real.columns) if model is None else real.columns
-    samples = read_table(path, columns=columns, max_rows=CUTS * min(n, MOST_ROWS))
+    samples = read_table(path, columns=columns, max_rows=CUTS * min(whole("n", n), MOST_ROWS))
     return Subject(real, samples.values, str(path), n, model, train)
 
 
@@ -181,7 +182,7 @@ def loose(columns: Sequence[Column]) -> tuple[Column, ...]:
 
 def latents_of(model: Model, blocks: int = 2, seed: int = 0) -> Floats:
     """Draw latents [4096 blocks, e] from a model's latent model."""
-    drawn = []
+    drawn, seed = [], whole("seed", seed)
     for block in range(blocks):
         u, w, _ = block_noise(seed, block, model.manifest.sizes["m"], model.manifest.sizes["q"])
         drawn.append(model.run("mappers.onnx", u=u, w=w)[0])

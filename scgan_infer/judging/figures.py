@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scgan_infer.arguments import whole
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.judging.distances import (
@@ -343,9 +344,10 @@ def evaluate(
 
     Raises:
         DataError: too few rows, or a value that its column's kind does not allow.
-        UsageError: scipy or scikit-learn is not installed.
+        UsageError: scipy or scikit-learn is not installed; n, cuts or seed is no whole number.
     """
     columns = tuple(columns)
+    n, cuts, seed = whole("n", n), whole("cuts", cuts), whole("seed", seed)
     rng = np.random.default_rng([seed, 0xE7A1])
     heldout, samples = _some(real_heldout, rng), _some(generated, rng)
     n = min(len(heldout) // 2, len(samples), n, MOST_ROWS)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from scgan_infer.arguments import whole
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.kinds import BadCellError
@@ -126,6 +127,7 @@ def read_table(
         DataError: No rows, or rows that can't be taken: names file, column and first row at fault.
         UsageError: Unknown names, or settings that don't fit.
     """
+    max_rows = None if max_rows is None else whole("max_rows", max_rows)
     with _opened(data, columns, header) as reader:
         intakes, wanted = _intakes(reader, names, columns, overrides or {}, missing != "refuse")
         kept = _Sample(max_rows, generator or np.random.default_rng(0))
@@ -159,7 +161,7 @@ def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) ->
     """
     with _opened(data, columns) as reader:
         intakes, wanted = _intakes(reader, None, columns, {})
-        yield from _values(reader, wanted, intakes, chunk)
+        yield from _values(reader, wanted, intakes, whole("chunk", chunk))
 
 
 def open_writer(
@@ -183,6 +185,7 @@ def open_writer(
         DataError: A folder or disk that can't be written; a name that the format can't hold.
         UsageError: An unknown suffix.
     """
+    rows = None if rows is None else whole("rows", rows)
     if str(path) == "-":
         if resume:
             raise UsageError("what went to standard output can't be gone on with; name a file")
@@ -225,11 +228,11 @@ def open_shards(
     return ShardWriter(
         Path(folder),
         columns,
-        rows,
-        rows_per_file,
+        None if rows is None else whole("rows", rows),
+        whole("rows_per_file", rows_per_file),
         suffix,
         open_part,
-        start=start,
+        start=whole("start", start),
         resume=resume,
         job=job,
     )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import index
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scgan_infer.arguments import whole
 from scgan_infer.bundle import GRID, Manifest
 from scgan_infer.errors import UsageError
 
 END = 2**63
+MOST_FLOAT = 2**128  # float32 ends below
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -43,14 +45,21 @@ class Draw:
     where: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if index(self.n) < 0:
+        for name in ("n", "seed", "start"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+        object.__setattr__(self, "cluster", _whole_or_several(self.cluster))
+        if self.n < 0:
             raise UsageError(f"n must be 0 or more, not {self.n}")
-        if not 0 <= index(self.seed) < END:
+        if not 0 <= self.seed < END:
             raise UsageError(f"seed must be in 0 .. 2^63 - 1, not {self.seed}")
-        if index(self.start) < 0 or self.start + self.n > END:
+        if self.start < 0 or self.start + self.n > END:
             raise UsageError(f"start must be in 0 .. 2^63 - n, not {self.start}")
-        if not 0 <= self.temperature < float("inf"):
-            raise UsageError(f"temperature must be 0 or more and finite, not {self.temperature}")
+        factor = _number(self.temperature)
+        if not 0 <= factor < MOST_FLOAT:
+            raise UsageError(f"temperature must be 0 or more and finite, not {self.temperature!r}")
+        object.__setattr__(self, "temperature", factor)
+        if not isinstance(self.where, Mapping | None):
+            raise UsageError(f"where must map columns to values, not be {self.where!r}")
 
     def part(self, low: int, high: int) -> Draw:
         """Return samples low .. high - 1 of the same stream."""
@@ -79,7 +88,7 @@ class Draw:
     def _clusters(self, count: int) -> list[int]:
         cluster = self.cluster
         assert cluster is not None
-        chosen = sorted(set(cluster)) if isinstance(cluster, Sequence) else [index(cluster)]
+        chosen = sorted(set(cluster)) if isinstance(cluster, Sequence) else [cluster]
         if not chosen or not all(0 <= i < count for i in chosen):
             raise UsageError(f"cluster must be in 0 .. {count - 1}, not {cluster}")
         return chosen
@@ -104,6 +113,21 @@ class Draw:
         return intervals
 
 
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, Real) else float("nan")
+    except OverflowError:
+        return float("inf")
+
+
+def _whole_or_several(cluster: Any) -> int | tuple[int, ...] | None:
+    if isinstance(cluster, np.ndarray):
+        cluster = cluster.tolist()
+    if isinstance(cluster, Sequence):
+        return tuple(whole("cluster", one) for one in cluster)
+    return None if cluster is None else whole("cluster", cluster)
+
+
 def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[np.bool_]]:
     """Return which step is of a column, and which of its outcomes [V] are among values, one or several.
 
@@ -125,6 +149,8 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
         else f"{value:.9g}"
         for value in step.values
     ]
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
     several = values if isinstance(values, list | tuple | set | frozenset) else [values]
     mask = np.zeros(len(spelt) + step.rest, np.bool_)
     for value in several:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scgan_infer import bundle as bundles
+from scgan_infer.arguments import whole
 from scgan_infer.bundle import Bundle, Manifest
 from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, DeviceError, ModelError, UsageError
@@ -49,9 +50,10 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     """
     if device not in DEVICES:
         raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
-    if threads is not None and threads < 1:
+    threads = cores() if threads is None else whole("threads", threads)
+    if threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
-    return Model(bundles.load(path), device, threads or cores())
+    return Model(bundles.load(path), device, threads)
 
 
 class Model:
@@ -103,8 +105,8 @@ class Model:
             UsageError: an argument out of its range.
             ModelError: the bundle's generator fails, or gives something else than n finite rows.
         """
-        pieces = self.blocks(n, seed, start, cluster=cluster, temperature=temperature, where=where)
-        return _joined(pieces, n, len(self.columns))
+        draw = Draw(n, seed, start, cluster, temperature, where)
+        return _joined(local(Job(self, draw=draw)), draw.n, len(self.columns))
 
     def blocks(
         self,
@@ -323,8 +325,17 @@ def reopen(path: str, sha256: str, device: str, threads: int) -> Model:
 
 
 def _joined(pieces: Iterable[Floats], n: int, width: int) -> Floats:
-    """Return [n, width] of the pieces, one below the other."""
-    out, row = np.empty((n, width), np.float32), 0
+    """Return [n, width] of the pieces, one below the other.
+
+    Raises:
+        UsageError: memory has no place for them.
+    """
+    try:
+        out, row = np.empty((n, width), np.float32), 0
+    except (MemoryError, ValueError):
+        raise UsageError(
+            f"{n} rows don't fit into memory; take them a piece at a time, from `blocks`"
+        ) from None
     for piece in pieces:
         out[row : row + len(piece)] = piece
         row += len(piece)

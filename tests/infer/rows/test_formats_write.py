@@ -328,6 +328,18 @@ def test_shards_hold_the_rows_and_their_hashes(tmp_path, suffix, announced):
         np.testing.assert_array_equal(part, rows()[first : first + file["rows"]])
 
 
+def test_shards_take_numbers_of_any_width(tmp_path):
+    with open_shards(tmp_path / "a", COLUMNS, 300, 200, start=200) as writer:
+        writer.write(rows(300))
+    few, many = np.uint8(200), np.int16(300)
+    with open_shards(tmp_path / "b", COLUMNS, many, few, start=few) as writer:
+        writer.write(rows(300))
+    assert manifest(tmp_path / "b") == manifest(tmp_path / "a")
+    for fault in ({"start": 1.5}, {"start": True}):
+        with pytest.raises(UsageError, match="start must be a whole number"):
+            open_shards(tmp_path / "c", COLUMNS, 300, 200, **fault)
+
+
 @pytest.mark.parametrize("saved", [0, 1000, 2000, 4500, N])
 def test_shards_resume_to_the_same_bytes(tmp_path, saved):
     straight, folder, values = tmp_path / "straight", tmp_path / "out", rows()

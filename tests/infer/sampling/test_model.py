@@ -271,6 +271,20 @@ def test_temperature_scales_the_noise(models):
         ({"temperature": -0.1}, "temperature must be"),
         ({"temperature": float("nan")}, "temperature must be"),
         ({"temperature": float("inf")}, "temperature must be"),
+        ({"temperature": 10**400}, "temperature must be"),
+        ({"temperature": "1"}, "temperature must be"),
+        ({"n": 2.5}, r"n must be a whole number, not 2\.5"),
+        ({"n": True}, "n must be a whole number, not True"),
+        ({"n": np.uint64(2**64 - 1)}, "start must be"),
+        ({"seed": "1"}, "seed must be a whole number, not '1'"),
+        ({"start": np.float32(1)}, "start must be a whole number"),
+        ({"cluster": True}, "cluster must be a whole number, not True"),
+        ({"cluster": [True]}, "cluster must be a whole number, not True"),
+        ({"cluster": [0.5]}, r"cluster must be a whole number, not 0\.5"),
+        ({"cluster": np.array([0.0])}, "cluster must be a whole number"),
+        ({"cluster": "01"}, "cluster must be a whole number, not '0'"),
+        ({"cluster": [np.int8(-1)]}, "cluster must be in"),
+        ({"where": "x=1"}, "where must map"),
     ],
 )
 def test_arguments_out_of_range_are_usage_errors(tiny_path, arguments, words):
@@ -278,8 +292,60 @@ def test_arguments_out_of_range_are_usage_errors(tiny_path, arguments, words):
     for call in (model.sample, model.blocks):
         with pytest.raises(UsageError, match=words):
             call(**{"n": 10, **arguments})
-    with pytest.raises(TypeError):
-        model.sample(2.5)
+
+
+def test_more_rows_than_memory_has_are_a_usage_error(tiny_path):
+    for n in (2**62, 2**55):
+        with pytest.raises(UsageError, match="don't fit into memory"):
+            load(tiny_path).sample(n)
+
+
+WHOLE = [np.dtype(code).type for code in "bBhHiIqQ"]
+
+
+@st.composite
+def whole_numbers(draw, low, high):
+    """A number in low .. high as Python's or as one of numpy's, of any width that has a place for it."""
+    number = draw(st.integers(low, high) | st.sampled_from([low, high, min(high, 127)]))
+    wide = [kind for kind in WHOLE if np.iinfo(kind).max >= number]
+    made = [number, *(kind(number) for kind in wide), *(np.array(number, kind) for kind in wide)]
+    return draw(st.sampled_from(made))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    n=whole_numbers(0, 300),
+    seed=whole_numbers(0, END - 1),
+    start=whole_numbers(0, 255)
+    | whole_numbers(2**31 - 300, 2**31 + 9)
+    | whole_numbers(0, END - 300),
+    cluster=st.none() | whole_numbers(0, 1) | st.lists(whole_numbers(0, 1), min_size=1, max_size=3),
+    temperature=st.sampled_from(
+        [1, 1.0, np.float32(0.5), np.float64(0.5), np.float16(2), np.int8(2)]
+    ),
+    packed=st.booleans(),
+)
+def test_whole_numbers_of_any_width_name_the_same_rows(
+    models, n, seed, start, cluster, temperature, packed
+):
+    """Numpy's integers wrap around in sums; rows are those of Python's."""
+    model, several = models[1], isinstance(cluster, list)
+    plain = [int(i) for i in cluster] if several else cluster if cluster is None else int(cluster)
+    if several and packed:
+        cluster = np.array(plain, np.uint8)
+    wanted = model.sample(
+        int(n), int(seed), int(start), cluster=plain, temperature=float(temperature)
+    )
+    asked = {"cluster": cluster, "temperature": temperature}
+    assert np.array_equal(model.sample(n, seed, start, **asked), wanted)
+    pieces = list(model.blocks(n, seed, start, **asked))
+    assert sum(map(len, pieces)) == len(wanted)
+    assert np.array_equal(np.concatenate([wanted[:0], *pieces]), wanted)
+    if len(wanted):
+        fixed = model.manifest.sizes["q"] and {"seed": seed, "start": start}
+        known = model.manifest.sizes["q"] and {"seed": int(seed), "start": int(start)}
+        back = model.reconstruct(wanted[:9], **(fixed or {}))
+        assert np.array_equal(back, model.reconstruct(wanted[:9], **(known or {})))
 
 
 def test_the_last_sample_of_the_stream_is_there(models):
@@ -380,6 +446,9 @@ def test_cuda_is_never_the_cpu(tiny_path):
         load(tiny_path, "tpu")
     with pytest.raises(UsageError, match="at least 1"):
         load(tiny_path, threads=0)
+    with pytest.raises(UsageError, match="whole number"):
+        load(tiny_path, threads=1.5)
+    assert load(tiny_path, threads=np.uint8(255)).threads + 2 == 257
 
 
 def _run(code, *arguments):
