@@ -2,19 +2,24 @@
 
     write -> fsync -> rename -> fsync of the folder
 
-An exclusive creation never follows a link, so nobody who shares the folder can lead the bytes elsewhere.
+An exclusive creation never follows a link, so nobody who shares the folder can lead the bytes elsewhere. What stands at
+the target's name and is no plain file, which the renaming would remove, is left there and refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from scgan_infer.errors import DataError
+
+# never through a link, and no waiting for who writes to a pipe; Windows has neither
+CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @contextmanager
@@ -26,9 +31,10 @@ def atomic(path: str | Path, new: Path | None = None) -> Iterator[BinaryIO]:
         new: The temporary name, where a lock keeps other writers away; what a killed one left there is removed.
 
     Raises:
-        DataError: The system refuses; `path` is as it was.
+        DataError: The system refuses, or a link, pipe or device has the name; `path` is as it was.
     """
     path = Path(path)
+    check_target(path)
     try:
         if new is None:
             new = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
@@ -47,6 +53,47 @@ def atomic(path: str | Path, new: Path | None = None) -> Iterator[BinaryIO]:
     except OSError as error:
         why = error.strerror or error
         raise DataError(f"can't write {path}: {why}; free space, or choose another place") from None
+
+
+def check_target(path: Path) -> None:
+    """Raise a DataError where something that is neither a file nor a folder has the name of a file to appear."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # not there, or for whoever writes to say
+        return
+    if stat.S_ISLNK(mode):
+        raise DataError(f"{path}: is a link to {os.readlink(path)}; name that, or remove the link")
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataError(f"{path}: is a pipe or device; name a file, or write to - and redirect it")
+
+
+def open_own(path: Path, *, create: bool = False) -> BinaryIO:
+    """Open a file of one's own at a name that others may know, to be read and written.
+
+    Args:
+        path: The file.
+        create: Make it where nothing has the name.
+
+    Raises:
+        DataError: It is a link, pipe or device, has another name too, or is another user's.
+        OSError: The system refuses.
+    """
+    flags = os.O_RDWR | CAREFUL | getattr(os, "O_BINARY", 0)
+    try:
+        if create:
+            return os.fdopen(os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), "r+b")
+    except FileExistsError:
+        pass
+    check_target(path)
+    descriptor = os.open(path, flags)
+    found = os.fstat(descriptor)
+    plain = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
+    if not plain or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
+        os.close(descriptor)
+        raise DataError(
+            f"{path}: is not a file that you alone have; remove it, or choose another place"
+        )
+    return os.fdopen(descriptor, "r+b")
 
 
 def write_bytes(path: str | Path, data: bytes, new: Path | None = None) -> None:

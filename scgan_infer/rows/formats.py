@@ -16,9 +16,10 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -240,11 +241,12 @@ def open_shards(
 
 def _rehearse(writer: FileWriter, chosen: Format) -> None:
     """Write one row and read its names: what a format can't hold fails before a billion rows are made."""
-    rehearsal = writer.new.with_name(f"{writer.new.name}{_suffix(writer.path)}")
     names = tuple(column.name for column in writer.columns)
     row = np.zeros((1, len(names)), np.float32)
-    try:
+    with ExitStack() as stack:
         with writer.writing():
+            folder = stack.enter_context(TemporaryDirectory(prefix=".", dir=writer.path.parent))
+            rehearsal = Path(folder) / f"row{_suffix(writer.path)}"
             if writer.convert:
                 writer.convert(rehearsal, writer.columns, 1, iter([row]))
             else:
@@ -255,9 +257,6 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
                 raise DataError(
                     f"{writer.path}: can't hold the column names {', '.join(names)}; rename them"
                 )
-    finally:
-        with suppress(OSError):
-            rehearsal.unlink(missing_ok=True)
 
 
 @contextmanager

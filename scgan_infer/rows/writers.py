@@ -25,13 +25,12 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError
-from scgan_infer.files import sync_folder, write_bytes
+from scgan_infer.files import check_target, open_own, sync_folder, write_bytes
 from scgan_infer.rows.codecs.base import Convert, Rows, Stream
 
 CHECKPOINT_SECONDS = 5.0
 WRITE_BACK = 8 << 20  # bytes after which the system may write, so that nobody waits at the end
 CHUNK_BYTES = 16 << 20
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class Writer(ABC):
@@ -140,12 +139,12 @@ class FileWriter(Writer):
             )
         if not os.path.isdir(self.path.parent):
             raise DataError(f"{self.path}: there is no folder {self.path.parent}")
+        check_target(self.path)
         left = None
         if self.resume and os.path.isfile(self.state) and os.path.isfile(self.part):
             left = taken_up(self.state, self.job, self.part)
         with self.writing():
-            flags = NO_LINK | os.O_RDWR | os.O_CREAT
-            self.file = os.fdopen(os.open(self.part, flags, 0o666), "r+b")
+            self.file = open_own(self.part, create=True)
         try:
             self._lock()
         except DataError:
@@ -278,7 +277,8 @@ def taken_up(state: Path, job: Mapping[str, Any], part: Path) -> dict[str, Any]:
         DataError: It can't be read, or was another job.
     """
     try:
-        noted: dict[str, Any] = json.loads(state.read_text("utf-8"))
+        with open_own(state) as file:
+            noted: dict[str, Any] = json.loads(file.read())
         other = any(noted[key] != value for key, value in job.items())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{state}: can't be read ({error}); remove it to start again") from error

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from scgan_infer.errors import DataError
-from scgan_infer.files import atomic, write_bytes
+from scgan_infer.files import atomic, open_own, write_bytes
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -47,13 +47,57 @@ def test_a_link_in_the_way_is_never_followed(tmp_path, monkeypatch):
     assert (tmp_path / name).is_symlink()
 
 
-def test_a_link_at_the_target_is_replaced_itself(tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_at_the_target_is_neither_followed_nor_replaced(tmp_path, there):
     victim = tmp_path / "victim"
-    victim.write_bytes(b"precious")
+    if there:
+        victim.write_bytes(b"precious")
     (tmp_path / "rows.bin").symlink_to(victim)
-    write_bytes(tmp_path / "rows.bin", b"mine")
+    with pytest.raises(DataError, match=r"rows\.bin: is a link to .*victim"):
+        write_bytes(tmp_path / "rows.bin", b"mine")
+    assert (tmp_path / "rows.bin").is_symlink()
+    assert victim.exists() == there
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_at_the_target_stays(tmp_path):
+    os.mkfifo(tmp_path / "rows.bin")
+    with pytest.raises(DataError, match="is a pipe or device; name a file, or write to -"):
+        write_bytes(tmp_path / "rows.bin", b"mine")
+    assert (tmp_path / "rows.bin").is_fifo()
+
+
+def planted(path, kind):
+    """Put something in a name's way, as another user of the folder could, and return what must not change."""
+    victim = path.with_name("victim")
+    victim.write_bytes(b"precious")
+    if kind == "link":
+        path.symlink_to(victim)
+    elif kind == "second name":
+        path.hardlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        if os.geteuid() != 0:
+            pytest.skip("only root may give files away")
+        path.write_bytes(b"")
+        os.chown(path, 12345, -1)
+    return victim
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and owners are those of POSIX")
+@pytest.mark.parametrize("kind", ["link", "second name", "pipe", "another's"])
+@pytest.mark.parametrize("create", [True, False])
+def test_only_a_file_of_ones_own_is_opened_at_a_known_name(tmp_path, kind, create):
+    victim = planted(tmp_path / "part", kind)
+    with pytest.raises(DataError, match="part: is "):
+        open_own(tmp_path / "part", create=create)
     assert victim.read_bytes() == b"precious"
-    assert (tmp_path / "rows.bin").read_bytes() == b"mine"
+    (tmp_path / "part").unlink()
+    with open_own(tmp_path / "part", create=True) as file:
+        file.write(b"mine")
+    with open_own(tmp_path / "part") as file:
+        assert file.read() == b"mine"
 
 
 def test_temporary_names_are_not_to_be_guessed(tmp_path):

@@ -377,8 +377,40 @@ def test_a_planted_link_is_never_written_through(tmp_path):
     victim.write_bytes(b"precious")
     for planted in (".rows.npz.part", ".rows.npz.new"):
         (tmp_path / planted).symlink_to(victim)
-    with pytest.raises(DataError, match="can't be written"):
+    with pytest.raises(DataError, match="is a link to"):
         whole(tmp_path / "rows.npz")
-    (tmp_path / ".rows.npz.part").unlink(missing_ok=True)
+    (tmp_path / ".rows.npz.part").unlink()
+    (tmp_path / ".rows.npz.part").hardlink_to(victim)
+    with pytest.raises(DataError, match="not a file that you alone have"):
+        whole(tmp_path / "rows.npz")
+    (tmp_path / ".rows.npz.part").unlink()
     whole(tmp_path / "rows.npz")
     assert victim.read_bytes() == b"precious"
+
+
+def test_a_row_is_tried_where_nobody_could_have_planted_a_link(tmp_path):
+    pytest.importorskip("pyarrow")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / ".rows.parquet.new.parquet").symlink_to(victim)
+    whole(tmp_path / "rows.parquet")
+    assert victim.read_bytes() == b"precious"
+    assert names(tmp_path) == [".rows.parquet.new.parquet", "rows.parquet", "victim"]
+
+
+def test_a_link_or_pipe_at_the_target_is_neither_followed_nor_replaced(tmp_path):
+    (tmp_path / "rows.npy").symlink_to(tmp_path / "victim")
+    os.mkfifo(tmp_path / "rows.csv")
+    for name, words in (("rows.npy", "is a link to"), ("rows.csv", "is a pipe or device")):
+        with pytest.raises(DataError, match=words):
+            whole(tmp_path / name)
+    assert names(tmp_path) == ["rows.csv", "rows.npy"]
+
+
+def test_a_planted_state_is_not_gone_on_with(tmp_path):
+    path, state = tmp_path / "rows.npy", tmp_path / ".rows.npy.state"
+    stop(open_writer(path, COLUMNS, N), 1000)
+    state.rename(tmp_path / "elsewhere")
+    state.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link to"):
+        open_writer(path, COLUMNS, N, resume=True).__enter__()
