@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,8 @@ from scgan_infer.rows.writers import Writer, put, taken_up
 class ShardWriter(Writer):
     """Writes a folder: part-000000.SUFFIX and so on, then manifest.json with each part's rows and SHA-256.
 
-    The manifest is written last: a folder with one is complete.
+    The manifest is written last: a folder with one is complete. Whoever resumes reads every file again: what follows is
+    made from the first on that is gone, and nothing where one has changed.
 
     Args:
         folder: The folder; made if need be, and otherwise without a manifest.
@@ -69,16 +71,42 @@ class ShardWriter(Writer):
             held = "complete" if (self.folder / self.MANIFEST).exists() else "not empty"
             raise DataError(f"{self.folder}: is {held}; name another folder")
         if left:
-            self.files = taken_up(self.state, self.notes, self.folder)["files"]
+            self.files = self._intact(taken_up(self.state, self.notes, self.folder))
         self.done = sum(file["rows"] for file in self.files)
         put(self.state, {**self.notes, "files": self.files})
         if left and self.done != self.rows:
             self._next()
 
+    def _intact(self, noted: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the noted files that are there, up to the first that is gone.
+
+        Raises:
+            DataError: One has other bytes than were written, or can't be read; or the note can't.
+        """
+        files: list[dict[str, Any]] = []
+        try:
+            for file in noted["files"]:
+                path = self._place(len(files))
+                if not os.path.lexists(path):
+                    for later in self.folder.glob(".part-*.state"):
+                        later.unlink()
+                    break
+                if path.is_symlink() or sha256(path) != file["sha256"]:
+                    raise DataError(f"{path}: has changed; remove it, and --resume makes it anew")
+                files.append({key: file[key] for key in ("name", "start", "rows", "sha256")})
+        except OSError as error:
+            raise DataError(f"{path}: can't be read: {error.strerror}; remove it") from error
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{self.state}: can't be read ({error}); begin again") from error
+        return files
+
+    def _place(self, number: int) -> Path:
+        return self.folder / f"part-{number:06d}{self.suffix}"
+
     def _next(self) -> None:
         """Open the next file."""
         left = None if self.rows is None else min(self.rows_per_file, self.rows - self.done)
-        self.path = self.folder / f"part-{len(self.files):06d}{self.suffix}"
+        self.path = self._place(len(self.files))
         self.part = self.open_part(self.path, left).__enter__()
         self.done += self.part.done
 

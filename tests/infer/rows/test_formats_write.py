@@ -354,6 +354,64 @@ def test_shards_resume_to_the_same_bytes(tmp_path, saved):
         assert (folder / name).read_bytes() == (straight / name).read_bytes()
 
 
+def begun_shards(folder):
+    """Leave two complete files of 2000 rows and a checkpoint of the third."""
+    stop(open_shards(folder, COLUMNS, N, 2000, resume=True), 4500)
+    assert ".part-000002.npy.state" in names(folder)
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_resuming_makes_the_files_that_are_gone(tmp_path, gone):
+    straight, folder, values = tmp_path / "straight", tmp_path / "out", rows()
+    with open_shards(straight, COLUMNS, N, 2000) as writer:
+        writer.write(values)
+    begun_shards(folder)
+    (folder / f"part-{gone:06d}.npy").unlink()
+    with open_shards(folder, COLUMNS, N, 2000, resume=True) as writer:
+        assert writer.done == 2000 * gone
+        writer.write(values[writer.done :])
+    assert names(folder) == names(straight)
+    assert all(same(folder / name, straight / name) for name in names(straight))
+
+
+@pytest.mark.parametrize("fault", ["emptied", "cut", "swapped", "a bit", "link", "folder"])
+def test_resuming_certifies_no_file_that_has_changed(tmp_path, fault):
+    folder = tmp_path / "out"
+    begun_shards(folder)
+    first, second = (folder / f"part-00000{k}.npy" for k in range(2))
+    whole_bytes = first.read_bytes()
+    if fault == "swapped":
+        first.rename(tmp_path / "kept")
+        second.rename(first)
+        (tmp_path / "kept").rename(second)
+    elif fault == "link":
+        first.rename(tmp_path / "kept")
+        first.symlink_to(tmp_path / "kept")
+    elif fault == "folder":
+        first.unlink()
+        first.mkdir()
+    else:
+        cut = {"emptied": 0, "cut": 1000, "a bit": -1}[fault]
+        last = bytes([whole_bytes[-1] ^ 1]) if fault == "a bit" else b""
+        first.write_bytes(whole_bytes[:cut] + last)
+    before = names(folder)
+    with pytest.raises(
+        DataError, match=r"part-000000\.npy: (has changed|can't be read).*; remove it"
+    ):
+        open_shards(folder, COLUMNS, N, 2000, resume=True).__enter__()
+    assert names(folder) == before
+
+
+@pytest.mark.parametrize("files", [None, 3, [3], [{"name": "part-000000.npy"}]])
+def test_a_note_of_files_that_is_none_is_refused(tmp_path, files):
+    folder = tmp_path / "out"
+    begun_shards(folder)
+    state = folder / ".manifest.json.state"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "files": files}))
+    with pytest.raises(DataError, match="can't be read"):
+        open_shards(folder, COLUMNS, N, 2000, resume=True).__enter__()
+
+
 def test_shards_leave_nothing_behind_an_error_and_touch_nothing_that_was_there(tmp_path):
     folder = tmp_path / "out"
     stop(open_shards(folder, COLUMNS, N, 100), saved=None, more=550, error=ValueError)
