@@ -8,6 +8,7 @@ the target's name and is no plain file, which the renaming would remove, is left
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -94,6 +95,35 @@ def open_own(path: Path, *, create: bool = False) -> BinaryIO:
             f"{path}: is not a file that you alone have; remove it, or choose another place"
         )
     return os.fdopen(descriptor, "r+b")
+
+
+def lock(file: BinaryIO, path: Path) -> bool:
+    """Keep whoever else asks from a file until it is closed, which the end of a process does, too.
+
+    Args:
+        file: The file, open.
+        path: Its name.
+
+    Returns:
+        False where another has it, or `path` names another file by now; True, too, where the system has no locks.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return is_at(file, path)
+    except ImportError:
+        return True
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
+
+
+def is_at(file: BinaryIO, path: Path) -> bool:
+    """Say whether a path still names an open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_bytes(path: str | Path, data: bytes, new: Path | None = None) -> None:

@@ -10,7 +10,6 @@ only if resuming was asked for.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -25,7 +24,7 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError
-from scgan_infer.files import check_target, open_own, sync_folder, write_bytes
+from scgan_infer.files import check_target, lock, open_own, sync_folder, write_bytes
 from scgan_infer.rows.codecs.base import Convert, Rows, Stream
 
 CHECKPOINT_SECONDS = 5.0
@@ -145,11 +144,9 @@ class FileWriter(Writer):
             left = taken_up(self.state, self.job, self.part)
         with self.writing():
             self.file = open_own(self.part, create=True)
-        try:
-            self._lock()
-        except DataError:
+        if not lock(self.file, self.part):
             self.file.close()
-            raise
+            raise DataError(f"{self.path}: another process is writing it")
         self.checkpointed, self.saved = left is not None, time.monotonic()
         try:
             self._begin(left)
@@ -167,21 +164,6 @@ class FileWriter(Writer):
             if left is None:
                 self.state.unlink(missing_ok=True)
                 self.file.write(self.stream.header(self.rows or 0))
-
-    def _lock(self) -> None:
-        """Keep a second writer of the same file away, where the system can."""
-        try:
-            import fcntl
-
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.part)):
-                return
-        except ImportError:
-            return
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOENT):
-                return
-        raise DataError(f"{self.path}: another process is writing it")
 
     def write(self, values: Rows) -> None:
         """See `Writer.write`."""

@@ -11,6 +11,7 @@
     held_out.npy             rows that no stage saw
     history.jsonl            a line per stage, phase and step with the losses
     checkpoint.safetensors   the stage under way
+    .lock                    while a training is at work; one that was killed may leave it, and it is void then
 
 `save` and `load` of a part are inverse neighbours. Nothing is resolved again when a run is loaded.
 """
@@ -20,7 +21,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,8 +37,8 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Generator, Tensor, nn
 
 from scgan_infer.columns import Column
-from scgan_infer.errors import DataError, ModelError
-from scgan_infer.files import write_bytes
+from scgan_infer.errors import DataError, ModelError, UsageError
+from scgan_infer.files import is_at, lock, open_own, write_bytes
 from scgan_train import config as configs
 from scgan_train.chain import Chain
 from scgan_train.clusters import Clusters
@@ -52,6 +54,31 @@ M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 VERSION = 2
 STAGES = ("encoder", "clusters", "head", "mapper", "decoder")  # a head with discrete values only
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder; the lock ends with its process, however that ends.
+
+    Raises:
+        UsageError: another training has it.
+        DataError: the folder can't be written.
+    """
+    path = folder / ".lock"
+    try:
+        file = open_own(path, create=True)
+    except OSError as error:
+        raise DataError(f"can't write {path}: {error.strerror}; choose another folder") from error
+    with file:
+        if not lock(file, path):
+            raise UsageError(
+                f"{folder}: another training is at work there; let it end, or choose another folder"
+            )
+        try:
+            yield
+        finally:
+            if is_at(file, path):
+                path.unlink()
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from scgan_train.maps.base import Mapper
 from scgan_train.training import distributed, guards
 from scgan_train.training.loop import fit, generator_for
 from scgan_train.training.progress import Progress
-from scgan_train.training.run import Run
+from scgan_train.training.run import Run, locked
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
@@ -58,21 +58,20 @@ def train(
     Raises:
         DataError: fewer rows than clusters, or other rows than those that the run began with.
         DeviceError: the device asked for is not there.
-        UsageError: the folder is taken, or a setting does not fit the data.
+        UsageError: the folder is taken, another training is at work there, or a setting does not fit the data.
         TrainingError: a loss stopped being finite.
     """
     config = resolve(config, table)
     _check_enough(table, config, source)
     path = distributed.broadcast_path(path)
-    if resume:
-        run = _resumed(path, table, config)
-    elif distributed.rank() == 0:
-        run = _created(path, table, config, source)
-    distributed.barrier()
-    if distributed.rank() > 0:
-        run = Run.load(path)
-    with _one_thread(), Progress(run) as progress:
-        _Stages(table, run, progress).finish()
+    first = distributed.rank() == 0
+    if first and not resume:
+        _create(path, table, config, source)
+    with locked(path) if first else nullcontext():
+        distributed.barrier()
+        run = _resumed(path, table, config) if resume else Run.load(path)
+        with _one_thread(), Progress(run) as progress:
+            _Stages(table, run, progress).finish()
     return run
 
 
@@ -269,25 +268,24 @@ def _check_enough(table: Table, config: Config, source: str) -> None:
         )
 
 
-def _created(path: Path, table: Table, config: Config, source: str) -> Run:
+def _create(path: Path, table: Table, config: Config, source: str) -> None:
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
         raise UsageError(f"{path} exists; resume that run, or choose another folder")
     new = path.with_name(f".{path.name}.new")
     facts = {"rows": len(table), "sha256": table.fingerprint()}
-    run = Run(new, config, source, table.columns, facts)
     try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        run.save()
-        new.rename(path)
+        new.mkdir(parents=True, exist_ok=True)
+        with locked(new):
+            try:
+                Run(new, config, source, table.columns, facts).save()
+                new.rename(path)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
     except OSError as error:
         raise DataError(
             f"can't make the run folder {path}: {error.strerror}; choose another"
         ) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    run.path = path
-    return run
 
 
 def _resumed(path: Path, table: Table, config: Config) -> Run:

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -15,8 +20,8 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
 from scgan_train.config import resolve
 from scgan_train.training.progress import StageObserver
-from scgan_train.training.run import STAGES, Run
-from scgan_train.training.stages import train
+from scgan_train.training.run import STAGES, Run, locked
+from scgan_train.training.stages import _create, train
 
 
 def weights(run: Run) -> dict[str, bytes]:
@@ -90,6 +95,64 @@ def test_resuming_with_other_rows_or_settings_is_refused(mixed_run: Run) -> None
         train(mixed_table(1000), settings(), mixed_run.path, resume=True)
     with pytest.raises(UsageError, match="begun with other settings"):
         train(mixed_table(), settings(seed=9), mixed_run.path, resume=True)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from scgan_train.training.run import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not find_spec("fcntl"), reason="no file locks")
+def test_one_training_at_a_time_works_in_a_folder(mixed_run: Run, tmp_path: Path) -> None:
+    """Another process has the folder until it is killed; what it leaves keeps nobody out."""
+    run = tmp_path / "run"
+    shutil.copytree(mixed_run.path, run)
+    held = [sys.executable, "-c", HOLD, str(run)]
+    with subprocess.Popen(held, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        before = contents(run)
+        with pytest.raises(UsageError, match="another training is at work there"):
+            train(mixed_table(), settings(), run, resume=True)
+        assert contents(run) == before
+        other.kill()
+    assert (run / ".lock").exists()
+    assert weights(train(mixed_table(), settings(), run, resume=True)) == weights(mixed_run)
+    assert not (run / ".lock").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.skipif(not find_spec("fcntl"), reason="no file locks")
+def test_of_two_that_begin_a_folder_at_once_one_does(tmp_path: Path) -> None:
+    run, new = tmp_path / "run", tmp_path / ".run.new"
+    new.mkdir()
+    with locked(new), pytest.raises(UsageError, match="another training"):
+        train(mixed_table(), settings(), run)
+    assert not run.exists()
+    barrier = Barrier(2)
+
+    def begin(_: int) -> object:
+        barrier.wait()
+        try:
+            return _create(run, mixed_table(), settings(), "mixed.csv")
+        except (UsageError, DataError) as error:
+            return error
+
+    for _ in range(20):
+        shutil.rmtree(run, ignore_errors=True)
+        with ThreadPoolExecutor(2) as pool:
+            ends = list(pool.map(begin, range(2)))
+        assert ends.count(None) == 1, ends
+        assert Run.load(run).source == "mixed.csv"
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_what_is_trained_has_no_auto(mixed_run: Run) -> None:
