@@ -12,6 +12,15 @@ A message is one line: what was wrong, the value at fault, what to do.
 """
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra; scgan is on no package index.
+
+    >>> install("plot")
+    "pip install '.[plot]' in a checkout of scgan"
+    """
+    return f"pip install '.[{extra}]' in a checkout of scgan"
+
+
 class ScganError(Exception):
     """Base of every error that scgan raises on purpose."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -60,3 +61,11 @@ def test_nothing_of_the_library_knows_the_command_line() -> None:
         ):
             found = set(imported(ast.parse(path.read_text("utf-8"))))
             assert not {other for other in found if other.startswith("scgan_train.app")}, name
+
+
+def test_nobody_is_told_to_install_scgan_from_an_index_that_lacks_it() -> None:
+    """Another's package of that name would be what they get."""
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")]
+    pages += [*ROOT.glob("examples/**/*.md"), *MODULES.values()]
+    told = re.compile(r"pip install (-\S+ )*['\"]?scgan")
+    assert [page for page in pages if told.search(page.read_text("utf-8"))] == []

@@ -212,7 +212,7 @@ def _check_files(files: object, graphs: Mapping[str, Interface], h: int) -> None
 
 
 def _newer(what: str) -> NoReturn:
-    raise ModelError(f"{what}: upgrade with pip install --upgrade scgan")
+    raise ModelError(f"{what}: install a newer scgan")
 
 
 def _expect(holder: Mapping[str, Any], key: str, valid: bool, where: str = "") -> None:

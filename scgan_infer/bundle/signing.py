@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scgan_infer.bundle import FILE, MAX_MANIFEST, SIGNATURE, read
-from scgan_infer.errors import ChecksumError, UsageError
+from scgan_infer.errors import ChecksumError, UsageError, install
 from scgan_infer.files import write_bytes
 
 if TYPE_CHECKING:
@@ -87,9 +87,7 @@ def _key(path: str | Path, word: str) -> Any:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        raise UsageError(
-            f"signatures need cryptography ({error}): pip install 'scgan[sign]'"
-        ) from None
+        raise UsageError(f"signatures need cryptography ({error}): {install('sign')}") from None
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_KEY)

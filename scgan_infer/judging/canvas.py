@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgan_infer.columns import Column
-from scgan_infer.errors import UsageError
+from scgan_infer.errors import UsageError, install
 from scgan_infer.files import write_bytes
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
         try:
             from matplotlib import style
         except ModuleNotFoundError as missing:
-            raise UsageError(
-                f"pictures need {missing.name}; run: pip install 'scgan[plot]'"
-            ) from missing
+            raise UsageError(f"pictures need {missing.name}; {install('plot')}") from missing
         with style.context(["default", STYLE]):
             return draw(*args, **kwargs)
 

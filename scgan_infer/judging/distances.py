@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scgan_infer.columns import Column
-from scgan_infer.errors import DataError, UsageError
+from scgan_infer.errors import DataError, UsageError, install
 
 Rows = NDArray[np.float64]
 
@@ -191,6 +191,4 @@ def _need(module: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"measuring needs {missing.name}; run: pip install 'scgan[plot]'"
-        ) from missing
+        raise UsageError(f"measuring needs {missing.name}; {install('plot')}") from missing

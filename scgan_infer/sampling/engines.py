@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from scgan_infer.errors import ScganError, UsageError
+from scgan_infer.errors import ScganError, UsageError, install
 from scgan_infer.sampling.draw import Draw, Floats, cut
 from scgan_infer.sampling.noise import BLOCK, TOGETHER
 
@@ -152,7 +152,7 @@ def _client(job: Job) -> Iterator[Any]:
         config: Any = import_module("dask.config")
         distributed: Any = import_module("distributed")
     except ImportError:
-        raise UsageError("the dask engine needs Dask: pip install 'scgan[dask]'") from None
+        raise UsageError(f"the dask engine needs Dask: {install('dask')}") from None
     own = {"n_workers": job.model.threads, "threads_per_worker": 1, "dashboard_address": LOCAL}
     with ExitStack() as stack:
         address, direct = job.scheduler, None

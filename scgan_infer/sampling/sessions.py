@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from scgan_infer.errors import DeviceError, UsageError
+from scgan_infer.errors import DeviceError, UsageError, install
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 FATAL = 4
@@ -91,7 +91,7 @@ def session(graph: bytes, device: str) -> Session:
     if PROVIDERS[device] not in runtime.get_available_providers():
         raise DeviceError(
             "this onnxruntime has no CUDA: take device cpu,"
-            " or pip uninstall onnxruntime and pip install 'scgan[gpu]'"
+            f" or pip uninstall onnxruntime and {install('gpu')}"
         )
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -141,9 +141,7 @@ def onnxruntime() -> ModuleType:
     try:
         import onnxruntime as runtime
     except ImportError as error:
-        raise UsageError(
-            f"onnxruntime can't be imported ({error}): pip install 'scgan[cpu]'"
-        ) from None
+        raise UsageError(f"onnxruntime can't be imported ({error}): {install('cpu')}") from None
     runtime.set_default_logger_severity(FATAL)
     memory = runtime.OrtMemoryInfo(
         "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT

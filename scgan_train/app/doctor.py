@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from ctypes.util import find_library
 from importlib import metadata
 
+from scgan_infer.errors import install
+
 RUNTIMES = ("cpu", "gpu", "dev")  # extras that are told of by themselves, or not at all
 CUDA = ("cudart", "cublas", "cudnn")
 
@@ -43,10 +45,10 @@ def report() -> Iterator[str]:
         yield (
             f"clash: onnxruntime {cpu} and onnxruntime-gpu {gpu} install the same folder; "
             "pip uninstall onnxruntime onnxruntime-gpu, "
-            "then pip install one of 'scgan[cpu]' and 'scgan[gpu]'"
+            f"then {install('cpu')}, or '.[gpu]'"
         )
     if not (cpu or gpu):
-        yield "onnxruntime: missing, nothing samples; pip install 'scgan[cpu]' or 'scgan[gpu]'"
+        yield f"onnxruntime: missing, nothing samples; {install('cpu')}, or '.[gpu]'"
     else:
         yield from _runtime()
     for extra, packages in extras().items():
@@ -56,7 +58,7 @@ def report() -> Iterator[str]:
             ", ".join(f"{package} {version}" for package, version in versions.items() if version)
         ]
         if missing:
-            parts.append(f"missing {missing}; pip install 'scgan[{extra}]'")
+            parts.append(f"missing {missing}; {install(extra)}")
         yield f"extra {extra}: {'; '.join(filter(None, parts))}"
 
 
@@ -69,7 +71,7 @@ def _runtime() -> Iterator[str]:
     libraries = {name: find_library(name) for name in CUDA}
     yield f"CUDA libraries: {', '.join(filter(None, libraries.values())) or 'none found'}"
     if "CUDAExecutionProvider" not in providers:
-        yield "--device cuda: not with this onnxruntime; uninstall it and pip install 'scgan[gpu]'"
+        yield f"--device cuda: not with this onnxruntime; uninstall it and {install('gpu')}"
     elif None in libraries.values():
         lacking = ", ".join(name for name, file in libraries.items() if file is None)
         yield f"--device cuda: {lacking} not found; pip install 'onnxruntime-gpu[cuda,cudnn]'"

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import typer
 
-from scgan_infer.errors import ScganError
+from scgan_infer.errors import ScganError, install
 from scgan_train.app.actions import say
 from scgan_train.app.commands import only
 
@@ -104,7 +104,7 @@ def failed(error: BaseException) -> int:
             return 0
         message, code = f"{error.filename or 'output'}: {error.strerror or error}", 7
     elif isinstance(error, ModuleNotFoundError):
-        message, code = f"{error.name} is not installed; pip install 'scgan[train]'", 2
+        message, code = f"{error.name} is not installed; {install('train')}", 2
     elif isinstance(error, typer.TyperException):
         message, code = f"{wrong(error)} (see --help)", 2
     else:

@@ -139,7 +139,7 @@ def test_3_bad_model(scgan: Scgan, model: Path, tmp_path: Path) -> None:
     newer.mkdir()
     text = (model / "bundle.json").read_text().replace('"format": 2', '"format": 3')
     (newer / "bundle.json").write_text(text)
-    scgan("sample", "--model", newer).failed(3, "format 3", "upgrade")
+    scgan("sample", "--model", newer).failed(3, "format 3", "install a newer scgan")
     loop = tiny.model(tiny.body("generator.onnx", nodes=[tiny.node("Loop", "u w", "x")]))
     graphs = {**tiny.GRAPHS, "generator.onnx": loop}
     with pytest.raises(ModelError, match="control flow"):

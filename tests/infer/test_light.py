@@ -70,4 +70,4 @@ def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
     done = scgan("train", cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "pip install 'scgan[train]'" in done.stderr
+    assert "pip install '.[train]'" in done.stderr

@@ -19,7 +19,7 @@ from typing import IO, Any, Self, TypeAlias
 import numpy as np
 
 from scgan_infer.columns import Column
-from scgan_infer.errors import DataError
+from scgan_infer.errors import DataError, install
 from scgan_infer.kinds.base import Raw as Raw
 from scgan_infer.kinds.base import Values
 from scgan_infer.rows.codecs.budget import Budget
@@ -139,7 +139,7 @@ def extra(module: str, name: str) -> Untyped:
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         raise DataError(
-            f"this format needs {package}, which is not here; pip install 'scgan[{name}]'"
+            f"this format needs {package}, which is not here; {install(name)}"
         ) from error
 
 

@@ -431,7 +431,7 @@ def test_a_missing_package_is_named_with_its_install_command(tmp_path, suffix, m
     monkeypatch.setitem(sys.modules, package, None)
     path = tmp_path / f"rows{suffix}"
     path.write_bytes(b"anything")
-    command = f"pip install 'scgan[{FORMATS[suffix].extra}]'"
+    command = f"pip install '.[{FORMATS[suffix].extra}]'"
     for use in (lambda: read_table(path), lambda: open_writer(tmp_path / f"new{suffix}", REAL)):
         with pytest.raises(DataError) as caught:
             use()

@@ -479,7 +479,7 @@ def test_a_missing_onnxruntime_is_named_with_its_install_command(tiny_path):
         "try:\n    scgan_infer.load(sys.argv[1], 'cpu').sample(1)\n"
         "except UsageError as error:\n    print(error)"
     )
-    assert "pip install 'scgan[cpu]'" in _run(code, tiny_path).stdout
+    assert "pip install '.[cpu]'" in _run(code, tiny_path).stdout
 
 
 def test_the_version_is_the_installed_one():
