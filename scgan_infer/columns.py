@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,12 @@ class Column:
     def rules(self) -> Kind:
         """What holds for its kind."""
         return KINDS[self.kind]
+
+    @property
+    def storage(self) -> Literal["float32", "int32", "text"]:
+        """How typed formats hold a cell; whole numbers of which some are missing as float32, with NaN."""
+        kept = self.rules.storage
+        return "float32" if self.missing and kept == "int32" else kept
 
     @property
     def step(self) -> float | None:

@@ -257,6 +257,8 @@ class Intake:
             BadCellError: Text that makes no category.
             UsageError: Settings that don't fit.
         """
+        if self.known and self.column is not None:
+            return self.column, values
         if not self.missing:
             return self._settled(values)
         there = ~np.isnan(values)

@@ -176,16 +176,33 @@ def checked(raw: Raw) -> Raw:
 
 
 def cells(values: Rows, columns: Sequence[Column]) -> list[Raw]:
-    """Return each column of rows [n, d] as a typed format stores it: float32, int32 or str objects."""
-    return [column.rules.cells(values[:, j], column) for j, column in enumerate(columns)]
+    """Return each column of rows [n, d] as its `storage` says: float32, int32 or str objects.
+
+    A missing number is NaN, a missing name the empty text.
+    """
+    return [_stored(values[:, j], column) for j, column in enumerate(columns)]
+
+
+def _stored(values: Rows, column: Column) -> Raw:
+    if column.storage == "float32":
+        return values
+    if not column.missing:
+        return column.rules.cells(values, column)
+    there = ~np.isnan(values)
+    out = np.full(len(values), "", object)
+    out[there] = column.rules.cells(values[there], column)
+    return out
 
 
 def coded(values: Rows, columns: Sequence[Column]) -> Rows:
     """Return rows [n, d] for a format of numbers alone, where a number stands for each name."""
     if not any(column.rules.named for column in columns):
         return values
-    parts = [column.rules.numbers(values[:, j], column) for j, column in enumerate(columns)]
-    return np.stack(parts, axis=1)
+    out = values.copy()
+    for j, column in enumerate(columns):
+        there = ~np.isnan(values[:, j])
+        out[there, j] = column.rules.numbers(values[there, j], column)
+    return out
 
 
 def number(cell: object) -> float | None:

@@ -141,7 +141,7 @@ def fits_stream(columns: Sequence[Column]) -> Stream:
     for column in columns:
         longest = max((len(_ascii(name)) for name in column.categories), default=1)
         text = (f"{longest}A", f"S{longest}")
-        stored.append(forms.get(column.rules.storage, text))
+        stored.append(forms.get(column.storage, text))
         if len(_ascii(column.name)) > LONGEST_NAME:
             raise DataError(
                 f"column {column.name!r}: FITS holds names of up to {LONGEST_NAME}; rename it"

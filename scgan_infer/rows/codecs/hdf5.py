@@ -178,14 +178,14 @@ def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Itera
                 )
             longest = max((len(name.encode()) for name in column.categories), default=1)
             text = h5py.string_dtype("utf-8", longest)
-            dtype = {"int32": np.int32, "float32": np.float32}.get(column.rules.storage, text)
+            dtype = {"int32": np.int32, "float32": np.float32}.get(column.storage, text)
             data = file.create_dataset(column.name, (rows,), dtype)
             if column.unit:
                 data.attrs["unit"] = column.unit
         done = 0
         for values in chunks:
             for column, stored in zip(columns, cells(values, columns), strict=True):
-                text = column.rules.storage == "text"
+                text = column.storage == "text"
                 spelt = [name.encode() for name in stored] if text else stored
                 file[column.name][done : done + len(values)] = spelt
             done += len(values)

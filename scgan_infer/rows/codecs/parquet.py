@@ -106,15 +106,17 @@ def write_parquet(
     text = pa.dictionary(pa.int32(), pa.string())
     types = {"int32": pa.int32(), "float32": pa.float32(), "text": text}
     fields = [
-        pa.field(c.name, types[c.rules.storage], metadata={"unit": c.unit} if c.unit else None)
+        pa.field(c.name, types[c.storage], metadata={"unit": c.unit} if c.unit else None)
         for c in columns
     ]
     schema = pa.schema(fields)
     with parquet.ParquetWriter(target, schema) as writer:
         for values in chunks:
             stored = [
-                pa.array(column, field.type)
-                for column, field in zip(cells(values, columns), fields, strict=True)
+                pa.array(column, field.type, mask=gone)
+                for column, field, gone in zip(
+                    cells(values, columns), fields, np.isnan(values).T, strict=True
+                )
             ]
             batch = pa.Table.from_arrays(stored, schema=schema)
             writer.write_table(batch, row_group_size=len(values))

@@ -91,7 +91,7 @@ def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Itera
     """Write a TTree `events`: float32, int32 and string branches, one basket of each for each chunk."""
     uproot = extra("uproot", "root")
     names = [column.name for column in columns]
-    types = [column.rules.storage.replace("text", "string") for column in columns]
+    types = [column.storage.replace("text", "string") for column in columns]
     first = list(itertools.islice(chunks, 1))
     digest = hashlib.sha256(
         repr((rows, columns)).encode() + b"".join(values.tobytes() for values in first)

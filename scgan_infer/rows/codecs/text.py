@@ -303,16 +303,26 @@ def _line(cells: Sequence[str], separator: str) -> str:
 def csv_stream(columns: Sequence[Column], separator: str = ",") -> Stream:
     """Write a header line and a line for each row."""
     marks = {"text": "%s", "int32": "%d", "float32": "%.*g"}
-    row = separator.join(marks[column.rules.storage] for column in columns) + "\n"
-    quote = cache(lambda name: _line([name], separator)[:-1])
+    forms = ["%s" if column.missing else marks[column.storage] for column in columns]
+    row = separator.join(forms) + "
+"
+    quote = cache(lambda name: _line([name], separator)[:-1] if name else "")
 
     def encode(values: Rows) -> bytes:
         arguments: list[list[Any]] = []
         for column, stored in zip(columns, cells(values, columns), strict=True):
-            if column.rules.storage == "float32":
+            if column.missing and column.storage == "float32":
+                gone = np.isnan(stored)
+                numbers = zip(
+                    digits(np.where(gone, 0, stored)).tolist(), stored.tolist(), strict=True
+                )
+                spelt = ["" if value != value else f"{value:.{count}g}" for count, value in numbers]
+                arguments.append(spelt)
+                continue
+            if column.storage == "float32":
                 arguments.append(digits(stored).tolist())
             listed = stored.tolist()
-            arguments.append([*map(quote, listed)] if column.rules.storage == "text" else listed)
+            arguments.append([*map(quote, listed)] if column.storage == "text" else listed)
         flat: list[Any] = [None] * (len(values) * len(arguments))
         for k, argument in enumerate(arguments):
             flat[k :: len(arguments)] = argument

@@ -294,3 +294,37 @@ print((peak(3 * blocks) - first) / (2 * blocks * block.nbytes / 2**20))
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert float(grown) < 0.5  # of the bytes of the rows that were added
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_missing_cells_are_written_as_the_format_does_and_come_back(tmp_path, suffix):
+    columns = (
+        Column("x", missing=True),
+        Column("n", "integer", missing=True),
+        Column("k", "category", categories=("a", "b,c"), missing=True),
+        Column("y"),
+    )
+    gone = np.nan
+    rows = np.float32([[1.5, gone, 0, 1], [gone, 3, 1, 2], [2.25, 4, gone, 3], [1, 5, 1, 4]])
+    path = tmp_path / f"rows{suffix}"
+    with open_writer(path, columns, 4) as writer:
+        writer.write(rows)
+    np.testing.assert_array_equal(read_table(path, columns=columns).values, rows)
+    if suffix == ".csv":
+        assert path.read_text().splitlines()[1:] == [
+            "1.5,,a,1",
+            ',3,"b,c",2',
+            "2.25,4,,3",
+            '1,5,"b,c",4',
+        ]
+    if suffix == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow.parquet")
+        assert [column.null_count for column in pyarrow.read_table(path).columns] == [1, 1, 1, 0]
+
+
+def test_dropped_rows_are_those_with_a_missing_cell(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n,3\n4,5\n")
+    table = read_table(tmp_path / "rows.csv", missing="drop")
+    assert table.values.tolist() == [[1, 2], [4, 5]]
+    assert not any(column.missing for column in table.columns)
+    assert [column.missing for column in read_table(tmp_path / "rows.csv").columns] == [True, False]
