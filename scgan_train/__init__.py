@@ -19,9 +19,31 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from scgan_train.config import Config
+    from scgan_train.inspecting import Inspection
     from scgan_train.training.run import Run
 
-__all__ = ["export", "train"]
+__all__ = ["export", "inspect", "train"]
+
+
+def inspect(
+    data: str | Path | ArrayLike, config: Config | Mapping[str, Any] | None = None
+) -> Inspection:
+    """Return what the columns of rows are taken for before anything is trained, and what that will cost.
+
+    Args:
+        data: as in `train`.
+        config: as in `train`.
+
+    Raises:
+        DataError: data that can't be read.
+        UsageError: a setting that does not exist or does not fit.
+    """
+    from scgan_train import config as configs
+    from scgan_train.inspecting import inspect as look
+    from scgan_train.training import sources
+
+    wanted = config if isinstance(config, configs.Config) else configs.from_dict(config or {})
+    return look(sources.load(data, wanted)[1], wanted)
 
 
 def train(

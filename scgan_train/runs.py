@@ -50,6 +50,8 @@ def train(
     defaults: Mapping[str, Any],
 ) -> Run:
     """Read the rows, train and say what came of it; see `scgan_train.train`."""
+    from scgan_train.datasets import DATASETS
+    from scgan_train.inspecting import inspect
     from scgan_train.training import distributed, sources, stages
     from scgan_train.training.run import Run
 
@@ -66,9 +68,17 @@ def train(
     else:
         config = own = configs.from_dict(configs.merge(defaults, settings))
     source, table = sources.load(DEFAULT if data is None else data, own)
-    run = stages.train(table, config, out or free_folder(source), source, resume=resume)
-    for note in sources.notes(table, config):
-        tell(note)
+
+    def begin() -> None:
+        if not resume and source not in DATASETS:
+            for line in [f"note: {note}" for note in table.notes]:
+                tell(line)
+            for line in inspect(table, config).lines():
+                tell(line)
+
+    run = stages.train(
+        table, config, out or free_folder(source), source, resume=resume, begin=begin
+    )
     tell(f"clusters: {run.facts['clusters']}")
     took = f"{sum(run.seconds.values()):.0f} s on {run.facts['rows']} rows"
     tell(f"run: {run.path} ({took}); next: scgan export {run.path}")

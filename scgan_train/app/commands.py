@@ -133,6 +133,25 @@ def train(
 
 
 @app.command()
+def inspect(
+    data: Annotated[str, argument("DATA", "A file, or a built-in distribution.")],
+    out: Annotated[File, option("--out -o", "Write the columns as settings.", "FILE.toml")] = None,
+    config: Annotated[File, variable("--config -c", "TOML file of settings.", "FILE")] = None,
+) -> None:
+    """Show what the columns of DATA are taken for, before anything is trained."""
+    from scgan_infer.files import write_bytes
+    from scgan_train import config as configs
+    from scgan_train import inspect as look
+
+    found = look(data, configs.read(config) if config else {})
+    for line in found.lines():
+        typer.echo(line)
+    if out is not None:
+        write_bytes(out, found.settings().encode())
+        say(f"settings: {out}; next: scgan train {data} --config {out}")
+
+
+@app.command()
 def export(
     run: OneRun = None,
     out: Annotated[File, option("--out -o", "Default: exported/NAME.", "BUNDLE")] = None,

@@ -44,7 +44,13 @@ SMOOTH = 256  # draws that stand for a cluster of few rows
 
 
 def train(
-    table: Table, config: Config, path: Path, source: str = "rows", *, resume: bool = False
+    table: Table,
+    config: Config,
+    path: Path,
+    source: str = "rows",
+    *,
+    resume: bool = False,
+    begin: Callable[[], None] = lambda: None,
 ) -> Run:
     """Run the three stages on a table and return the finished run.
 
@@ -54,6 +60,7 @@ def train(
         path: the run folder, made here; with `resume`, an existing one to finish.
         source: what the run says of where the rows came from.
         resume: go on from the last finished stage or checkpoint.
+        begin: called when nothing stands against the training any more.
 
     Raises:
         DataError: fewer rows than clusters, or other rows than those that the run began with.
@@ -70,6 +77,7 @@ def train(
     with locked(path) if first else nullcontext():
         distributed.barrier()
         run = _resumed(path, table, config) if resume else Run.load(path)
+        begin()
         with _one_thread(), Progress(run) as progress:
             _Stages(table, run, progress).finish()
     return run

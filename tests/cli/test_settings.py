@@ -147,9 +147,9 @@ def test_the_advice_of_a_note_works(scgan: Scgan, tmp_path: Path) -> None:
     rows = "".join(f"{i % 7},{0.37 * i:.3f}\n" for i in range(400))
     (tmp_path / "rows.csv").write_text('"Sepal.Length of",y\n' + rows)
     done = scgan("train", tmp_path / "rows.csv", "-o", tmp_path / "run", *BRIEF)
-    [note] = [line for line in done.err.splitlines() if "looks integer" in line]
-    [advice] = [word for word in shlex.split(note) if word.startswith("columns.")]
-    done = scgan("train", tmp_path / "rows.csv", "-o", tmp_path / "again", *BRIEF, "--set", advice)
+    [note] = [line for line in done.err.splitlines() if "kinds were guessed" in line]
+    [advice] = [word for word in shlex.split(note) if word.startswith("--set=columns.")]
+    done = scgan("train", tmp_path / "rows.csv", "-o", tmp_path / "again", *BRIEF, advice)
     assert done.code == 0, done.err
-    assert "Sepal" not in done.err
+    assert "guessed" not in done.err
     assert settings(tmp_path / "again")["columns"] == {"Sepal.Length of": {"kind": "real"}}

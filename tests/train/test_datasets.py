@@ -12,7 +12,7 @@ from scgan_infer.rows.formats import open_writer
 from scgan_train import datasets
 from scgan_train.config import Config
 from scgan_train.datasets import DATASETS, table
-from scgan_train.training.sources import BUILT_IN_ROWS, load, notes
+from scgan_train.training.sources import BUILT_IN_ROWS, load
 
 N = 100_000
 
@@ -156,18 +156,6 @@ def test_built_in_rows_are_sampled_and_guessed_like_a_file_s(tmp_path):
         assert other.columns == built_in.columns
         assert np.array_equal(other.values, built_in.values)
     assert len(built_in) == 5000
-
-
-def test_notes_print_a_setting_that_can_be_written():
-    rows = {"Sepal.Length cm": np.arange(400.0) % 7, "k": np.array(["a", "b"] * 200)}
-    rows["same"] = np.ones(400)
-    lines = list(notes(load(rows, Config())[1], Config()))
-    assert lines == [
-        "note: column Sepal.Length cm looks integer; "
-        "setting 'columns.\"Sepal.Length cm\".kind=real' says otherwise",
-        "note: column k looks category; setting select names the columns to use",
-        "note: column same is 1 in every row; it is kept and written back",
-    ]
 
 
 def test_importing_the_datasets_does_not_import_torch():

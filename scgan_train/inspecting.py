@@ -1,0 +1,195 @@
+"""What a table is taken for, before anything is trained: `scgan inspect`.
+
+A finding a column: its kind, range and distinct values, which values the head draws outright and how often,
+missing cells, and what a user may want to change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from shlex import quote
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from scgan_infer.columns import Column, Table, quoted
+from scgan_train import discrete
+from scgan_train.config import Config, resolve
+from scgan_train.discrete import Step
+
+CIRCLES = {"radians": 2 * math.pi, "degrees": 360.0}
+COVERED = 0.98  # of a circle, from which on a range looks like one
+SENTINELS = (-9999.0, -999.0, -99.0, 999.0, 9999.0)
+GUESSED = ("bounded", "integer")
+MOST_SHOWN = 3  # values, or names
+WIDEST = 36  # letters of a cell of the table that is shown
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one column is taken for.
+
+    Attributes:
+        column: Its kind and domain.
+        low: Least number; nan if there is none.
+        high: Greatest number.
+        distinct: How many different values there are.
+        missing: How many cells are missing.
+        drawn: Values that the head draws outright, "" for a missing cell, with their shares, most frequent first.
+        rest: Whether the column has other numbers, too.
+        hints: What the user may want to change, a sentence each.
+    """
+
+    column: Column
+    low: float
+    high: float
+    distinct: int
+    missing: int
+    drawn: tuple[tuple[str, float], ...]
+    rest: bool
+    hints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a table is taken for.
+
+    Attributes:
+        rows: How many there are.
+        repeated: How many of them are equal to an earlier one.
+        findings: One a column.
+        seconds: About how long a training takes on one core.
+    """
+
+    rows: int
+    repeated: int
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    def lines(self) -> Iterator[str]:
+        """Yield a table for people, and the hints below it."""
+        head = ("column", "kind", "values", "drawn outright", "missing")
+        cells = [head, *(_cells(finding) for finding in self.findings)]
+        widths = [max(len(row[k]) for row in cells) for k in range(len(head) - 1)]
+        about = f"about {_rounded(self.seconds)} s to train on one core"
+        yield f"{self.rows} rows, {self.repeated} repeated; {about}"
+        for row in cells:
+            padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            yield "  ".join([*padded, row[-1]]).rstrip()
+        for finding in self.findings:
+            for hint in finding.hints:
+                yield f"note: column {finding.column.name} {hint}"
+        if guessed := [f.column.name for f in self.findings if f.column.kind in GUESSED]:
+            setting = quote(f"--set=columns.{quoted(guessed[0])}.kind=real")
+            yield f"note: kinds were guessed where none were set; {setting} says otherwise"
+
+    def settings(self) -> str:
+        """Return the columns as settings in TOML, which `scgan train --config` takes."""
+        columns = {}
+        for finding in self.findings:
+            fields = finding.column.to_dict()
+            columns[finding.column.name] = {
+                key: value
+                for key, value in fields.items()
+                if key not in ("name", "categories", "missing")
+            }
+        return tomli_w.dumps({"columns": columns})
+
+
+def inspect(table: Table, config: Config) -> Inspection:
+    """Return what the columns of a table are taken for, and what a training with these settings will cost."""
+    steps = {step.column: step for step in discrete.find(table)}
+    findings = tuple(
+        _finding(column, table.values[:, j], steps.get(j)) for j, column in enumerate(table.columns)
+    )
+    distinct = len(np.unique(np.nan_to_num(table.values, nan=np.inf), axis=0))
+    seconds = _cost(resolve(config, table), [step.size for step in steps.values()])
+    return Inspection(len(table), len(table) - distinct, findings, seconds)
+
+
+def _finding(column: Column, values: Any, step: Step | None) -> Finding:
+    missing = np.isnan(values)
+    present = values[~missing]
+    distinct, counts = np.unique(present, return_counts=True)
+    drawn: list[tuple[str, float]] = []
+    for value in () if step is None else step.values:
+        share = missing.mean() if np.isnan(value) else counts[distinct == value].sum() / len(values)
+        drawn.append((_name(column, value), float(share)))
+    low, high = (float(present.min()), float(present.max())) if len(present) else (np.nan, np.nan)
+    return Finding(
+        column,
+        low,
+        high,
+        len(distinct),
+        int(missing.sum()),
+        tuple(sorted(drawn, key=lambda pair: -pair[1])),
+        step is None or step.rest,
+        tuple(_hints(column, present, distinct)),
+    )
+
+
+def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
+    """Yield what a user may want to change."""
+    if len(distinct) == 1:
+        yield "is the same in every row; it is kept and written back"
+    if column.rules.named or len(distinct) < 2:
+        return
+    low, high = float(distinct[0]), float(distinct[-1])
+    for unit, period in CIRCLES.items():
+        start = 0.0 if low >= 0 else -period / 2
+        inside = start <= low and high <= start + period * (1 + 1e-6)
+        if inside and high - low >= COVERED * period and not column.period:
+            option = quote(f"--periodic={column.name}={period:.9g}")
+            yield f"looks like an angle in {unit}; {option} makes it one"
+    if column.step == 1 and len(distinct) == len(present) == high - low + 1:
+        yield "counts the rows; leave it out with --columns"
+    for value in SENTINELS:
+        inner = distinct[np.abs(distinct) < abs(value)]
+        edge = value in (low, high) and len(inner) == len(distinct) - 1
+        if edge and (present == value).sum() > 1 and abs(value) > 3 * np.abs(inner).max():
+            yield f"{value:g} looks like a mark for missing cells; empty them"
+
+
+def _name(column: Column, value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return column.categories[int(value)] if column.categories else f"{value:.9g}"
+
+
+def _cells(finding: Finding) -> tuple[str, ...]:
+    """Return one row of the table."""
+    column, drawn = finding.column, finding.drawn
+    values = f"{finding.distinct} names" if column.categories else _range(finding)
+    named = ", ".join(f"{name or 'missing'} {share:.1%}" for name, share in drawn[:MOST_SHOWN])
+    shown = named + (f", {len(drawn) - MOST_SHOWN} more" if len(drawn) > MOST_SHOWN else "")
+    if drawn and not finding.rest and len(drawn) > MOST_SHOWN:
+        shown = f"all {len(drawn)}"
+    missing = str(finding.missing) if finding.missing else ""
+    return (_short(column.name), column.kind, values, _short(shown), missing)
+
+
+def _range(finding: Finding) -> str:
+    decimals = finding.column.decimals
+    rounded = "" if decimals is None else f", {decimals} decimals"
+    return f"{finding.low:g} to {finding.high:g}, {finding.distinct} distinct{rounded}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDEST else text[: WIDEST - 3] + "..."
+
+
+def _cost(config: Config, sizes: Sequence[int]) -> float:
+    """Return about how many seconds a training takes on one core; measured on tables of 2 to 15 columns."""
+    mapper, e = config.mapper, int(config.encoder.latent_dim)
+    head = 0.0027 * (len(sizes) + 1) * 1000 if sizes else 0.0
+    if config.latents != "mapper":
+        return head + 5
+    step = 0.003 + 0.0005 * e * int(mapper.layers) if mapper.kind == "flow" else 0.004
+    return head + 5 + int(mapper.steps) * step
+
+
+def _rounded(seconds: float) -> int:
+    return int(5 * max(1, round(seconds / 5)))

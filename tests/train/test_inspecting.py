@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import shlex
+
+import numpy as np
+import pytest
+
+import scgan_train
+from scgan_train import config as configs
+from scgan_train.training import sources
+
+
+def rows(n: int = 2000) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    gain = np.where(rng.random(n) < 0.7, 0.0, rng.exponential(5, n))
+    gain[:50] = np.nan
+    mark = rng.normal(10, 1, n)
+    mark[rng.random(n) < 0.05] = -999
+    return {
+        "Sepal.Length of": rng.integers(1, 50, n),
+        "k, name": np.where(rng.random(n) < 0.9, "a", "b"),
+        "gain": gain,
+        "phi": rng.uniform(-np.pi, np.pi, n),
+        "degrees": rng.uniform(0, 360, n),
+        "mark": mark,
+        "number": np.arange(n),
+        "same": np.ones(n),
+    }
+
+
+def test_columns_are_shown_with_what_is_drawn_and_what_is_missing() -> None:
+    found = scgan_train.inspect(rows())
+    columns = {finding.column.name: finding for finding in found.findings}
+    assert found.rows == 2000
+    assert columns["gain"].missing == 50
+    assert dict(columns["gain"].drawn)["0"] == pytest.approx(0.69, abs=0.03)
+    assert dict(columns["gain"].drawn)[""] == 0.025
+    assert columns["gain"].rest
+    assert [name for name, _ in columns["k, name"].drawn] == ["a", "b"]
+    lines = list(found.lines())
+    shown = next(line for line in lines if line.startswith("gain"))
+    assert "0 6" in shown and "missing 2.5%" in shown and shown.endswith("50")  # noqa: PT018
+
+
+def test_angles_marks_row_numbers_and_constants_get_a_hint() -> None:
+    notes = "\n".join(scgan_train.inspect(rows()).lines())
+    assert "phi looks like an angle in radians; --periodic=phi=6.28318531" in notes
+    assert "degrees looks like an angle in degrees; --periodic=degrees=360" in notes
+    assert "mark -999 looks like a mark for missing cells" in notes
+    assert "number counts the rows" in notes
+    assert "same is the same in every row" in notes
+    assert "gain looks" not in notes
+
+
+def test_the_advice_on_kinds_is_a_setting_that_can_be_written() -> None:
+    from scgan_train.app.settings import assignment
+
+    note = list(scgan_train.inspect(rows()).lines())[-1]
+    [advice] = [word for word in shlex.split(note) if word.startswith("--set=")]
+    settings = configs.from_dict(assignment(advice.removeprefix("--set=")))
+    assert settings.columns == {"Sepal.Length of": {"kind": "real"}}
+
+
+def test_the_columns_as_settings_give_the_same_columns_again() -> None:
+    import tomllib
+
+    found = scgan_train.inspect(rows())
+    config = configs.from_dict(tomllib.loads(found.settings()))
+    again = sources.load(rows(), config)[1]
+    assert again.columns == tuple(finding.column for finding in found.findings)
