@@ -24,9 +24,10 @@ from scgan_train.graph import Var, const, op
 Singles = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
-FEW = 40  # distinct numbers that make a column discrete,
-REPEATED = 10  # each of them in so many rows on average,
-MOST_FEW = 16  # unless there are more such columns than this
+# distinct numbers that make a column discrete, and in how many rows each has to be on average
+FEW = ((40, 10), (128, 100))
+SPIKY = (128, 10)  # the same where some are heavy, of the others
+MOST_FEW = 16  # such columns; if there are more, none is discrete
 HEAVY = 0.02
 SPIKE = 0.005
 TALL, PROMINENT = 3.0, 20.0
@@ -120,8 +121,13 @@ def find(table: Table) -> tuple[Step, ...]:
 
 
 def _is_few(cells: Singles) -> bool:
-    present = cells[~np.isnan(cells)]
-    return len(np.unique(present)) <= min(FEW, len(present) / REPEATED)
+    """Say whether a column has so few numbers, so often repeated, that each may be drawn by itself."""
+    distinct, counts = np.unique(cells[~np.isnan(cells)], return_counts=True)
+    if any(len(distinct) <= min(most, counts.sum() / rows) for most, rows in FEW):
+        return True
+    others = counts[~heavy(counts)]
+    most, rows = SPIKY
+    return len(others) < len(counts) <= most and len(others) <= others.sum() / rows
 
 
 def _step(j: int, column: Column, cells: Singles, few: bool) -> Step | None:
