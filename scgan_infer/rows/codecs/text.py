@@ -304,8 +304,7 @@ def csv_stream(columns: Sequence[Column], separator: str = ",") -> Stream:
     """Write a header line and a line for each row."""
     marks = {"text": "%s", "int32": "%d", "float32": "%.*g"}
     forms = ["%s" if column.missing else marks[column.storage] for column in columns]
-    row = separator.join(forms) + "
-"
+    row = separator.join(forms) + "\n"
     quote = cache(lambda name: _line([name], separator)[:-1] if name else "")
 
     def encode(values: Rows) -> bytes:
