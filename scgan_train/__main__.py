@@ -1,4 +1,4 @@
-"""`python -m scgan_train` is `scgan train`; `torchrun --nproc-per-node N -m scgan_train` is N."""
+"""`python -m scgan_train` is `scgan train`; `torchrun -m scgan_train` is several: see docs/training.md."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import sys
 
 from scgan_train.app import command, guarded
 
+OPEN = (
+    "note: torchrun listens on every network, and who reaches it can run code as you; "
+    "docs/training.md has the command for one host"
+)
+
 
 def train() -> int:
     """Train, as one of the processes that torchrun started or alone, and return the exit code."""
     import signal
 
+    from scgan_train.app.actions import say
     from scgan_train.training import distributed
 
     try:
         with distributed.group():
+            if distributed.size() > 1 and distributed.exposed() and distributed.rank() == 0:
+                say(OPEN)
             return command()
     finally:
         # when one process fails, torchrun ends the others, even those that are about to end

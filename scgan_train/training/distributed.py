@@ -6,6 +6,9 @@ DistributedDataParallel does that around each player's loss (`shared`). Noise is
 process from equal generators, and each keeps its part: N processes with batch b compute what one computes with batch
 N b, up to the order of float sums. Contrastive losses see the rows of all processes (`gather`).
 
+Who may reach torch's sockets may take part, and torchrun unpickles what its own store is sent. On one host, with the
+command of docs/training.md, process 0 has the store and all sockets are those of the loopback interface.
+
 A process that loses another or its torchrun ends; the run folder stays as process 0, which alone writes files, left
 it. Without torchrun every function here does nothing.
 """
@@ -14,13 +17,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from threading import Thread
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -59,11 +64,36 @@ def group() -> Iterator[None]:
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     Thread(target=_exit_with_parent, args=[os.getppid()], daemon=True).start()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    store = None if exposed() else _store(number, count)
+    dist.init_process_group(backend, store=store, rank=number, world_size=count)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def exposed() -> bool:
+    """Say whether other hosts reach this training: they take part, or torchrun's own store listens everywhere."""
+    host = os.environ["MASTER_ADDR"]
+    try:
+        here = ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    return not here or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+
+
+def _store(number: int, count: int) -> Any:
+    """Return a store of this host's processes, and let them send no other way than by its loopback interface."""
+    names = {name for _, name in socket.if_nameindex()}
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ[variable] = "lo" if "lo" in names else "lo0"
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    listener = socket.create_server((host, port)).detach() if number == 0 else None
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        host, port, count, number == 0, master_listen_fd=listener
+    )
 
 
 def leave(code: int) -> NoReturn:

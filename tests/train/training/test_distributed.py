@@ -21,7 +21,12 @@ import pytest
 
 pytest.importorskip("torch.distributed")
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+}
+ONE_HOST = ["--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file", "--local-addr", "127.0.0.1"]
 BATCH = 64
 
 
@@ -95,8 +100,26 @@ def loses_one(out: str) -> None:
         fit("stage", layer, lambda _: iter([phase]), 0, observer)
 
 
+def listens(out: str) -> None:
+    """Note where this process and its torchrun listen."""
+    import psutil
+
+    from scgan_train.training import distributed
+
+    with distributed.group():
+        distributed.barrier()
+        found = [
+            connection.laddr.ip
+            for process in (psutil.Process(), psutil.Process().parent())
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        Path(out, os.environ["RANK"]).write_text(json.dumps([distributed.exposed(), found]))
+        distributed.barrier()
+
+
 def command(processes: int, *what: object, looks: float = 0.1) -> list[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    torchrun = ["-m", "torch.distributed.run", *ONE_HOST, "--nproc-per-node", str(processes)]
     torchrun += ["--monitor-interval", str(looks)]
     return [sys.executable, *(torchrun if processes > 1 else []), *map(str, what)]
 
@@ -239,6 +262,28 @@ def test_no_step_is_taken_by_what_a_lost_process_did_not_send(tmp_path: Path) ->
     assert load_file(tmp_path / "checkpoint.safetensors")["step"] == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="sockets of others are not shown")
+def test_the_documented_command_listens_on_this_host_alone(tmp_path: Path) -> None:
+    pytest.importorskip("psutil")
+    documented = (Path(__file__).parents[3] / "docs" / "training.md").read_text("utf-8")
+    assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun " + " ".join(ONE_HOST) in documented
+    finished(command(2, __file__, "listens", tmp_path))
+    for rank in range(2):
+        exposed, found = json.loads((tmp_path / str(rank)).read_text())
+        assert not exposed
+        assert set(found) == {"127.0.0.1"}
+
+
+def test_another_command_is_warned_of(tmp_path: Path) -> None:
+    open_to_all = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    asked = ["-m", "scgan_train", "none.csv", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, *open_to_all, *asked], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("note: torchrun listens on every network") == 1
+
+
 def test_without_torchrun_nothing_is_shared_out() -> None:
     import torch
 
@@ -255,4 +300,5 @@ def test_without_torchrun_nothing_is_shared_out() -> None:
 
 
 if __name__ == "__main__":
-    {"every_kind": every_kind, "often": often, "loses_one": loses_one}[sys.argv[1]](*sys.argv[2:])
+    modes = (every_kind, often, loses_one, listens)
+    {mode.__name__: mode for mode in modes}[sys.argv[1]](*sys.argv[2:])
