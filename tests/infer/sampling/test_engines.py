@@ -4,6 +4,8 @@ import os
 import signal
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -130,6 +132,37 @@ def test_a_cluster_of_ones_own_is_started_and_ended(model, tiny_path):
     found = np.concatenate(list(ENGINES["dask"](Job(load(tiny_path, "cpu", 1), draw=Draw(9000)))))
     assert np.array_equal(found, model.sample(9000))
     assert set(psutil.Process().children(recursive=True)) <= set(before)
+
+
+def test_a_cluster_of_ones_own_takes_no_code_from_others(model, monkeypatch):
+    """Without its certificate nobody is answered, be it by the scheduler or by a worker, and no page is served."""
+    distributed = pytest.importorskip("distributed")
+    clusters = []
+
+    class Noted(distributed.LocalCluster):
+        def __init__(self, **options):
+            super().__init__(**options)
+            clusters.append(self)
+
+    monkeypatch.setattr(distributed, "LocalCluster", Noted)
+    stream = ENGINES["dask"](Job(model, draw=Draw(20 * TASK)))
+    next(stream)
+    (cluster,) = clusters
+    workers = [worker.worker_address for worker in cluster.workers.values()]
+    for address in (cluster.scheduler_address, *workers):
+        assert address.startswith("tls://127.0.0.1:")
+        plain, strange = address.replace("tls:", "tcp:"), distributed.Security.temporary()
+        for asked, security in ((plain, None), (address, strange)):
+            with (
+                pytest.raises(OSError),
+                distributed.Client(
+                    asked, security=security, timeout=1, set_as_default=False
+                ) as client,
+            ):
+                client.submit(os.getpid).result(5)
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(cluster.dashboard_link.replace("/status", "/info/main/workers.html"))
+    stream.close()
 
 
 def test_workers_refuse_another_bundle_than_the_one_meant(cluster, tiny_bundle):
