@@ -85,8 +85,8 @@ class Chain(nn.Module):
                 x = x * kept / (1 - DROPOUT)
         return x
 
-    def loss(self, choice: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the sum of the steps' cross-entropies on a batch of outcomes [b, h]."""
+    def loss(self, choice: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Return the sum of the steps' cross-entropies on a batch of outcomes [b, h]; see `logits`."""
         steps = range(len(self.sizes))
         terms = [cross_entropy(self.logits(choice, j, generator), choice[:, j]) for j in steps]
         return {"cross_entropy": torch.stack(terms).sum()}
@@ -94,10 +94,7 @@ class Chain(nn.Module):
     @torch.no_grad()
     def nats(self, choice: Tensor) -> Tensor:
         """Return the mean negative log-likelihood of outcomes [n, h]."""
-        steps = range(len(self.sizes))
-        return torch.stack(
-            [cross_entropy(self.logits(choice, j), choice[:, j]) for j in steps]
-        ).sum()
+        return self.loss(choice, None)["cross_entropy"]
 
     @torch.no_grad()
     def select(self, u: Tensor) -> Tensor:

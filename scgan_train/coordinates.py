@@ -27,7 +27,7 @@ from scgan_infer.kinds import Form
 from scgan_infer.kinds.base import Parameters
 from scgan_infer.kinds.walls import MARGIN
 from scgan_train import discrete
-from scgan_train.discrete import Labels, Step
+from scgan_train.discrete import Labels, Step, middles
 from scgan_train.graph import Var, const, op
 
 Floats = NDArray[np.floating[Any]]
@@ -60,7 +60,7 @@ class Scores(Form):
         columns = []
         for cells, part, table in zip(x.T, share.T, p["table"].T, strict=True):
             values, counts = np.unique(table, return_counts=True)
-            nearest = np.searchsorted(_middles(values), cells.astype(np.float32), side="right")
+            nearest = np.searchsorted(middles(values), cells.astype(np.float32), side="right")
             below = (counts.cumsum() - counts)[nearest]
             columns.append(ndtri((below + part * counts[nearest]) / CELLS))
         limit = ndtri(0.25 / CELLS)
@@ -72,11 +72,6 @@ class Scores(Form):
 
         cell = np.clip(np.floor(CELLS * ndtr(y)), 0, CELLS - 1).astype(np.int64)
         return np.asarray(np.take_along_axis(p["table"], cell, 0), y.dtype)
-
-
-def _middles(values: Singles) -> Singles:
-    """Return what lies halfway between values [V], in float32 as graphs have it."""
-    return ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
 
 
 SCORES = Scores()
@@ -196,16 +191,20 @@ class Coordinates:
         return Block(form, self.index[place], place, parameters, steps, seen)
 
     @classmethod
-    def fit(cls, table: Table, *, tails: bool = False) -> Coordinates:
-        """Return the coordinates of a table: what forms need, means and standard deviations from its rows.
+    def fit(
+        cls, table: Table, kept: NDArray[np.int64] | slice = slice(None), *, tails: bool = False
+    ) -> Coordinates:
+        """Return the coordinates of a table.
 
         Args:
-            table: the rows.
+            table: All rows: what is discrete and what varies is asked of them, as kinds are and as `resolve` does.
+            kept: The rows that train; what forms need, means and standard deviations come from them alone.
             tails: Whether values may leave the range that was seen.
         """
-        values, columns, steps = table.values, table.columns, discrete.find(table)
-        present = _present(values, steps)
+        columns, steps = table.columns, discrete.find(table)
         varying = continuous(table, steps)
+        values = table.values[kept]
+        present = _present(values, steps)
         tables = {
             j: _quantiles(values[present[:, j], j])
             for j in varying
@@ -350,16 +349,13 @@ class Coordinates:
         steps = {step.column: step for step in self.steps}
         rows = []
         for j in self.index.tolist():
-            cells = op.gather(x, const([j], np.int64), axis=1)
+            cells = op.gather(x, const(j, np.int64), axis=1)
             absent = op.isnan(cells)
             if j in steps:
-                known = op.equal(cells, const(steps[j].numbers[None]))
-                counted = op.reduce_sum(
-                    op.cast(known, to=np.float32), const([1], np.int64), keepdims=1
-                )
-                absent = op.or_(absent, op.greater(counted, const(0)))
-            rows.append(op.transpose(absent))
-        return op.concat([op.cast(row, to=np.bool_) for row in rows], axis=0)
+                rest = const(len(steps[j].values), np.int64)
+                absent = op.not_(op.equal(steps[j].choose_graph(cells), rest))
+            rows.append(op.unsqueeze(absent, const([0], np.int64)))
+        return op.concat(rows, axis=0)
 
     def graph_rows(self, f: Var, choice: Sequence[Var] = ()) -> Var:
         """Return rows [n, d] of coordinates that are not standardised, f(x) = y scale + shift [n, d'].
@@ -444,7 +440,7 @@ def _scores(x: Var, p: Parameters) -> Var:
     ):
         values = np.unique(table)
         scores = SCORES.coordinate(values[:, None], {"table": table[:, None]})[:, 0]
-        passed = op.greater_or_equal(cells, const(_middles(values)[:, None]))
+        passed = op.greater_or_equal(cells, const(middles(values)[:, None]))
         passed = op.cast(passed, to=np.float32)
         index = op.cast(op.reduce_sum(passed, const([0], np.int64)), to=np.int64)
         columns.append(op.gather(const(scores), index))

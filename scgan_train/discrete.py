@@ -64,8 +64,7 @@ class Step:
         """Return the outcome [n] of each cell [n]; without a rest, the nearest value's."""
         numbers, cells = self.numbers, cells.astype(np.float32)
         if not self.rest:
-            middle = (numbers[1:].astype(np.float64) + numbers[:-1]) / 2
-            index = np.searchsorted(middle, cells, side="right")
+            index = np.searchsorted(middles(numbers), cells, side="right")
         else:
             index = np.searchsorted(numbers, cells)
             known = numbers[np.minimum(index, len(numbers) - 1)] if len(numbers) else np.nan
@@ -76,6 +75,8 @@ class Step:
         """Return `choose` as a graph, of cells [n]."""
         numbers, last = self.numbers, const(len(self.numbers), np.int64)
         missing = op.isnan(cells)
+        if not len(numbers):
+            return op.where(missing, last, const(len(self.values), np.int64))
         cells = op.where(missing, const(0), cells)
         if not self.rest and np.array_equal(numbers, np.arange(len(numbers))):
             index = op.cast(op.round(cells), to=np.int64)
@@ -88,8 +89,8 @@ class Step:
                 counted = op.matmul(same, const(order[:, None]))
                 total = op.add(op.squeeze(counted, const([1], np.int64)), const(len(self.values)))
             else:
-                middle = ((numbers[1:].astype(np.float64) + numbers[:-1]) / 2)[None]
-                passed = op.cast(op.greater_or_equal(wide, const(middle)), to=np.float32)
+                passed = op.greater_or_equal(wide, const(middles(numbers)[None]))
+                passed = op.cast(passed, to=np.float32)
                 total = op.reduce_sum(passed, const([1], np.int64), keepdims=0)
             index = op.cast(total, to=np.int64)
         return op.where(missing, last, index)
@@ -108,6 +109,11 @@ class Step:
         if not self.rest:
             return values
         return op.where(op.equal(choice, const(len(self.values), np.int64)), cells, values)
+
+
+def middles(values: Singles) -> Singles:
+    """Return what lies halfway between values [V], in float32 as graphs have it."""
+    return ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
 
 
 def find(table: Table) -> tuple[Step, ...]:

@@ -66,13 +66,13 @@ class LatentModel(nn.Module):
 
     thresholds: Tensor
 
-    def __init__(
-        self, limits: Tensor, ensemble: nn.Module, noise: int, chain: Chain | None = None
-    ) -> None:
+    chain: Chain | None
+
+    def __init__(self, limits: Tensor, ensemble: nn.Module, noise: int) -> None:
         super().__init__()
         self.ensemble = ensemble
         self.noise = noise
-        self.chain = chain
+        self.chain = None
         self.register_buffer("thresholds", limits, persistent=False)
 
     @property

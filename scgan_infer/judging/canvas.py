@@ -114,8 +114,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def bin_edges(column: Column, values: Rows, bins: int) -> Rows:
-    """Cells over a column's domain, or over all of its values but the farthest thousandth, and a margin."""
-    return column.rules.edges(column, values, bins)
+    """Cells over a column's domain, or over all of its values but the farthest thousandth, and a margin.
+
+    Missing cells have no place in a picture.
+    """
+    there = values[~np.isnan(values)]
+    return column.rules.edges(column, there if len(there) else np.zeros(1), bins)
 
 
 def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) -> None:

@@ -134,6 +134,8 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
     Raises:
         UsageError: no such discrete column, or a value that it never has.
     """
+    from scgan_infer.rows.codecs.base import number
+
     steps = {manifest.columns[step.column].name: k for k, step in enumerate(manifest.steps)}
     if name not in steps:
         raise UsageError(
@@ -163,14 +165,6 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
             raise UsageError(f"{name} = {text!r} is not one of {known}{more}")
         mask[spelt.index(text)] = True
     return steps[name], mask
-
-
-def number(text: str) -> float | None:
-    """Return the number that a text is, if it is one."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def within(u: Floats, intervals: Integers) -> Floats:

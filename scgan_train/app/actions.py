@@ -89,14 +89,16 @@ def part(n: int, shard: str | None) -> tuple[int, int]:
     return low, high - low
 
 
-def conditions(model: Model, where: Sequence[str]) -> dict[str, Any]:
-    """Return what `Model.sample` takes for --cluster and --where: values by column, or clusters.
+def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[str, Any]:
+    """Return what `Draw` takes for --cluster and --where: clusters, and values by column.
 
-    A column named again may have any of its values.
+    A column named again may have any of its values. A bundle without a network for its head has clusters alone.
 
     Raises:
         UsageError: a condition that is not NAME=VALUE, or that this bundle can't meet.
     """
+    if not where:
+        return {"cluster": cluster}
     if model.manifest.sizes["h"] > 1:
         wanted: dict[str, list[str]] = {}
         for condition in where:
@@ -104,7 +106,9 @@ def conditions(model: Model, where: Sequence[str]) -> dict[str, Any]:
             if not equals:
                 raise UsageError(f"condition {condition!r}: write NAME=VALUE")
             wanted.setdefault(name, []).append(value)
-        return {"where": wanted}
+        return {"cluster": cluster, "where": wanted}
+    if cluster is not None:
+        raise UsageError("--cluster and --where name clusters both; give one of them")
     from scgan_infer.sampling.where import clusters_where
 
     common = set.intersection(*(set(clusters_where(model, condition)) for condition in where))

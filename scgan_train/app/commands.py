@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
 
-from scgan_infer.errors import UsageError
 from scgan_infer.names import Device, Latents, Missing, Preset
 from scgan_train.app import actions
 from scgan_train.app.actions import say, show
@@ -144,11 +144,10 @@ def inspect(
     from scgan_train import inspect as look
 
     found = look(data, configs.read(config) if config else {})
-    for line in found.lines():
-        typer.echo(line)
+    show(*found.lines())
     if out is not None:
         write_bytes(out, found.settings().encode())
-        say(f"settings: {out}; next: scgan train {data} --config {out}")
+        say(f"settings: {out}; next: scgan train {quote(data)} --config {quote(str(out))}")
 
 
 @app.command()
@@ -224,11 +223,7 @@ def sample(
 
     loaded = actions.load(model, device, threads)
     first, count = actions.part(n, shard)
-    asked: dict[str, Any] = {"cluster": cluster}
-    if where:
-        asked |= actions.conditions(loaded, where)
-        if cluster is not None and "cluster" in asked and asked["cluster"] != cluster:
-            raise UsageError("--cluster and --where name clusters both; give one of them")
+    asked = actions.conditions(loaded, cluster, where or [])
     draw = Draw(count, seed, start + first, temperature=temperature, **asked)
     job = Job(loaded, draw=draw, scheduler=scheduler)
     columns = actions.inert(loaded.columns) if spreadsheet else loaded.columns

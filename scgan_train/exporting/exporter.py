@@ -171,11 +171,14 @@ def difference(
     >>> difference(np.zeros((4, 1)), np.zeros((4, 1)), (), np.ones(1))
     0.0
     """
-    if ours.shape != theirs.shape or np.isinf(theirs).any():
+    if ours.shape != theirs.shape:
         return float("inf")
     if ours.dtype.kind == "i":
         return 0.0 if (ours != theirs).mean() <= FLIPS else 1.0
     columns = columns or (Column("latent"),) * ours.shape[1]
+    may_miss = np.array([column.missing for column in columns])
+    if not (np.isfinite(theirs) | (np.isnan(theirs) & may_miss)).all():
+        return float("inf")
     return float(differences(ours, theirs, columns, spread, chained).max())
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from scgan_infer.errors import UsageError
-from scgan_train.chain import Chain
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.head import LatentModel, thresholds
@@ -70,7 +69,7 @@ def latent_model(
         clusters: the clusters.
         config: resolved.
         generator: draws the first weights.
-        sizes: outcomes of each discrete step, [h - 1]; with any, a chain is the head.
+        sizes: outcomes of each discrete step, [h - 1], which the map sees.
     """
     e = clusters.means.shape[1]
     ensemble: nn.Module
@@ -81,6 +80,4 @@ def latent_model(
         ensemble = Affine(clusters.means, variances.sqrt()[:, None, None] * torch.eye(e))
     else:
         ensemble = Affine(clusters.means, clusters.factors)
-    chain = Chain([*sizes, len(clusters)], generator) if sizes else None
-    noise = getattr(ensemble, "noise", e)
-    return LatentModel(thresholds(clusters.weights), ensemble, noise, chain)
+    return LatentModel(thresholds(clusters.weights), ensemble, getattr(ensemble, "noise", e))

@@ -265,10 +265,8 @@ class Run:
         return self._module("head", lambda _: Chain(sizes, Generator()))
 
     def save_mapper(self, model: LatentModel) -> None:
-        """Write stage 2's latent model, without its chain."""
-        tensors = model.state_dict()
-        own = {name: tensors[name] for name in tensors if not name.startswith("chain.")}
-        self.save_tensors("mapper", own)
+        """Write stage 2's latent model, before it has its chain."""
+        self.save_tensors("mapper", model.state_dict())
 
     def load_mapper(self, clusters: Clusters, chain: Chain | None) -> LatentModel:
         """Read stage 2's latent model, and put its chain to it."""
@@ -278,9 +276,7 @@ class Run:
             if kind == "real":
                 return RealLatents(tensors["table"], tensors["thresholds"], tensors.get("choices"))
             sizes = chain.sizes[:-1] if chain else ()
-            model = latent_model(kind, clusters, config, Generator(), sizes)
-            model.chain = None
-            return model
+            return latent_model(kind, clusters, config, Generator(), sizes)
 
         model = self._module("mapper", build)
         model.chain = chain if kind != "real" else None

@@ -113,8 +113,10 @@ class _Stages:
         if not run.finished("coordinates"):
             with self._stage("coordinates"):
                 run.save_held_out(self.table.values[self.held])
-                train = Table(self.table.columns, rows)
-                run.save_coordinates(Coordinates.fit(train, tails=self.config.tails))
+                coordinates = Coordinates.fit(
+                    self.table, self.kept.numpy(), tails=self.config.tails
+                )
+                run.save_coordinates(coordinates)
         coordinates = run.load_coordinates()
         self.sizes = tuple(step.size for step in coordinates.steps)
         self.outcomes = torch.from_numpy(coordinates.choose(rows)).to(self.device)

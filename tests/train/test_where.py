@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 import scgan_infer
+import scgan_train
 from scgan_infer.errors import UsageError
+from scgan_infer.sampling.where import clusters_where
+from scgan_train.app import actions
 
 N = 10_000
+FOREVER = Path(__file__).parents[1] / "runs" / "version-2"
 
 
 def test_a_row_is_drawn_again_until_it_has_the_values(mixed_bundle: Path) -> None:
@@ -46,3 +50,26 @@ def test_several_values_and_clusters_are_met_together(mixed_bundle: Path) -> Non
 def test_what_can_not_be_asked_is_said(where, message: str, mixed_bundle: Path) -> None:
     with pytest.raises(UsageError, match=message):
         scgan_infer.load(mixed_bundle).sample(10, where=where)
+
+
+def test_a_bundle_without_a_chain_has_categories_by_clusters(tmp_path: Path) -> None:
+    """Runs and bundles of before have clusters that never mix categories."""
+    model = scgan_infer.load(scgan_train.export(FOREVER, tmp_path / "bundle"), "cpu")
+    seen: list[int] = []
+    for value, name in enumerate("abc"):
+        clusters = clusters_where(model, f"kind={name}")
+        assert (model.sample(4000, seed=1, cluster=clusters)[:, 2] == value).all()
+        seen += clusters
+    assert sorted(seen) == list(range(model.manifest.sizes["K"]))
+    assert actions.conditions(model, None, ["kind=a"]) == {
+        "cluster": clusters_where(model, "kind=a")
+    }
+    for condition, message in (
+        ("kind=d", "one of a, b, c"),
+        ("x=1", "category column"),
+        ("kind", "NAME=VALUE"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            clusters_where(model, condition)
+    with pytest.raises(UsageError, match="--cluster and --where"):
+        actions.conditions(model, 0, ["kind=a"])
