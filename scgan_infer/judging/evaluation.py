@@ -26,7 +26,7 @@ from scgan_infer.judging.figures import CUTS, MOST_ROWS, Figures
 from scgan_infer.judging.figures import evaluate as compare
 from scgan_infer.judging.report import html
 from scgan_infer.rows.formats import read_table
-from scgan_infer.sampling.noise import BLOCK, block_noise
+from scgan_infer.sampling.noise import BLOCK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -180,13 +180,11 @@ def loose(columns: Sequence[Column]) -> tuple[Column, ...]:
     )
 
 
-def latents_of(model: Model, blocks: int = 2, seed: int = 0) -> Floats:
-    """Draw latents [4096 blocks, e] from a model's latent model."""
-    drawn, seed = [], whole("seed", seed)
-    for block in range(blocks):
-        u, w, _ = block_noise(seed, block, model.manifest.sizes["m"], model.manifest.sizes["q"])
-        drawn.append(model.run("mappers.onnx", u=u, w=w)[0])
-    return np.concatenate(drawn)
+def latents_of(model: Model, block: int, seed: int = 0) -> tuple[Floats, NDArray[np.int64]]:
+    """Draw a block of latents [4096, e] and choices from a model's latent model."""
+    u, w, _ = model.noise(whole("seed", seed), range(block, block + 1))
+    latent, choice = model.run("mappers.onnx", u=u, w=w)
+    return latent, choice
 
 
 def latent_picture(values: Floats, models: Sequence[Model]) -> Picture:
@@ -207,7 +205,8 @@ def latent_picture(values: Floats, models: Sequence[Model]) -> Picture:
             )
         manifest = model.manifest
         name = f"{manifest.latents} ({manifest.mapper})" if manifest.mapper else manifest.latents
-        drawn[name if name not in drawn else f"{name} {len(drawn) + 1}"] = latents_of(model)
+        latents = np.concatenate([latents_of(model, block)[0] for block in range(2)])
+        drawn[name if name not in drawn else f"{name} {len(drawn) + 1}"] = latents
     return latent_models(true, drawn)
 
 
@@ -220,11 +219,11 @@ def noise_picture(model: Model, seed: int = 0) -> Picture:
     from scgan_infer.judging.plots import noise_directions
 
     model.check_noise()
-    latent = latents_of(model, 1, seed)
+    latent, choice = latents_of(model, 0, seed)
     q = model.manifest.sizes["q"]
 
     def decoded(z: Floats) -> Floats:
-        rows: Floats = model.run("decoder.onnx", latent=latent, z=z)[0][:NOISE_ROWS]
+        rows: Floats = model.run("decoder.onnx", latent=latent, choice=choice, z=z)[0][:NOISE_ROWS]
         return rows
 
     def along(k: int, strength: float) -> Floats:

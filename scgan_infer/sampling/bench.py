@@ -47,7 +47,7 @@ def rates(model: Model, seconds: float = 1.0) -> Rates:
         seconds: about how long each stage runs in each of the rounds.
     """
     u, w, z = model.noise(0, range(1))
-    latent = model.run("mappers.onnx", u=u, w=w)[0]
+    latent, choice = model.run("mappers.onnx", u=u, w=w)
     samples = model.sample(64 * BLOCK)
 
     def noise(i: int) -> object:
@@ -60,7 +60,9 @@ def rates(model: Model, seconds: float = 1.0) -> Rates:
         stages: dict[str, Callable[[], float]] = {
             "noise": threads(noise, TOGETHER),
             "mapper": threads(lambda _: model.run("mappers.onnx", u=u, w=w)),
-            "decoder": threads(lambda _: model.run("decoder.onnx", latent=latent, z=z)),
+            "decoder": threads(
+                lambda _: model.run("decoder.onnx", latent=latent, choice=choice, z=z)
+            ),
             "whole": lambda: _whole(model, seconds),
             "write": lambda: _write(model, samples, Path(folder) / "rows.npy", seconds),
         }

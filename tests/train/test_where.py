@@ -73,3 +73,14 @@ def test_a_bundle_without_a_chain_has_categories_by_clusters(tmp_path: Path) -> 
             clusters_where(model, condition)
     with pytest.raises(UsageError, match="--cluster and --where"):
         actions.conditions(model, 0, ["kind=a"])
+
+
+def test_pictures_and_rates_of_a_bundle_with_a_chain(mixed_bundle: Path) -> None:
+    """All that runs the graphs by itself gives a decoder its choice."""
+    from scgan_infer.judging.evaluation import latent_picture, noise_picture
+    from scgan_infer.sampling.bench import rates
+
+    model = scgan_infer.load(mixed_bundle, "cpu", 1)
+    assert latent_picture(model.sample(500), [model])
+    assert noise_picture(model)
+    assert rates(model, seconds=0.01).decoder > 0
