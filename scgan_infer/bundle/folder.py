@@ -27,7 +27,8 @@
     NAME/preview.png, NAME/card.md      optional; scgan writes them; one that `files` does not name is refused
     NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
 
-With h > 1, u is [n,h] and choice [n,h] everywhere; x holds NaN for a missing cell. Graphs are float32 but for choice, seed and index, in IR 8 and opset 18, and keep the rules of `rules`; `interfaces`
+With h > 1, u is [n,h] and choice [n,h] everywhere; x holds NaN for a missing cell.
+Graphs are float32 but for choice, seed and index, in IR 8 and opset 18, and keep the rules of `rules`; `interfaces`
 has their inputs and outputs. Where no decoder noise was trained q is 0 and there is no z.
 Equal content gives equal bytes: no dates, no machine.
 
