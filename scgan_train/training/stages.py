@@ -92,7 +92,8 @@ class _Stages:
         self.device = torch.device(self.config.device)
         if self.config.device == "cuda" and (local := distributed.local()) is not None:
             self.device = torch.device("cuda", local)
-        self.kept, self.held = _split(len(table), self.seed)
+        kept, held = _split(len(table), self.seed)
+        self.kept, self.held = kept.numpy(), held.numpy()  # a tensor of one is a number to numpy
         self.sizes: tuple[int, ...] = ()
         self.outcomes = torch.zeros(0, 0, dtype=torch.int64)
 
@@ -113,9 +114,7 @@ class _Stages:
         if not run.finished("coordinates"):
             with self._stage("coordinates"):
                 run.save_held_out(self.table.values[self.held])
-                coordinates = Coordinates.fit(
-                    self.table, self.kept.numpy(), tails=self.config.tails
-                )
+                coordinates = Coordinates.fit(self.table, self.kept, tails=self.config.tails)
                 run.save_coordinates(coordinates)
         coordinates = run.load_coordinates()
         self.sizes = tuple(step.size for step in coordinates.steps)

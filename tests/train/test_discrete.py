@@ -221,3 +221,16 @@ def test_what_is_discrete_does_not_depend_on_which_rows_are_held_out(tmp_path) -
     model = load(scgan_train.export(run, tmp_path / "bundle"))
     back = model.reconstruct(values[held])
     np.testing.assert_array_equal(np.isnan(back), np.isnan(values[held]))
+
+
+def test_one_row_that_is_held_out_is_a_table(tmp_path) -> None:
+    from cases import settings
+
+    from scgan_train.training.stages import train
+
+    rng = np.random.default_rng(0)
+    values = np.column_stack([rng.integers(3, size=30), rng.random(30)]).astype(np.float32)
+    columns = (Column("k", "category", categories=("a", "b", "c")), Column("x"))
+    run = train(Table(columns, values), settings(clusters={"k": 2}), tmp_path / "run")
+    assert run.load_held_out().shape == (1, 2)
+    assert "mse" in run.facts["figures"]
