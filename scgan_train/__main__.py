@@ -15,19 +15,13 @@ OPEN = (
 
 def train() -> int:
     """Train, as one of the processes that torchrun started or alone, and return the exit code."""
-    import signal
-
     from scgan_train.app.actions import say
     from scgan_train.training import distributed
 
-    try:
-        with distributed.group():
-            if distributed.size() > 1 and distributed.exposed() and distributed.rank() == 0:
-                say(OPEN)
-            return command()
-    finally:
-        # when one process fails, torchrun ends the others, even those that are about to end
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with distributed.group():
+        if distributed.size() > 1 and distributed.exposed() and distributed.rank() == 0:
+            say(OPEN)
+        return command()
 
 
 def main() -> None:

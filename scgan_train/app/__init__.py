@@ -30,7 +30,21 @@ def guarded(program: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("scgan: interrupted", file=sys.stderr)
         code = 130
+    finally:
+        deaf()
     sys.exit(code)
+
+
+def deaf() -> None:
+    """Ignore signals that ask for an end.
+
+    Python puts their defaults back while it ends, which would change the code; and when one process fails, torchrun
+    ends the others, even those that are about to end.
+    """
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def again(ignored: Any) -> None:

@@ -168,6 +168,30 @@ def test_in_a_callback_that_drops_it() -> None:
     Done(done.returncode, done.stdout, done.stderr).failed(130, "interrupted")
 
 
+WHILE_PYTHON_ENDS = """
+import os, signal, sys
+from scgan_train.app import guarded
+
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), number={number}):
+        kill(process, number)
+
+def program():
+    return 130
+
+late = Late()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+guarded(program)
+"""
+
+
+@pytest.mark.parametrize("number", [int(signal.SIGINT), int(signal.SIGTERM)])
+def test_again_while_python_ends(number: int) -> None:
+    code = WHILE_PYTHON_ENDS.format(number=number)
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT)
+    assert done.returncode == 130
+
+
 def test_nothing_is_imported_before_it_has_an_answer() -> None:
     code = "import sys; known = set(sys.modules); import scgan_train.app; "
     code += "print(*set(sys.modules) - known)"
