@@ -6,6 +6,8 @@ decimal     a comma, where it separates no cells and some look like 1,5; where a
             1,500, only if none looks like 1.5
 header      the first line that is no comment; but a comment right above a line with a number in it is
             the header if both have as many cells (numpy.savetxt writes so, and some name a column #)
+index       a first column without a name whose cells are whole numbers or texts, all different, as pandas
+            and R write the labels of rows
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from scgan_infer.rows.codecs.base import number
 
 SEPARATORS = ",;\t|"
 COMMENT = "#"
+INDEX = "the first column has no name and labels the rows; it is left out"
+NAMELESS = re.compile(r"(Unnamed: \d+)?")  # pandas reads an empty name so, and writes that
 
 
 def split(lines: Sequence[str], separator: str) -> list[list[str]]:
@@ -57,6 +61,18 @@ def header_at(lines: Sequence[str]) -> int:
     above, first = (split(lines[k : k + 1], separator) for k in (at - 1, at))
     named = at > 0 and above and first and len(above[0]) == len(first[0]) > 1
     return at - 1 if named and any(number(cell) is not None for cell in first[0]) else at
+
+
+def is_index(name: str, cells: Sequence[object]) -> bool:
+    """Tell whether a first column labels the rows.
+
+    >>> is_index("", ["0", "1"]), is_index("Unnamed: 0", [7, 3]), is_index("", ["0.5", "1"])
+    (True, True, False)
+    """
+    if not NAMELESS.fullmatch(name) or len(set(cells)) < len(cells):
+        return False
+    values = map(number, cells)
+    return all(value is None or value.is_integer() for value in values)
 
 
 def grouped(cell: str, decimal: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from scgan_infer.errors import DataError
 from scgan_infer.rows.codecs.base import Raw, Reader, Untyped
 from scgan_infer.rows.codecs.budget import Budget
+from scgan_infer.rows.codecs.dialect import INDEX, is_index
 
 
 class MemoryReader(Reader):
@@ -32,6 +33,8 @@ class MemoryReader(Reader):
         if hasattr(data, "items"):
             held = [(str(name), _array(column)) for name, column in data.items()]
             self.names, self.columns = tuple(name for name, _ in held), [raw for _, raw in held]
+            if len(held) > 1 and is_index(self.names[0], self.columns[0].tolist()):
+                self.names, self.columns, self.notes = self.names[1:], self.columns[1:], (INDEX,)
             return
         rows = _array(data)
         if rows.dtype.names:

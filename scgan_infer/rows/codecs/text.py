@@ -30,9 +30,11 @@ from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, cells, numbe
 from scgan_infer.rows.codecs.budget import PIECE, Budget
 from scgan_infer.rows.codecs.dialect import (
     COMMENT,
+    INDEX,
     grouped,
     has_decimal_commas,
     header_at,
+    is_index,
     separator_of,
     split,
 )
@@ -40,6 +42,7 @@ from scgan_infer.rows.codecs.dialect import (
 LONGEST_LINE = 1 << 22
 SAMPLE = 1 << 18  # characters, about
 UTF_8, ESCAPED = "utf-8-sig", "surrogateescape"
+UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # how it begins, read as UTF-8
 
 
 class CsvReader(Reader):
@@ -97,20 +100,17 @@ class CsvReader(Reader):
                 raise DataError(
                     f"{self.path}: line {at} is not UTF-8: byte {byte.hex()}, in latin-1 "
                     f"{byte.decode('latin-1')!r}; save it as UTF-8, or convert it: "
-                    "iconv -f latin1 -t utf-8"
+                    f"iconv -f {'utf-16' if line[:2] in UTF_16 else 'latin1'} -t utf-8"
                 )
             yield line
 
     def _leave_out_index(self, rows: Sequence[Sequence[str]]) -> None:
-        """Leave out a first column without a name that counts the rows, as pandas writes it."""
-        counts = [row[0].strip() for row in rows if row]
-        start = 1 if counts[:1] == ["1"] else 0
-        counted = counts == [str(start + row) for row in range(len(counts))]
-        self.skip = int(self.names[0] == "" and self.wide > 1 and counted)
+        """Leave out a first column that labels the rows."""
+        labels = [row[0].strip() for row in rows if row]
+        self.skip = int(self.wide > 1 and is_index(self.names[0], labels))
         if self.skip:
             self.names = self.names[1:]
-            note = f"the first column has no name and counts the rows from {start}; it is left out"
-            self.notes = (*self.notes, note)
+            self.notes = (*self.notes, INDEX)
 
     def place(self, row: int) -> str:
         """See `Reader.place`; adds the line while every row has taken one."""

@@ -184,3 +184,11 @@ def test_a_data_frame():
     assert table.columns[1].categories == ("a", "b")
     with pytest.raises(DataError, match="rows: column 'n', row 3: <NA> is missing"):
         read_table(frame)
+
+
+def test_the_labels_of_rows_are_no_column():
+    labelled = {"Unnamed: 0": [4, 1, 2], "a": [1.5, 2.0, 3.0]}
+    table = read_table(labelled)
+    assert table.names == ("a",)
+    assert "left out" in table.notes[0]
+    assert read_table(labelled, columns=[Column("a")]).names == ("a",)

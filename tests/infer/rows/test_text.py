@@ -26,6 +26,9 @@ WRITTEN = {
     "names in a comment": "# a,b\n1.5,2\n-3,4.25\n5,6.5\n",
     "an index": ",a,b\n0,1.5,2\n1,-3,4.25\n2,5,6.5\n",
     "an index from 1": '"";"a";"b"\n1;1,5;2\n2;-3;4,25\n3;5;6,5\n',
+    "an index that was read and written": "Unnamed: 0,a,b\n0,1.5,2\n1,-3,4.25\n2,5,6.5\n",
+    "an index of chosen rows": ",a,b\n7,1.5,2\n1,-3,4.25\n12,5,6.5\n",
+    "row names": '"","a","b"\n"Mazda",1.5,2\n"Fiat",-3,4.25\n"Opel",5,6.5\n',
 }
 
 
@@ -48,7 +51,8 @@ def test_what_was_taken_for_granted_is_said(tmp_path):
     assert {case for case in notes if "decimal commas" in notes[case]} == {
         *("decimal commas", "decimal commas between tabs", "quoted", "an index from 1")
     }
-    assert {case for case in notes if "left out" in notes[case]} == {"an index", "an index from 1"}
+    indices = {case for case in WRITTEN if "index" in case or case == "row names"}
+    assert {case for case in notes if "left out" in notes[case]} == indices
 
 
 @pytest.mark.parametrize(
@@ -77,9 +81,10 @@ def test_one_column_of_decimal_commas_may_be_two_of_numbers(tmp_path):
         read_table(path)
 
 
-def test_an_unnamed_column_that_counts_nothing_is_refused(tmp_path):
+@pytest.mark.parametrize("rows", ["5,1\n5,2\n", "0.5,1\n0.7,2\n", "x,1\nx,2\n"])
+def test_an_unnamed_column_that_labels_no_rows_is_refused(tmp_path, rows):
     path = tmp_path / "rows.csv"
-    path.write_text(",a\n5,1\n7,2\n")
+    path.write_text(f",a\n{rows}")
     with pytest.raises(DataError, match="column 1 has no name"):
         read_table(path)
 
@@ -133,5 +138,5 @@ def test_spreadsheets_are_answered_with_what_to_do(tmp_path):
 
 def test_utf_16_is_refused_by_its_first_line(tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n", "utf-16")
-    with pytest.raises(DataError, match="line 1 is not UTF-8"):
+    with pytest.raises(DataError, match=r"line 1 is not UTF-8.*iconv -f utf-16 -t utf-8"):
         read_table(tmp_path / "rows.csv")
