@@ -7,7 +7,7 @@ missing cells, and what a user may want to change.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from shlex import quote
 from typing import Any
@@ -63,6 +63,8 @@ class Inspection:
         findings: One a column.
         guessed: Names of the number columns whose kind was not set and is not real.
         seconds: About how long a training takes on one core.
+        notes: What was noticed when they were read.
+        reading: The settings that they were read with.
     """
 
     rows: int
@@ -70,9 +72,13 @@ class Inspection:
     findings: tuple[Finding, ...]
     guessed: tuple[str, ...]
     seconds: float
+    notes: tuple[str, ...]
+    reading: Mapping[str, Any]
 
     def lines(self) -> Iterator[str]:
-        """Yield a table for people, and the hints below it."""
+        """Yield notes and a table for people, and the hints below it."""
+        for note in self.notes:
+            yield f"note: {note}"
         head = ("column", "kind", "values", "drawn outright", "missing")
         cells = [head, *(_cells(finding) for finding in self.findings)]
         widths = [max(len(row[k]) for row in cells) for k in range(len(head) - 1)]
@@ -89,7 +95,7 @@ class Inspection:
             yield f"note: kinds were guessed where none were set; {setting} says otherwise"
 
     def settings(self) -> str:
-        """Return the columns as settings in TOML, which `scgan train --config` takes."""
+        """Return how to read the rows, and the columns, as settings in TOML, which `scgan train --config` takes."""
         columns = {}
         for finding in self.findings:
             fields = finding.column.to_dict()
@@ -98,7 +104,7 @@ class Inspection:
                 for key, value in fields.items()
                 if key not in ("name", "categories", "missing")
             }
-        return tomli_w.dumps({"columns": columns})
+        return tomli_w.dumps({**self.reading, "columns": columns})
 
 
 def inspect(table: Table, config: Config) -> Inspection:
@@ -113,7 +119,18 @@ def inspect(table: Table, config: Config) -> Inspection:
         if column.kind in GUESSED and column.name not in config.columns
     )
     seconds = _cost(resolve(config, table), len(steps))
-    return Inspection(len(table), _repeated(table.values), findings, guessed, seconds)
+    reading: dict[str, Any] = {"header": False} if not config.header else {}
+    if config.select:
+        reading["select"] = list(config.select)
+    return Inspection(
+        rows=len(table),
+        repeated=_repeated(table.values),
+        findings=findings,
+        guessed=guessed,
+        seconds=seconds,
+        notes=table.notes,
+        reading=reading,
+    )
 
 
 def _repeated(values: Any) -> int:

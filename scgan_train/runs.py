@@ -71,8 +71,6 @@ def train(
 
     def begin() -> None:
         if not resume and source not in DATASETS:
-            for line in [f"note: {note}" for note in table.notes]:
-                tell(line)
             for line in inspect(table, config).lines():
                 tell(line)
 

@@ -68,6 +68,13 @@ OnEngine = Annotated[str, variable("--engine", "Who computes: local or dask.")]
 Scheduler = Annotated[Text, variable("--scheduler", "Of Dask; default: one here.", "ADDRESS")]
 Threads = Annotated[Whole, variable("--threads", "Worker threads; default: cores.", min=1)]
 AsJson = Annotated[bool, option("--json", "Print JSON.")]
+Assignments = Annotated[
+    Texts, option("--set", "A setting, e.g. mapper.width=64. Repeatable.", "KEY=VALUE")
+]
+Chosen = Annotated[Text, option("--columns", "Use these columns only.", "a,b")]
+Header = Annotated[
+    bool | None, option("--header/--no-header", "Whether the first line of text has names.")
+]
 OneRun = Annotated[File, argument("[RUN]", "Run folder; default: newest in runs/.")]
 
 
@@ -96,18 +103,14 @@ def train(
     data: Annotated[Text, argument("[DATA]", "A built-in distribution or a file.")] = None,
     out: Annotated[File, option("--out -o", "Folder; default: new in runs/.", "RUN")] = None,
     config: Annotated[File, variable("--config -c", "TOML file of settings.", "FILE")] = None,
-    assignments: Annotated[
-        Texts, option("--set", "A setting, e.g. mapper.width=64. Repeatable.", "KEY=VALUE")
-    ] = None,
+    assignments: Assignments = None,
     preset: Annotated[Preset, variable("--preset", "Speed or quality.")] = "standard",
     seed: Annotated[Whole, variable("--seed -s", "Random seed.", min=0)] = None,
     latents: Annotated[Latents | None, variable("--latents", "Default: mapper.")] = None,
     mapper: Annotated[Text, variable("--mapper", "Kind of map; default: auto.")] = None,
     clusters: Annotated[Text, variable("--clusters", "Number of clusters.", "K|auto")] = None,
-    columns: Annotated[Text, option("--columns", "Use these columns only.", "a,b")] = None,
-    header: Annotated[
-        bool | None, option("--header/--no-header", "Whether the first line of text has names.")
-    ] = None,
+    columns: Chosen = None,
+    header: Header = None,
     log: Annotated[Texts, option("--log", "Positive columns, seen as logarithms.", "a,b")] = None,
     periodic: Annotated[Texts, option("--periodic", "Columns that wrap around.", "phi=360")] = None,
     bounded: Annotated[
@@ -137,13 +140,17 @@ def inspect(
     data: Annotated[str, argument("DATA", "A file, or a built-in distribution.")],
     out: Annotated[File, option("--out -o", "Write the columns as settings.", "FILE.toml")] = None,
     config: Annotated[File, variable("--config -c", "TOML file of settings.", "FILE")] = None,
+    assignments: Assignments = None,
+    columns: Chosen = None,
+    header: Header = None,
 ) -> None:
     """Show what the columns of DATA are taken for, before anything is trained."""
     from scgan_infer.files import write_bytes
-    from scgan_train import config as configs
     from scgan_train import inspect as look
+    from scgan_train.app.settings import layers
 
-    found = look(data, configs.read(config) if config else {})
+    options = {"columns": columns, "header": header}
+    found = look(data, layers("standard", config, assignments or [], options, ())[0])
     show(*found.lines())
     if out is not None:
         write_bytes(out, found.settings().encode())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shlex
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,3 +70,19 @@ def test_the_columns_as_settings_give_the_same_columns_again() -> None:
     config = configs.from_dict(tomllib.loads(found.settings()))
     again = sources.load(rows(), config)[1]
     assert again.columns == tuple(finding.column for finding in found.findings)
+
+
+def test_the_settings_read_the_same_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("".join(f"{k},{k}.5,{k % 7}.25\n" for k in range(40)))
+    asked = {"header": False, "select": ["x1", "x2"]}
+    found = scgan_train.inspect(str(tmp_path / "rows.csv"), asked)
+    config = configs.from_dict(tomllib.loads(found.settings()))
+    again = sources.load(tmp_path / "rows.csv", config)[1]
+    assert again.names == ("x1", "x2")
+    assert len(again) == 40
+
+
+def test_what_was_noticed_while_reading_is_shown() -> None:
+    labelled = {"Unnamed: 0": np.arange(40), "a": np.arange(40) / 3}
+    first = next(scgan_train.inspect(labelled).lines())
+    assert first.startswith("note: the first column has no name")
