@@ -1,6 +1,6 @@
 """The tables of README.md, made from the JSON files beside it, each between its marks.
 
-python benchmarks/tables.py         after `quality.py` or `scale.py` has written JSON
+python benchmarks/tables.py         after `quality.py`, `scale.py` or `mixed.py` has written JSON
 
 <!-- table planes -->          of planes.json, of all its sets
 <!-- table real torsions -->   of real.json, of one set
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ SHAPES = {"mse_raw": ".1e", "nearest_ratio": ".2f"}
 BLOCK = re.compile(r"(<!-- table (\w+) ?(\S*) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Row = dict[str, Any]
+Worst = Callable[[Sequence[float]], float]
 
 
 def refreshed(text: str) -> str:
@@ -42,6 +43,8 @@ def table(kind: str, name: str = "") -> str:
     results = json.loads(path.read_text("utf-8"))
     if kind == "scale":
         return markdown(scale(results))
+    if kind == "mixed":
+        return f"{markdown(mixed(results))}\nMedians over seeds, the worst in brackets.\n"
     rows = [row for row in results["results"] if name in ("", row["set"])]
     trial = "" if results["scale"] == 1 else f"**A trial at {results['scale']:g} of all steps.** "
     if results.get("judge") != JUDGE:
@@ -104,17 +107,56 @@ def scale(results: dict[str, Row]) -> list[list[str]]:
     ]
 
 
+def mixed(results: Sequence[Row]) -> list[list[str]]:
+    """Return the cells of what `mixed.py` measured: of each set what real rows score, then ours."""
+    figures = {
+        name: MIXED[name] for name in MIXED if any(name in row["figures"] for row in results)
+    }
+    lines = [
+        [
+            "set",
+            "rows",
+            "seeds",
+            *(title for title, _, _ in figures.values()),
+            "training, s",
+            "export, s",
+        ]
+    ]
+    for name in dict.fromkeys(row["set"] for row in results):
+        own = [row for row in results if row["set"] == name]
+        real = [row["figures"]["real"] for row in own]
+        shown = [
+            [
+                cell([row.get(key) for row in rows], form, worst)
+                for key, (_, form, worst) in figures.items()
+            ]
+            for rows in (real, [row["figures"] for row in own])
+        ]
+        lines.append([name, "real", f"{len(own)}", *shown[0], "", ""])
+        seconds = [
+            cell([row[key] for row in own], form)
+            for key, form in (("seconds", ".0f"), ("export", ".1f"))
+        ]
+        lines.append([name, "scgan", f"{len(own)}", *shown[1], *seconds])
+    return lines
+
+
+def farthest(values: Sequence[float]) -> float:
+    """Return the value farthest from a half."""
+    return max(values, key=lambda value: abs(value - 0.5))
+
+
 def shape(name: str) -> str:
     """Return how a figure is printed."""
     return SHAPES.get(name, ".2%" if FIGURES[name].share else ".3f")
 
 
-def cell(values: Sequence[float | None], form: str) -> str:
-    """Print a median, and the largest value where they differ."""
+def cell(values: Sequence[float | None], form: str, worst: Worst = max) -> str:
+    """Print a median, and the worst value where they differ, the largest unless said."""
     numbers = [value for value in values if value is not None]
     if not numbers:
         return ""
-    most = f" ({max(numbers):{form}})" if len(set(numbers)) > 1 else ""
+    most = f" ({worst(numbers):{form}})" if len(set(numbers)) > 1 else ""
     return f"{np.median(numbers):{form}}{most}"
 
 
@@ -123,6 +165,18 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     head, *body = lines
     rows = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+# figures of `judge.py`: title, form, and which of several is the worst
+MIXED: dict[str, tuple[str, str, Worst]] = {
+    "detection": ("XGBoost detection", ".3f", min),
+    "logistic": ("logistic detection", ".3f", min),
+    "shape": ("shape error", ".2%", max),
+    "trend": ("trend error", ".2%", max),
+    "c2st": ("LightGBM AUC", ".3f", max),
+    "auc": ("AUC, trained on them", ".3f", min),
+    "nearer": ("nearer to training", ".3f", farthest),
+}
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def floors() -> dict[str, Version]:
     for requirement in map(
         Requirement, [*project["dependencies"], *(line for lines in extras for line in lines)]
     ):
-        bounds = [Version(part.version) for part in requirement.specifier if part.operator == ">="]
+        bounds = [
+            Version(part.version) for part in requirement.specifier if part.operator in (">=", "==")
+        ]
         name = canonicalize_name(requirement.name)
         lowest[name] = min([*bounds, *([lowest[name]] if name in lowest else [])])
     return lowest

@@ -18,7 +18,7 @@ def tables(pytestconfig):
 def test_every_committed_table_is_that_of_its_json(tables):
     text = (tables.HERE / "README.md").read_text("utf-8")
     made = {(found[2], found[3]) for found in tables.BLOCK.finditer(text)}
-    assert {kind for kind, _ in made} >= {"scale", "planes", "curves", "real", "ablation"}
+    assert {kind for kind, _ in made} >= {"scale", "planes", "curves", "real", "ablation", "mixed"}
     assert tables.refreshed(text) == text
 
 
@@ -47,4 +47,18 @@ def test_a_table_has_real_rows_first_and_the_figures_of_each_model(tables):
         ["abs", "real rows", "0.500", "0.20%", "0.25", ""],
         ["abs", "flow", "0.600", "0.10%", "0.6", "9"],
         ["abs", "scgan", "0.520 (0.530)", "0.10%", "0.52 (0.53)", "9"],
+    ]
+
+
+def test_the_worst_of_a_share_that_should_be_a_half_is_the_farthest_from_it(tables):
+    def row(nearer, c2st):
+        real = {"c2st": 0.5}
+        figures = {"c2st": c2st, "nearer": nearer, "real": real}
+        return {"set": "adult", "seconds": 60, "export": 4, "figures": figures}
+
+    lines = tables.mixed([row(0.46, 0.54), row(0.53, 0.52), row(0.5, 0.52)])
+    assert lines == [
+        ["set", "rows", "seeds", "LightGBM AUC", "nearer to training", "training, s", "export, s"],
+        ["adult", "real", "3", "0.500", "", "", ""],
+        ["adult", "scgan", "3", "0.520 (0.540)", "0.500 (0.460)", "60", "4.0"],
     ]
