@@ -374,7 +374,7 @@ class Coordinates:
         if not in_order:
             x = op.gather(x, const(self.slot, np.int64), axis=0)
         if self.still.any():
-            still, constant = _upright(self.still), _upright(self.constant)
+            still, constant = _upright(self.still), _upright(self.anchor)  # finite
             x = op.where(const(still, np.bool_), const(constant), x)
         if self.steps:
             cells = list(op.split(x, num_outputs=len(self.columns), axis=0))

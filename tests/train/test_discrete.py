@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -13,7 +14,7 @@ from scgan_train import discrete
 from scgan_train.chain import Chain, ChainStage
 from scgan_train.coordinates import SCORES, Coordinates
 from scgan_train.discrete import Step
-from scgan_train.graph import argument, model, op
+from scgan_train.graph import argument, const, model, op
 from scgan_train.training.loop import fit, generator_for
 
 GONE = np.float32(np.nan)
@@ -98,6 +99,25 @@ def test_cells_that_the_head_draws_come_back_and_have_noise_for_a_coordinate() -
     drawn = ~(rows.values[:, 2] > 0)
     assert abs(y[drawn, 0].std() - 1) < 0.05
     assert (coordinates.forward(rows.values)[drawn, 0] == 0).all()
+
+
+def test_a_graph_holds_finite_numbers_where_the_first_row_misses_a_cell_that_the_head_draws() -> (
+    None
+):
+    rows = table()
+    rows.values[0, 1] = np.nan
+    columns = (rows.columns[0], replace(rows.columns[1], missing=True), *rows.columns[2:])
+    coordinates = Coordinates.fit(Table(columns, rows.values))
+    y, choice = coordinates.forward(rows.values), coordinates.choose(rows.values)
+    f, picked = argument(("n", y.shape[1])), argument(("n", len(columns) - 1), np.int64)
+    own = [op.gather(picked, const(j, np.int64), axis=1) for j in range(len(columns) - 1)]
+    graph = model({"f": f, "choice": picked}, {"x": coordinates.graph_rows(f, own)})
+    for tensor in onnx.load_from_string(graph).graph.initializer:
+        assert np.isfinite(onnx.numpy_helper.to_array(tensor)).all(), tensor.name
+    session = onnxruntime.InferenceSession(graph)
+    raw = (y * coordinates.scale + coordinates.shift).astype(np.float32)
+    (again,) = session.run(None, {"f": raw, "choice": choice})
+    np.testing.assert_allclose(again, coordinates.inverse(y, choice), rtol=1e-4, atol=1e-4)
 
 
 def test_steps_survive_the_state() -> None:
