@@ -425,7 +425,13 @@ def _intakes(
     if columns is not None:
         return [Intake(column.name, column) for column in columns], wanted
     intakes = [
-        Intake(name, None, overrides.get(name, {}), reader.units.get(name, ""), may_miss)
+        Intake(
+            name,
+            None,
+            overrides.get(name) or reader.settings.get(name),
+            reader.units.get(name, ""),
+            may_miss,
+        )
         for name in chosen
     ]
     return intakes, wanted

@@ -108,6 +108,22 @@ class Model:
         draw = Draw(n, seed, start, cluster, temperature, where)
         return _joined(local(Job(self, draw=draw)), draw.n, len(self.columns))
 
+    def sample_table(
+        self,
+        n: int,
+        seed: int = 0,
+        start: int = 0,
+        *,
+        cluster: int | Sequence[int] | None = None,
+        temperature: float = 1.0,
+        where: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the rows of `sample` by column, categories by name; see `scgan_infer.rows.frames.frame`."""
+        from scgan_infer.rows.frames import frame
+
+        asked = {"cluster": cluster, "temperature": temperature, "where": where}
+        return frame(self.sample(n, seed, start, **asked), self.columns)  # type: ignore[arg-type]
+
     def blocks(
         self,
         n: int,

@@ -39,6 +39,7 @@ class Reader(ABC):
         named: Whether the names are the file's own (a plain array has none: x0, x1, ...).
         rows: How many rows the header claims; None where only reading tells.
         units: The units of the columns that have one.
+        settings: Fields of `Column` by name that the source states; what the user sets wins.
         inside: Whether a file may hold several tables, of which `FILE:NAME` chooses.
         file: What is open between calls, if anything.
         budget: What reading it may cost.
@@ -52,6 +53,7 @@ class Reader(ABC):
     named: bool = True
     rows: int | None = None
     units: Mapping[str, str] = {}
+    settings: Mapping[str, Mapping[str, Any]] = {}
     inside: bool = False
     file: Untyped = None
     notes: tuple[str, ...] = ()

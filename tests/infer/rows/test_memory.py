@@ -182,8 +182,9 @@ def test_a_data_frame():
     frame["n"] = pandas.array([1, 2, None, 4], dtype="Int64")
     table = read_table(frame, names=["x", "k"])
     assert table.columns[1].categories == ("a", "b")
-    with pytest.raises(DataError, match="rows: column 'n', row 3: <NA> is missing"):
-        read_table(frame)
+    with pytest.raises(DataError, match="rows: column 'n', row 3: nan is missing"):
+        read_table(frame, missing="refuse")
+    assert np.isnan(read_table(frame).values[2, 2])
 
 
 def test_the_labels_of_rows_are_no_column():

@@ -1,0 +1,48 @@
+"""Rows for people who work in pandas: a DataFrame where pandas is installed, else a dict of arrays.
+
+| column                     | DataFrame                         | dict                      |
+| -------------------------- | --------------------------------- | ------------------------- |
+| numbers                    | float64, rounded to its decimals  | as a DataFrame            |
+| whole numbers              | int64; Int64 where some miss      | int64; float64 with NaN   |
+| names                      | str                               | str objects, None missing |
+
+What else typed formats hold otherwise (see `Column.storage`) is handed on as it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import numpy as np
+
+from scgan_infer.columns import Column
+from scgan_infer.rows.codecs.base import Raw, Rows, Untyped, cells
+
+
+def frame(values: Rows, columns: Sequence[Column]) -> Untyped:
+    """Return rows [n, d] as a DataFrame, or as a dict of arrays [n] where pandas is not installed."""
+    held = {
+        column.name: _typed(raw, column)
+        for column, raw in zip(columns, cells(values, columns), strict=True)
+    }
+    if find_spec("pandas") is None:
+        return held
+    import pandas
+
+    table = pandas.DataFrame(held)
+    for column in columns:
+        if column.missing and column.rules.storage == "int32":
+            table[column.name] = table[column.name].astype("Int64")
+    return table
+
+
+def _typed(raw: Raw, column: Column) -> Raw:
+    if column.rules.storage == "text":
+        return np.array([*(cell or None for cell in raw), None], object)[:-1]
+    if raw.dtype == np.int32:
+        return raw.astype(np.int64)
+    if raw.dtype != np.float32:
+        return raw
+    numbers = raw.astype(np.float64)
+    return numbers if column.decimals is None else np.round(numbers, column.decimals)
