@@ -4,6 +4,7 @@
 
     run = scgan_train.train("rows.csv", {"seed": 1, "encoder": {"steps": 1000}})
     scgan_train.export(run, "exported/rows")
+    rows = scgan_train.SCGAN(preset="quick").fit(frame).sample(1000)
 
 Importing this package does not import torch; the functions do.
 """
@@ -19,10 +20,19 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from scgan_train.config import Config
+    from scgan_train.estimator import SCGAN
     from scgan_train.inspecting import Inspection
     from scgan_train.training.run import Run
 
-__all__ = ["export", "inspect", "train"]
+__all__ = ["SCGAN", "export", "inspect", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "SCGAN":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from scgan_train.estimator import SCGAN
+
+    return SCGAN
 
 
 def inspect(

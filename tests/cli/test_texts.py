@@ -63,7 +63,8 @@ def test_the_commands_for_own_data_run_as_they_stand(tmp_path: Path) -> None:
 
 
 def test_python_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use, plain, train = blocks("python")
+    pandas = pytest.importorskip("pandas")
+    use, plain, train, estimate = blocks("python")
     monkeypatch.chdir(ROOT)
     model, runtime = {}, {}
     exec(use, model)
@@ -75,3 +76,8 @@ def test_python_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert train.count('"seed": 1, ') == 1
     exec(train.replace('"seed": 1, ', f'"seed": 1, {SHORT}'), {})
     assert (tmp_path / "exported" / "rows" / "bundle.json").exists()
+    assert estimate.count('{"clusters"') == 1
+    fitted = {"frame": pandas.read_csv("rows.csv")}
+    exec(estimate.replace('{"clusters"', f'{{{SHORT}"clusters"'), fitted)
+    assert list(fitted["rows"].columns) == ["x", "y"]
+    assert (tmp_path / "exported" / "frame" / "bundle.json").exists()
