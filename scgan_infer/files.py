@@ -11,13 +11,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from scgan_infer.errors import DataError
+from scgan_infer.errors import DataError, UsageError
 
 # never through a link, and no waiting for who writes to a pipe; Windows has neither
 CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -130,6 +131,43 @@ def write_bytes(path: str | Path, data: bytes, new: Path | None = None) -> None:
     """Write a file; arguments and errors as `atomic`."""
     with atomic(path, new) as file:
         file.write(data)
+
+
+def write_folder(path: Path, contents: Mapping[str, bytes], mark: str, what: str) -> None:
+    """Make a folder beside its place and move it there, an older one aside; a next call mends a killed one.
+
+    Args:
+        path: The folder to appear, complete or not at all.
+        contents: The files' bytes by name; a name may lead into folders: "a/b".
+        mark: The file by which an older folder of this kind is known.
+        what: Such a folder in words: "a bundle".
+
+    Raises:
+        UsageError: Something else is at `path`.
+        DataError, OSError: The system refuses.
+    """
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    if old.exists() and not path.exists():
+        old.rename(path)
+    empty = path.is_dir() and not any(path.iterdir())
+    if path.is_symlink() or (path.exists() and not empty and not (path / mark).is_file()):
+        raise UsageError(f"{path} exists and is not {what}: choose another folder")
+    try:
+        for left in (new, old):
+            if left.exists():
+                shutil.rmtree(left)
+        new.mkdir(parents=True)
+        for name, data in contents.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(new / name, data)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        sync_folder(path.parent)
+        if old.exists():
+            shutil.rmtree(old)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def sync_folder(path: Path) -> None:

@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -48,8 +47,8 @@ from pathlib import Path
 
 from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, Manifest
 from scgan_infer.bundle.rules import MAX_BYTES, check
-from scgan_infer.errors import ChecksumError, DataError, ModelError, UsageError
-from scgan_infer.files import sync_folder, write_bytes
+from scgan_infer.errors import ChecksumError, DataError, ModelError
+from scgan_infer.files import write_folder
 
 MAX_MANIFEST = 2**20
 SIGNATURE = "bundle.sig"
@@ -101,36 +100,11 @@ def save(
     for name, data in graphs.items():
         check(name, data, checked.interfaces[name])
     try:
-        _write(path, contents)
+        write_folder(path, contents, FILE, "a bundle")
     except (OSError, DataError) as error:
         why = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
         raise DataError(f"can't write the bundle {path}: {why}") from None
     return path
-
-
-def _write(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Make the folder beside its place and move it there, an older bundle aside; a next call mends a killed one."""
-    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
-    if old.exists() and not path.exists():
-        old.rename(path)
-    empty = path.is_dir() and not any(path.iterdir())
-    if path.is_symlink() or (path.exists() and not empty and not (path / FILE).is_file()):
-        raise UsageError(f"{path} exists and is not a bundle: choose another folder")
-    try:
-        for left in (new, old):
-            if left.exists():
-                shutil.rmtree(left)
-        new.mkdir(parents=True)
-        for name, data in contents.items():
-            write_bytes(new / name, data)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-        sync_folder(path.parent)
-        if old.exists():
-            shutil.rmtree(old)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def load(path: str | Path) -> Bundle:
