@@ -283,6 +283,38 @@ def encode(
 
 
 @app.command()
+def page(
+    bundles: Annotated[list[Path], argument("BUNDLE...", "Folders of bundles.")],
+    out: Annotated[Path, option("--out -o", "Folder to write.", "DIR")] = Path("page"),
+    data: Annotated[
+        Text, option("--data", "Real rows to show; default: those of a built-in.", "DATA")
+    ] = None,
+    n: Annotated[int, option("--n -n", "Most real rows to show.", min=1)] = 5_000,
+    runtime: Annotated[
+        File, variable("--runtime", "npm's onnxruntime-web; default: in node_modules.", "DIR")
+    ] = None,
+) -> None:
+    """Write a page that samples bundles in the browser.
+
+    The folder holds all that it needs, rows of --data included.
+    """
+    from scgan_infer.bundle import load
+    from scgan_infer.page import write
+    from scgan_train.datasets import DATASETS, judges
+
+    loaded, rows = [load(bundle) for bundle in bundles], {}
+    for bundle in loaded:
+        source = data or str(bundle.manifest.provenance.get("source"))
+        if data is not None or source in DATASETS:
+            rows[bundle.path] = judges(source, bundle.manifest.columns, n, 0)
+    write(out, loaded, rows, runtime)
+    say(
+        f"page: {out}; next: python3 -m http.server --directory {quote(str(out))} 8000, "
+        "then open http://localhost:8000"
+    )
+
+
+@app.command()
 def info(
     bundle: Annotated[File, argument("BUNDLE", "Default: newest in exported/.")] = None,
     as_json: AsJson = False,

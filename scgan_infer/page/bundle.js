@@ -1,0 +1,175 @@
+// A bundle in the browser: noise, then mappers.onnx, then decoder.onnx, in blocks of 4096 rows.
+
+import * as ort from './runtime/ort.js'
+import { noise, uniforms } from './noise.js'
+
+const BLOCK = 4096,
+  GRID = 2 ** 24,
+  MOST_REPEATS = 10_000,
+  NEWEST = 2
+const GRAPHS = ['encoder.onnx', 'head.onnx', 'mappers.onnx', 'decoder.onnx']
+const EXTENTS = { u: 'h', w: 'm', z: 'q', x: 'd', latent: 'e', c: 'g' }
+
+let ready
+
+// Start onnxruntime: one thread, for more need headers that plain file servers don't send.
+export function start() {
+  ready ??= fetch(new URL('./runtime/ort.wasm', import.meta.url)).then(async answer => {
+    ort.env.wasm.numThreads = 1
+    ort.env.wasm.wasmBinary = await answer.arrayBuffer()
+    ort.env.logLevel = 'error'
+  })
+  return ready
+}
+
+// Open a bundle; `read` gives a promise of the bytes of one of its files.
+export async function open(read) {
+  const manifest = JSON.parse(new TextDecoder().decode(await read('bundle.json')))
+  if (!(manifest.format >= 1 && manifest.format <= NEWEST)) {
+    throw new Error(
+      `bundle.json: format ${manifest.format} is not one that this page reads (1 to ${NEWEST})`,
+    )
+  }
+  const names = GRAPHS.filter(name => manifest.files[name])
+  const bytes = await Promise.all(
+    names.map(async name => [name, await checked(name, await read(name), manifest)]),
+  )
+  await start()
+  const sessions = {}
+  for (const [name, data] of bytes) sessions[name] = await ort.InferenceSession.create(data)
+  return new Bundle(manifest, sessions)
+}
+
+// Browsers have SHA-256 for pages from https and localhost only.
+async function checked(name, data, manifest) {
+  if (crypto.subtle) {
+    const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', data))
+    const text = Array.from(hash, byte => byte.toString(16).padStart(2, '0')).join('')
+    if (text !== manifest.files[name].sha256)
+      throw new Error(`${name} is not the file that bundle.json names`)
+  }
+  return data
+}
+
+class Bundle {
+  constructor(manifest, sessions) {
+    this.manifest = manifest
+    this.sessions = sessions
+    this.columns = manifest.columns
+    this.given = manifest.given ?? []
+    this.sizes = { h: 1, g: 0, ...manifest.sizes }
+    const ends = manifest.thresholds
+    this.weights = ends.map((end, i) => (end - (i ? ends[i - 1] : 0)) / GRID)
+  }
+
+  // Samples 0 .. n - 1 of a draw {key, temperature, cluster (null for all), c}: their noise and what `run` gives.
+  // `each` is told how many there are by now, and may end it: then there is no result.
+  async sample(draw, n, each = () => true) {
+    const { h, m, q, e, d } = this.sizes,
+      widths = { u: h, w: m, z: q, latent: e, x: d }
+    const out = { cluster: new Int32Array(n) }
+    for (const [name, width] of Object.entries(widths)) out[name] = new Float32Array(n * width)
+    for (let from = 0; from < n; from += BLOCK) {
+      const count = Math.min(BLOCK, n - from)
+      const { u, w, z } = noise(draw.key, from, count, this.sizes)
+      if (draw.cluster !== null) await this.choose(u, draw, from)
+      for (let i = 0; i < w.length; i++) w[i] *= draw.temperature
+      for (let i = 0; i < z.length; i++) z[i] *= draw.temperature
+      const part = await this.run({ u, w, z }, count, draw.c)
+      for (const name in part) out[name].set(part[name], from * (widths[name] ?? 1))
+      if (!(await each(from + count))) return null
+    }
+    return out
+  }
+
+  // Latents, clusters and rows of n rows of noise, and the noise.
+  async run({ u, w, z }, n, c = []) {
+    const given = Float32Array.from({ length: n * this.sizes.g }, (_, i) => c[i % c.length])
+    const maps = await this.call('mappers.onnx', n, { u, w, c: given })
+    const { latent } = maps,
+      choice = maps.choice ?? maps.cluster
+    const { x } = await this.call('decoder.onnx', n, {
+      latent,
+      choice,
+      cluster: choice,
+      z,
+      c: given,
+    })
+    return {
+      u,
+      w,
+      z,
+      latent: latent?.data ?? new Float32Array(0),
+      cluster: last(choice, this.sizes),
+      x: x.data,
+    }
+  }
+
+  // Latents and clusters of rows [n, d].
+  async encode(x, c = []) {
+    const n = x.length / this.sizes.d
+    const given = Float32Array.from({ length: n * this.sizes.g }, (_, i) => c[i % c.length])
+    const { latent, choice, cluster } = await this.call('encoder.onnx', n, { x, c: given })
+    return {
+      latent: latent?.data ?? new Float32Array(0),
+      cluster: last(choice ?? cluster, this.sizes),
+    }
+  }
+
+  async call(name, n, values) {
+    const session = this.sessions[name],
+      feeds = {}
+    for (const input of session.inputNames) {
+      const value = values[input],
+        size = this.sizes[EXTENTS[input]]
+      feeds[input] =
+        value instanceof ort.Tensor
+          ? value
+          : new ort.Tensor('float32', value, input === 'u' && size === 1 ? [n] : [n, size])
+    }
+    return session.run(feeds)
+  }
+
+  // Change uniforms so that all rows come from one cluster: onto its interval, or by drawing rows again until they do.
+  async choose(u, draw, from) {
+    const { h } = this.sizes,
+      n = u.length / h,
+      { cluster, key } = draw
+    if (h === 1) {
+      const low = cluster ? this.manifest.thresholds[cluster - 1] : 0
+      const width = this.manifest.thresholds[cluster] - low
+      for (let i = 0; i < n; i++) u[i] = (low + Math.floor(u[i] * width)) / GRID
+      return
+    }
+    let pending = Array.from({ length: n }, (_, i) => i)
+    for (let repeat = 0; pending.length;) {
+      if (repeat >= MOST_REPEATS)
+        throw new Error(`cluster ${cluster} is too rare with a network for its head`)
+      const times = Math.floor(BLOCK / pending.length),
+        count = times * pending.length
+      const tried = new Float32Array(count * h)
+      pending.forEach((i, k) => {
+        for (let t = 0; t < times; t++)
+          uniforms(key, from + i, h, repeat + t, tried, (k * times + t) * h)
+      })
+      const c = Float32Array.from(
+        { length: count * this.sizes.g },
+        (_, i) => draw.c[i % draw.c.length],
+      )
+      const found = last((await this.call('head.onnx', count, { u: tried, c })).choice, this.sizes)
+      pending = pending.filter((i, k) => {
+        const first = found.subarray(k * times, (k + 1) * times).indexOf(cluster)
+        if (first < 0) return true
+        u.set(tried.subarray((k * times + first) * h, (k * times + first + 1) * h), i * h)
+        return false
+      })
+      repeat += times
+    }
+  }
+}
+
+// The clusters [n], as 32-bit integers, of choices [n, h] in 64 bits.
+function last({ data }, { h }) {
+  const halves = new Int32Array(data.buffer, data.byteOffset, 2 * data.length)
+  return Int32Array.from({ length: data.length / h }, (_, i) => halves[2 * (i * h + h - 1)])
+}
