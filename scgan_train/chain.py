@@ -128,6 +128,26 @@ class Chain(nn.Module):
                 known.append(op.gather(const(self.embeddings[j]), index))
         return chosen
 
+    def log_shares(self, choice: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p [n] of outcomes [n, h - 1], and log p [n, K] of each cluster after them."""
+        steps = [self.logits(choice, j).log_softmax(1) for j in range(len(self.sizes))]
+        own = [step.gather(1, choice[:, j, None]) for j, step in enumerate(steps[:-1])]
+        return torch.cat(own, 1).sum(1), steps[-1]
+
+    def log_shares_graph(self, choice: Sequence[Var]) -> tuple[Var, Var]:
+        """Return `log_shares` as graphs, [n] and [n, K], of outcomes in h - 1 steps [n]."""
+        axis, known = const([1], np.int64), []
+        logs = const(torch.log_softmax(self.first.double(), 0))
+        total = op.gather(logs, choice[0])
+        for j in range(1, len(self.sizes)):
+            known.append(op.gather(const(self.embeddings[j - 1]), choice[j - 1]))
+            x = known[0] if j == 1 else op.concat(known, axis=1)
+            logs = op.log_softmax(mlp_graph(self.networks[j - 1], x))
+            if j < len(self.sizes) - 1:
+                own = op.gather_elements(logs, op.unsqueeze(choice[j], axis), axis=1)
+                total = op.add(total, op.squeeze(own, axis))
+        return total, logs
+
 
 class ChainStage(nn.Module):
     """A chain in training, and the best of what it has been, first of all independent steps.

@@ -28,7 +28,7 @@ from scgan_infer.kinds.base import Parameters
 from scgan_infer.kinds.walls import MARGIN
 from scgan_train import discrete
 from scgan_train.discrete import Labels, Step, middles
-from scgan_train.graph import Var, const, op
+from scgan_train.graph import Var, const, minus_infinity, op
 
 Floats = NDArray[np.floating[Any]]
 Singles = NDArray[np.float32]
@@ -109,6 +109,10 @@ class Block:
         with np.errstate(over="ignore"):
             x = np.rint(x * tens) / tens
         return np.asarray(np.clip(x + 0.0, least, greatest))  # -0 + 0 is 0
+
+    def graph_log_slope(self, x: Var) -> Var:
+        """Return log |f'(x)| [k, n] of values [k, n], as a graph."""
+        return SLOPES[self.form.name](x, {name: _upright(row) for name, row in self.p.items()})
 
     def graph_forward(self, x: Var) -> Var:
         """Return f(x) [k, n] of values [k, n], as a graph."""
@@ -299,6 +303,35 @@ class Coordinates:
             y = np.where(_present(x, self.steps)[:, self.index], y, filled).astype(y.dtype)
         return y
 
+    @property
+    def continuous(self) -> bool:
+        """Whether any column has numbers that are not drawn outright."""
+        drawn = {step.column for step in self.steps if not step.rest}
+        return not drawn.issuperset(self.index.tolist())
+
+    def log_slope(self, x: Floats) -> Floats:
+        """Return log |det dy/dx| [n] of rows [n, d], in the user's units.
+
+        It is minus infinity outside the columns' domains, and where what has no coordinate is none of the values that
+        were seen; NaN where a cell is missing or heavy that has a coordinate in other rows.
+        """
+        total = np.zeros(len(x), x.dtype)
+        if self.continuous:
+            parts = [block.form.log_slope(x[:, block.index], block.p) for block in self.blocks]
+            scale = np.log(self.scale.astype(x.dtype))
+            total = (np.concatenate(parts, 1) - scale).sum(1, dtype=x.dtype)
+        for j, values in self._listed():
+            known = (x[:, j, None] == values) | (np.isnan(x[:, j, None]) & np.isnan(values))
+            total[~known.any(1)] = -np.inf
+        total[~_present(x, [step for step in self.steps if step.rest]).all(1)] = np.nan
+        return total
+
+    def _listed(self) -> list[tuple[int, Singles]]:
+        """Return the columns whose cells are always one of some values, with those values."""
+        listed = [(step.column, step.values) for step in self.steps if not step.rest]
+        alone = set(np.flatnonzero(self.still).tolist()) - {step.column for step in self.steps}
+        return listed + [(j, self.constant[[j]]) for j in sorted(alone)]
+
     def inverse(self, y: Floats, choice: Labels | None = None) -> Floats:
         """Return rows [n, d] of coordinates [n, d'] and outcomes [n, h-1], each inside its column's domain."""
         f = y * self.scale + self.shift
@@ -331,6 +364,30 @@ class Coordinates:
             step.choose_graph(op.gather(x, const(step.column, np.int64), axis=1))
             for step in self.steps
         ]
+
+    def graph_log_slope(self, x: Var) -> Var:
+        """Return `log_slope` as a graph."""
+        columns = op.transpose(x)
+        cells = op.gather(columns, const(self.index, np.int64), axis=0)
+        slopes = op.mul(cells, const(0))
+        if self.continuous:
+            parts = [block.graph_log_slope(_part(cells, block)) for block in self.blocks]
+            slopes = op.sub(op.concat(parts, axis=0), const(_upright(np.log(self.scale))))
+        total = op.reduce_sum(slopes, const([0], np.int64), keepdims=0)
+        for j, values in self._listed():
+            own = op.gather(columns, const([j], np.int64), axis=0)
+            numbers = np.nan_to_num(values, nan=np.finfo(np.float32).max)  # constants are finite
+            known = op.equal(own, const(_upright(numbers)))
+            if np.isnan(values).any():
+                known = op.or_(known, op.isnan(own))
+            seen = op.reduce_max(op.cast(known, to=np.float32), const([0], np.int64), keepdims=0)
+            total = op.where(op.greater(seen, const(0)), total, minus_infinity())
+        for step in self.steps:
+            if step.rest:
+                choice = step.choose_graph(op.gather(x, const(step.column, np.int64), axis=1))
+                rest = op.equal(choice, const(len(step.values), np.int64))
+                total = op.where(rest, total, op.sqrt(const(-1)))
+        return total
 
     def graph_forward(self, x: Var) -> Var:
         """See `forward`, of rows [n, d] alone."""
@@ -508,6 +565,41 @@ def _beyond_back(f: Var, p: Parameters) -> Var:
     return op.add(const(p["wall"]), op.mul(const(p["spread"]), t))
 
 
+def _flat(x: Var, p: Parameters) -> Var:
+    return op.mul(x, const(0))
+
+
+def _log_slope(x: Var, p: Parameters) -> Var:
+    positive = op.greater(x, const(0))
+    return op.where(positive, op.neg(op.log(x)), minus_infinity())
+
+
+def _turn_slope(x: Var, p: Parameters) -> Var:
+    return _where_inside(x, p["low"], p["last"], const(0))
+
+
+def _between_slope(x: Var, p: Parameters) -> Var:
+    share = op.clip(op.div(op.sub(x, const(p["low"])), const(p["range"])), const(0), const(1))
+    share = op.add(const(MARGIN), op.mul(const(1 - 2 * MARGIN), share))
+    flat = op.mul(op.mul(const(p["range"]), share), op.sub(const(1), share))
+    slope = op.log(op.div(const(1 - 2 * MARGIN), flat))
+    return _where_inside(x, p["low"], p["high"], slope)
+
+
+def _beyond_slope(x: Var, p: Parameters) -> Var:
+    distance = op.div(op.sub(x, const(p["wall"])), const(p["spread"]))
+    t = op.add(const(MARGIN), op.max([distance, const(0)]))
+    flat = op.mul(const(np.abs(p["spread"])), op.sub(const(1), op.exp(op.neg(t))))
+    inside = op.greater_or_equal(distance, const(0))
+    return op.where(inside, op.neg(op.log(flat)), minus_infinity())
+
+
+def _where_inside(x: Var, low: Singles, high: Singles, slope: Var) -> Var:
+    """Return the slope between the ends, and minus infinity beyond."""
+    inside = op.and_(op.greater_or_equal(x, const(low)), op.less_or_equal(x, const(high)))
+    return op.where(inside, slope, minus_infinity())
+
+
 # The graph of every form, x to f(x) and back; see `Form` for the mathematics.
 GRAPHS: dict[str, tuple[Callable[[Var, Parameters], Var], Callable[[Var, Parameters], Var]]] = {
     "line": (_line, _line),
@@ -516,4 +608,14 @@ GRAPHS: dict[str, tuple[Callable[[Var, Parameters], Var], Callable[[Var, Paramet
     "between": (_between, _between_back),
     "above": (_beyond, _beyond_back),
     "below": (_beyond, _beyond_back),
+}
+
+# log |f'(x)| of every form but scores, which have none; see `Form.log_slope`.
+SLOPES: dict[str, Callable[[Var, Parameters], Var]] = {
+    "line": _flat,
+    "log": _log_slope,
+    "turn": _turn_slope,
+    "between": _between_slope,
+    "above": _beyond_slope,
+    "below": _beyond_slope,
 }

@@ -41,6 +41,25 @@ class ColumnCurves(nn.Module):
         bends = self.height.exp() * torch.tanh(self.steepness.exp() * y.unsqueeze(-1) + self.offset)
         return self.slope.exp() * (y + bends.sum(-1))
 
+    def log_slope(self, y: Tensor) -> Tensor:
+        """Return log |det df/dy| [n] of coordinates [n, dims]."""
+        steepness = self.steepness.exp()
+        bends = torch.tanh(steepness * y.unsqueeze(-1) + self.offset)
+        rise = (self.height.exp() * steepness * (1 - bends.square())).sum(-1)
+        return ((1 + rise).log() + self.slope).sum(1)
+
+    def log_slope_graph(self, y: Var) -> Var:
+        """Return `log_slope` as a graph."""
+        steepness, height = self.steepness.exp(), self.height.exp()
+        wide = op.unsqueeze(y, const([2], np.int64))
+        bends = op.tanh(op.add(op.mul(wide, const(steepness)), const(self.offset)))
+        flat = op.sub(const(1), op.mul(bends, bends))
+        rise = op.reduce_sum(
+            op.mul(flat, const(height * steepness)), const([2], np.int64), keepdims=0
+        )
+        logs = op.add(op.log(op.add(rise, const(1))), const(self.slope))
+        return op.reduce_sum(logs, const([1], np.int64), keepdims=0)
+
     def graph(self, y: Var) -> Var:
         """Return `forward` as a graph."""
         steepness, height = self.steepness.exp(), self.height.exp()
@@ -94,6 +113,22 @@ class Encoder(nn.Module):
             norm = op.reduce_l2(latent, const([1], np.int64))
             latent = op.div(latent, op.max([norm, const(1e-12)]))
         return op.div(op.sub(latent, const(self.center)), const(self.spread))
+
+    @property
+    def invertible(self) -> bool:
+        """Whether each latent comes of one row of coordinates: then f has a slope."""
+        return self.config.similarity == "euclidean" and isinstance(self.net, ColumnCurves)
+
+    def log_slope(self, y: Tensor) -> Tensor:
+        """Return log |det df/dy| [n] of coordinates [n, d'], where it is invertible."""
+        assert isinstance(self.net, ColumnCurves)
+        return self.net.log_slope(y) - self.latent_dim * self.spread.log()
+
+    def log_slope_graph(self, y: Var) -> Var:
+        """Return `log_slope` as a graph."""
+        assert isinstance(self.net, ColumnCurves)
+        spread = self.latent_dim * self.spread.double().log()
+        return op.sub(self.net.log_slope_graph(y), const(spread))
 
     def loss(self, y: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return InfoNCE of a batch of coordinates [b, d'] (equation 1, both directions)."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from scgan_infer.bundle.rules import IR, OPSET
 from scgan_infer.errors import ParityError
 
-__all__ = ["Var", "argument", "const", "model", "op", "silu"]
+__all__ = ["Var", "argument", "const", "minus_infinity", "model", "op", "silu"]
 
 
 def argument(shape: Sequence[int | str], dtype: type[np.generic] = np.float32) -> Var:
@@ -32,6 +32,12 @@ def const(array: ArrayLike | Tensor, dtype: type[np.generic] = np.float32) -> Va
     """Return a constant of numbers or of a tensor; float32 unless said otherwise."""
     values = array.numpy(force=True) if isinstance(array, Tensor) else array
     return op.const(np.array(values, dtype, order="C"))
+
+
+def minus_infinity() -> Var:
+    """Return log 0: a constant must be finite."""
+    with np.errstate(divide="ignore"):  # spox computes what follows from constants
+        return op.log(const(0))
 
 
 def silu(x: Var) -> Var:

@@ -15,6 +15,8 @@ All of these numbers are multiples of 2^(G-24) below 2^G, so float32 and every r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from scgan_train.chain import Chain
 from scgan_train.graph import Var, const, op
 
 REAL_ROWS = 2**15
+LEAST = -1e30  # log-density, that of what is too far out for float32 to square
 CELL_BITS = 12  # the most cells that a table is made for, unless there are more clusters
 
 
@@ -115,6 +118,30 @@ class LatentModel(nn.Module):
         latent: Var = self.ensemble.graph(w, choice)  # type: ignore[operator]
         return latent, choice
 
+    def log_density(self, latents: Tensor, choice: Tensor | None) -> Tensor:
+        """Return log p [n] of latents [n, e] and discrete values [n, h - 1]; the ensemble is `Invertible`."""
+        if self.chain and choice is not None:
+            before, shares = self.chain.log_shares(choice)
+        else:
+            before, shares = latents.new_zeros(()), self.log_shares().to(latents)
+        parts = self.ensemble.log_densities(latents, choice)  # type: ignore[operator]
+        total: Tensor = before + (shares + parts.clamp(min=LEAST)).logsumexp(1)
+        return total
+
+    def log_shares(self) -> Tensor:
+        """Return the logarithms of the clusters' shares [K]."""
+        widths = torch.diff(self.thresholds, prepend=self.thresholds.new_zeros(1))
+        return (widths.double() / GRID).log()
+
+    def log_density_graph(self, latents: Var, choice: Sequence[Var]) -> Var:
+        """Return `log_density` as a graph; the discrete values in steps [n]."""
+        parts = self.ensemble.log_densities_graph(latents, choice)  # type: ignore[operator]
+        parts = op.max([parts, const(LEAST)])
+        if not self.chain:
+            return log_sum_graph(op.add(parts, const(self.log_shares()[:, None])))
+        before, shares = self.chain.log_shares_graph(choice)
+        return op.add(before, log_sum_graph(op.add(parts, op.transpose(shares))))
+
     def draw(self, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
         """Return n latents [n, e] for training."""
         shape = (n, self.steps) if self.steps > 1 else (n,)
@@ -122,6 +149,14 @@ class LatentModel(nn.Module):
         w = torch.randn(n, self.noise, generator=generator).to(device)
         latent: Tensor = self(u, w)[0]
         return latent
+
+
+def log_sum_graph(logs: Var) -> Var:
+    """Return log sum_i exp l_i [n] of logarithms [K, n], as a graph."""
+    axis = const([0], np.int64)
+    top = op.reduce_max(logs, axis)
+    total = op.reduce_sum(op.exp(op.sub(logs, top)), axis)
+    return op.squeeze(op.add(top, op.log(total)), axis)
 
 
 class RealLatents(LatentModel):

@@ -24,6 +24,10 @@ class Logarithm(Form):
         """See `Form.inverse`; what float32 holds."""
         return np.asarray(np.exp(np.clip(y, -87.0, 88.0)))
 
+    def log_slope(self, x: Raw, p: Parameters) -> Raw:
+        positive = x > 0
+        return np.where(positive, -np.log(np.where(positive, x, 1)), -np.inf).astype(x.dtype)
+
 
 class Log(Kind):
     """f(x) = log x."""

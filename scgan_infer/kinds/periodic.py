@@ -50,6 +50,10 @@ class Turn(Form):
         turn = turn - p["period"] * np.floor(turn / p["period"])
         return np.minimum(p["low"] + np.where(turn < p["period"], turn, 0), p["last"])
 
+    def log_slope(self, x: Raw, p: Parameters) -> Raw:
+        inside = (x >= p["low"]) & (x <= p["last"])
+        return np.where(inside, 0, -np.inf).astype(x.dtype)
+
 
 class Periodic(Kind):
     """f(x) = (x - cut) mod period."""

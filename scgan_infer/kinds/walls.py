@@ -51,6 +51,12 @@ class Between(Form):
         share = np.clip((sigmoid - MARGIN) / (1 - 2 * MARGIN), 0, 1)
         return np.asarray(np.minimum(p["low"] + p["range"] * share, p["high"]))
 
+    def log_slope(self, x: Raw, p: Parameters) -> Raw:
+        share = MARGIN + (1 - 2 * MARGIN) * np.clip((x - p["low"]) / p["range"], 0, 1)
+        slope = (1 - 2 * MARGIN) / (p["range"] * share * (1 - share))
+        inside = (x >= p["low"]) & (x <= p["high"])
+        return np.where(inside, np.log(slope), -np.inf).astype(x.dtype)
+
 
 class Above(Form):
     """One wall, below the values."""
@@ -78,6 +84,12 @@ class Above(Form):
     def inverse(self, y: Raw, p: Parameters) -> Raw:
         softplus = np.maximum(y, 0) + np.log(1 + np.exp(-np.abs(y)))
         return np.asarray(p["wall"] + p["spread"] * np.maximum(softplus - MARGIN, 0))
+
+    def log_slope(self, x: Raw, p: Parameters) -> Raw:
+        distance = (x - p["wall"]) / p["spread"]
+        t = MARGIN + np.maximum(distance, 0)
+        slope = np.abs(p["spread"]) * (1 - np.exp(-t))
+        return np.where(distance >= 0, -np.log(slope), -np.inf).astype(x.dtype)
 
 
 class Below(Above):

@@ -34,7 +34,7 @@ T = TypeVar("T")
 # a part of a job: samples, or rows [k, d] and the samples whose decoder noise they take
 Task: TypeAlias = tuple[Draw | None, Floats | None]
 
-OPERATIONS = ("sample", "reconstruct", "encode")
+OPERATIONS = ("sample", "reconstruct", "encode", "log_prob")
 PIECE_BYTES = 2**19
 TASK_BYTES = 256 * 2**20
 TASK_ROWS = 2**20
@@ -58,7 +58,8 @@ class Job:
 
     Attributes:
         model: who computes; other processes load it anew from where it lies.
-        op: "sample", "reconstruct" (rows [k, d]) or "encode" (rows [k, e + 1]: the latent, then the cluster).
+        op: "sample", "reconstruct" (rows [k, d]), "encode" (rows [k, e + 1]: the latent, then the cluster) or
+            "log_prob" ([k, 1]).
         draw: the samples; or those whose decoder noise `reconstruct` takes for the source's rows, from the first on,
             instead of none.
         source: the file, the columns or the rows [n, d] to reconstruct or encode.

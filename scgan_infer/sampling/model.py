@@ -30,6 +30,7 @@ from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, outcomes, wit
 from scgan_infer.sampling.engines import Job, local
 from scgan_infer.sampling.noise import BLOCK, DECODER, TOGETHER, block_noise, normals, redrawn
 from scgan_infer.sampling.sessions import CALLS, Session, cores, failures, first_line, session
+from scgan_infer.text import visible
 
 MOST_REPEATS = 10_000  # draws of a row until its choice fits
 
@@ -168,6 +169,37 @@ class Model:
         both = _joined(local(Job(self, "encode", source=values)), len(values), e + 1)
         return both[:, :e].copy(), both[:, e].astype(np.int64)
 
+    def log_prob(self, rows: ArrayLike) -> Floats:
+        """Return the log-density of each row, in the user's units: its exponential over all rows sums up to 1.
+
+        Discrete values count with their probabilities, rounded numbers with the density before they are rounded. It is
+        that of the encoder's inverse of a generated latent, before the sampler reflects what lies beyond the range that
+        was seen; see `scgan_train.exporting.parts`.
+
+        Args:
+            rows: as for `reconstruct`, but numbers may lie outside their column's walls.
+
+        Returns:
+            float32 [n]; minus infinity outside of what the columns may hold.
+
+        Raises:
+            DataError: rows that don't fit the columns.
+            UsageError: the bundle has no density, or a row has none: a cell is missing, or heavy, that is a number in
+                other rows.
+        """
+        if "density.onnx" not in self.bundle.graphs:
+            why = self.manifest.provenance.get("no_density", "it was exported without")
+            raise UsageError(f"{self.bundle.path}: this bundle has no density: {visible(str(why))}")
+        values = self._rows(rows, _unwalled)
+        logs = _joined(local(Job(self, "log_prob", source=values)), len(values), 1)[:, 0]
+        for row in np.flatnonzero(np.isnan(logs))[:1]:
+            names = [self.columns[step.column].name for step in self.manifest.steps if step.rest]
+            raise UsageError(
+                f"row {row + 1} has no density: missing cells, and values that are drawn outright, have none in "
+                f"{', '.join(map(repr, names))}; leave such rows out"
+            )
+        return logs
+
     def opener(self, threads: int = 1) -> Callable[[], Model]:
         """Return what another process, told path and hash, gets this model from; the bundle is checked anew there."""
         path = str(self.bundle.path.resolve())
@@ -191,11 +223,15 @@ class Model:
         assert values is not None
         q, parts = self.manifest.sizes["q"], []
         for low, high in cut(0, len(values), BLOCK):
-            latent, choice = self.run("encoder.onnx", x=_padded(values[low:high]))
+            rows = _padded(values[low:high])
+            if op == "log_prob":
+                part = self.run("density.onnx", x=rows)[0][:, None]
+            else:
+                latent, choice = self.run("encoder.onnx", x=rows)
             if op == "encode":
                 cluster = choice if choice.ndim == 1 else choice[:, -1]
                 part = np.column_stack([latent, cluster.astype(np.float32)])
-            else:
+            elif op == "reconstruct":
                 z = np.zeros((BLOCK, q), np.float32)
                 if draw:
                     z[: high - low] = normals(draw.seed, draw.start + low, high - low, DECODER, q)
@@ -274,12 +310,13 @@ class Model:
         with self._turns.setdefault(os.getpid(), BoundedSemaphore(-(-self.threads // 8))):
             return block_noise(seed, blocks.start, sizes["m"], sizes["q"], len(blocks), sizes["h"])
 
-    def _rows(self, rows: Any) -> Floats:
+    def _rows(self, rows: Any, taken: Callable[[Column], Column] = lambda column: column) -> Floats:
         """Return rows as float32 [n, d]; an array has categories by index, what has names has them by name."""
         from scgan_infer.rows.formats import read_table
 
         named = hasattr(rows, "items") or np.asarray(rows).dtype.names is not None
-        columns = self.columns if named else tuple(map(_by_index, self.columns))
+        columns = tuple(map(taken, self.columns))
+        columns = columns if named else tuple(map(_by_index, columns))
         if not named and np.shape(rows) == (0, len(columns)):
             return np.empty((0, len(columns)), np.float32)
         return read_table(rows, columns=columns).values
@@ -307,6 +344,8 @@ class Model:
             bad = ~np.isfinite(output)
             if key == "x" and bad.any():
                 bad &= ~(np.isnan(output) & np.array([c.missing for c in self.columns]))
+            if key == "log_density":  # minus infinity outside the domain, NaN where there is none
+                bad = output == np.inf
             if bad.any():
                 raise self._wrong(f"{name} gives numbers in {key} that are not finite")
         return outputs
@@ -364,6 +403,13 @@ def _by_index(column: Column) -> Column:
         return column
     high = len(column.categories) - 0.5
     return Column(column.name, "integer", low=-0.5, high=high, missing=column.missing)
+
+
+def _unwalled(column: Column) -> Column:
+    """Return what holds any number, where the column's kind has walls or steps; other columns as they are."""
+    if column.kind not in ("bounded", "integer", "log"):
+        return column
+    return Column(column.name, missing=column.missing)
 
 
 def _padded(rows: Floats) -> Floats:

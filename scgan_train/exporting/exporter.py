@@ -19,6 +19,7 @@ from scgan_infer import bundle
 from scgan_infer.bundle import FORMAT, Manifest
 from scgan_infer.bundle.interfaces import interfaces
 from scgan_infer.bundle.manifest import Outcomes
+from scgan_infer.bundle.rules import check
 from scgan_infer.columns import Column
 from scgan_infer.errors import ModelError, ParityError
 from scgan_infer.sampling.sessions import session
@@ -32,6 +33,8 @@ from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
 
 BATCHES = (1, 2, 7, 4096)
+DENSITY = "density.onnx"
+THINNED = 8  # every so many of the rows try the density: every cluster's map is undone for each
 # a graph may differ by so many times the network's own rounding, where a steep map makes it large
 ROUNDING = 4
 STORED = 8  # rows that the manifest keeps, to be replayed
@@ -49,6 +52,13 @@ def export(run: Run, path: Path) -> Path:
         raise ModelError(f"{run.path} is not finished; go on by resuming it")
     parts, rows = Parts.of(run), run.load_held_out()
     graphs = {name: model(inputs, outputs) for name, inputs, outputs in parts.graphs()}
+    flaw = parts.flaw
+    if DENSITY in graphs:
+        try:
+            check(DENSITY, graphs[DENSITY], interfaces(FORMAT, parts.sizes)[DENSITY])
+        except ModelError as error:  # a graph that no reader takes: too many clusters for it
+            flaw = str(error)
+            del graphs[DENSITY]
     errors = parities(parts, graphs, rows, generator_for(run.config.seed, "parity"))
     index = np.arange(len(rows), dtype=np.int64)
     sampler = session(graphs["sampler.onnx"], "cpu")
@@ -67,7 +77,7 @@ def export(run: Run, path: Path) -> Path:
             for step in parts.coordinates.steps
         ),
         files={},
-        provenance=_provenance(run),
+        provenance=_provenance(run) | ({"no_density": flaw} if flaw else {}),
         metrics={**figures, "notes": notes} if notes else figures,
         parity={
             "errors": errors,
@@ -108,7 +118,8 @@ def parities(
     inputs, errors = _inputs(parts, rows, generator), {}
     for name, (takes, gives) in interfaces(FORMAT, parts.sizes).items():
         if name in graphs and name != "sampler.onnx":
-            own = {key: inputs[key] for key in takes}
+            thinned = slice(None, None, THINNED if name == DENSITY else None)
+            own = {key: inputs[key][thinned] for key in takes}
             columns = parts.columns if "x" in gives else ()
             compute = partial(parts.compute, name)
             errors[name] = parity(name, compute, graphs[name], own, columns, parts.looked_up)
@@ -143,13 +154,12 @@ def parity(
     for batch in BATCHES:
         found = run(None, {key: value[-batch:] for key, value in inputs.items()})
         for (output, ours), theirs in zip(wanted.items(), found, strict=True):
-            error = difference(ours[-batch:], theirs, columns, np.nanstd(ours, 0), chained)
+            spread = np.ones(()) if ours.ndim == 1 else np.nanstd(ours, 0)
+            error = difference(ours[-batch:], theirs, columns, spread, chained)
             if not error <= TOLERANCE:
                 wide = {key: value.astype(np.float64) for key, value in inputs.items()}
                 exact = compute(wide)[output]
-                if not error <= ROUNDING * difference(
-                    exact, ours, columns, np.nanstd(ours, 0), chained
-                ):
+                if not error <= ROUNDING * difference(exact, ours, columns, spread, chained):
                     raise ParityError(
                         f"{name}, batch {batch}: {output} differs from torch by {error:.2g} of "
                         f"its spread (at most {TOLERANCE:g} is allowed); nothing was written; "
@@ -168,6 +178,8 @@ def difference(
 ) -> float:
     """Return the largest difference of two outputs, [n] or [n, d], in spreads [d].
 
+    Those of log-densities [n] are relative to one more than their size.
+
     >>> difference(np.zeros((4, 1)), np.zeros((4, 1)), (), np.ones(1))
     0.0
     """
@@ -175,6 +187,11 @@ def difference(
         return float("inf")
     if ours.dtype.kind == "i":
         return 0.0 if (ours != theirs).mean() <= FLIPS else 1.0
+    if ours.ndim == 1:  # log-densities, of which some are not finite
+        with np.errstate(invalid="ignore"):
+            gap = np.nan_to_num(np.abs(ours - theirs) / (1 + np.abs(ours)), nan=np.inf)
+        same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+        return float(np.where(same, 0, gap).max())
     columns = columns or (Column("latent"),) * ours.shape[1]
     may_miss = np.array([column.missing for column in columns])
     if not (np.isfinite(theirs) | (np.isnan(theirs) & may_miss)).all():

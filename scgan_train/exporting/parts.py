@@ -5,8 +5,17 @@
     decoder    latent, z    -> stack -> inverse coordinates -> x
     generator  u, w, z      -> mappers, then decoder -> x
     sampler    seed, index  -> counter-based noise, then generator -> x
+    density    x            -> log_density, where encoder and maps can be undone
 
 Every module writes its own graph; here they are composed. Without decoder noise nothing has a z.
+
+The density is that of f^-1(g_i(w)), the encoder's inverse of a generated latent, in the user's units:
+
+    log p(x) = log p(s) + log sum_i p(i | s) p_i(eps | s) + log |det deps/dy| + log |det dy/dx|
+
+with y the coordinates of x, eps = f(y), p_i the density of cluster i's map, and s the discrete values, which have
+probabilities. The decoder undoes f up to its error of reconstruction; then values are rounded, what lies beyond the
+range that was seen is reflected into it, and angles are taken modulo their periods: the density is that before.
 """
 
 from __future__ import annotations
@@ -28,12 +37,15 @@ from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.sampler import noise
-from scgan_train.graph import Var, argument, const, op
-from scgan_train.head import LatentModel
+from scgan_train.graph import Var, argument, const, minus_infinity, op
+from scgan_train.head import LatentModel, RealLatents
+from scgan_train.maps.base import Invertible
 from scgan_train.training.run import Run
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
+
+FARTHEST = 1e15  # a latent's coordinate, beyond which float32 can't hold its square in every frame
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,8 @@ class Parts:
                 outcomes = torch.from_numpy(self.coordinates.choose(inputs["x"]))
                 choice = torch.cat([outcomes, choice[:, None]], 1)
             return {"latent": latent.numpy(), "choice": choice.numpy()}
+        if name == "density.onnx":
+            return {"log_density": parts.log_density(inputs["x"])}
         if name == "head.onnx":
             return {"choice": parts.latents.select(tensors["u"]).numpy()}
         if name == "decoder.onnx":
@@ -109,6 +123,57 @@ class Parts:
         y = parts.decode(latent, tensors.get("z")).numpy()
         drawn = choice[:, :-1].numpy() if self.chained else None
         return {"x": self.coordinates.inverse(y, drawn)}
+
+    def log_density(self, x: Array) -> Array:
+        """Return the log-density [n] of rows [n, d]; see `Coordinates.log_slope` for where it is not finite."""
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            y, slope = self.coordinates.forward(x), self.coordinates.log_slope(x)
+        last = [step.size - 1 for step in self.coordinates.steps]
+        outcomes = torch.from_numpy(np.minimum(self.coordinates.choose(x), last).astype(np.int64))
+        if not self.coordinates.continuous:
+            assert self.latents.chain
+            total = self.latents.chain.log_shares(outcomes)[0]
+        else:
+            coordinates = torch.from_numpy(y)
+            latent = self.encoder(coordinates).clamp(-FARTHEST, FARTHEST)
+            total = self.encoder.log_slope(coordinates)
+            total = total + self.latents.log_density(latent, outcomes if self.chained else None)
+        return np.where(slope == -np.inf, slope, slope + total.numpy()).astype(x.dtype)
+
+    def _log_density_graph(self, x: Var) -> Var:
+        coordinates, chain = self.coordinates, self.latents.chain
+        slope, choice = coordinates.graph_log_slope(x), coordinates.graph_choose(x)
+        outcomes = [
+            op.min([own, const(step.size - 1, np.int64)])
+            for own, step in zip(choice, coordinates.steps, strict=True)
+        ]
+        if not coordinates.continuous:
+            assert chain
+            total = chain.log_shares_graph(outcomes)[0]
+        else:
+            y = coordinates.graph_forward(x)
+            latent = op.clip(self.encoder.graph(y), const(-FARTHEST), const(FARTHEST))
+            total = self.latents.log_density_graph(latent, outcomes)
+            total = op.add(total, self.encoder.log_slope_graph(y))
+        outside = op.equal(slope, minus_infinity())
+        return op.where(outside, slope, op.add(slope, total))
+
+    @property
+    def flaw(self) -> str:
+        """Why rows have no density; empty where they have one."""
+        coordinates, scored = self.coordinates, np.flatnonzero(self.coordinates.scored)
+        if isinstance(self.latents, RealLatents):
+            return "the latents of training rows are points"
+        if not coordinates.continuous:
+            return ""
+        if len(scored):
+            name = self.columns[coordinates.index[scored[0]]].name
+            return f"the numbers of column {name!r} are looked up in a table"
+        if not self.encoder.invertible:
+            return "its encoder can't be undone (it is no curve per column)"
+        if not isinstance(self.latents.ensemble, Invertible):
+            return "its map has no inverse; that of --mapper flow has one"
+        return ""
 
     @property
     def chained(self) -> bool:
@@ -142,6 +207,8 @@ class Parts:
         u, w, own_z = noise(seed, index, sizes["m"], sizes["q"], sizes["h"])
         sampled = self._decoded(*self.latents.graph(u, w), own_z)
         yield "sampler.onnx", {"seed": seed, "index": index}, {"x": sampled}
+        if not self.flaw:
+            yield "density.onnx", {"x": x}, {"log_density": self._log_density_graph(x)}
 
     def _decoder_graph(self, z: dict[str, Var]) -> tuple[dict[str, Var], dict[str, Var]]:
         latent = argument(("n", self.sizes["e"]))

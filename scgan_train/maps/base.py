@@ -6,6 +6,7 @@ that every cluster begins as its own Gaussian.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,7 +22,19 @@ from scgan_train.nets import ClusterMLP
 from scgan_train.training.loop import Phase
 
 
-class Affine(nn.Module):
+class Invertible(nn.Module, ABC):
+    """A map with g_i^-1, so that the latents of each cluster have a density."""
+
+    @abstractmethod
+    def log_densities(self, latents: Tensor, choice: Tensor | None) -> Tensor:
+        """Return log p_i [n, K] of latents [n, e] in every cluster; choice [n, h - 1] are discrete values."""
+
+    @abstractmethod
+    def log_densities_graph(self, latents: Var, choice: Sequence[Var]) -> Var:
+        """Return `log_densities` as a graph, [K, n]."""
+
+
+class Affine(Invertible):
     """g_i(w) = mu_i + F_i w: one Gaussian (K = 1), noisy centres (F_i = sigma_i), or a frame."""
 
     means: Tensor
@@ -49,6 +62,31 @@ class Affine(nn.Module):
         """Return `forward` as a graph."""
         tables = torch.cat([self.factors.mT, self.means.unsqueeze(1)], 1)
         return op.transpose(affine_graph(tables, op.transpose(w), choice[-1]))
+
+    def log_slopes(self) -> Tensor:
+        """Return log |det dw/deps| [K]."""
+        return -self.factors.double().diagonal(dim1=1, dim2=2).abs().log().sum(1)
+
+    def whitened(self, latents: Tensor) -> Tensor:
+        """Return w [K, n, e] of latents [n, e] in every frame."""
+        whiten = torch.linalg.inv(self.factors.double()).mT.to(latents)
+        w: Tensor = (latents - self.means.unsqueeze(1)) @ whiten
+        return w
+
+    def whitened_graph(self, latents: Var, part: slice = slice(None)) -> Var:
+        """Return `whitened` as a graph, in some of the frames."""
+        whiten = torch.linalg.inv(self.factors[part].double()).mT
+        centred = op.sub(latents, const(self.means[part].unsqueeze(1)))
+        return op.matmul(centred, const(whiten))
+
+    def log_densities(self, latents: Tensor, choice: Tensor | None) -> Tensor:
+        """See `Invertible.log_densities`."""
+        return (log_normal(self.whitened(latents)) + self.log_slopes().to(latents)[:, None]).T
+
+    def log_densities_graph(self, latents: Var, choice: Sequence[Var]) -> Var:
+        """See `Invertible.log_densities_graph`."""
+        logs = log_normal_graph(self.whitened_graph(latents), self.means.shape[1])
+        return op.add(logs, const(self.log_slopes()[:, None]))
 
 
 class Mapper(nn.Module, ABC):
@@ -162,6 +200,17 @@ def draw(counts: Tensor, batch: int, generator: torch.Generator) -> Tensor:
     share = torch.rand(len(counts), batch, generator=generator).to(counts.device)
     place = (share * counts[:, None]).long()
     return (counts.cumsum(0) - counts)[:, None] + place.clamp(max=counts[:, None] - 1)
+
+
+def log_normal(w: Tensor) -> Tensor:
+    """Return the log-density [...] of standard normal w [..., e]."""
+    return -0.5 * w.square().sum(-1) - 0.5 * math.log(2 * math.pi) * w.shape[-1]
+
+
+def log_normal_graph(w: Var, e: int) -> Var:
+    """Return `log_normal` as a graph, of w [K, n, e]."""
+    squares = op.reduce_sum(op.mul(w, w), const([2], np.int64), keepdims=0)
+    return op.sub(op.mul(squares, const(-0.5)), const(0.5 * math.log(2 * math.pi) * e))
 
 
 def affine_graph(tables: Tensor, x: Var, choice: Var) -> Var:

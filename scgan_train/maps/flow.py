@@ -32,7 +32,15 @@ from scgan_train import graph
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.graph import Var, const, op
-from scgan_train.maps.base import Affine, Mapper, cluster_of, lengths
+from scgan_train.maps.base import (
+    Affine,
+    Invertible,
+    Mapper,
+    cluster_of,
+    lengths,
+    log_normal,
+    log_normal_graph,
+)
 from scgan_train.training.loop import Phase, Player
 
 BINS = 8
@@ -41,6 +49,7 @@ TWO_LAYERS = 5  # dimensions from which one order of the coordinates is not enou
 BATCH = 256
 JITTER = 0.02  # noise on training rows, in the cluster's frame
 EMBEDDING = 8  # numbers that stand for a discrete value
+TOGETHER = 16  # clusters whose densities a graph computes at once: what they hold stays small
 
 
 class Spline:
@@ -122,6 +131,47 @@ def spline_graph(x: Var, raw: Var) -> Var:
     return op.add(op.mul(y, const(2 * BOUND)), op.sub(x, op.add(inside, const(BOUND))))
 
 
+def inverse_spline_graph(y: Var, raw: Var) -> tuple[Var, Var]:
+    """Return `Spline(raw).inverse(y)` of y [K, n, 1] and raw [K, n, 3 BINS + 1] as graphs, [K, n, 1] each.
+
+    Knots are in units of their unnormalised sums, and raw has zeros around the slopes, as in `spline_graph`.
+    """
+    parts = op.exp(op.clip(raw, const(-BOUND), const(BOUND)))
+    sizes, slopes = op.split(parts, lengths([2 * BINS, BINS + 1]), axis=2)
+    knots = op.matmul(sizes, const(np.kron(np.eye(2), np.tri(BINS + 1, BINS, -1)).T))
+    knots, slopes, y = (op.transpose(values, perm=[2, 0, 1]) for values in (knots, slopes, y))
+    _, width, _, inner, height = op.split(knots, lengths([BINS, 1, 1, BINS - 1, 1]), axis=0)
+    inside = op.clip(y, const(-BOUND), const(BOUND))
+    at = op.mul(op.add(op.mul(inside, const(0.5 / BOUND)), const(0.5)), height)
+    passed = op.cast(op.less_or_equal(inner, at), to=np.int64)
+    index = op.reduce_sum(passed, const([0], np.int64))
+    corners = const(np.array([0, 1, BINS + 1, BINS + 2])[:, None, None], np.int64)
+    left, right, low, high = op.split(
+        op.gather_elements(knots, op.add(index, corners), axis=0), lengths([1] * 4), axis=0
+    )
+    ends = op.add(index, const([[[0]], [[1]]], np.int64))
+    start, end = op.split(op.gather_elements(slopes, ends, axis=0), lengths([1, 1]), axis=0)
+    run, step = op.sub(right, left), op.sub(high, low)
+    rise = op.div(op.sub(at, low), step)
+    mean = op.div(op.mul(step, width), op.mul(run, height))
+    twist = op.sub(op.sub(op.add(start, end), mean), mean)
+    b = op.sub(start, op.mul(rise, twist))
+    a = op.add(op.sub(mean, start), op.mul(rise, twist))
+    twice = op.mul(const(2), op.mul(mean, rise))
+    root = op.add(op.mul(b, b), op.mul(op.mul(const(2), a), twice))
+    z = op.div(twice, op.add(b, op.sqrt(op.max([root, const(1e-12)]))))
+    rest = op.sub(const(1), z)
+    bend = op.mul(z, rest)
+    slope = op.add(op.mul(op.mul(end, z), z), op.mul(op.mul(start, rest), rest))
+    slope = op.add(slope, op.mul(op.mul(const(2), mean), bend))
+    ratio = op.div(mean, op.add(mean, op.mul(twist, bend)))
+    logs = op.neg(op.log(op.mul(slope, op.mul(ratio, ratio))))
+    logs = op.where(op.equal(inside, y), logs, const(0))
+    share = op.div(op.add(left, op.mul(z, run)), width)
+    x = op.add(op.mul(share, const(2 * BOUND)), op.sub(y, op.add(inside, const(BOUND))))
+    return op.transpose(x, perm=[1, 2, 0]), op.transpose(logs, perm=[1, 2, 0])
+
+
 class Triangular(nn.Module):
     """One layer: e networks, the j-th of the context, the coordinates before j and the cluster.
 
@@ -194,8 +244,27 @@ class Triangular(nn.Module):
             v.append(spline_graph(w[j], op.gemm(const(last[j]), hidden, transA=1, transB=1)))
         return v
 
+    def inverse_graph(self, v: Var, part: slice, context: Var | None) -> tuple[Var, Var]:
+        """Return `inverse` as graphs, w [k, n, e] and its logarithm [k, n] of v [k, n, e] in some clusters."""
+        first = self.first * self.before.unsqueeze(2)
+        sizes, slopes = torch.split(self.last, [2 * BINS, BINS - 1], -1)
+        last = torch.cat([sizes, pad(slopes, (1, 1))], -1)
+        e, found = len(first), []
+        own = op.split(v, lengths([1] * e), axis=2)
+        for j in range(e):
+            hidden = op.matmul(v, const(first[j]))
+            hidden = op.add(hidden, const(self.first_bias[part, j].unsqueeze(1)))
+            if context is not None and self.context is not None:
+                hidden = op.add(hidden, op.matmul(context, const(self.context[j])))
+            hidden = op.matmul(graph.silu(hidden), const(self.second[j]))
+            hidden = graph.silu(op.add(hidden, const(self.second_bias[j])))
+            found.append(inverse_spline_graph(own[j], op.matmul(hidden, const(last[j]))))
+        w = op.concat([w for w, _ in found], axis=2)
+        logs = op.concat([log for _, log in found], axis=2)
+        return w, op.reduce_sum(logs, const([2], np.int64), keepdims=0)
 
-class FlowMapper(Mapper):
+
+class FlowMapper(Mapper, Invertible):
     """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's order."""
 
     order: Tensor
@@ -244,6 +313,14 @@ class FlowMapper(Mapper):
         parts = [table[choice[:, k]] for k, table in enumerate(self.embeddings)]
         return torch.cat(parts, 1) if parts else None
 
+    def context_graph(self, choice: Sequence[Var]) -> Var:
+        """Return `context` as a graph, of a choice in steps [n]; there must be embeddings."""
+        parts = [
+            op.gather(const(table), own)
+            for table, own in zip(self.embeddings, choice, strict=False)
+        ]
+        return parts[0] if len(parts) == 1 else op.concat(parts, axis=1)
+
     def forward(self, w: Tensor, choice: Tensor) -> Tensor:
         """Return latents [n, e]."""
         cluster, context = cluster_of(choice), self.context(choice)
@@ -255,13 +332,7 @@ class FlowMapper(Mapper):
 
     def graph(self, w: Var, choice: Sequence[Var]) -> Var:
         """Return `forward` as a graph, features along axis 0."""
-        context = None
-        if len(self.embeddings):
-            parts = [
-                op.gather(const(table), own)
-                for table, own in zip(self.embeddings, choice, strict=False)
-            ]
-            context = op.transpose(parts[0] if len(parts) == 1 else op.concat(parts, axis=1))
+        context = op.transpose(self.context_graph(choice)) if len(self.embeddings) else None
         v = op.split(op.transpose(w), lengths([1] * self.noise), axis=0)
         for depth in reversed(range(len(self.layers))):
             layer = self.layers[depth]
@@ -278,14 +349,45 @@ class FlowMapper(Mapper):
 
     def loss(self, v: Tensor, choice: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return minus the mean log-likelihood of rows v [b, e] in their clusters' frames."""
-        cluster, context = cluster_of(choice), self.context(choice)
+        return {"likelihood": -self.log_density(v, cluster_of(choice), self.context(choice)).mean()}
+
+    def log_density(self, v: Tensor, cluster: Tensor, context: Tensor | None) -> Tensor:
+        """Return the log-density [n] of rows v [n, e] in the frames of clusters [n]."""
         w, gained = v, torch.zeros_like(v[:, 0])
         for depth, layer in enumerate(self.layers):
             assert isinstance(layer, Triangular)
             w, logs = layer.inverse(w.flip(1) if depth else w, cluster, context)
             gained = gained + logs
-        normal = 0.5 * w.square().sum(1) + 0.5 * math.log(2 * math.pi) * w.shape[1]
-        return {"likelihood": (normal - gained).mean()}
+        return log_normal(w) + gained
+
+    def log_densities(self, latents: Tensor, choice: Tensor | None) -> Tensor:
+        """See `Invertible.log_densities`."""
+        context = None if choice is None else self.context(choice)
+        logs = [
+            self.log_density(v, torch.full((len(v),), k, device=v.device), context)
+            for k, v in enumerate(self.frame.whitened(latents[:, self.order]))
+        ]
+        return torch.stack(logs, 1) + self.frame.log_slopes().to(latents)
+
+    def log_densities_graph(self, latents: Var, choice: Sequence[Var]) -> Var:
+        """See `Invertible.log_densities_graph`."""
+        context = self.context_graph(choice) if len(self.embeddings) else None
+        ordered = op.gather(latents, const(self.order, np.int64), axis=1)
+        backwards = const(np.arange(self.noise)[::-1], np.int64)
+        terms = []
+        for at in range(0, len(self.clusters), TOGETHER):
+            part = slice(at, at + TOGETHER)
+            w, total = (
+                self.frame.whitened_graph(ordered, part),
+                const(self.frame.log_slopes()[part, None]),
+            )
+            for depth, layer in enumerate(self.layers):
+                assert isinstance(layer, Triangular)
+                w = op.gather(w, backwards, axis=2) if depth else w
+                w, logs = layer.inverse_graph(w, part, context)
+                total = op.add(total, logs)
+            terms.append(op.add(total, log_normal_graph(w, self.noise)))
+        return terms[0] if len(terms) == 1 else op.concat(terms, axis=0)
 
     def phases(
         self, latents: Tensor, labels: Tensor, generator: torch.Generator

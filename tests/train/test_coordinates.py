@@ -11,7 +11,7 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.kinds import KINDS, Form, Kind
 from scgan_infer.kinds.base import Parameters, Raw
 from scgan_train import coordinates, discrete, graph
-from scgan_train.coordinates import GRAPHS, Coordinates
+from scgan_train.coordinates import GRAPHS, SLOPES, Coordinates
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def inverse_graph(mapped: Coordinates):
 
 def test_every_form_of_every_kind_has_a_graph() -> None:
     forms = {form.name for kind in KINDS.values() for form in kind.forms}
-    assert set(GRAPHS) == forms
+    assert set(GRAPHS) == set(SLOPES) == forms
 
 
 CASES = [[kind] for kind in KINDS] + [list(KINDS)]
@@ -125,6 +125,30 @@ def test_graphs_compute_what_numpy_does(kinds: list[str], seed: int) -> None:
             assert (
                 column.rules.hold(other[:, j], other[:, j], column).tobytes()
                 == other[:, j].tobytes()
+            )
+
+
+@pytest.mark.parametrize("kinds", CASES, ids="-".join)
+def test_the_slope_is_the_derivative_and_nothing_lies_outside_the_domain(kinds: list[str]) -> None:
+    table = random_table(kinds, 3)
+    mapped = Coordinates.fit(table)
+    x = table.values.astype(np.float64)
+    step = 1e-6 * x.std(0)
+    rise = np.abs(mapped.forward(x + step) - mapped.forward(x - step))[:, mapped.slot]
+    found = mapped.log_slope(x)
+    assert np.median(np.abs(found - np.log(rise / (2 * step)).sum(1))) < 1e-4
+    singles = x.astype(np.float32)
+    assert np.allclose(run(mapped.graph_log_slope, len(step), singles), found, atol=1e-3)
+    for j, column in enumerate(table.columns):
+        low, high = column.low, column.high
+        ends = {"log": (0, None), "periodic": (low, (low or 0) + (column.period or 0))}
+        low, high = ends.get(column.kind, (low, high))
+        outside = singles.copy()
+        outside[0, j] = -1e6 if low is None else low - 0.6 * (column.step or 1)
+        outside[1, j] = 1e6 if high is None else high + 0.6 * (column.step or 1)
+        for slope in (mapped.log_slope(outside), run(mapped.graph_log_slope, len(step), outside)):
+            assert (
+                np.isneginf(slope).tolist() == [low is not None, high is not None] + [False] * 698
             )
 
 
@@ -170,6 +194,39 @@ def test_rows_of_real_columns_are_the_network_s_own_output() -> None:
     assert mapped.graph_rows(x) is x
     y = mapped.forward(values)
     assert np.array_equal(mapped.inverse(y), y * mapped.scale + mapped.shift)
+
+
+def test_a_value_that_was_never_seen_has_no_density_and_a_cell_without_coordinate_an_unknown_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    rng = np.random.default_rng(0)
+    columns = (
+        Column("species", "category", categories=("a", "b", "c"), missing=True),
+        Column("size"),
+        Column("same"),
+        Column("heavy", missing=True),
+    )
+    values = np.stack([rng.integers(2, size=900), rng.normal(size=900), np.full(900, 7.5)], 1)
+    heavy = np.where(rng.random(900) < 0.3, 0, rng.normal(5, 1, 900))
+    table = np.column_stack([values, heavy]).astype(np.float32)
+    table[:50, 0], table[50:100, 3] = np.nan, np.nan
+    mapped = Coordinates.fit(Table(columns, table))
+    rows = np.array(
+        [
+            [0, 0.5, 7.5, 5.25],
+            [np.nan, 0.5, 7.5, 5.25],
+            [0.5, 0.5, 7.5, 5.25],
+            [0, 0.5, 7.25, 5.25],
+            [0, 0.5, 7.5, 0],
+            [0, 0.5, 7.5, np.nan],
+        ],
+        np.float32,
+    )
+    for slope in (mapped.log_slope(rows), run(mapped.graph_log_slope, 4, rows)):
+        assert np.allclose(slope[:2], -np.log(mapped.scale).sum(), atol=1e-6)
+        assert np.isneginf(slope[2:4]).all()
+        assert np.isnan(slope[4:]).all()
 
 
 def test_coordinates_are_standardised_and_constant_columns_leave(table: Table) -> None:

@@ -61,3 +61,14 @@ def test_column_curves_are_monotone_and_keep_columns_apart() -> None:
     assert (curves(y).diff(dim=0) > 0).all()
     jacobian = torch.func.jacrev(lambda row: curves(row[None])[0])(torch.zeros(3))
     assert torch.equal(jacobian, jacobian.diag().diag())
+
+
+def test_an_encoder_s_slope_is_its_jacobian_s() -> None:
+    config = settings(encoder={"latent_dim": 3, "kind": "columns"}).encoder
+    encoder = Encoder(3, config, generator_for(0, "slope"))
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, generator=generator_for(1, "slope"))
+    encoder.spread.fill_(0.3)
+    y = torch.randn(50, 3, generator=generator_for(2, "slope"))
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda row: encoder(row[None])[0]))(y)
+    torch.testing.assert_close(encoder.log_slope(y), torch.linalg.slogdet(jacobians).logabsdet)

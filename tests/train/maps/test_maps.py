@@ -13,9 +13,9 @@ from test_loop import Watcher
 from scgan_train import clusters as clustering
 from scgan_train.clusters import Clusters
 from scgan_train.config import ClusterConfig, MapperConfig
-from scgan_train.graph import argument, model
+from scgan_train.graph import argument, const, model, op
 from scgan_train.maps import MAPS
-from scgan_train.maps.base import Affine, Mapper, Members
+from scgan_train.maps.base import Affine, Invertible, Mapper, Members, log_normal
 from scgan_train.maps.flow import BINS, Spline, Triangular, coordinate_order
 from scgan_train.maps.ot import TransportMapper, optimal_pairs
 from scgan_train.training.loop import fit
@@ -84,6 +84,54 @@ def test_a_frame_and_its_inverse_undo_each_other():
     w = torch.randn(50, 4, generator=seeded())
     torch.testing.assert_close(frame.inverse(frame(w, cluster), cluster), w, atol=1e-4, rtol=0)
     np.testing.assert_allclose(run(frame, w, cluster), frame(w, cluster), atol=1e-5)
+
+
+def invertible(k: int, e: int, sizes: tuple[int, ...] = ()) -> list[Invertible]:
+    """Every map that can be undone."""
+    clusters = some_clusters(k, e)
+    maps = [kind(clusters, settings(name, e), seeded(), sizes) for name, kind in MAPS.items()]
+    maps = [shaken(a_map, 0.05) for a_map in maps if isinstance(a_map, Invertible)]
+    return [Affine(clusters.means, clusters.factors).double(), *maps]
+
+
+@pytest.mark.parametrize("e", [1, 2, 5])
+def test_the_density_of_a_latent_is_that_of_its_noise_by_the_slope(e: int):
+    w = torch.randn(40, e, generator=seeded()).double()
+    choice = torch.randint(3, (40, 2), generator=seeded(1))
+    for a_map in invertible(3, e, (3,)):
+
+        def one(w: torch.Tensor, own: torch.Tensor, a_map: Invertible = a_map) -> torch.Tensor:
+            return a_map(w[None], own[None])[0]
+
+        latents, jacobians = a_map(w, choice), torch.func.vmap(torch.func.jacrev(one))(w, choice)
+        wanted = log_normal(w) - torch.linalg.slogdet(jacobians).logabsdet
+        found = a_map.log_densities(latents, choice[:, :1])
+        own = found.gather(1, choice[:, 1:]).squeeze(1)
+        torch.testing.assert_close(own, wanted, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 20])
+@pytest.mark.parametrize("sizes", [(), (4, 2)])
+def test_the_graph_of_densities_is_their_map_s(k: int, sizes: tuple[int, ...]):
+    """More clusters than are computed together, and latents far out."""
+    w = torch.randn(500, 5, generator=seeded())
+    choice = torch.stack([torch.arange(500) % size for size in (*sizes, k)], 1)
+    for a_map in invertible(k, 5, sizes):
+        with torch.no_grad():
+            latents = a_map.float()(w, choice)
+        latents[:2] = torch.tensor([[1e15], [-1e15]])
+        latent, own = argument(("n", 5)), argument(("n", choice.shape[1]), np.int64)
+        steps = [op.gather(own, const(j, np.int64), axis=1) for j in range(choice.shape[1])]
+        logs = op.transpose(a_map.log_densities_graph(latent, steps))
+        graph = model({"latent": latent, "own": own}, {"logs": logs, "last": steps[-1]})
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        found = session.run(["logs"], {"latent": latents.numpy(), "own": choice.numpy()})[0]
+        with torch.no_grad():
+            wanted = a_map.log_densities(latents, choice).numpy()
+        near = wanted > -20  # farther out float32 rounds as it likes
+        assert near.sum() > 450
+        np.testing.assert_allclose(found[near], wanted[near], atol=2e-3, rtol=0)
+        assert (found[:2] < -1e28).all()
 
 
 def test_a_spline_and_its_inverse_undo_each_other():
