@@ -376,7 +376,7 @@ class Coordinates:
         total = op.reduce_sum(slopes, const([0], np.int64), keepdims=0)
         for j, values in self._listed():
             own = op.gather(columns, const([j], np.int64), axis=0)
-            numbers = np.nan_to_num(values, nan=np.finfo(np.float32).max)  # constants are finite
+            numbers = np.where(np.isnan(values), np.float32(LARGE), values)  # constants are finite
             known = op.equal(own, const(_upright(numbers)))
             if np.isnan(values).any():
                 known = op.or_(known, op.isnan(own))

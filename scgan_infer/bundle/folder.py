@@ -23,7 +23,8 @@
     NAME/generator.onnx   u [n], w [n,m], z [n,q] -> x [n,d]
     NAME/sampler.onnx     seed [1] int64, index [n] int64 -> x [n,d], its own noise inside
     NAME/head.onnx        u [n,h] -> choice [n,h] int64, where h > 1
-    NAME/density.onnx     optional: x [n,d] -> log_density [n]
+    NAME/density.onnx     optional: x [n,d] -> log_density [n], in the user's units; -inf outside the columns' domains,
+                          NaN where a cell is missing or drawn outright that is a number in other rows
     NAME/preview.png, NAME/card.md      optional; scgan writes them; one that `files` does not name is refused
     NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
 
