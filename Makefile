@@ -5,7 +5,7 @@ NODE := examples/node/node_modules/.package-lock.json
 PLANES := eight_gaussians checkerboard two_spirals abs sinewaved_cube four_circles
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check unit light oldest licences audit node exported clean
+.PHONY: demo test check unit light oldest licences man audit node exported clean
 
 demo: .venv/ready
 	rm -rf demo && mkdir demo
@@ -41,6 +41,10 @@ oldest: .venv-oldest/ready
 licences: .venv/ready
 	$(BIN)/python docs/licences.py > docs/licences.md
 
+# The manual page, from the commands.
+man: .venv/ready
+	$(BIN)/python docs/man.py > docs/scgan.1
+
 # Licences and known advisories, first offline as the tests do, then by a vulnerability service; fails without one.
 audit: .venv/ready .venv-audit/ready
 	$(BIN)/python docs/audit.py
@@ -55,11 +59,10 @@ $(NODE): examples/node/package-lock.json
 
 exported: .venv/ready
 	for name in $(PLANES); do \
-	  rm -rf runs/exported/$$name && \
-	  $(BIN)/scgan train $$name --out runs/exported/$$name && \
-	  $(BIN)/scgan export runs/exported/$$name --out exported/$$name || exit 1; \
+	  $(BIN)/scgan train $$name --out runs/exported/$$name --force && \
+	  $(BIN)/scgan export runs/exported/$$name --out exported/$$name --force || exit 1; \
 	done
-	$(BIN)/scgan export runs/exported/eight_gaussians --out exported/eight_gaussians --triton examples/triton
+	$(BIN)/scgan export runs/exported/eight_gaussians --out exported/eight_gaussians --triton examples/triton --force
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -62,6 +62,7 @@ def train(
     out: str | Path | None = None,
     *,
     resume: bool = False,
+    force: bool = False,
     say: Callable[[str], object] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Run:
@@ -73,6 +74,7 @@ def train(
         config: a `Config`, or the settings that differ from its defaults as a nested dict.
         out: the run folder; by default a new one in `runs/`, or the newest there to resume.
         resume: finish the run in `out`, with its own settings; those in `config` must agree.
+        force: let the new run take the place of one that is in `out`.
         say: takes a line for people: what was noticed in the rows, how many clusters.
         defaults: of a new run, what `config` does not name; one that is resumed has its own.
 
@@ -89,7 +91,8 @@ def train(
 
     settings = configs.to_dict(config) if isinstance(config, configs.Config) else config or {}
     path = None if out is None else Path(out)
-    return runs.train(data, settings, path, resume, say or (lambda line: None), defaults or {})
+    tell = say or (lambda line: None)
+    return runs.train(data, settings, path, tell, defaults or {}, resume=resume, force=force)
 
 
 def export(run: Run | str | Path, path: str | Path) -> Path:

@@ -1,9 +1,8 @@
-"""`python -m scgan_train` is `scgan train`; `torchrun -m scgan_train` is several: see docs/training.md."""
+"""`python -m scgan_train` is `scgan`; `torchrun -m scgan_train train` is several: see docs/training.md."""
 
 from __future__ import annotations
 
 import os
-import sys
 
 from scgan_train.app import command, guarded
 
@@ -13,8 +12,8 @@ OPEN = (
 )
 
 
-def train() -> int:
-    """Train, as one of the processes that torchrun started or alone, and return the exit code."""
+def together() -> int:
+    """Be one of the processes that torchrun started, and return the exit code."""
     from scgan_train.app.actions import say
     from scgan_train.training import distributed
 
@@ -25,10 +24,9 @@ def train() -> int:
 
 
 def main() -> None:
-    """Be the command `scgan train`."""
-    sys.argv[1:1] = ["train"]
+    """Be the command `scgan`, alone or with others."""
     try:
-        guarded(train)
+        guarded(together if "RANK" in os.environ else command)
     except SystemExit as exit:
         if "RANK" in os.environ:
             from scgan_train.training import distributed

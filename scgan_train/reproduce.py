@@ -362,7 +362,7 @@ def begin(plan: Plan, resume: bool) -> None:
         raise UsageError(f"--seeds {plan.seeds}: at least 1 is needed")
     if plan.out.exists() and any(plan.out.iterdir()):
         if not resume:
-            raise UsageError(f"{plan.out} exists; resume it, or choose another folder")
+            raise UsageError(f"{plan.out} exists; go on with --resume, or choose another folder")
         if not path.exists() or path.read_text("utf-8") != settings:
             raise UsageError(f"{plan.out} was begun with other settings; choose another folder")
     (plan.out / "cells").mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from scgan_infer.errors import UsageError
@@ -45,9 +46,11 @@ def train(
     data: str | Path | ArrayLike | None,
     settings: Mapping[str, Any],
     out: Path | None,
-    resume: bool,
     say: Say,
     defaults: Mapping[str, Any],
+    *,
+    resume: bool,
+    force: bool,
 ) -> Run:
     """Read the rows, train and say what came of it; see `scgan_train.train`."""
     from scgan_train.datasets import DATASETS
@@ -74,12 +77,11 @@ def train(
             for line in inspect(table, config).lines():
                 tell(line)
 
-    run = stages.train(
-        table, config, out or free_folder(source), source, resume=resume, begin=begin
-    )
+    path = out or free_folder(source)
+    run = stages.train(table, config, path, source, resume=resume, force=force, begin=begin)
     tell(f"clusters: {run.facts['clusters']}")
     took = f"{sum(run.seconds.values()):.0f} s on {run.facts['rows']} rows"
-    tell(f"run: {run.path} ({took}); next: scgan export {run.path}")
+    tell(f"run: {run.path} ({took}); next: scgan export {quote(str(run.path))}")
     return run
 
 

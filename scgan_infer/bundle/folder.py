@@ -45,6 +45,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 
 from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, Manifest
 from scgan_infer.bundle.rules import MAX_BYTES, check
@@ -121,7 +122,9 @@ def load(path: str | Path) -> Bundle:
             f"no bundle at {path}: a bundle is a folder with a {FILE} (scgan export makes one)"
         )
     if (path / "run.json").exists() and not (path / FILE).exists():
-        raise ModelError(f"{path} is a run, not a bundle; make one of it: scgan export {path}")
+        raise ModelError(
+            f"{path} is a run, not a bundle; make one of it: scgan export {quote(str(path))}"
+        )
     try:
         data = read(path, FILE, MAX_MANIFEST)
         manifest = Manifest.from_json(data)

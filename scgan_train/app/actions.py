@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from scgan_infer.errors import UsageError
@@ -54,6 +56,55 @@ def find_bundle(model: Path | None) -> Path:
         )
     say(f"model: {found[0]}{'' if made else ' (ships with scgan)'}")
     return found[0]
+
+
+def next_step() -> str:
+    """Return what to do next in this folder: sample, export, or train."""
+    if Path("bundle.json").is_file():
+        return "this folder is a bundle; next: scgan sample --model . --n 10"
+    made = [*Path("exported").glob("*/bundle.json"), *Path("runs").glob("*/run.json")]
+    if not made:
+        return "next: scgan train, or scgan inspect FILE with rows of yours"
+    newest = max(made, key=lambda path: path.stat().st_mtime)
+    folder = quote(str(newest.parent))
+    if newest.name == "bundle.json":
+        return f"next: {sample_command(newest.parent)}"
+    if (newest.parent / "decoder.safetensors").exists():
+        return f"next: scgan export {folder}"
+    return f"next: scgan train --resume --out {folder}"
+
+
+def sample_command(bundle: Path) -> str:
+    """Return a command that samples from a bundle into a file that is not there yet."""
+    free, number = Path("samples.npy"), 2
+    while free.exists():
+        free, number = Path(f"samples-{number}.npy"), number + 1
+    return f"scgan sample --model {quote(str(bundle))} --n 10000 --out {free}"
+
+
+def check_free(path: Path | str | None, force: bool, mark: str = "") -> None:
+    """Refuse to write over what is there, unless that is asked for.
+
+    Args:
+        path: the file to appear; or the folder, where `mark` is given.
+        force: replace it.
+        mark: pattern of the file by which a folder shows that scgan made it; with `force` it is removed.
+
+    Raises:
+        UsageError: something is there.
+    """
+    path = Path(path or "-")
+    taken = path.is_file() and path.stat().st_size > 0
+    if mark:
+        taken = path.is_dir() and any(path.iterdir())
+    if not taken or str(path) == "-":
+        return
+    if not force:
+        raise UsageError(f"{path} exists; choose another name, or replace it with --force")
+    if mark:
+        if not any(path.glob(mark)):
+            raise UsageError(f"{path} is not a folder that scgan made; choose another name")
+        shutil.rmtree(path)
 
 
 def load(model: Path | None, device: str, threads: int | None) -> Model:

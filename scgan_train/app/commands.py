@@ -15,7 +15,6 @@ from scgan_train.app.actions import say, show
 
 app = typer.Typer(
     help="Generate data on disconnected pieces: train in PyTorch, export to ONNX, sample anywhere.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,6 +74,7 @@ Chosen = Annotated[Text, option("--columns", "Use these columns only.", "a,b")]
 Header = Annotated[
     bool | None, option("--header/--no-header", "Whether the first line of text has names.")
 ]
+Force = Annotated[bool, option("--force", "Replace what has the name of --out.")]
 OneRun = Annotated[File, argument("[RUN]", "Run folder; default: newest in runs/.")]
 
 
@@ -123,6 +123,7 @@ def train(
     ] = None,
     device: Annotated[Device | None, variable("--device", "What trains; default: auto.")] = None,
     resume: Annotated[bool, option("--resume", "Finish the run in --out.")] = False,
+    force: Force = False,
 ) -> None:
     """Train on a built-in distribution or on your own rows."""
     from scgan_train import train as run
@@ -132,7 +133,7 @@ def train(
     sources = {name: context.get_parameter_source(name) for name in OPTIONS}
     environment = [name for name in OPTIONS if getattr(sources[name], "name", "") == "ENVIRONMENT"]
     wanted, defaults = layers(preset, config, assignments or [], options, environment)
-    run(data, wanted, out, resume=resume, say=say, defaults=defaults)
+    run(data, wanted, out, resume=resume, force=force, say=say, defaults=defaults)
 
 
 @app.command()
@@ -143,12 +144,14 @@ def inspect(
     assignments: Assignments = None,
     columns: Chosen = None,
     header: Header = None,
+    force: Force = False,
 ) -> None:
     """Show what the columns of DATA are taken for, before anything is trained."""
     from scgan_infer.files import write_bytes
     from scgan_train import inspect as look
     from scgan_train.app.settings import layers
 
+    actions.check_free(out, force)
     options = {"columns": columns, "header": header}
     found = look(data, layers("standard", config, assignments or [], options, ())[0])
     show(*found.lines())
@@ -163,6 +166,7 @@ def export(
     out: Annotated[File, option("--out -o", "Default: exported/NAME.", "BUNDLE")] = None,
     sign: Annotated[File, option("--sign", "Private key; writes bundle.sig.", "KEY.pem")] = None,
     triton: Annotated[File, option("--triton", "Write a Triton repository, too.", "DIR")] = None,
+    force: Force = False,
 ) -> None:
     """Export a finished run to a bundle of ONNX graphs."""
     from scgan_infer.bundle import load
@@ -171,6 +175,8 @@ def export(
 
     path = run or newest("decoder.safetensors")
     target = out or Path("exported") / path.resolve().name
+    if not force:  # a bundle is replaced by the new one when that is complete
+        actions.check_free(target, force, "bundle.json")
     key = None
     if sign is not None:
         from scgan_infer.bundle import signing
@@ -185,7 +191,7 @@ def export(
         from scgan_train.exporting.triton import repository
 
         say(f"Triton model repository: {repository(target, triton)}")
-    say(f"bundle: {target}; next: scgan sample --model {target} --n 10000 --out samples.npy")
+    say(f"bundle: {target}; next: {actions.sample_command(target)}")
 
 
 @app.command()
@@ -216,6 +222,7 @@ def sample(
         Whole, option("--rows-per-file", "Write --out DIR/ in files of M rows.", "M", min=1)
     ] = None,
     resume: Annotated[bool, option("--resume", "Go on with an interrupted --out.")] = False,
+    force: Force = False,
     spreadsheet: Annotated[
         bool,
         option("--spreadsheet", "Put ' before names that spreadsheets would compute, as =1+1."),
@@ -234,6 +241,8 @@ def sample(
     draw = Draw(count, seed, start + first, temperature=temperature, **asked)
     job = Job(loaded, draw=draw, scheduler=scheduler)
     columns = actions.inert(loaded.columns) if spreadsheet else loaded.columns
+    if not resume:
+        actions.check_free(out, force, "*manifest.json*" if rows_per_file else "")
     actions.compute(job, engine, out, columns, count, rows_per_file, resume)
 
 
@@ -249,12 +258,14 @@ def reconstruct(
     threads: Threads = None,
     engine: OnEngine = "local",
     scheduler: Scheduler = None,
+    force: Force = False,
 ) -> None:
     """Encode and decode each row of DATA."""
     from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import Job
     from scgan_train.datasets import source_of
 
+    actions.check_free(out, force)
     loaded = actions.load(model, device, threads)
     draw = Draw(0, seed, start) if noise == "random" else None
     job = Job(loaded, "reconstruct", draw, source_of(data, 10_000, 1), scheduler)
@@ -270,12 +281,14 @@ def encode(
     threads: Threads = None,
     engine: OnEngine = "local",
     scheduler: Scheduler = None,
+    force: Force = False,
 ) -> None:
     """Write latent and cluster of each row of DATA."""
     from scgan_infer.columns import Column
     from scgan_infer.sampling.engines import Job
     from scgan_train.datasets import source_of
 
+    actions.check_free(out, force)
     loaded = actions.load(model, device, threads)
     latents = tuple(Column(f"latent_{j}") for j in range(loaded.manifest.sizes["e"]))
     job = Job(loaded, op="encode", source=source_of(data, 10_000, 1), scheduler=scheduler)
@@ -360,6 +373,7 @@ def datasets(
     n: Annotated[int, option("--n -n", "Number of rows.", min=1)] = 10_000,
     out: Out = "-",
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """List built-in distributions, or write rows of one."""
     from scgan_train.datasets import DATASETS, table
@@ -367,6 +381,7 @@ def datasets(
     if name is None:
         show(*DATASETS)
     else:
+        actions.check_free(out, force)
         actions.write_table(table(name, n, seed), out)
 
 
@@ -415,6 +430,7 @@ def evaluate(
     seed: Seed = 0,
     as_json: AsJson = False,
     report: Annotated[File, option("--report", "Write a page.", "FILE.html")] = None,
+    force: Annotated[bool, option("--force", "Replace what has the name of --report.")] = False,
 ) -> None:
     """Measure how far generated rows are from DATA.
 
@@ -426,6 +442,7 @@ def evaluate(
     from scgan_infer.judging.figures import table_text
     from scgan_train.datasets import subject
 
+    actions.check_free(report, force)
     judged = subject(data, actions.judged_model(model, samples), samples, train, n, seed)
     figures = judged.figures(seed)
     facts = {"data": data, "generated": judged.origin, "seed": str(seed)}
@@ -453,11 +470,13 @@ def plot_samples(
     n: Compared = 10_000,
     seed: Seed = 0,
     out: Picture = Path("samples.png"),
+    force: Force = False,
 ) -> None:
     """Draw rows of DATA beside as many generated rows."""
     from scgan_infer.judging.plots import data_and_samples
     from scgan_train.datasets import subject
 
+    actions.check_free(out, force)
     shown = subject(data, actions.judged_model(model, samples), samples, None, n, seed)
     real = shown.real
     actions.save_picture(data_and_samples(real.values, shown.samples[:n], real.columns), out)
@@ -465,12 +484,17 @@ def plot_samples(
 
 @plot.command("clusters")
 def plot_clusters(
-    data: Data, model: Model = None, seed: Seed = 0, out: Picture = Path("clusters.png")
+    data: Data,
+    model: Model = None,
+    seed: Seed = 0,
+    out: Picture = Path("clusters.png"),
+    force: Force = False,
 ) -> None:
     """Draw the latents of DATA, coloured by cluster."""
     from scgan_infer.judging.plots import latent_clusters
     from scgan_train.datasets import judges
 
+    actions.check_free(out, force)
     loaded = actions.load(model, "cpu", None)
     rows = judges(data, loaded.columns, 20_000, seed).values
     actions.save_picture(latent_clusters(*loaded.encode(rows)), out)
@@ -482,32 +506,40 @@ def plot_latents(
     models: Annotated[list[Path], option("--model -m", "Repeatable.", "BUNDLE")],
     seed: Seed = 0,
     out: Picture = Path("latents.png"),
+    force: Force = False,
 ) -> None:
     """Draw the latents of DATA beside those that each model generates from."""
     from scgan_infer.judging.evaluation import latent_picture
     from scgan_infer.sampling.model import load
     from scgan_train.datasets import judges
 
+    actions.check_free(out, force)
     loaded = [load(model) for model in models]
     rows = judges(data, loaded[0].columns, 20_000, seed).values
     actions.save_picture(latent_picture(rows, loaded), out)
 
 
 @plot.command("curves")
-def plot_curves(run: OneRun = None, out: Picture = Path("curves.png")) -> None:
+def plot_curves(
+    run: OneRun = None, out: Picture = Path("curves.png"), force: Force = False
+) -> None:
     """Draw the losses of a training."""
     from scgan_infer.judging.plots import training_curves
     from scgan_train.runs import newest
 
+    actions.check_free(out, force)
     history = (run or newest("history.jsonl")) / "history.jsonl"
     actions.save_picture(training_curves(history), out)
 
 
 @plot.command("noise")
-def plot_noise(model: Model = None, seed: Seed = 0, out: Picture = Path("noise.png")) -> None:
+def plot_noise(
+    model: Model = None, seed: Seed = 0, out: Picture = Path("noise.png"), force: Force = False
+) -> None:
     """Draw what each dimension of the decoder's noise does to rows."""
     from scgan_infer.judging.evaluation import noise_picture
 
+    actions.check_free(out, force)
     actions.save_picture(noise_picture(actions.load(model, "cpu", None), seed), out)
 
 
@@ -521,6 +553,7 @@ def reproduce(
     preset: Annotated[Preset, option("--preset", "Speed or quality.")] = "standard",
     jobs: Annotated[Whole, option("--jobs", "Processes; default: cores.", min=1)] = None,
     resume: Annotated[bool, option("--resume", "Go on with what is in --out.")] = False,
+    force: Force = False,
 ) -> None:
     """Make the paper's Table 1 and Figures 2 and 3.
 
@@ -529,6 +562,8 @@ def reproduce(
     from scgan_train.reproduce import Plan
     from scgan_train.reproduce import reproduce as run_plan
 
+    if not resume:
+        actions.check_free(out, force, "settings.json")
     run_plan(Plan(out, seeds, preset), jobs=jobs, resume=resume)
     show(*(out / "table.md").read_text("utf-8").splitlines())
     say(f"table and figures: {out}")

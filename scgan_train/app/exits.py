@@ -21,12 +21,14 @@ from typing import NoReturn
 import typer
 
 from scgan_infer.errors import ScganError, install
-from scgan_train.app.actions import say
-from scgan_train.app.commands import only
+from scgan_train.app.actions import next_step, say
+from scgan_train.app.commands import app, only
 
 EXPECTED = (ScganError, typer.TyperException, KeyboardInterrupt, OSError, ModuleNotFoundError)
 
 PATIENCE = 5.0
+
+COMPLETE = "_SCGAN_COMPLETE"  # a shell asks for completions of a command line
 
 ENDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -36,7 +38,9 @@ received: list[int] = []  # the signals that ask this process to end
 def run() -> int:
     """Run the command that `sys.argv` asks for and return its exit code."""
     debug = "--debug" in sys.argv[1:]
-    arguments = [word for word in sys.argv[1:] if word != "--debug"] or ["--help"]
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    arguments = [*words[1:], "--help"] if words[:1] == ["help"] else words or ["--help"]
+    alone = not words
     if not debug:
         sys.excepthook = unexpected
     received.clear()
@@ -45,11 +49,15 @@ def run() -> int:
         signal.signal(signal.SIGINT, stop)
     try:
         with impatience():
+            if COMPLETE in os.environ:
+                typer.main.get_command(app)(prog_name="scgan")
             command = typer.main.get_command(only(arguments[0]))
             with command.make_context("scgan", arguments) as context:
                 command.invoke(context)
             sys.stdout.flush()
     except typer.Exit as end:
+        if alone:
+            say(next_step())
         return end.exit_code
     except (*EXPECTED, RuntimeError, ImportError) as error:
         if not (received or isinstance(error, EXPECTED)):

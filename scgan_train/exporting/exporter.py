@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,9 @@ def export(run: Run, path: Path) -> Path:
         DataError: the folder can't be written.
     """
     if not run.finished("figures"):
-        raise ModelError(f"{run.path} is not finished; go on by resuming it")
+        raise ModelError(
+            f"{run.path} is not finished; go on: scgan train --resume --out {quote(str(run.path))}"
+        )
     parts, rows = Parts.of(run), run.load_held_out()
     graphs = {name: model(inputs, outputs) for name, inputs, outputs in parts.graphs()}
     flaw = parts.flaw

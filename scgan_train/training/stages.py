@@ -50,6 +50,7 @@ def train(
     source: str = "rows",
     *,
     resume: bool = False,
+    force: bool = False,
     begin: Callable[[], None] = lambda: None,
 ) -> Run:
     """Run the three stages on a table and return the finished run.
@@ -60,6 +61,7 @@ def train(
         path: the run folder, made here; with `resume`, an existing one to finish.
         source: what the run says of where the rows came from.
         resume: go on from the last finished stage or checkpoint.
+        force: remove a run that is in the folder, once nothing stands against the new one.
         begin: called when nothing stands against the training any more.
 
     Raises:
@@ -73,7 +75,7 @@ def train(
     path = distributed.broadcast_path(path)
     first = distributed.rank() == 0
     if first and not resume:
-        _create(path, table, config, source)
+        _create(path, table, config, source, force)
     with locked(path) if first else nullcontext():
         distributed.barrier()
         run = _resumed(path, table, config) if resume else Run.load(path)
@@ -277,9 +279,11 @@ def _check_enough(table: Table, config: Config, source: str) -> None:
         )
 
 
-def _create(path: Path, table: Table, config: Config, source: str) -> None:
-    if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-        raise UsageError(f"{path} exists; resume that run, or choose another folder")
+def _create(path: Path, table: Table, config: Config, source: str, force: bool) -> None:
+    taken = path.exists() and any(path.iterdir() if path.is_dir() else [path])
+    if taken and not (force and (path / "run.json").is_file()):
+        advice = "is not a run" if force else "resume that run, or replace it with --force"
+        raise UsageError(f"{path} exists; {advice}, or choose another folder")
     new = path.with_name(f".{path.name}.new")
     facts = {"rows": len(table), "sha256": table.fingerprint()}
     try:
@@ -287,6 +291,9 @@ def _create(path: Path, table: Table, config: Config, source: str) -> None:
         with locked(new):
             try:
                 Run(new, config, source, table.columns, facts).save()
+                if taken:
+                    with locked(path):
+                        shutil.rmtree(path)
                 new.rename(path)
             except BaseException:
                 shutil.rmtree(new, ignore_errors=True)

@@ -55,7 +55,7 @@ def test_while_a_module_is_imported(model: Path, tmp_path: Path, module: str) ->
 
 @pytest.mark.parametrize("module", ["scgan_train.training.distributed", "torch", "typer"])
 def test_while_a_module_of_a_training_is_imported(tmp_path: Path, module: str) -> None:
-    interrupted(TORCHRUN, module, ["abs", "--out", str(tmp_path / "run")], tmp_path)
+    interrupted(TORCHRUN, module, ["train", "abs", "--out", str(tmp_path / "run")], tmp_path)
 
 
 def interrupted(start: str, module: str, arguments: list[str], folder: Path) -> None:

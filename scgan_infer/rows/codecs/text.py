@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache, partial
 from itertools import chain
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class CsvReader(Reader):
                 raise DataError(
                     f"{self.path}: line {at} is not UTF-8: byte {byte.hex()}, in latin-1 "
                     f"{byte.decode('latin-1')!r}; save it as UTF-8, or convert it: "
-                    f"iconv -f {'utf-16' if line[:2] in UTF_16 else 'latin1'} -t utf-8"
+                    + _conversion(self.path, "utf-16" if line[:2] in UTF_16 else "latin1")
                 )
             yield line
 
@@ -257,6 +258,14 @@ class StandardInput(CsvReader):
         if sys.stdin is None:  # closed when Python began; its number may be another file's by now
             raise DataError(f"{self.label}: is closed; pipe rows in, or name a file")
         return open(0, encoding=UTF_8, errors=ESCAPED, newline="", closefd=False)
+
+
+def _conversion(path: Path, encoding: str) -> str:
+    """Return a shell command that writes a file anew in UTF-8."""
+    new = f"{quote(path.name.partition('.')[0])}-utf8.csv"
+    if path.suffix.lower() == ".gz":
+        return f"gzip -dc {quote(str(path))} | iconv -f {encoding} -t utf-8 > {new}"
+    return f"iconv -f {encoding} -t utf-8 {quote(str(path))} > {new}"
 
 
 def _sample(lines: Iterator[str]) -> list[str]:

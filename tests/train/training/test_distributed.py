@@ -67,7 +67,7 @@ def often(pids: str, *arguments: str) -> None:
 
     progress.CHECKPOINT_SECONDS = 0.05
     Path(f"{pids}.{os.environ['RANK']}").write_text(str(os.getpid()))
-    sys.argv[1:] = arguments
+    sys.argv[1:] = ["train", *arguments]
     main()
 
 

@@ -1,0 +1,131 @@
+"""What the program says is so: nothing is replaced unasked, printed commands run, help and manual agree."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from commands import ENVIRONMENT, ROOT, Done
+
+from scgan_train.app.commands import app
+
+Scgan = Callable[..., Done]
+TINY = [
+    *("--set", "encoder.steps=2", "--set", "mapper.steps=2", "--set", "decoder.warm_steps=2"),
+    *("--set", "decoder.widths=16", "--set", "max_rows=400", "--clusters", "1", "--mapper", "aae"),
+]
+
+
+def leaves(group: Any, above: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Yield each command's name and options."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{name} ")
+        else:
+            yield above + name, {option for p in command.params for option in p.opts}
+
+
+def test_every_command_that_writes_takes_force() -> None:
+    options = dict(leaves(typer.main.get_command(app)))
+    writing = {name for name, own in options.items() if own & {"--out", "--report"}}
+    assert len(writing) > 8
+    assert {name for name, own in options.items() if "--force" in own} == writing
+
+
+def test_nothing_is_replaced_unasked(
+    scgan: Scgan, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", np.random.default_rng(0).normal(size=(50, 2)))
+    for out, *words in (
+        ("a.csv", "sample", "--model", model, "-n", 3),
+        ("b.csv", "datasets", "abs", "-n", 3),
+        ("c.csv", "reconstruct", "rows.npy", "--model", model),
+        ("d.csv", "encode", "rows.npy", "--model", model),
+        ("e.toml", "inspect", "rows.npy"),
+        ("f.png", "plot", "samples", "rows.npy", "--samples", "rows.npy"),
+    ):
+        Path(out).write_text("mine")
+        scgan(*words, "--out", out).failed(2, out, "--force")
+        assert Path(out).read_text() == "mine"
+        assert scgan(*words, "--out", out, "--force").code == 0
+        assert Path(out).read_bytes() != b"mine"
+    parts = ("sample", "--model", model, "-n", 3, "--rows-per-file", 2, "--out", "parts/")
+    assert scgan(*parts).code == 0
+    scgan(*parts).failed(2, "parts", "--force")
+    assert scgan(*parts, "--force").code == 0
+    Path("mine").mkdir()
+    Path("mine/notes").write_text("mine")
+    scgan(*parts[:-1], "mine/", "--force").failed(2, "mine", "not a folder that scgan made")
+    assert Path("mine/notes").exists()
+
+
+def test_printed_commands_run_and_lead_from_rows_to_samples(
+    scgan: Scgan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def following(done: Done) -> list[str]:
+        assert done.code == 0, done.err
+        return shlex.split(done.err.rpartition("next: scgan ")[2].strip())
+
+    assert "next: scgan train" in scgan().err
+    assert scgan("datasets", "abs", "-n", 400, "--out", "my rows.csv").code == 0
+    train = following(scgan("inspect", "my rows.csv", "--out", "the columns.toml"))
+    run = folder / "a run"
+    export = following(scgan(*train, "--out", run, *TINY))
+    scgan(*train, "--out", run, *TINY).failed(2, "a run", "--force")
+    before = (run / "run.json").read_bytes()
+    scgan("train", "none.csv", "--out", run, *TINY, "--force").failed(7, "none.csv")
+    assert (run / "run.json").read_bytes() == before
+    assert scgan(*train, "--out", run, "--seed", 3, *TINY, "--force").code == 0
+    assert (run / "run.json").read_bytes() != before
+    sample = following(scgan(*export))
+    assert following(scgan()) == sample
+    scgan(*export).failed(2, "exported/a run", "--force")
+    assert following(scgan(*export, "--force")) == sample
+    assert scgan(*sample).code == 0
+    assert len(np.load("samples.npy")) == 10_000
+    assert "--out samples-2.npy" in scgan().err
+
+
+def test_help_by_word_is_help_by_option(scgan: Scgan) -> None:
+    assert scgan("help", "sample").out == scgan("sample", "--help").out
+    assert scgan("help", "plot", "samples").out == scgan("plot", "samples", "--help").out
+    assert scgan("help").out == scgan("--help").out
+
+
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**ENVIRONMENT, **variables}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=60
+    )
+
+
+def test_the_module_is_the_command() -> None:
+    done = python("-m", "scgan_train", "datasets")
+    assert "four_circles" in done.stdout
+    assert python("-m", "scgan_train", "nonsense").returncode == 2
+
+
+def test_shells_complete_commands_and_options() -> None:
+    ask = {"_SCGAN_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    done = python("-m", "scgan_train", COMP_WORDS="scgan sample --e", **ask)
+    assert done.stdout.split() == ["--engine"]
+    assert "_SCGAN_COMPLETE" in python("-m", "scgan_train", "--show-completion", "bash").stdout
+
+
+def test_the_manual_page_is_the_commands() -> None:
+    page = python(str(ROOT / "docs" / "man.py")).stdout
+    assert page == (ROOT / "docs" / "scgan.1").read_text("utf-8"), "run `make man`"
+    for word in ("scgan plot curves", r"\-\-temperature", "SCGAN_SEED", "130"):
+        assert word in page
