@@ -306,6 +306,7 @@ def page(
     runtime: Annotated[
         File, variable("--runtime", "npm's onnxruntime-web; default: in node_modules.", "DIR")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write a page that samples bundles in the browser.
 
@@ -315,6 +316,8 @@ def page(
     from scgan_infer.page import write
     from scgan_train.datasets import DATASETS, judges
 
+    if not force:  # a page is replaced by the new one when that is complete
+        actions.check_free(out, force, "index.html")
     loaded, rows = [load(bundle) for bundle in bundles], {}
     for bundle in loaded:
         source = data or str(bundle.manifest.provenance.get("source"))
