@@ -145,8 +145,7 @@ async function take(files) {
   await refresh()
   if (rows) {
     await setReal(entry, await rows.text())
-    drawAll()
-    await compare()
+    await redraw()
     say(
       `Real rows of ${rows.name}: ${entry.real.length / entry.bundle.columns.length} shown beside samples.`,
     )
@@ -186,21 +185,28 @@ function asked(bundle) {
   return draw
 }
 
+// Take another value of a control.
+function set(name, value) {
+  change({ [name]: value })
+  $('seed-slider').value = state.seed
+  showOutputs()
+  return refresh()
+}
+
 // Sample anew and draw all that follows.
 async function refresh() {
   const turn = ++turns.draw
   turns.play++
-  entry = entries.find(one => one.name === state.bundle) ?? entries[0]
-  if (!entry.bundle) say(`Loading ${entry.name} …`)
-  await prepare(entry)
-  if (turn !== turns.draw) return
-  showControls()
+  const wanted = entries.find(one => one.name === state.bundle) ?? entries[0]
+  if (!wanted.bundle) say(`Loading ${wanted.name} …`)
+  await prepare(wanted)
   const n = Math.floor(Number(state.n))
-  if (!(n >= 1 && n <= MOST_ROWS))
+  if (!(n >= 1 && n <= MOST_ROWS)) {
     throw new Error(`rows: ${state.n} is not a whole number from 1 to ${MOST_ROWS}`)
+  }
   const began = performance.now()
   let breath = began
-  const made = await entry.bundle.sample(asked(entry.bundle), n, async done => {
+  const made = await wanted.bundle.sample(asked(wanted.bundle), n, async done => {
     if (performance.now() - breath > 200) {
       say(`${done} of ${n} rows …`)
       await frame()
@@ -209,13 +215,21 @@ async function refresh() {
     return turn === turns.draw
   })
   if (!made) return
+  entry = wanted
   drawn = { ...made, n }
   trace = null
-  drawAll()
-  say(
-    `${n} rows of ${entry.name}, seed ${state.seed}, in ${Math.round(performance.now() - began)} ms.`,
-  )
+  $('play').textContent = 'Play'
+  showControls()
+  await drawAll()
+  const took = Math.round(performance.now() - began)
+  say(`${n} rows of ${entry.name}, seed ${state.seed}, in ${took} ms.`)
   await compare()
+}
+
+// Draw the same samples again, otherwise.
+async function redraw() {
+  await drawAll()
+  return compare()
 }
 
 // The columns across and up, as far as the bundle has them.
@@ -242,7 +256,7 @@ function drawAll() {
   histograms(columns, entry.real, drawn.x, ticked(), toggle)
   pairs(columns, sets, ticked())
   table(columns, drawn.x)
-  select(state.sample)
+  return select(state.sample)
 }
 
 const ticked = () =>
@@ -300,17 +314,19 @@ function paint() {
 
 async function play() {
   const turn = ++turns.play
+  $('play').textContent = 'Pause'
   if (shown >= drawn.n) clear()
   while (turn === turns.play && shown < drawn.n) {
     reveal(shown + Math.max(1, Math.ceil(drawn.n / 200)))
     await frame()
   }
-  if (turn === turns.play) finish(`${shown} of ${drawn.n} rows shown.`)
+  if (turn === turns.play) pause()
 }
 
-function finish(text) {
+function pause() {
+  turns.play++
   $('play').textContent = 'Play'
-  say(text)
+  say(`${shown} of ${drawn.n} rows shown.`)
 }
 
 // Take all samples off the plots.
@@ -332,7 +348,7 @@ function select(text) {
     $('facts').replaceChildren()
     return paint()
   }
-  guarded(() => follow(i))
+  return follow(i)
 }
 
 // Between which values a number of the noise moves: u chooses the cluster, so rows leap along it.
@@ -399,11 +415,12 @@ async function follow(i) {
   paint()
 }
 
-function keep(i) {
-  pinned = true
-  change({ sample: `${Math.max(0, Math.min(drawn.n - 1, i))}` })
-  if (state.sample >= shown) reveal(Number(state.sample) + 1)
-  select(state.sample)
+// Show a sample until another is asked for, whatever is pointed at; '' for none.
+function keep(sample) {
+  pinned = sample !== ''
+  change({ sample })
+  if (Number(sample) >= shown && Number(sample) < drawn.n && pinned) reveal(Number(sample) + 1)
+  return select(sample)
 }
 
 // Show the latent models of the same data side by side.
@@ -484,90 +501,73 @@ function showOutputs() {
   }
 }
 
+// Do something on an event, unless it needs samples and there are none yet.
+function on(id, type, action, needsSamples = true) {
+  $(id).addEventListener(type, event => {
+    if (drawn || !needsSamples) guarded(() => action(event))
+  })
+}
+
 function listen() {
-  for (const id of ['n', 'seed', 'temperature', 'cluster']) {
-    $(id).addEventListener('input', () => {
-      change({ [id]: $(id).value })
-      $('seed-slider').value = state.seed
-      showOutputs()
-      guarded(refresh)
-    })
-  }
-  $('seed-slider').addEventListener('input', () => {
-    change({ seed: $('seed-slider').value })
-    guarded(refresh)
-  })
-  $('bundle').addEventListener('change', () => {
-    change({ ...DEFAULTS, bundle: $('bundle').value, n: state.n, seed: state.seed })
-    guarded(refresh)
-  })
+  for (const id of ['n', 'seed', 'temperature', 'cluster'])
+    on(id, 'input', () => set(id, $(id).value), false)
+  on('seed-slider', 'input', () => set('seed', $('seed-slider').value), false)
+  on(
+    'bundle',
+    'change',
+    () => {
+      change({ ...DEFAULTS, bundle: $('bundle').value, n: state.n, seed: state.seed })
+      return refresh()
+    },
+    false,
+  )
   for (const id of ['x', 'y']) {
-    $(id).addEventListener('change', () => {
+    on(id, 'change', () => {
       change({ [id]: $(id).value })
-      drawAll()
-      guarded(compare)
+      return redraw()
     })
   }
   for (const id of ['along', 'at']) {
-    $(id).addEventListener('input', () => {
+    on(id, 'input', () => {
       change({ [id]: $(id).value })
       showOutputs()
-      select(state.sample)
+      return select(state.sample)
     })
   }
-  $('sample').addEventListener('input', () => {
-    if ($('sample').value !== '') return keep(Number($('sample').value))
-    pinned = false
-    change({ sample: '' })
-    select('')
-  })
-  $('play').addEventListener('click', () => {
-    if ($('play').textContent === 'Pause') {
-      turns.play++
-      return finish(`${shown} of ${drawn.n} rows shown.`)
-    }
-    $('play').textContent = 'Pause'
-    guarded(play)
-  })
-  $('step').addEventListener('click', () => {
-    turns.play++
-    finish('')
+  on('sample', 'input', () => keep($('sample').value))
+  on('play', 'click', () => ($('play').textContent === 'Pause' ? pause() : play()))
+  on('step', 'click', () => {
+    pause()
     if (shown >= drawn.n) clear()
     reveal(shown + 1)
-    keep(shown - 1)
-    say(`Sample ${shown - 1} shown.`)
+    return keep(`${shown - 1}`)
   })
-  $('reset').addEventListener('click', () => {
-    turns.play++
-    finish('No samples shown: play or step.')
-    change({ sample: '' })
+  on('reset', 'click', () => {
     clear()
-    select('')
+    pause()
+    return keep('')
   })
-  $('download').addEventListener('click', download)
-  $('controls').addEventListener('submit', event => event.preventDefault())
+  on('download', 'click', download)
   for (const name of MOVING) {
-    const canvas = $(name),
-      at = event => plots[name].nearest(event.offsetX, event.offsetY, shown)
-    canvas.addEventListener('pointermove', event => {
+    const at = event => plots[name].nearest(event.offsetX, event.offsetY, shown)
+    on(name, 'pointermove', event => {
       const i = at(event)
-      if (pinned || i < 0 || `${i}` === state.sample) return
-      state.sample = `${i}`
-      select(state.sample)
+      if (!pinned && i >= 0 && `${i}` !== state.sample) return select((state.sample = `${i}`))
     })
-    canvas.addEventListener('click', event => {
-      const i = at(event)
-      if (i >= 0) return keep(i)
-      pinned = false
-    })
-    canvas.addEventListener('keydown', event => {
+    on(name, 'click', event => keep(at(event) < 0 ? '' : `${at(event)}`))
+    on(name, 'keydown', event => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key]
       if (!step) return
       event.preventDefault()
-      keep(Number(state.sample || -1) + step)
+      return keep(`${Math.max(0, Math.min(drawn.n - 1, Number(state.sample || -1) + step))}`)
     })
   }
-  $('files').addEventListener('change', () => guarded(() => take([...$('files').files])))
+  on('files', 'change', () => {
+    const chosen = [...$('files').files]
+    $('files').value = '' // the same file may come again
+    return take(chosen)
+  })
+  $('controls').addEventListener('submit', event => event.preventDefault())
   document.addEventListener('dragover', event => event.preventDefault())
   document.addEventListener('drop', event => {
     event.preventDefault()
@@ -581,18 +581,15 @@ function listen() {
   let resized
   addEventListener('resize', () => {
     clearTimeout(resized)
-    resized = setTimeout(() => {
-      drawAll()
-      guarded(compare)
-    }, 150)
+    resized = setTimeout(() => drawn && guarded(redraw), 150)
   })
 }
 
 guarded(async () => {
   start()
   readAddress()
+  listen()
   entries = (await (await fetched('page.json')).json()).map(served)
   listBundles()
   await refresh()
-  listen()
 })
