@@ -42,7 +42,9 @@ def test_rows_of_a_built_in_distribution_are_shown_and_others_when_asked(
 
     rows = tmp_path / "rows.csv"
     rows.write_text("y,x\n1,2\n3,4\n")
-    done = scgan("page", model, "-o", page, "--data", rows, "--runtime", runtime)
+    again = ("page", model, "-o", page, "--data", rows, "--runtime", runtime)
+    scgan(*again).failed(2, "exists; choose another name, or replace it with --force")
+    done = scgan(*again, "--force")
     assert done.code == 0, done.err
     assert shown(page) == {"tiny": True}
     assert (page / "bundles/tiny/rows.csv").read_text() == "x,y\n2,1\n4,3\n"
@@ -54,6 +56,8 @@ def test_what_is_wrong_is_one_line(
     page = ("page", model, "-o", tmp_path / "page", "--runtime")
     scgan(*page, tmp_path).failed(2, "npm install onnxruntime-web@")
     scgan(*page, runtime, "--data", "unknown").failed(2, "'unknown' is neither a file nor")
-    scgan(*page[:2], "-o", runtime, *page[4:], runtime).failed(2, "exists and is not a page")
+    scgan(*page[:2], "-o", runtime, *page[4:], runtime, "--force").failed(
+        2, "exists and is not a page"
+    )
     scgan("page", tmp_path / "none", *page[2:], runtime).failed(3, "no bundle at")
     assert not (tmp_path / "page").exists()
