@@ -14,8 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from scgan_infer import bundle as bundles
@@ -42,6 +44,14 @@ class _Sampler:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"bundle": self.bundle, "extras": self.extras}
+
+
+def _has_density(estimator: SCGAN) -> bool:
+    check_is_fitted(estimator)
+    if "density.onnx" not in estimator.sampler_.bundle.graphs:
+        why = estimator.sampler_.bundle.manifest.provenance.get("no_density", "its map is no flow")
+        raise AttributeError(f"this estimator has no density: {why}")
+    return True
 
 
 class SCGAN(BaseEstimator):  # type: ignore[misc]
@@ -114,6 +124,20 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
         if self.form_ is None:
             return model.sample(n_samples, seed, start, **asked)
         return self.form_.restored(model.sample_table(n_samples, seed, start, **asked))
+
+    @available_if(_has_density)  # type: ignore[untyped-decorator]
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Return the log-density [n] of each row; see `scgan_infer.sampling.model.Model.log_prob`."""
+        if hasattr(X, "columns"):
+            validate_data(self, X, reset=False, skip_check_array=True)
+        else:
+            X = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
+        return self.sampler_.model.log_prob(X).astype(np.float64)
+
+    @available_if(_has_density)  # type: ignore[untyped-decorator]
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean log-density of rows."""
+        return float(self.score_samples(X).mean())
 
     def save(self, path: str | Path) -> Path:
         """Write the bundle, as `scgan export` does, and return its folder."""

@@ -22,6 +22,7 @@ TINY = {
     "decoder": {"warm_steps": 20, "widths": [16]},
     "clusters": {"k": 1},
 }
+FLOW = {**TINY, "mapper": {"kind": "flow", "steps": 2}}
 N = 300
 
 
@@ -92,9 +93,18 @@ def test_rows_of_an_array_are_an_array_and_labels_that_are_numbers_stay() -> Non
     assert np.array_equal(first, again)
 
 
+def test_rows_have_a_log_density_where_the_map_is_a_flow(fitted: scgan_train.SCGAN) -> None:
+    assert not hasattr(fitted, "score_samples")
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    flow = scgan_train.SCGAN(config=FLOW).fit(rows)
+    wanted = flow.sampler_.model.log_prob(rows)
+    np.testing.assert_array_equal(flow.score_samples(rows), wanted)
+    assert flow.score(rows) == pytest.approx(wanted.mean(dtype=np.float64))
+
+
 @pytest.mark.slow
 def test_the_checks_of_scikit_learn_pass() -> None:
     """One is skipped: arrays of other packages, which `SCIPY_ARRAY_API` asks for."""
-    results = check_estimator(scgan_train.SCGAN(config=TINY), on_skip=None)
+    results = check_estimator(scgan_train.SCGAN(config=FLOW), on_skip=None)
     skipped = {result["check_name"] for result in results if result["status"] != "passed"}
     assert skipped == {"check_array_api_input"}
