@@ -150,10 +150,14 @@ def parity(
         chained: whether there are discrete values, of which one in a thousand may be another.
 
     Raises:
+        ModelError: the network gives numbers that are not finite.
         ParityError: a difference exceeds `TOLERANCE` and, `ROUNDING` times, what the network
             itself differs by from its double precision.
     """
-    wanted, run, worst = compute(inputs), session(graph, "cpu").run, 0.0
+    wanted, worst = compute(inputs), 0.0
+    if not all(_sound(ours, columns) for ours in wanted.values() if ours.ndim > 1):
+        raise ModelError(f"{name}: the trained network gives infinite numbers; train again")
+    run = session(graph, "cpu").run
     for batch in BATCHES:
         found = run(None, {key: value[-batch:] for key, value in inputs.items()})
         for (output, ours), theirs in zip(wanted.items(), found, strict=True):
@@ -195,11 +199,16 @@ def difference(
             gap = np.nan_to_num(np.abs(ours - theirs) / (1 + np.abs(ours)), nan=np.inf)
         same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
         return float(np.where(same, 0, gap).max())
-    columns = columns or (Column("latent"),) * ours.shape[1]
-    may_miss = np.array([column.missing for column in columns])
-    if not (np.isfinite(theirs) | (np.isnan(theirs) & may_miss)).all():
+    if not _sound(theirs, columns):
         return float("inf")
+    columns = columns or (Column("latent"),) * ours.shape[1]
     return float(differences(ours, theirs, columns, spread, chained).max())
+
+
+def _sound(values: Array, columns: tuple[Column, ...]) -> bool:
+    """Say whether outputs are finite, or NaN in a column that may miss cells."""
+    may_miss = np.array([column.missing for column in columns] or False)
+    return bool((np.isfinite(values) | (np.isnan(values) & may_miss)).all())
 
 
 def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:

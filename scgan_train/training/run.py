@@ -90,7 +90,7 @@ class Run:
         config: as trained.
         source: where the rows came from (a built-in name or a file's name).
         columns: d columns.
-        facts: what `run.json` holds besides: sizes, notes, seconds of each finished stage, data's SHA-256.
+        facts: what `run.json` holds besides: sizes, notes, seconds of each finished stage, SHA-256 of data and weights.
     """
 
     path: Path
@@ -174,27 +174,32 @@ class Run:
             ) from error
 
     def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Write named tensors to `NAME.safetensors`."""
-        self.write(
-            f"{name}.safetensors",
-            tensors_to_bytes(
-                {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            ),
+        """Write named tensors to `NAME.safetensors`, and note a finished part's SHA-256 for `run.json`."""
+        content = tensors_to_bytes(
+            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         )
+        self.write(f"{name}.safetensors", content)
+        if name != "checkpoint" and distributed.rank() == 0:
+            noted = self.facts.setdefault("weights_sha256", {})
+            noted[name] = hashlib.sha256(content).hexdigest()
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read `NAME.safetensors`.
 
         Raises:
-            ModelError: if it is missing or damaged.
+            ModelError: if it is missing, damaged or not as this run left it.
         """
         path = self.path / f"{name}.safetensors"
         try:
-            tensors = tensors_from_bytes(path.read_bytes())
+            content = path.read_bytes()
+            tensors = tensors_from_bytes(content)
         except FileNotFoundError as error:
             raise ModelError(f"{path} is missing: the run is not finished; resume it") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path}: damaged ({error}); train again") from error
+        noted = self.facts.get("weights_sha256", {}).get(name)
+        if noted not in (None, hashlib.sha256(content).hexdigest()):
+            raise ModelError(f"{path} is not as this run left it; put it back, or train again")
         # Where a tensor lies decides how its sums are grouped: a copy lies as one that was never written.
         return {key: tensor.clone() for key, tensor in tensors.items()}
 

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 import scgan_infer
 from scgan_infer import bundle
-from scgan_infer.errors import ParityError, UsageError
+from scgan_infer.errors import ModelError, ParityError, UsageError
 from scgan_infer.sampling.verify import verify
 from scgan_train import config as configs
 from scgan_train import train
@@ -286,3 +286,9 @@ def test_a_run_of_this_version_exports_for_ever(
     for path in graphs.iterdir():
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
     assert scgan_infer.load(graphs, "cpu").sample(10).shape == (10, 3)
+
+
+def test_a_network_that_overflows_is_not_exported() -> None:
+    rows = np.array([[0.0], [np.inf]])
+    with pytest.raises(ModelError, match=r"decoder\.onnx: the trained network gives infinite"):
+        parity("decoder.onnx", lambda inputs: {"x": rows}, b"", {})

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cases import mixed_table, settings
+from safetensors.torch import load_file, save_file
 
 import scgan_infer
 import scgan_train
@@ -233,5 +234,18 @@ def test_a_damaged_run_says_which_file(mixed_run: Run, tmp_path: Path) -> None:
         shutil.copytree(mixed_run.path, copy)
         (copy / name).write_bytes((copy / name).read_bytes()[:-20])
         with pytest.raises((ModelError, UsageError), match=name.partition(".")[0]):
+            scgan_train.export(copy, tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
+
+
+def test_weights_that_this_run_did_not_leave_are_refused(mixed_run: Run, tmp_path: Path) -> None:
+    for path in mixed_run.path.glob("*.safetensors"):
+        copy = tmp_path / path.stem
+        shutil.copytree(mixed_run.path, copy)
+        tensors = load_file(path)
+        first = next(key for key in tensors if tensors[key].is_floating_point())
+        tensors[first].view(-1)[0] = float("nan")
+        save_file(tensors, copy / path.name)
+        with pytest.raises(ModelError, match=rf"{path.name} is not as this run left it"):
             scgan_train.export(copy, tmp_path / "bundle")
         assert not (tmp_path / "bundle").exists()
