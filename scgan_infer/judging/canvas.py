@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Column
 from scgan_infer.errors import UsageError, install
 from scgan_infer.files import write_bytes
+from scgan_infer.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,6 +114,15 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height))
 
 
+def shown(text: str) -> str:
+    r"""Return text that matplotlib draws as it is, on the lines that it has: not as mathematics, all visible.
+
+    >>> print(shown("$a_{b$"))
+    \$a_{b\$
+    """
+    return "\n".join(map(visible, text.split("\n"))).replace("$", r"\$")
+
+
 def bin_edges(column: Column, values: Rows, bins: int) -> Rows:
     """Cells over a column's domain, or over all of its values but the farthest thousandth, and a margin.
 
@@ -126,7 +136,7 @@ def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) 
     """Give an axis the column's name, unit, range and ticks."""
     label = f"{column.name} [{column.unit}]" if column.unit else column.name
     settings = {
-        "label": fill(label, LONGEST_LINE),
+        "label": shown(fill(label, LONGEST_LINE)),
         "scale": column.rules.axis,
         "lim": (edges[0], edges[-1]),
     }
@@ -134,7 +144,8 @@ def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) 
     if column.categories:
         every = math.ceil(len(column.categories) / MOST_NAMES)
         names = [
-            name if len(name) <= 12 else f"{name[:11]}…" for name in column.categories[::every]
+            shown(name if len(name) <= 12 else f"{name[:11]}…")
+            for name in column.categories[::every]
         ]
         axes.set(
             **{
@@ -158,7 +169,13 @@ def histogram(
     )
     shares = np.full(len(samples), 1 / len(samples))
     axes.hist(
-        samples, bins, weights=shares, color=SAMPLES, histtype="step", linewidth=1.5, label=name
+        samples,
+        bins,
+        weights=shares,
+        color=SAMPLES,
+        histtype="step",
+        linewidth=1.5,
+        label=shown(name),
     )
     fit_axis(axes, "x", column, edges)
 

@@ -31,6 +31,7 @@ from scgan_infer.judging.canvas import (
     new_figure,
     png,
     save,
+    shown,
     styled,
     tallest,
 )
@@ -98,8 +99,8 @@ def data_and_samples(
             cloud(axes, rows, cells, colour, top, whole=whole)
             fit_axis(axes, "x", columns[0], cells[0])
             fit_axis(axes, "y", columns[1], cells[1])
-            axes.set_title(f"{label}, {len(rows):,} rows")
-    figure.suptitle(title)
+            axes.set_title(shown(f"{label}, {len(rows):,} rows"))
+    figure.suptitle(shown(title))
     return figure
 
 
@@ -223,7 +224,7 @@ def noise_directions(
     )
     axes = figure.add_subplot()
     image = axes.imshow(reach, cmap="cividis", aspect="auto", vmin=0)
-    axes.set_xticks(range(len(columns)), [column.name for column in columns], rotation=90)
+    axes.set_xticks(range(len(columns)), [shown(column.name) for column in columns], rotation=90)
     axes.set_yticks(range(len(reach)), [f"z{k}" for k in range(len(reach))])
     axes.tick_params(labelsize=9)
     if numbers:
@@ -257,24 +258,26 @@ def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, na
     telling = np.argsort(-_information(data).sum(axis=1), kind="stable")[:MOST_COLUMNS]
     kept = np.sort(telling).tolist()
     left = [column.name for j, column in enumerate(columns) if j not in kept]
-    data, samples, shown = data[:, kept], samples[:, kept], [columns[j] for j in kept]
-    d, both = len(shown), np.concatenate([data, samples])
-    edges = [bin_edges(column, both[:, j], _bins(len(data) // 4)) for j, column in enumerate(shown)]
+    data, samples, columns = data[:, kept], samples[:, kept], [columns[j] for j in kept]
+    d, both = len(columns), np.concatenate([data, samples])
+    edges = [
+        bin_edges(column, both[:, j], _bins(len(data) // 4)) for j, column in enumerate(columns)
+    ]
     figure = new_figure(1.2 + 1.75 * d, 1.2 + 1.75 * d)
     for i, j in np.ndindex(d, d):
         axes = figure.add_subplot(d, d, i * d + j + 1)
         if i == j:
-            histogram(axes, data[:, i], samples[:, i], shown[i], edges[i])
+            histogram(axes, data[:, i], samples[:, i], columns[i], edges[i])
             axes.set_yticks([])
-            axes.set_ylabel(shown[i].name)
+            axes.set_ylabel(shown(columns[i].name))
         else:
             cells = [edges[j], edges[i]]
             top = max(tallest(rows[:, [j, i]], cells) for rows in (data, samples))
             rows, colour = (data, DATA) if i < j else (samples, SAMPLES)
-            whole = shown[i].rules.whole or shown[j].rules.whole
+            whole = columns[i].rules.whole or columns[j].rules.whole
             cloud(axes, rows[:, [j, i]], cells, colour, top, whole=whole)
-            fit_axis(axes, "x", shown[j], edges[j])
-            fit_axis(axes, "y", shown[i], edges[i])
+            fit_axis(axes, "x", columns[j], edges[j])
+            fit_axis(axes, "y", columns[i], edges[i])
         axes.tick_params(labelsize=9, labelbottom=i == d - 1, labelleft=j == 0)
         if i < d - 1:
             axes.set_xlabel("")
@@ -286,7 +289,7 @@ def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, na
         head.append(
             f"not shown: {', '.join(left[:4])}" + (f" and {len(left) - 4} more" if left[4:] else "")
         )
-    figure.suptitle("\n".join(head), fontsize=11)
+    figure.suptitle(shown("\n".join(head)), fontsize=11)
     return figure
 
 
@@ -317,7 +320,7 @@ def _panels(grid: Mapping[str, Mapping[str, Rows]], title: str) -> Figure:
             axes.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], xticks=[], yticks=[])
             axes.set_title(name if i == 0 else "")
             axes.set_ylabel(distribution.replace("_", " ") if j == 0 else "", fontsize=11)
-    figure.suptitle(title)
+    figure.suptitle(shown(title))
     return figure
 
 

@@ -270,3 +270,13 @@ def test_a_picture_that_cannot_be_written_says_so(tmp_path):
         plots.save(figure, tmp_path / "picture.jpg")
     with pytest.raises(DataError, match="No such file"):
         plots.save(figure, tmp_path / "nowhere" / "picture.png")
+
+
+@pytest.mark.parametrize("name", ["$a_{b$", r"$\frac{$", r"\$a$", "50 %_^{}", "\x1b[8m", 30 * "$"])
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_names_are_drawn_as_they_are(name, d):
+    rng = np.random.default_rng(0)
+    values = np.column_stack([rng.normal(size=(50, 2)), rng.integers(0, 2, 50)])[:, -d:]
+    others = (Column("y", unit=name), Column("z", "category", categories=(name, "b")))
+    columns = (Column(name), *others)[-d:]
+    plots.png(plots.data_and_samples(values, values, columns, title=name, name=name))
