@@ -25,6 +25,7 @@ def command() -> int:
 def guarded(program: Callable[[], int]) -> NoReturn:
     """Run a program that answers Ctrl-C itself once it is imported, and answer until then."""
     sys.unraisablehook = again
+    occupy()
     try:
         code = program()
     except KeyboardInterrupt:
@@ -33,6 +34,23 @@ def guarded(program: Callable[[], int]) -> NoReturn:
     finally:
         deaf()
     sys.exit(code)
+
+
+def occupy() -> None:
+    """Put something that refuses in place of standard streams that are closed, whose numbers files would take.
+
+    What is said on stderr would go into the next file that is opened; without a `sys.stderr` it went to stdout.
+    """
+    import os
+
+    for number, access in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, access), True)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def deaf() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,11 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def say(message: str) -> None:
-    """Write one line to stderr, foreign text in it made visible."""
-    print(visible(message), file=sys.stderr, flush=True)
+    """Write one line to stderr, foreign text in it made visible; one that takes no more ends nothing."""
+    try:
+        print(visible(message), file=sys.stderr, flush=True)
+    except OSError:  # and Python would try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def show(*lines: str) -> None:

@@ -1,6 +1,6 @@
 """How the program ends: every error is caught here and becomes one line on stderr and a code.
 
-0 done    1 unexpected    2 to 7 a `ScganError`    7 no space, no right    130, 143 a signal
+0 done    1 unexpected, out of memory    2 to 7 a `ScganError`    7 no space, no right    130, 143 a signal
 
 Python answers a signal between its own steps alone. Where native code does not come back for `PATIENCE` seconds, as in
 a graph that takes long, a thread ends the process; what is left then is what SIGKILL leaves.
@@ -8,6 +8,7 @@ a graph that takes long, a thread ends the process; what is left then is what SI
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -25,6 +26,9 @@ from scgan_train.app.actions import next_step, say
 from scgan_train.app.commands import app, only
 
 EXPECTED = (ScganError, typer.TyperException, KeyboardInterrupt, OSError, ModuleNotFoundError)
+
+# how packages put it that there is no memory left, or no room for another thread
+SHORT = ("memory", "bad_alloc", "bad allocation", "map segment", "start new thread")
 
 PATIENCE = 5.0
 
@@ -59,8 +63,8 @@ def run() -> int:
         if alone:
             say(next_step())
         return end.exit_code
-    except (*EXPECTED, RuntimeError, ImportError) as error:
-        if not (received or isinstance(error, EXPECTED)):
+    except (*EXPECTED, RuntimeError, ImportError, MemoryError) as error:
+        if not (received or isinstance(error, EXPECTED) or starved(error)):
             raise
         if debug:
             for line in "".join(traceback.format_exception(error)).splitlines():
@@ -105,6 +109,9 @@ def failed(error: BaseException) -> int:
     if received or isinstance(error, KeyboardInterrupt):  # locks and C code may raise another error
         number = received[0] if received else signal.SIGINT
         message, code = ENDS[signal.Signals(number)], 128 + number
+    elif not isinstance(error, ScganError) and starved(error):
+        message = "out of memory; raise its limit (ulimit -v), or take fewer rows or threads"
+        code = ScganError.exit_code
     elif isinstance(error, OSError):
         if error.filename is None:  # stdout takes no more, and Python would try again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -120,6 +127,15 @@ def failed(error: BaseException) -> int:
         message, code = str(error), error.exit_code
     say(f"scgan: {message}")
     return code
+
+
+def starved(error: BaseException) -> bool:
+    """Say whether an error, or one behind it, comes of too little memory."""
+    worded = isinstance(error, RuntimeError | ImportError) and any(w in str(error) for w in SHORT)
+    if worded or isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM:
+        return True
+    behind = error.__cause__ or error.__context__
+    return behind is not None and starved(behind)
 
 
 def wrong(error: typer.TyperException) -> str:

@@ -1,6 +1,6 @@
 """Every exit code is reached; what goes wrong is said in one line that names the value at fault.
 
-0 done; 1 unexpected; 2 usage; 3 bad model; 4 no such device; 5 parity failed; 6 checksum mismatch;
+0 done; 1 unexpected or out of memory; 2 usage; 3 bad model; 4 no such device; 5 parity failed; 6 checksum mismatch;
 7 bad data or output that can't be written; 130 interrupted; 143 terminated.
 """
 
@@ -365,6 +365,48 @@ def test_7_stdout_that_takes_no_more(model: Path) -> None:
     ):
         with open("/dev/full", "w") as full:
             apart(*command, stdout=full).failed(7, "No space left")
+
+
+def shell(folder: Path, before: str, *words: object) -> Done:
+    """Run a command by way of a shell, which can close its streams and limit its memory."""
+    line = " ".join([before, f'"{sys.executable}" -m scgan_train.app', *map(str, words)])
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=folder, capture_output=True, text=True, env=ENVIRONMENT
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streams and limits of Linux")
+@pytest.mark.parametrize(
+    ("closed", "code", "err"),
+    [
+        ("2>&-", 0, ""),
+        ("0<&- 1>&- 2>&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+        ("1>&-", 0, "device: cpu\n3 rows: rows.csv\n"),
+        ("--out - 1>&-", 7, "device: cpu\nscgan: output: Bad file descriptor\n"),
+        ("--out - 1>&- 2>&-", 7, ""),
+        ("--cluster 99 2>&-", 2, ""),
+    ],
+)
+def test_no_message_goes_where_a_stream_is_closed(
+    model: Path, tmp_path: Path, closed: str, code: int, err: str
+) -> None:
+    """The next file to be opened would have its number."""
+    done = shell(tmp_path, "", "sample --model", model, "-n 3 --out rows.csv", closed)
+    assert done == Done(code, "", err)
+    assert [path.name for path in tmp_path.iterdir()] == ([] if code else ["rows.csv"])
+    if code == 0:
+        assert np.loadtxt(tmp_path / "rows.csv", delimiter=",", skiprows=1).shape == (3, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streams and limits of Linux")
+def test_1_out_of_memory(tmp_path: Path) -> None:
+    """While numpy is imported, and later."""
+    rows = "datasets abs --out rows.npy --n"
+    for done in (shell(tmp_path, "ulimit -v 60000;", rows, 10), shell(tmp_path, "", rows, 10**13)):
+        done.failed(1, "out of memory", "ulimit -v")
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_closed_pipe_is_no_error(model: Path) -> None:
