@@ -26,8 +26,9 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Fails, too, where a test was skipped for want of what pip or npm installs.
 unit: .venv/ready node
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	SCGAN_COMPLETE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The inference side alone: no torch, no onnx, nothing but the base install and onnxruntime.
 light: .venv-light/ready
@@ -50,12 +51,12 @@ audit: .venv/ready .venv-audit/ready
 	$(BIN)/python docs/audit.py
 	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
-# onnxruntime for Node and browsers; where it can't be installed, the tests that need it are skipped.
+# onnxruntime for Node and browsers; without npm, the tests that need it are skipped.
 node: $(NODE)
 
 $(NODE): examples/node/package-lock.json
 	cd examples/node && ONNXRUNTIME_NODE_INSTALL=skip npm ci --silent --no-audit --no-fund || \
-	  echo "no onnxruntime for Node: its tests will be skipped" >&2
+	  echo "npm can't install onnxruntime for Node" >&2
 
 exported: .venv/ready
 	for name in $(PLANES); do \

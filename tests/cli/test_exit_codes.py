@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 import tiny
 from commands import ENVIRONMENT, FAST, Done, apart, spawn
-from test_formats_bad import SUFFIXES, cells
+from suffixes import SUFFIXES
+from test_formats_bad import cells
 
 from scgan_infer import bundle
 from scgan_infer.columns import Column

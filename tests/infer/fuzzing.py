@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import tiny
 from onnx_bytes import attribute, node
+from suffixes import READY
 from test_bundle import REFUSED
-from test_formats_bad import SUFFIXES, cells
+from test_formats_bad import cells
 
 from scgan_infer import bundle
 from scgan_infer.bundle.rules import MAX_BYTES, OPERATORS
@@ -212,7 +213,7 @@ def bundle_case(number, folder):
 def file_case(number, folder):
     """Return the arguments of a command on a damaged file of rows, and the exit codes that may come of it."""
     rng = np.random.default_rng([number, 2])
-    suffix = SUFFIXES[number % len(SUFFIXES)]
+    suffix = READY[number % len(READY)]
     path = folder / f"rows{suffix}"
     cells(path, rng.normal(size=(int(rng.integers(1, 60)), 2)), ("x", "y"))
     path.write_bytes(damaged(path.read_bytes(), rng))

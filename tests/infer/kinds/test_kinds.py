@@ -1,20 +1,17 @@
 """What holds for every kind of column, and for one that is new."""
 
 import dataclasses
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from suffixes import READY
 
 from scgan_infer.columns import ALWAYS, Column
 from scgan_infer.judging.distances import Space, features
 from scgan_infer.kinds import KINDS, BadCellError, Form, Kind
 from scgan_infer.kinds.base import refuse
-from scgan_infer.rows.formats import FORMATS, open_writer, read_table
+from scgan_infer.rows.formats import open_writer, read_table
 from scgan_infer.rows.intake import Intake
-
-PACKAGES = {"": "numpy", "parquet": "pyarrow", "hdf5": "h5py", "root": "uproot", "fits": "astropy"}
-SUFFIXES = [suffix for suffix, form in FORMATS.items() if find_spec(PACKAGES[form.extra])]
 
 RNG = np.random.default_rng(4)
 N = 900
@@ -82,7 +79,7 @@ def walk(column, values, folder):
 
     cells = kind.cells(values, column)
     assert {"float32": np.float32, "int32": np.int32, "text": object}[kind.storage] == cells.dtype
-    for suffix in SUFFIXES:
+    for suffix in READY:
         path = folder / f"rows{suffix}"
         with open_writer(path, (column,), len(values)) as writer:
             writer.write(values[:, None])

@@ -3,28 +3,18 @@
 import subprocess
 import sys
 from functools import partial
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from suffixes import PACKAGES, SUFFIXES
 
 from scgan_infer.columns import Column
 from scgan_infer.kinds import KINDS
 from scgan_infer.rows.codecs.text import csv_stream
 from scgan_infer.rows.formats import FORMATS, iter_values, open_writer, read_table
 
-PACKAGES = {"": "numpy", "parquet": "pyarrow", "hdf5": "h5py", "root": "uproot", "fits": "astropy"}
-SUFFIXES = [
-    pytest.param(
-        suffix,
-        marks=pytest.mark.skipif(
-            not find_spec(PACKAGES[form.extra]), reason=f"without {PACKAGES[form.extra]}"
-        ),
-    )
-    for suffix, form in FORMATS.items()
-]
 COLUMNS = (
     Column("x"),
     Column("energy", "log", unit="GeV"),

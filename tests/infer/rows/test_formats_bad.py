@@ -7,17 +7,15 @@ import subprocess
 import sys
 import zipfile
 from contextlib import suppress
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from suffixes import PACKAGES, READY, SUFFIXES
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.rows.formats import FORMATS, iter_values, open_writer, read_table
 
-PACKAGES = {"": "numpy", "parquet": "pyarrow", "hdf5": "h5py", "root": "uproot", "fits": "astropy"}
-SUFFIXES = [suffix for suffix, form in FORMATS.items() if find_spec(PACKAGES[form.extra])]
 REAL = (Column("a"), Column("b"))
 
 
@@ -316,7 +314,7 @@ def test_text_that_is_not_utf_8(tmp_path):
 
 
 def test_no_rows(tmp_path):
-    for suffix in SUFFIXES:
+    for suffix in READY:
         with open_writer(tmp_path / f"rows{suffix}", REAL, 0):
             pass
         refused(tmp_path / f"rows{suffix}", "has no rows", columns=REAL)
