@@ -56,7 +56,7 @@ class Bundle {
     this.manifest = manifest
     this.sessions = sessions
     this.columns = manifest.columns
-    this.given = manifest.given ?? []
+    this.given = manifest.given ?? [] // [{column, low, high}, ...]
     this.sizes = { h: 1, g: 0, ...manifest.sizes }
     const ends = manifest.thresholds
     this.weights = ends.map((end, i) => (end - (i ? ends[i - 1] : 0)) / GRID)
@@ -82,19 +82,11 @@ class Bundle {
     return out
   }
 
-  // Latents, clusters and rows of n rows of noise, and the noise.
-  async run({ u, w, z }, n, c = []) {
-    const given = Float32Array.from({ length: n * this.sizes.g }, (_, i) => c[i % c.length])
-    const maps = await this.call('mappers.onnx', n, { u, w, c: given })
-    const { latent } = maps,
-      choice = maps.choice ?? maps.cluster
-    const { x } = await this.call('decoder.onnx', n, {
-      latent,
-      choice,
-      cluster: choice,
-      z,
-      c: given,
-    })
+  // Latents, clusters and rows of n rows of noise, and the noise; c is [g] for all or [n, g].
+  async run({ u, w, z }, n, c) {
+    const maps = await this.call('mappers.onnx', n, { u, w, c })
+    const { latent, choice = maps.cluster } = maps // as format 1 called it
+    const { x } = await this.call('decoder.onnx', n, { latent, choice, cluster: choice, z, c })
     return {
       u,
       w,
@@ -105,27 +97,24 @@ class Bundle {
     }
   }
 
-  // Latents and clusters of rows [n, d].
-  async encode(x, c = []) {
+  // Latents and clusters of rows [n, d], whose given columns are c [n, g].
+  async encode(x, c) {
     const n = x.length / this.sizes.d
-    const given = Float32Array.from({ length: n * this.sizes.g }, (_, i) => c[i % c.length])
-    const { latent, choice, cluster } = await this.call('encoder.onnx', n, { x, c: given })
-    return {
-      latent: latent?.data ?? new Float32Array(0),
-      cluster: last(choice ?? cluster, this.sizes),
-    }
+    const { latent, cluster, choice = cluster } = await this.call('encoder.onnx', n, { x, c })
+    return { latent: latent?.data ?? new Float32Array(0), cluster: last(choice, this.sizes) }
   }
 
   async call(name, n, values) {
-    const session = this.sessions[name],
-      feeds = {}
+    const session = this.sessions[name]
+    const feeds = {}
     for (const input of session.inputNames) {
-      const value = values[input],
-        size = this.sizes[EXTENTS[input]]
+      const value = values[input]
+      const size = this.sizes[EXTENTS[input]]
+      const shape = input === 'u' && size === 1 ? [n] : [n, size]
       feeds[input] =
         value instanceof ort.Tensor
           ? value
-          : new ort.Tensor('float32', value, input === 'u' && size === 1 ? [n] : [n, size])
+          : new ort.Tensor('float32', repeated(value, n * size), shape)
     }
     return session.run(feeds)
   }
@@ -135,7 +124,7 @@ class Bundle {
     const { h } = this.sizes,
       n = u.length / h,
       { cluster, key } = draw
-    if (h === 1) {
+    if (!this.sessions['head.onnx']) {
       const low = cluster ? this.manifest.thresholds[cluster - 1] : 0
       const width = this.manifest.thresholds[cluster] - low
       for (let i = 0; i < n; i++) u[i] = (low + Math.floor(u[i] * width)) / GRID
@@ -152,11 +141,8 @@ class Bundle {
         for (let t = 0; t < times; t++)
           uniforms(key, from + i, h, repeat + t, tried, (k * times + t) * h)
       })
-      const c = Float32Array.from(
-        { length: count * this.sizes.g },
-        (_, i) => draw.c[i % draw.c.length],
-      )
-      const found = last((await this.call('head.onnx', count, { u: tried, c })).choice, this.sizes)
+      const { choice } = await this.call('head.onnx', count, { u: tried, c: draw.c })
+      const found = last(choice, this.sizes)
       pending = pending.filter((i, k) => {
         const first = found.subarray(k * times, (k + 1) * times).indexOf(cluster)
         if (first < 0) return true
@@ -172,4 +158,10 @@ class Bundle {
 function last({ data }, { h }) {
   const halves = new Int32Array(data.buffer, data.byteOffset, 2 * data.length)
   return Int32Array.from({ length: data.length / h }, (_, i) => halves[2 * (i * h + h - 1)])
+}
+
+// Numbers [length], those of one row for all rows if there is one alone.
+function repeated(values, length) {
+  if (values.length === length) return values
+  return Float32Array.from({ length }, (_, i) => values[i % values.length])
 }

@@ -49,17 +49,18 @@ function number(cell, column) {
     const index = column.categories.indexOf(cell)
     return index < 0 ? NaN : index
   }
-  return Number(cell) - (column.anchor ?? 0)
+  return (column.pattern ? count(cell, column) : Number(cell)) - (column.anchor ?? 0)
 }
 
 // One cell as `scgan sample` writes it: the fewest digits, 6 at least, that bring a float32 back.
 export function spell(value, column) {
   if (Number.isNaN(value)) return ''
   if (column.categories) return column.categories[Math.round(value)] ?? ''
+  if (column.pattern) return date(Math.round(value + (column.anchor ?? 0)), column)
   if (column.anchor !== undefined) {
-    return column.decimals === undefined
-      ? `${value + column.anchor}`
-      : (value + column.anchor).toFixed(column.decimals)
+    const whole = value + column.anchor
+    const decimals = column.kind === 'integer' ? 0 : column.decimals
+    return decimals === undefined ? `${Number(whole.toPrecision(15))}` : whole.toFixed(decimals)
   }
   for (const digits of [6, 7, 8]) {
     const text = Number(value.toPrecision(digits))
@@ -76,4 +77,32 @@ export function file(columns, values) {
     lines.push(columns.map((column, j) => quoted(spell(values[at + j], column))).join())
   }
   return lines.join('\n') + '\n'
+}
+
+// Dates are counts of a resolution since 1970, on the clock of their column; months by the calendar.
+const MILLISECONDS = { D: 864e5, h: 36e5, m: 6e4, s: 1e3, ms: 1, us: 1e-3 }
+const PART = /YYYY|MM|DD|hh|mm|ss|f+/g
+
+function date(count, { resolution, pattern }) {
+  const unit = MILLISECONDS[resolution]
+  const moment = unit ? new Date(Math.floor(count * unit)) : new Date(Date.UTC(1970, count))
+  const [YYYY, MM, DD, hh, mm, ss, thousandths] = moment.toISOString().match(/\d+/g)
+  const beyond = unit < 1 ? String(((count % 1000) + 1000) % 1000).padStart(3, '0') : '000'
+  const parts = { YYYY, MM, DD, hh, mm, ss }
+  return pattern.replace(PART, part => parts[part] ?? (thousandths + beyond).slice(0, part.length))
+}
+
+function count(cell, { resolution, pattern }) {
+  const parts = { YYYY: 1970, MM: 1, DD: 1, hh: 0, mm: 0, ss: 0 }
+  let fraction = 0
+  for (const { 0: part, index } of pattern.matchAll(PART)) {
+    const text = cell.slice(index, index + part.length)
+    if (!/^\d+$/.test(text)) return NaN
+    if (part[0] === 'f') fraction = Number(`0.${text}`)
+    else parts[part] = Number(text)
+  }
+  if (resolution === 'M') return (parts.YYYY - 1970) * 12 + parts.MM - 1
+  const { YYYY, MM, DD, hh, mm, ss } = parts
+  const seconds = Date.UTC(YYYY, MM - 1, DD, hh, mm, ss) / 1000 + fraction
+  return Math.round((seconds * 1000) / MILLISECONDS[resolution])
 }

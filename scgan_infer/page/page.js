@@ -103,10 +103,16 @@ function prepare(one) {
   return one.ready
 }
 
+// Take real rows from text; null for none.
 async function setReal(one, text) {
-  const real = text === null ? new Float32Array(0) : parse(text, one.bundle.columns, MOST_REAL)
+  const { columns, given, sizes } = one.bundle
+  const { d, g } = sizes
+  const all = [...columns, ...given.map(({ column }) => column)]
+  const cells = text === null ? new Float32Array(0) : parse(text, all, MOST_REAL)
+  const real = cells.filter((_, at) => at % (d + g) < d)
+  const c = cells.filter((_, at) => at % (d + g) >= d)
   const { latent, cluster } = real.length
-    ? await one.bundle.encode(real, given(one.bundle))
+    ? await one.bundle.encode(real, c)
     : { latent: real, cluster: real }
   Object.assign(one, { real, realLatent: latent, realCluster: cluster })
 }
@@ -168,8 +174,12 @@ async function filesIn(items) {
 
 // ---- samples
 
-const given = bundle =>
-  state.given ? state.given.split(' ').map(Number) : bundle.given.map(() => 0)
+// The values of the given columns, in the middle of what was seen unless they are chosen.
+function given(bundle) {
+  const chosen = state.given.split(' ').map(Number)
+  if (chosen.length === bundle.given.length && state.given) return chosen
+  return bundle.given.map(({ column, low, high }) => (column.categories ? 0 : (low + high) / 2))
+}
 
 function asked(bundle) {
   const draw = {
@@ -301,7 +311,7 @@ function paint() {
     const chosen = there && drawn.cluster[i] === k
     return { outline, height: counts[k] / Math.max(1, shown), colour: colour(k), chosen }
   })
-  bars.paint(shares, there && entry.bundle.sizes.h === 1 ? drawn.u[i] : null)
+  bars.paint(shares, there && !entry.bundle.sessions['head.onnx'] ? drawn.u[i] : null)
   $('clusters').ariaLabel =
     `Shares of ${counts.length} clusters, ${used} of them in ${shown} samples; u selects the cluster`
   for (const name of MOVING) {
@@ -492,6 +502,34 @@ function showControls() {
     'Computed in this browser by onnxruntime-web (MIT licence).'
 }
 
+// A control for each given column: a list of names, or a line from the least number to the greatest.
+function showGiven() {
+  const values = given(entry.bundle)
+  const controls = entry.bundle.given.map(({ column, low, high }, k) => {
+    const shown = make('output', { textContent: spell(Math.fround(values[k]), column) })
+    const control = column.categories
+      ? make(
+          'select',
+          {},
+          ...column.categories.map((name, i) => make('option', { value: i }, name)),
+        )
+      : make('input', {
+          type: 'range',
+          min: low,
+          max: high,
+          step: column.kind === 'integer' ? 1 : 'any',
+        })
+    control.value = values[k]
+    control.addEventListener('input', () => {
+      values[k] = Number(control.value)
+      shown.textContent = spell(Math.fround(values[k]), column)
+      guarded(() => set('given', values.join(' ')))
+    })
+    return make('label', {}, `${column.name} `, control, ...(column.categories ? [] : [shown]))
+  })
+  $('given').replaceChildren(...controls)
+}
+
 function showOutputs() {
   ;[$('at').min, $('at').max] = reach(state.along[0])
   for (const output of document.querySelectorAll('output')) {
@@ -576,7 +614,10 @@ function listen() {
   })
   addEventListener('hashchange', () => {
     readAddress()
-    guarded(refresh)
+    guarded(async () => {
+      await refresh()
+      showGiven()
+    })
   })
   let resized
   addEventListener('resize', () => {

@@ -378,3 +378,30 @@ def test_foreign_text_stays_text(browser, models, tmp_path):
         assert HOSTILE in browser.run("document.getElementById('origin').textContent")
         assert browser.run("document.title") == "a b&c: scgan"
         browser.urls = [one for one in browser.urls if not one.startswith(url)]
+
+
+def test_dates_and_large_numbers_are_spelt_and_read(browser, address):
+    visit(browser, address)
+    zoned = {
+        "name": "t",
+        "resolution": "us",
+        "pattern": "YYYY/MM/DD hh:mm:ss.ffffff+02:00",
+        "anchor": 1.7e15,
+    }
+    day = {"name": "t", "resolution": "D", "pattern": "YYYY-MM-DD", "anchor": 19000.0}
+    month = {"name": "t", "resolution": "M", "pattern": "YYYY-MM"}
+    large = {"name": "t", "kind": "integer", "anchor": 1e12}
+    fine = {"name": "t", "kind": "real", "anchor": 100000.0, "decimals": 3}
+    for column, value, text in [
+        (zoned, 1234567.0, "2023/11/14 22:13:21.234567+02:00"),
+        (zoned, -1.0, "2023/11/14 22:13:19.999999+02:00"),
+        (day, -2.0, "2022-01-06"),
+        (month, -1.0, "1969-12"),
+        (large, -7.0, "999999999993"),
+        (fine, 0.125, "100000.125"),
+    ]:
+        given = f"{json.dumps(value)}, {json.dumps(column)}"
+        assert browser.run(f"import('./csv.js').then(csv => csv.spell({given}))") == text
+        rows = f"{json.dumps(chr(10).join(['t', text]))}, [{json.dumps(column)}], 9"
+        read = browser.run(f"import('./csv.js').then(csv => [...csv.parse({rows})])")
+        assert read == pytest.approx([value])
