@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 NODE := examples/node/node_modules/.package-lock.json
 PLANES := eight_gaussians checkerboard two_spirals abs sinewaved_cube four_circles
+OTHERS := gaussian centers real
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check unit light oldest licences man audit node exported clean
+.PHONY: demo test check unit light oldest licences man audit node exported page clean
 
 demo: .venv/ready
 	rm -rf demo && mkdir demo
@@ -65,6 +66,16 @@ exported: .venv/ready
 	done
 	$(BIN)/scgan export runs/exported/eight_gaussians --out exported/eight_gaussians --triton examples/triton --force
 
+# The six planes in the browser, the checkerboard with all four latent models.
+page: .venv/ready node $(OTHERS:%=runs/page/checkerboard_%/bundle.json)
+	$(BIN)/scgan page $(PLANES:%=exported/%) $(OTHERS:%=runs/page/checkerboard_%) --out page --force \
+	  --runtime examples/node/node_modules/onnxruntime-web
+
+runs/page/checkerboard_%/bundle.json: | .venv/ready
+	rm -rf runs/page/$*
+	$(BIN)/scgan train checkerboard --latents $* --out runs/page/$*
+	$(BIN)/scgan export runs/page/$* --out runs/page/checkerboard_$*
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,train,plot,parquet,hdf5,root,fits,dask,sign,dev]'
@@ -87,4 +98,4 @@ exported: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-light .venv-oldest .venv-audit examples/node/node_modules demo build dist
+	rm -rf .venv .venv-light .venv-oldest .venv-audit examples/node/node_modules demo page build dist

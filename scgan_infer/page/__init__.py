@@ -26,7 +26,7 @@ from scgan_infer.files import write_folder
 MARK = "page.json"
 ASSETS = (
     "index.html", "page.css", "page.js", "elements.js", "bundle.js", "noise.js", "csv.js", "draw.js",
-    "planes.js", "columns.js", "models.js",
+    "planes.js", "columns.js", "models.js", "entries.js", "sample.js",
 )  # fmt: skip
 GRAPHS = ("encoder.onnx", "head.onnx", "mappers.onnx", "decoder.onnx")
 PACKAGE = "onnxruntime-web"

@@ -3,10 +3,10 @@
 import * as ort from './runtime/ort.js'
 import { noise, uniforms } from './noise.js'
 
-const BLOCK = 4096,
-  GRID = 2 ** 24,
-  MOST_REPEATS = 10_000,
-  NEWEST = 2
+const BLOCK = 4096
+const GRID = 2 ** 24
+const MOST_REPEATS = 10_000
+const NEWEST = 2 // format
 const GRAPHS = ['encoder.onnx', 'head.onnx', 'mappers.onnx', 'decoder.onnx']
 const EXTENTS = { u: 'h', w: 'm', z: 'q', x: 'd', latent: 'e', c: 'g' }
 
@@ -65,8 +65,8 @@ class Bundle {
   // Samples 0 .. n - 1 of a draw {key, temperature, cluster (null for all), c}: their noise and what `run` gives.
   // `each` is told how many there are by now, and may end it: then there is no result.
   async sample(draw, n, each = () => true) {
-    const { h, m, q, e, d } = this.sizes,
-      widths = { u: h, w: m, z: q, latent: e, x: d }
+    const { h, m, q, e, d } = this.sizes
+    const widths = { u: h, w: m, z: q, latent: e, x: d }
     const out = { cluster: new Int32Array(n) }
     for (const [name, width] of Object.entries(widths)) out[name] = new Float32Array(n * width)
     for (let from = 0; from < n; from += BLOCK) {
@@ -87,14 +87,8 @@ class Bundle {
     const maps = await this.call('mappers.onnx', n, { u, w, c })
     const { latent, choice = maps.cluster } = maps // as format 1 called it
     const { x } = await this.call('decoder.onnx', n, { latent, choice, cluster: choice, z, c })
-    return {
-      u,
-      w,
-      z,
-      latent: latent?.data ?? new Float32Array(0),
-      cluster: last(choice, this.sizes),
-      x: x.data,
-    }
+    const cluster = last(choice, this.sizes)
+    return { u, w, z, latent: latent?.data ?? new Float32Array(0), cluster, x: x.data }
   }
 
   // Latents and clusters of rows [n, d], whose given columns are c [n, g].
@@ -111,19 +105,17 @@ class Bundle {
       const value = values[input]
       const size = this.sizes[EXTENTS[input]]
       const shape = input === 'u' && size === 1 ? [n] : [n, size]
-      feeds[input] =
-        value instanceof ort.Tensor
-          ? value
-          : new ort.Tensor('float32', repeated(value, n * size), shape)
+      const made = value instanceof ort.Tensor
+      feeds[input] = made ? value : new ort.Tensor('float32', repeated(value, n * size), shape)
     }
     return session.run(feeds)
   }
 
   // Change uniforms so that all rows come from one cluster: onto its interval, or by drawing rows again until they do.
   async choose(u, draw, from) {
-    const { h } = this.sizes,
-      n = u.length / h,
-      { cluster, key } = draw
+    const { h } = this.sizes
+    const n = u.length / h
+    const { cluster, key } = draw
     if (!this.sessions['head.onnx']) {
       const low = cluster ? this.manifest.thresholds[cluster - 1] : 0
       const width = this.manifest.thresholds[cluster] - low
@@ -134,8 +126,8 @@ class Bundle {
     for (let repeat = 0; pending.length;) {
       if (repeat >= MOST_REPEATS)
         throw new Error(`cluster ${cluster} is too rare with a network for its head`)
-      const times = Math.floor(BLOCK / pending.length),
-        count = times * pending.length
+      const times = Math.floor(BLOCK / pending.length)
+      const count = times * pending.length
       const tried = new Float32Array(count * h)
       pending.forEach((i, k) => {
         for (let t = 0; t < times; t++)

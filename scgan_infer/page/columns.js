@@ -5,8 +5,8 @@ import { Histogram, Scatter } from './draw.js'
 import { $, make } from './elements.js'
 import { axes } from './planes.js'
 
-const MOST = 5000,
-  ROWS = 10
+const MOST = 5000
+const ROWS = 10
 
 const percent = share => `${(100 * share).toFixed(1)} %`
 
@@ -63,8 +63,8 @@ export function pairs(columns, { samples, real }, chosen) {
 export function table(columns, samples) {
   const cell = (tag, textContent, scope) =>
     make(tag, scope ? { textContent, scope } : { textContent })
-  const d = columns.length,
-    n = Math.min(ROWS, samples.length / d)
+  const d = columns.length
+  const n = Math.min(ROWS, samples.length / d)
   const head = columns.map(column => cell('th', column.name, 'col'))
   const rows = Array.from({ length: n }, (_, i) => {
     const cells = columns.map((column, j) => cell('td', spell(samples[i * d + j], column)))

@@ -25,13 +25,13 @@ export function parse(text, columns, most) {
   const absent = columns.filter((_, j) => places[j] < 0).map(column => column.name)
   if (absent.length)
     throw new Error(`no column ${absent.join(', ')} in the first line (${names.join(', ')})`)
-  const n = Math.min(rows.length, most),
-    values = new Float32Array(n * columns.length)
+  const n = Math.min(rows.length, most)
+  const values = new Float32Array(n * columns.length)
   for (let i = 0; i < n; i++) {
     const row = rows[Math.floor((i * rows.length) / n)]
     columns.forEach((column, j) => {
-      const cell = row[places[j]] ?? '',
-        value = number(cell, column)
+      const cell = row[places[j]] ?? ''
+      const value = number(cell, column)
       if (Number.isNaN(value) && cell !== '' && cell.toLowerCase() !== 'nan') {
         throw new Error(
           `row ${i + 1}, column ${column.name}: ${JSON.stringify(cell)} is no value of it`,

@@ -1,17 +1,12 @@
 // Points and bars on canvases. Points go into the pixels directly: a hundred thousand take some milliseconds.
 
-const LEFT = 42,
-  BOTTOM = 30,
-  TOP = 8,
-  RIGHT = 8
-const REAL = [110, 118, 128],
-  INK = '#1b1f24',
-  FAINT = '#d0d7de'
+const [LEFT, RIGHT, TOP, BOTTOM] = [42, 8, 8, 30]
+const [INK, FAINT, REAL] = ['#1b1f24', '#d0d7de', [110, 118, 128]]
 
 // A cluster's colour; neighbours in number are far apart in hue.
 export function colour(cluster) {
-  const hue = (cluster * 137.508) % 360,
-    light = [0.42, 0.36, 0.48][cluster % 3]
+  const hue = (cluster * 137.508) % 360
+  const light = [0.42, 0.36, 0.48][cluster % 3]
   return [0, 8, 4].map(n => {
     const k = (n + hue / 30) % 12
     return Math.round(
@@ -24,8 +19,8 @@ export const greys = () => REAL
 
 // What a column's numbers mean on a line from 0 to 1, over those of several arrays [n, width].
 export function axis(column, arrays, j, width) {
-  let low = Infinity,
-    high = -Infinity
+  let low = Infinity
+  let high = -Infinity
   for (const values of arrays) {
     for (let at = j; at < values.length; at += width) {
       low = values[at] < low ? values[at] : low
@@ -48,8 +43,8 @@ function ticks({ column, log, first, end }) {
     const step = Math.ceil(column.categories.length / 4)
     return column.categories.flatMap((name, i) => (i % step ? [] : [[i, name.slice(0, 6)]]))
   }
-  const rough = (end - first) / 5,
-    power = 10 ** Math.floor(Math.log10(rough))
+  const rough = (end - first) / 5
+  const power = 10 ** Math.floor(Math.log10(rough))
   let step = power * [1, 2, 5, 10].find(factor => factor * power >= rough)
   if (log) step = Math.max(1, Math.round(step))
   const found = []
@@ -124,22 +119,16 @@ export class Scatter extends Canvas {
   add({ values, width, x, y, colour }, from, to, foreground = true) {
     const count = values.length / width || 0
     if (foreground && !from) this.spots = new Float32Array(2 * count)
-    const { image, ratio } = this,
-      size = Math.max(1, Math.round((count > 20_000 ? 1 : 2) * ratio))
-    const jitterX = wobble(this.x.column, 0.618034),
-      jitterY = wobble(this.y.column, 0.754878)
+    const opacity = foreground ? 0.65 : 0.35
+    const { image, ratio } = this
+    const size = Math.max(1, Math.round((count > 20_000 ? 1 : 2) * ratio))
+    const jitterX = wobble(this.x.column, 0.618034)
+    const jitterY = wobble(this.y.column, 0.754878)
     for (let i = from; i < Math.min(to, count); i++) {
       const left = this.across(this.x.place(values[i * width + x] + jitterX(i)))
       const top = this.down(this.y.place(values[i * width + y] + jitterY(i)))
       if (foreground) this.spots.set([left, top], 2 * i)
-      dot(
-        image,
-        Math.round(left * ratio),
-        Math.round(top * ratio),
-        size,
-        colour(i),
-        foreground ? 0.65 : 0.35,
-      )
+      dot(image, Math.round(left * ratio), Math.round(top * ratio), size, colour(i), opacity)
     }
   }
 
@@ -179,8 +168,8 @@ export class Scatter extends Canvas {
 
   // The number of the nearest of the first points to a place on the canvas; -1 where none is near.
   nearest(left, top, count) {
-    let found = -1,
-      least = 200
+    let found = -1
+    let least = 200
     for (let i = 0; i < count; i++) {
       const distance = (this.spots[2 * i] - left) ** 2 + (this.spots[2 * i + 1] - top) ** 2
       if (distance < least) [found, least] = [i, distance]
@@ -211,25 +200,21 @@ function dot({ data, width, height }, left, top, size, [red, green, blue], opaci
 export class Bars extends Canvas {
   paint(bars, mark = null) {
     this.frame(null, null)
-    const { pen } = this,
-      most = Math.max(1e-9, ...bars.map(bar => Math.max(bar.height, bar.outline)))
+    const { pen } = this
+    const most = Math.max(1e-9, ...bars.map(bar => Math.max(bar.height, bar.outline)))
     const width = 1 / bars.length
     let sum = 0
     bars.forEach(({ height, outline, colour, chosen }, i) => {
-      const left = this.across(i * width),
-        right = this.across((i + 1) * width),
-        gap = right - left > 4 ? 1 : 0
+      const left = this.across(i * width)
+      const right = this.across((i + 1) * width)
+      const gap = right - left > 4 ? 1 : 0
       const top = share => this.down((0.82 * share) / most)
       pen.fillStyle = `rgb(${colour})`
       pen.fillRect(left + gap, top(height), right - left - 2 * gap, this.down(0) - top(height))
       pen.strokeStyle = chosen ? INK : '#8c959f'
       pen.strokeRect(left + gap, top(outline), right - left - 2 * gap, this.down(0) - top(outline))
-      pen.fillRect(
-        this.across(sum),
-        this.down(1),
-        this.across(sum + outline) - this.across(sum),
-        12,
-      )
+      const begin = this.across(sum)
+      pen.fillRect(begin, this.down(1), this.across(sum + outline) - begin, 12)
       sum += outline
     })
     pen.fillStyle = INK
@@ -255,9 +240,9 @@ export class Histogram extends Canvas {
     const bins = column.categories?.length ?? 40
     const [a, b] = [real, samples].map(values => shares(values, j, width, x, bins))
     const most = Math.max(1e-9, ...a.shares, ...b.shares)
-    const { pen } = this,
-      edge = k => this.across(k / bins),
-      top = share => this.down((0.95 * share) / most)
+    const { pen } = this
+    const edge = k => this.across(k / bins)
+    const top = share => this.down((0.95 * share) / most)
     pen.fillStyle = `rgb(${REAL.join(' ')} / 45%)`
     a.shares.forEach((share, k) =>
       pen.fillRect(edge(k), top(share), edge(k + 1) - edge(k), this.down(0) - top(share)),
@@ -276,10 +261,10 @@ export class Histogram extends Canvas {
 }
 
 function shares(values, j, width, { place }, bins) {
-  const counts = new Float64Array(bins),
-    rows = values.length / width
-  let there = 0,
-    sum = 0
+  const counts = new Float64Array(bins)
+  const rows = values.length / width
+  let there = 0
+  let sum = 0
   for (let at = j; at < values.length; at += width) {
     if (Number.isNaN(values[at])) continue
     there += 1

@@ -3,23 +3,23 @@
 //   counter = (index mod 2^32, index div 2^32, group, stream)      key = (seed mod 2^32, seed div 2^32)
 //   a uniform is (word div 2^8) 2^-24; two normals come from two words by Box and Muller
 
-const M0 = 0xd2511f53,
-  M1 = 0xcd9e8d57,
-  STEP0 = 0x9e3779b9,
-  STEP1 = 0xbb67ae85,
-  ROUNDS = 10
-const CHOICE = 0,
-  MAPPER = 1,
-  DECODER = 2
+const M0 = 0xd2511f53
+const M1 = 0xcd9e8d57
+const STEP0 = 0x9e3779b9
+const STEP1 = 0xbb67ae85
+const ROUNDS = 10
+const CHOICE = 0
+const MAPPER = 1
+const DECODER = 2
 const TURN = Math.fround(Math.PI * 2 ** -31)
 const words = new Uint32Array(4)
 
 // The high 32 bits of a product of two words, by halves.
 function high(a, b) {
-  const a0 = a & 0xffff,
-    a1 = a >>> 16,
-    b0 = b & 0xffff,
-    b1 = b >>> 16
+  const a0 = a & 0xffff
+  const a1 = a >>> 16
+  const b0 = b & 0xffff
+  const b1 = b >>> 16
   const middle = a1 * b0 + ((a0 * b0) >>> 16)
   return a1 * b1 + (middle >>> 16) + ((a0 * b1 + (middle & 0xffff)) >>> 16)
 }
@@ -27,10 +27,10 @@ function high(a, b) {
 // Philox 4x32-10 (Salmon and others, 2011) into `words`.
 export function philox(c0, c1, c2, c3, k0, k1) {
   for (let round = 0; round < ROUNDS; round++) {
-    const high0 = high(M0, c0),
-      low0 = Math.imul(M0, c0),
-      high1 = high(M1, c2),
-      low1 = Math.imul(M1, c2)
+    const high0 = high(M0, c0)
+    const low0 = Math.imul(M0, c0)
+    const high1 = high(M1, c2)
+    const low1 = Math.imul(M1, c2)
     c0 = high1 ^ c1 ^ k0
     c1 = low1
     c2 = high0 ^ c3 ^ k1
@@ -66,9 +66,9 @@ export function uniforms([k0, k1], index, h, repeat, out, at) {
 function normals([k0, k1], from, n, stream, count) {
   const out = new Float32Array(n * count)
   for (let i = 0, at = 0; i < n; i++) {
-    const index = from + i,
-      low = index % 2 ** 32,
-      above = Math.floor(index / 2 ** 32)
+    const index = from + i
+    const low = index % 2 ** 32
+    const above = Math.floor(index / 2 ** 32)
     for (let j = 0; j < count; j += 2) {
       if (j % 4 === 0) philox(low, above, j / 4, stream, k0, k1)
       const uniform = Math.fround(Math.fround(words[j % 4]) * 2 ** -32 + 2 ** -33)

@@ -1,32 +1,21 @@
 // The page: its state, which the address holds too, what follows from a change of it, and who may change it.
 
-import { open, start } from './bundle.js'
+import { start } from './bundle.js'
 import { histograms, pairs, table } from './columns.js'
-import { file, parse, spell } from './csv.js'
+import { file, spell } from './csv.js'
 import { Bars, colour, Scatter } from './draw.js'
 import { $, make } from './elements.js'
+import { fetched, filesIn, ofFiles, prepare, served, setReal } from './entries.js'
 import { figure, LATENTS, peers } from './models.js'
 import { key } from './noise.js'
 import { axes, numbered, planes } from './planes.js'
+import { EXTENT, facts, line, reach } from './sample.js'
 
-const DEFAULTS = {
-  bundle: '',
-  n: '5000',
-  seed: '0',
-  temperature: '1',
-  cluster: '-1',
-  x: '0',
-  y: '1',
-  sample: '',
-  along: '',
-  at: '0',
-  pairs: '',
-  given: '',
-}
+const WHAT = { bundle: '', n: '5000', seed: '0', temperature: '1', cluster: '-1', given: '' }
+const HOW = { x: '0', y: '1', sample: '', along: '', at: '0', pairs: '' }
+const DEFAULTS = { ...WHAT, ...HOW }
 const MOST_ROWS = 1_000_000
-const MOST_REAL = 5000
 const COMPARED = 4000 // rows of each latent model
-const LINE = 121 // rows along a line
 const MOVING = ['noise', 'latents', 'samples']
 
 const state = { ...DEFAULTS }
@@ -54,6 +43,7 @@ async function guarded(action) {
   }
 }
 
+const option = (value, text) => make('option', { value }, text)
 const frame = () => new Promise(resolve => requestAnimationFrame(resolve))
 
 // ---- state and address
@@ -65,111 +55,34 @@ function readAddress() {
 function change(changes) {
   Object.assign(state, changes)
   const kept = Object.entries(state).filter(
-    ([name, value]) => name in DEFAULTS && value !== DEFAULTS[name],
+    ([name, value]) => Object.hasOwn(DEFAULTS, name) && value !== DEFAULTS[name],
   )
   history.replaceState(null, '', `#${new URLSearchParams(kept)}`)
 }
 
-// ---- bundles
-
-async function fetched(path) {
-  const answer = await fetch(path)
-  if (!answer.ok) throw new Error(`${path}: the server answers ${answer.status}`)
-  return answer
-}
-
-function served({ name, data, latents, rows }) {
-  const folder = `bundles/${encodeURIComponent(name)}`
-  const read = async file => (await fetched(`${folder}/${file}`)).arrayBuffer()
-  return {
-    name,
-    data,
-    latents,
-    read,
-    text: async () => (rows ? (await fetched(`${folder}/rows.csv`)).text() : null),
-  }
-}
-
-function prepare(one) {
-  one.ready ??= (async () => {
-    const [bundle, text] = await Promise.all([open(one.read), one.text()])
-    Object.assign(one, {
-      bundle,
-      data: bundle.manifest.provenance?.sha256 ?? one.name,
-      latents: bundle.manifest.latents,
-    })
-    await setReal(one, text)
-  })()
-  return one.ready
-}
-
-// Take real rows from text; null for none.
-async function setReal(one, text) {
-  const { columns, given, sizes } = one.bundle
-  const { d, g } = sizes
-  const all = [...columns, ...given.map(({ column }) => column)]
-  const cells = text === null ? new Float32Array(0) : parse(text, all, MOST_REAL)
-  const real = cells.filter((_, at) => at % (d + g) < d)
-  const c = cells.filter((_, at) => at % (d + g) >= d)
-  const { latent, cluster } = real.length
-    ? await one.bundle.encode(real, c)
-    : { latent: real, cluster: real }
-  Object.assign(one, { real, realLatent: latent, realCluster: cluster })
-}
-
 function listBundles() {
   $('bundle').replaceChildren(
-    ...entries.map(one =>
-      make('option', {
-        value: one.name,
-        textContent: `${one.name} (${LATENTS[one.latents] ?? one.latents})`,
-      }),
-    ),
+    ...entries.map(({ name, latents }) => option(name, `${name} (${LATENTS[latents] ?? latents})`)),
   )
 }
 
-// Take what was dropped or chosen: the files of a bundle, or a file of real rows.
+// Take what was dropped or chosen: the files of a bundle, a file of real rows, or both.
 async function take(files) {
-  const named = new Map(files.map(one => [one.name, one]))
-  if (named.has('bundle.json')) {
-    const read = async name => {
-      if (!named.has(name)) throw new Error(`${name} is missing: choose all files of the bundle`)
-      return named.get(name).arrayBuffer()
-    }
-    const { name, latents } = JSON.parse(await named.get('bundle.json').text())
-    let label = `${name}, yours`
-    while (entries.some(one => one.name === label)) label += ' too'
-    const added = { name: label, data: name, latents, read, text: async () => null }
-    await prepare(added)
+  const added = await ofFiles(files, entries)
+  const rows = files.find(one => /\.(csv|tsv|txt)$/i.test(one.name))
+  if (!added && !rows)
+    throw new Error('give a CSV, or all files of a bundle: bundle.json and *.onnx')
+  if (added) {
     entries.push(added)
     listBundles()
-    change({ ...DEFAULTS, bundle: label })
+    change({ ...DEFAULTS, bundle: added.name })
+    await refresh()
   }
-  const rows = files.find(one => /\.(csv|tsv|txt)$/i.test(one.name))
-  if (!rows && !named.has('bundle.json'))
-    throw new Error('give a CSV, or all files of a bundle: bundle.json and *.onnx')
-  await refresh()
-  if (rows) {
-    await setReal(entry, await rows.text())
-    await redraw()
-    say(
-      `Real rows of ${rows.name}: ${entry.real.length / entry.bundle.columns.length} shown beside samples.`,
-    )
-  }
-}
-
-async function filesIn(items) {
-  const found = []
-  const walk = async item => {
-    if (item.isFile) found.push(await new Promise((done, failed) => item.file(done, failed)))
-    else
-      for (const inner of await new Promise((done, failed) =>
-        item.createReader().readEntries(done, failed),
-      ))
-        await walk(inner)
-  }
-  for (const item of items) if (item) await walk(item)
-  return found
+  if (!rows) return
+  await setReal(entry, await rows.text())
+  await redraw()
+  const count = entry.real.length / entry.bundle.columns.length
+  say(`Real rows of ${rows.name}: ${count} shown beside samples.`)
 }
 
 // ---- samples
@@ -250,8 +163,8 @@ function directions() {
 
 // Draw everything from the samples that are there.
 function drawAll() {
-  const { m, e } = entry.bundle.sizes,
-    { columns } = entry.bundle
+  const { m, e } = entry.bundle.sizes
+  const { columns } = entry.bundle
   const sets = (drawn.planes = planes(drawn, entry, ...directions()))
   plots.noise.frame(...axes(sets.noise, [], numbered('w', m)))
   plots.latents.frame(...axes(sets.latents, [sets.realLatents], numbered('latent', e)))
@@ -270,11 +183,7 @@ function drawAll() {
 }
 
 const ticked = () =>
-  state.pairs
-    .split(' ')
-    .filter(Boolean)
-    .map(Number)
-    .filter(j => j < entry.bundle.columns.length)
+  [...state.pairs.matchAll(/\d+/g)].map(Number).filter(j => j < entry.bundle.sizes.d)
 
 // Take a column into the pairs, or out of them.
 function toggle(j) {
@@ -290,8 +199,8 @@ function reveal(count) {
   shown = Math.min(count, drawn.n)
   for (const name of MOVING) plots[name].add(drawn.planes[name], from, shown)
   paint()
-  const { columns } = entry.bundle,
-    real = entry.real.length / columns.length
+  const { columns } = entry.bundle
+  const real = entry.real.length / columns.length
   $('noise').ariaLabel = `Noise w of ${shown} samples`
   $('latents').ariaLabel = `Latents of ${shown} samples, before those of ${real} real rows`
   $('samples').ariaLabel =
@@ -305,8 +214,8 @@ function paint() {
   const counts = new Float64Array(entry.bundle.weights.length)
   for (let i = 0; i < shown; i++) counts[drawn.cluster[i]]++
   const used = counts.filter(count => count).length
-  const i = trace?.i ?? Number(state.sample || -1),
-    there = i >= 0 && i < shown
+  const i = trace?.i ?? Number(state.sample || -1)
+  const there = i >= 0 && i < shown
   const shares = entry.bundle.weights.map((outline, k) => {
     const chosen = there && drawn.cluster[i] === k
     return { outline, height: counts[k] / Math.max(1, shown), colour: colour(k), chosen }
@@ -315,10 +224,10 @@ function paint() {
   $('clusters').ariaLabel =
     `Shares of ${counts.length} clusters, ${used} of them in ${shown} samples; u selects the cluster`
   for (const name of MOVING) {
-    const plot = plots[name],
-      rings = there ? [[plot.spot(i)]] : []
-    if (trace?.moved[name]) rings.push([trace.moved[name], '#ffd33d'])
-    plot.paint({ [trace?.leaps ? 'dots' : 'line']: trace?.line[name], rings })
+    const plot = plots[name]
+    const rings = there ? [[plot.spot(i)]] : []
+    if (trace?.ends[name]) rings.push([trace.ends[name], '#ffd33d'])
+    plot.paint({ [trace?.leaps ? 'dots' : 'line']: trace?.spots[name], rings })
   }
 }
 
@@ -361,66 +270,28 @@ function select(text) {
   return follow(i)
 }
 
-// Between which values a number of the noise moves: u chooses the cluster, so rows leap along it.
-const reach = name => (name === 'u' ? [0, 1 - 2 ** -24] : [-3, 3])
-
-// Show a sample, and where its noise leads when one number of it moves along a line.
+// Show a sample, and where its noise leads when one number of it moves.
 async function follow(i) {
-  const turn = ++turns.line,
-    { bundle } = entry,
-    { h, m, q, e, d } = bundle.sizes
-  const part = (values, width) => values.slice(i * width, (i + 1) * width)
-  const own = { u: part(drawn.u, h), w: part(drawn.w, m), z: part(drawn.z, q) }
-  const latent = part(drawn.latent, e),
-    x = part(drawn.x, d)
+  const turn = ++turns.line
   const [, name, place] = state.along.match(/^([uwz])(\d+)$/) ?? []
-  const next = { i, line: {}, moved: {}, leaps: name === 'u' },
-    [low, high] = reach(name)
-  const at = Math.min(high, Math.max(low, Number(state.at)))
-  let end = null
-  if (name && place <= own[name].length) {
-    const repeated = Object.fromEntries(
-      Object.entries(own).map(([key, values]) => {
-        const all = new Float32Array((LINE + 1) * values.length)
-        for (let k = 0; k <= LINE; k++) all.set(values, k * values.length)
-        return [key, all]
-      }),
-    )
-    for (let k = 0; k <= LINE; k++)
-      repeated[name][k * own[name].length + Number(place) - 1] =
-        k < LINE ? low + ((high - low) * k) / (LINE - 1) : at
-    const rows = await bundle.run(repeated, LINE + 1, given(bundle))
-    if (turn !== turns.line) return
-    const sets = planes(rows, entry, ...directions())
+  const moves = name && place <= entry.bundle.sizes[EXTENT[name]]
+  const moved = moves
+    ? await line(entry, drawn, i, name, place - 1, Number(state.at), given(entry.bundle))
+    : null
+  if (turn !== turns.line) return
+  trace = { i, leaps: name === 'u', spots: {}, ends: {} }
+  if (moved) {
+    const sets = planes(moved.rows, entry, ...directions())
     for (const plot of MOVING) {
-      const spots = Array.from({ length: LINE + 1 }, (_, k) => plots[plot].place(sets[plot], k))
-      next.moved[plot] = spots.pop()
-      next.line[plot] = spots
+      trace.spots[plot] = Array.from({ length: moved.n }, (_, k) =>
+        plots[plot].place(sets[plot], k),
+      )
+      trace.ends[plot] = trace.spots[plot].pop()
     }
-    end = rows.x.slice(LINE * d)
   }
-  trace = next
-  const row = values =>
-    bundle.columns.map((column, j) => `${column.name} ${spell(values[j], column)}`).join(', ')
-  const list = values => Array.from(values, value => value.toFixed(4)).join(', ') || 'none'
-  const cluster = drawn.cluster[i]
-  const facts = [
-    ['row', row(x)],
-    ['u', Array.from(own.u, value => value.toFixed(6)).join(', ')],
-    [
-      'cluster',
-      `${cluster} of ${bundle.weights.length}, share ${(100 * bundle.weights[cluster]).toPrecision(3)} %`,
-    ],
-    ['w', list(own.w)],
-    ...(q ? [['z', list(own.z)]] : []),
-    ['latent', list(latent)],
-  ]
-  if (end) facts.push([`row where ${name} ${place} is ${at.toFixed(2)}`, row(end)])
+  const shownFacts = [...facts(entry, drawn, i), ...(moved?.facts ?? [])]
   $('facts').replaceChildren(
-    ...facts.flatMap(([term, text]) => [
-      make('dt', { textContent: term }),
-      make('dd', { textContent: text }),
-    ]),
+    ...shownFacts.flatMap(([term, text]) => [make('dt', {}, term), make('dd', {}, text)]),
   )
   paint()
 }
@@ -468,28 +339,19 @@ function download() {
 // ---- controls
 
 function showControls() {
-  const { bundle } = entry,
-    { h, m, q } = bundle.sizes,
-    { provenance = {}, mapper } = bundle.manifest
+  const { bundle } = entry
+  const { provenance = {}, mapper } = bundle.manifest
   document.title = `${entry.name}: scgan`
   $('title').textContent = `scgan: ${entry.name}`
   $('cluster').max = bundle.weights.length - 1
-  const options = bundle.columns.map((column, j) => [`${j}`, column.name])
   for (const id of ['x', 'y'])
-    $(id).replaceChildren(
-      ...options.map(([value, textContent]) => make('option', { value, textContent })),
-    )
-  const dimensions = [
-    ['w', m],
-    ['z', q],
-    ['u', h],
-  ].flatMap(([name, size]) => Array.from({ length: size }, (_, k) => [name, k + 1]))
-  $('along').replaceChildren(
-    make('option', { value: '', textContent: 'nothing' }),
-    ...dimensions.map(([name, k]) =>
-      make('option', { value: `${name}${k}`, textContent: `${name} ${k}` }),
+    $(id).replaceChildren(...bundle.columns.map(({ name }, j) => option(j, name)))
+  const along = ['w', 'z', 'u'].flatMap(name =>
+    Array.from({ length: bundle.sizes[EXTENT[name]] }, (_, k) =>
+      option(`${name}${k + 1}`, `${name} ${k + 1}`),
     ),
   )
+  $('along').replaceChildren(option('', 'nothing'), ...along)
   for (const id of ['n', 'seed', 'temperature', 'cluster', 'x', 'y', 'along', 'at'])
     $(id).value = state[id]
   $('seed-slider').value = state.seed
@@ -508,11 +370,7 @@ function showGiven() {
   const controls = entry.bundle.given.map(({ column, low, high }, k) => {
     const shown = make('output', { textContent: spell(Math.fround(values[k]), column) })
     const control = column.categories
-      ? make(
-          'select',
-          {},
-          ...column.categories.map((name, i) => make('option', { value: i }, name)),
-        )
+      ? make('select', {}, ...column.categories.map((name, i) => option(i, name)))
       : make('input', {
           type: 'range',
           min: low,
@@ -550,15 +408,11 @@ function listen() {
   for (const id of ['n', 'seed', 'temperature', 'cluster'])
     on(id, 'input', () => set(id, $(id).value), false)
   on('seed-slider', 'input', () => set('seed', $('seed-slider').value), false)
-  on(
-    'bundle',
-    'change',
-    () => {
-      change({ ...DEFAULTS, bundle: $('bundle').value, n: state.n, seed: state.seed })
-      return refresh()
-    },
-    false,
-  )
+  const other = () => {
+    change({ ...DEFAULTS, bundle: $('bundle').value, n: state.n, seed: state.seed })
+    return refresh()
+  }
+  on('bundle', 'change', other, false)
   for (const id of ['x', 'y']) {
     on(id, 'change', () => {
       change({ [id]: $(id).value })

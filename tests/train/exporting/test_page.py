@@ -221,6 +221,18 @@ def test_a_sample_that_is_pointed_at_shows_its_noise_which_moves_along_a_line(
     np.testing.assert_allclose(found, expected[i], atol=1e-5)
 
 
+def test_the_last_of_many_changes_wins(browser, address):
+    visit(browser, address, "bundle=eight_gaussians&n=20000")
+    for seed in range(10, 30):
+        browser.set("seed", seed)
+    browser.wait(
+        "/rows of eight_gaussians, seed 29,/.test(document.getElementById('status').textContent)"
+    )
+    many = browser.run(TABLE)
+    visit(browser, address, "bundle=eight_gaussians&n=20000&seed=29")
+    assert browser.run(TABLE) == many
+
+
 def test_play_step_and_reset(browser, address):
     visit(browser, address, "bundle=eight_gaussians&n=300")
     label = "document.getElementById('samples').ariaLabel"
