@@ -10,17 +10,17 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scgan_infer.kinds import KINDS, Kind
-from scgan_infer.kinds.base import MOST_DECIMALS
+from scgan_infer.kinds.base import MOST_DECIMALS, Storage
 
 ALWAYS = {"name", "kind", "unit", "missing"}
-NUMBERS = ("period", "low", "high", "slack")
+NUMBERS = ("period", "low", "high", "slack", "anchor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,10 @@ class Column:
         categories: Names, by index.
         slack: How far over a wall a row may reach, and is taken as on it.
         decimals: Of generated values, as those of rounded data are.
+        anchor: What a cell's value in float32 is an offset from, where float32 can't carry the cell itself;
+            `low` and `high` are values, not offsets.
+        resolution: Of dates and times: M, D, h, m, s, ms or us, in which they are counted from 1970 on.
+        pattern: How dates and times are spelt.
         missing: Whether cells may be missing, which NaN stands for.
 
     Raises:
@@ -50,6 +54,9 @@ class Column:
     slack: float = 0.0
     decimals: int | None = None
     missing: bool = False
+    anchor: float | None = None
+    resolution: str = ""
+    pattern: str = ""
 
     def __post_init__(self) -> None:
         why = self._flaw()
@@ -82,10 +89,32 @@ class Column:
         return KINDS[self.kind]
 
     @property
-    def storage(self) -> Literal["float32", "int32", "text"]:
-        """How typed formats hold a cell; whole numbers of which some are missing as float32, with NaN."""
+    def storage(self) -> Storage:
+        """How typed formats hold a cell; whole numbers of which some are missing as floats, with NaN."""
         kept = self.rules.storage
-        return "float32" if self.missing and kept == "int32" else kept
+        if kept == "text":
+            return kept
+        whole = kept == "int32" and not self.missing
+        if self.anchor is None:
+            return "int32" if whole else "float32"
+        return "int64" if whole else "float64"
+
+    @property
+    def walls(self) -> tuple[float | None, float | None]:
+        """Low and high as offsets from the anchor."""
+        anchor = self.anchor or 0.0
+        low, high = (wall if wall is None else wall - anchor for wall in (self.low, self.high))
+        return low, high
+
+    @property
+    def offsets(self) -> Column:
+        """The column of the offsets themselves, as rows in float32 hold them."""
+        if self.anchor is None:
+            return self
+        low, high = self.walls
+        kind = "integer" if self.pattern else self.kind
+        bare = {"anchor": None, "resolution": "", "pattern": "", "low": low, "high": high}
+        return replace(self, kind=kind, **bare)  # type: ignore[arg-type]
 
     @property
     def step(self) -> float | None:

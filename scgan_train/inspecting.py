@@ -165,7 +165,7 @@ def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
     """Yield what a user may want to change."""
     if len(distinct) == 1:
         yield "is the same in every row; it is kept and written back"
-    if column.rules.named or len(distinct) < 2:
+    if column.rules.named or column.pattern or len(distinct) < 2:
         return
     low, high = float(distinct[0]), float(distinct[-1])
     for unit, period in CIRCLES.items():
@@ -186,7 +186,7 @@ def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
 def _name(column: Column, value: float) -> str:
     if np.isnan(value):
         return ""
-    return column.categories[int(value)] if column.categories else f"{value:.9g}"
+    return column.rules.spell(float(value), column)
 
 
 def _cells(finding: Finding) -> tuple[str, ...]:
@@ -204,7 +204,10 @@ def _cells(finding: Finding) -> tuple[str, ...]:
 def _range(finding: Finding) -> str:
     decimals = finding.column.decimals
     rounded = "" if decimals is None else f", {decimals} decimals"
-    return f"{finding.low:g} to {finding.high:g}, {finding.distinct} distinct{rounded}"
+    ends = [f"{end:g}" for end in (finding.low, finding.high)]
+    if finding.column.anchor is not None:
+        ends = [_name(finding.column, end) for end in (finding.low, finding.high)]
+    return f"{' to '.join(ends)}, {finding.distinct} distinct{rounded}"
 
 
 def _short(text: str) -> str:

@@ -160,8 +160,9 @@ def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
     for j, fields in enumerate(columns):
         names = fields.get("categories", [])
         valid = {key: _is_name(fields.get(key)) for key in ("name", "kind")}
-        valid["unit"] = fields.get("unit", "") == "" or _is_name(fields["unit"])
-        for key in ("period", "low", "high", "slack"):
+        for key in ("unit", "resolution", "pattern"):
+            valid[key] = fields.get(key, "") == "" or _is_name(fields[key])
+        for key in ("period", "low", "high", "slack", "anchor"):
             valid[key] = key not in fields or _is_number(fields[key])
         valid["missing"] = isinstance(fields.get("missing", False), bool)
         valid["categories"] = isinstance(names, list) and all(map(_is_name, names))

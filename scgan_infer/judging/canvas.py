@@ -135,6 +135,8 @@ def bin_edges(column: Column, values: Rows, bins: int) -> Rows:
 def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) -> None:
     """Give an axis the column's name, unit, range and ticks."""
     label = f"{column.name} [{column.unit}]" if column.unit else column.name
+    if column.anchor is not None:
+        label += f" - {column.rules.spell(0.0, column)}"
     settings = {
         "label": shown(fill(label, LONGEST_LINE)),
         "scale": column.rules.axis,

@@ -173,9 +173,12 @@ def training_rows(path: Path, columns: Sequence[Column]) -> Floats:
 
 def loose(columns: Sequence[Column]) -> tuple[Column, ...]:
     """Return columns that take any number where a wall or whole numbers are the rule."""
-    free = {"kind": "real", "low": None, "high": None, "slack": 0.0}
+    free = {"low": None, "high": None, "slack": 0.0}
+    number = {**free, "kind": "real"}
     return tuple(
-        replace(column, **free) if "slack" in column.rules.fields else column  # type: ignore[arg-type]
+        replace(column, **(free if column.pattern else number))
+        if "slack" in column.rules.fields
+        else column
         for column in columns
     )
 

@@ -2,11 +2,12 @@
 
 | kind     | domain                          | fields used                |
 | -------- | ------------------------------- | -------------------------- |
-| real     | any finite number               | decimals                   |
+| real     | any finite number               | decimals, anchor           |
 | log      | positive numbers                | decimals                   |
 | periodic | [low, low + period)             | period, low                |
-| bounded  | [low, high], either open        | low, high, slack, decimals |
-| integer  | whole numbers, -2**24 to 2**24  | low, high, slack           |
+| bounded  | [low, high], either open        | those two, low, high, slack |
+| integer  | whole numbers, -2**24 to 2**24  | low, high, slack, anchor   |
+| datetime | dates and times                 | those, resolution, pattern |
 | category | 0..C-1, index into names        | categories                 |
 
 A new kind is a subclass of `Kind` and a line in `KINDS`; a form of its own, if it needs one, has its graph in
@@ -18,6 +19,7 @@ from __future__ import annotations
 from scgan_infer.kinds.base import BadCellError, Form, Kind
 from scgan_infer.kinds.bounded import Bounded
 from scgan_infer.kinds.category import Category
+from scgan_infer.kinds.datetime import Datetime
 from scgan_infer.kinds.integer import Integer
 from scgan_infer.kinds.log import Log
 from scgan_infer.kinds.periodic import Periodic
@@ -33,4 +35,5 @@ KINDS: dict[str, Kind] = {
     "bounded": Bounded(),
     "integer": Integer(),
     "category": Category(),
+    "datetime": Datetime(),
 }

@@ -1,6 +1,7 @@
 """What a kind of column is: all that differs between kinds, from the cells of a file to coordinates and pictures.
 
-A column's values are float32 [n], in the user's units. A *form* f turns them into unbounded numbers and back:
+A column's values are float32 [n], in the user's units and counted from its anchor, if it has one. A *form* f
+turns them into unbounded numbers and back:
 
     y = (f(x) - shift) / scale        `scgan_train.coordinates` standardises
 
@@ -27,6 +28,7 @@ FARTHEST = 0.001  # share of rows at each end that a picture may leave out
 Raw: TypeAlias = NDArray[Any]
 Values: TypeAlias = NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float64]
+Storage: TypeAlias = Literal["float32", "int32", "float64", "int64", "text"]
 Parameters: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
@@ -82,7 +84,7 @@ class Kind(ABC):
         whole: Whether values are whole numbers, so that pictures show a cell for each.
         learns_decimals: Whether decimals come from the rows where the user chose the kind.
         jitters: Whether training adds noise of one step to values of many steps.
-        storage: How typed formats hold a cell.
+        storage: How typed formats hold a cell of a column without an anchor.
         axis: Its scale in pictures.
     """
 
@@ -93,7 +95,7 @@ class Kind(ABC):
     whole: ClassVar[bool] = False
     learns_decimals: ClassVar[bool] = False
     jitters: ClassVar[bool] = True
-    storage: ClassVar[Literal["float32", "int32", "text"]] = "float32"
+    storage: ClassVar[Storage] = "float32"
     axis: ClassVar[Literal["linear", "log"]] = "linear"
 
     def check(self, column: Column) -> str:
@@ -106,8 +108,9 @@ class Kind(ABC):
 
     def ends(self, column: Column) -> tuple[float, float]:
         """Return least and greatest value, infinite without one; with steps a multiple of the step."""
-        low = -math.inf if column.low is None else column.low
-        high = math.inf if column.high is None else column.high
+        low, high = column.walls
+        low = -math.inf if low is None else low
+        high = math.inf if high is None else high
         if self.step(column) is None:
             return low, high
         scale = 10 ** (column.decimals or 0)
@@ -153,12 +156,25 @@ class Kind(ABC):
         return a - b
 
     def cells(self, values: Values, column: Column) -> Raw:
-        """Return values as `storage` holds them: float32, int32, or str objects."""
-        return values
+        """Return values as the column's `storage` holds them: numbers, or str objects."""
+        return self.numbers(values, column)
 
-    def numbers(self, values: Values, column: Column) -> Values:
-        """Return what stands for values in a format of numbers alone."""
-        return values
+    def numbers(self, values: Values, column: Column) -> Raw:
+        """Return what stands for values in a format of numbers alone; float64 where there is an anchor."""
+        if column.anchor is None:
+            return values
+        exact = values.astype(np.float64) + column.anchor
+        return exact if column.decimals is None else np.round(exact, column.decimals)
+
+    def spell(self, value: float, column: Column) -> str:
+        """Return one value as people write it."""
+        if column.anchor is not None:
+            return f"{value + column.anchor:.15g}"
+        return f"{float(str(np.float32(value))):.9g}"
+
+    def longest(self, column: Column) -> int:
+        """Return how many bytes of UTF-8 the longest cell of text takes."""
+        return 1
 
     def edges(self, column: Column, values: Floats, bins: int) -> Floats:
         """Return the edges of cells over all values but the farthest thousandth, and a margin."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from scgan_infer.kinds.guessing import Evidence
 from scgan_infer.kinds.walls import Walled
 
@@ -35,4 +33,4 @@ class Bounded(Walled):
 
     def complete(self, settings: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
         """See `Kind.complete`; the walls are the extremes."""
-        return {"low": float(np.float32(low)), "high": float(np.float32(high))}
+        return {"low": low, "high": high}

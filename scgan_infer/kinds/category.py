@@ -66,6 +66,12 @@ class Category(Kind):
     def numbers(self, values: Values, column: Column) -> Values:
         return codes(column)[_index(values, column)]
 
+    def spell(self, value: float, column: Column) -> str:
+        return column.categories[int(value)]
+
+    def longest(self, column: Column) -> int:
+        return max(len(name.encode()) for name in column.categories)
+
     def edges(self, column: Column, values: Floats, bins: int) -> Floats:
         return np.arange(len(column.categories) + 1, dtype=np.float64) - 0.5
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from scgan_infer.kinds.base import Floats, Raw, Values, reach, refuse
+from scgan_infer.kinds.base import Floats, Raw, Storage, Values, reach, refuse
 from scgan_infer.kinds.guessing import EXACT, Evidence
 from scgan_infer.kinds.walls import Walled
 
@@ -23,7 +23,7 @@ class Integer(Walled):
     """See `scgan_infer.kinds.walls`; without walls f(x) = x."""
 
     whole = True
-    storage = "int32"
+    storage: ClassVar[Storage] = "int32"
 
     def step(self, column: Column) -> float:
         return 1.0
@@ -42,7 +42,9 @@ class Integer(Walled):
         return super().hold(raw, values, column)
 
     def cells(self, values: Values, column: Column) -> Raw:
-        exact = np.rint(values.astype(np.float64))
+        exact = np.rint(self.numbers(values, column).astype(np.float64))
+        if column.anchor is not None:
+            return exact.astype(np.int64)
         return np.clip(exact, -(2**31), 2**31 - 1).astype(np.int32)
 
     def edges(self, column: Column, values: Floats, bins: int) -> Floats:

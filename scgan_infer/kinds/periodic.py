@@ -34,7 +34,9 @@ class Turn(Form):
 
     def parameters(self, columns: Sequence[Column], fitted: Values) -> Parameters:
         """Return cut, low, period, and the last number before the period's end."""
-        low = np.array([column.low or 0.0 for column in columns], np.float32)
+        start = np.array([column.low or 0.0 for column in columns])
+        low = start.astype(np.float32)
+        low = np.where(low < start, np.nextafter(low, np.float32(np.inf)), low)
         period = np.array([column.period for column in columns], np.float32)
         end = low.astype(np.float64) + period
         last = end.astype(np.float32)

@@ -26,10 +26,8 @@ MARGIN = 1e-4
 def _walls(column: Column) -> tuple[float, float]:
     """Return low and high as coordinates have them; nan for none."""
     room = (column.step or 0.0) / 2
-    return (
-        np.nan if column.low is None else column.low - room,
-        np.nan if column.high is None else column.high + room,
-    )
+    low, high = column.walls
+    return np.nan if low is None else low - room, np.nan if high is None else high + room
 
 
 class Between(Form):
@@ -105,12 +103,12 @@ BETWEEN, ABOVE, BELOW = Between(), Above(), Below()
 class Walled(Kind):
     """Base of kinds with walls."""
 
-    fields = frozenset({"low", "high", "slack"})
+    fields = frozenset({"low", "high", "slack", "anchor"})
     forms = (BETWEEN, ABOVE, BELOW, LINE)
 
     def check(self, column: Column) -> str:
         step = self.step(column)
-        for wall in (column.low, column.high):
+        for wall in column.walls:
             if wall is not None and step and abs(wall) > 2**53 * step:
                 return f"a wall at {wall} is too far out for steps of {step:g}"
         if column.low is not None and column.high is not None and column.low >= column.high:
@@ -124,8 +122,9 @@ class Walled(Kind):
         """See `Kind.hold`; what reaches over a wall by its slack is on it."""
         if column is None:
             return values
-        low = np.float32(-np.inf if column.low is None else column.low)
-        high = np.float32(np.inf if column.high is None else column.high)
+        walls = column.walls
+        low = np.float32(-np.inf if walls[0] is None else walls[0])
+        high = np.float32(np.inf if walls[1] is None else walls[1])
         ends = ["" if wall is None else str(wall) for wall in (column.low, column.high)]
         outside = np.maximum(low - values, values - high) > column.slack
         refuse(outside, raw, f"is outside its walls [{ends[0]}, {ends[1]}]")

@@ -146,7 +146,8 @@ def read_table(
         with _blaming(reader, intake):
             column, values[:, j] = intake.settle(values[:, j])
             settled.append(column)
-    return Table(tuple(settled), values, reader.notes)
+    notes = (*reader.notes, *(note for intake in intakes for note in intake.notes))
+    return Table(tuple(settled), values.astype(np.float32, copy=False), notes)
 
 
 def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) -> Iterator[Rows]:
@@ -450,17 +451,20 @@ def _values(
     if reader.rows is not None:
         budget.cells(reader.rows, len(wanted))
     for raw in _chunks(reader, wanted, budget.rows(chunk, CELL * len(reader.names)), text):
-        values = np.empty((len(raw[0]), len(raw)), np.float32)
+        found: list[Untyped] = []
         faults: list[tuple[int, int, BadCellError]] = []
         for j, intake in enumerate(intakes):
             try:
-                values[:, j] = intake.take(raw[j])
+                found.append(intake.take(raw[j]))
             except BadCellError as error:
                 faults.append((error.row, j, error))
         if faults:
             _, j, first = min(faults, key=lambda fault: fault[:2])
             with _blaming(reader, intakes[j]):
                 raise first
+        values = np.empty((len(raw[0]), len(raw)), np.result_type(np.float32, *found))
+        for j, cells in enumerate(found):
+            values[:, j] = cells
         rows += len(values)
         yield values
     if not rows:

@@ -5,6 +5,7 @@
 | numbers                    | float64, rounded to its decimals  | as a DataFrame            |
 | whole numbers              | int64; Int64 where some miss      | int64; float64 with NaN   |
 | names                      | str                               | str objects, None missing |
+| dates                      | datetime64, in UTC with a zone    | as a DataFrame            |
 
 What else typed formats hold otherwise (see `Column.storage`) is handed on as it is there.
 """
@@ -17,14 +18,14 @@ from importlib.util import find_spec
 import numpy as np
 
 from scgan_infer.columns import Column
-from scgan_infer.rows.codecs.base import Raw, Rows, Untyped, cells
+from scgan_infer.rows.codecs.base import Raw, Rows, Untyped, typed
 
 
 def frame(values: Rows, columns: Sequence[Column]) -> Untyped:
     """Return rows [n, d] as a DataFrame, or as a dict of arrays [n] where pandas is not installed."""
     held = {
         column.name: _typed(raw, column)
-        for column, raw in zip(columns, cells(values, columns), strict=True)
+        for column, raw in zip(columns, typed(values, columns), strict=True)
     }
     if find_spec("pandas") is None:
         return held
@@ -38,7 +39,7 @@ def frame(values: Rows, columns: Sequence[Column]) -> Untyped:
 
 
 def _typed(raw: Raw, column: Column) -> Raw:
-    if column.rules.storage == "text":
+    if raw.dtype == object:
         return np.array([*(cell or None for cell in raw), None], object)[:-1]
     if raw.dtype == np.int32:
         return raw.astype(np.int64)

@@ -6,12 +6,16 @@ domain; without, it notes what the cells are, and at the end says which column t
 | raw cells | known column      | unknown                                                           |
 | --------- | ----------------- | ----------------------------------------------------------------- |
 | text      | category: by name | category, if few distinct and repeated; else refused              |
+| dates     | to its resolution | datetime, if all of the first ones are spelt so                   |
 | numbers   | held to its kind  | the last of `KINDS` that guesses itself                           |
+
+Cells of a known column come as float32 offsets from its anchor; of an unknown one as float64, from whose whole the
+anchor is told: see `scgan_infer.kinds.guessing.anchor_of`.
 
 A missing cell (empty, NaN, null, NA) is NaN; a column that was trained without any refuses one.
 
 Refused always: infinite cells, numbers beyond float32, text among numbers, and a column of whole
-numbers of which float32 (exact up to 2**24) would change one.
+numbers of which float32 (exact up to 2**24) would change one, counted from an anchor or not.
 """
 
 from __future__ import annotations
@@ -26,8 +30,9 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Column, quoted
 from scgan_infer.errors import UsageError
 from scgan_infer.kinds import KINDS, BadCellError, Kind
-from scgan_infer.kinds.base import Raw, Values, refuse, shown
-from scgan_infer.kinds.guessing import EXACT, Evidence, decimals_of
+from scgan_infer.kinds.base import Floats, Raw, Values, refuse, shown
+from scgan_infer.kinds.datetime import Dates, Datetime, are_dates, counts, zone_of
+from scgan_infer.kinds.guessing import EXACT, Evidence, anchor_of, decimals_of, has_anchor
 from scgan_infer.rows.codecs.base import number
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
@@ -66,7 +71,9 @@ class Intake:
         self.low, self.high = np.inf, -np.inf
         self.decimals: int | None = 0
         self.rounded: BadCellError | None = None
+        self.wide = False
         self.names: dict[str, int] | None = None
+        self.dates: Dates | None = None
         self.missing, self.may_miss = False, missing if column is None else column.missing
         if column is None:
             self._set_up()
@@ -108,8 +115,8 @@ class Intake:
         """Whether number-like cells are names all the same."""
         return self.kind is not None and self.kind.named
 
-    def take(self, raw: Raw) -> Values:
-        """Return the next cells' values, float32 [k]; of a category still unknown, numbered as they came.
+    def take(self, raw: Raw) -> Values | Floats:
+        """Return the next cells' values [k]; of a category still unknown, numbered as they came.
 
         Raises:
             BadCellError: The first cell at fault; rows count from 0 over all chunks.
@@ -121,34 +128,72 @@ class Intake:
         self.rows += len(raw)
         return values
 
-    def _present(self, raw: Raw) -> Values:
+    def _present(self, raw: Raw) -> Values | Floats:
         """Return the values of cells, with NaN where one is missing."""
         gone = _gone(raw) if self.may_miss else np.zeros(0, np.bool_)
         if not gone.any():
             return self._taken(raw)
         self.missing = True
         there = np.flatnonzero(~gone)
-        values = np.full(len(raw), np.nan, np.float32)
-        if len(there):
-            try:
-                values[there] = self._taken(raw[there])
-            except BadCellError as error:
-                raise BadCellError(int(there[error.row]), str(error)) from None
+        if not len(there):
+            return np.full(len(raw), np.nan, np.float32)
+        try:
+            found = self._taken(raw[there])
+        except BadCellError as error:
+            raise BadCellError(int(there[error.row]), str(error)) from None
+        values = np.full(len(raw), np.nan, found.dtype)
+        values[there] = found
         return values
 
-    def _taken(self, raw: Raw) -> Values:
+    def _taken(self, raw: Raw) -> Values | Floats:
         if raw.ndim != 1:
             raise BadCellError(0, f"holds {raw.shape[1:]} values, not one; {LEAVE_OUT}")
+        if raw.dtype.kind == "M":
+            return self._dated(raw)
         if raw.dtype.kind in "OUT":
-            cells: list[Any] = raw.tolist()
+            cells: list[Any] = [_isoformat(cell) for cell in raw.tolist()]
+            if self._is_dated(cells):
+                return self._dated(cells)
             return (
                 self._named(cells) if self._is_text(cells) else self._numbers(self._parsed(cells))
             )
+        if isinstance(self.kind, Datetime) and not self.known:
+            raise BadCellError(0, f"{raw[0]} is a number and no date; {LEAVE_OUT}")
         if raw.dtype.kind not in "fiub":
             raise BadCellError(0, f"{raw.dtype} is neither number nor text; {LEAVE_OUT}")
         if self.text and self.column is None:
             return self._named(self._spelt(raw))
         return self._numbers(raw)
+
+    def _is_dated(self, cells: Sequence[Any]) -> bool:
+        if self.kind is not None:
+            return isinstance(self.kind, Datetime) and not (
+                self.known and all(number(cell) is not None for cell in cells)
+            )
+        first = self.names is None and self.low > self.high
+        return self.dates is not None or (first and are_dates(cells))
+
+    def _dated(self, cells: Any) -> Values | Floats:
+        """Return dates as microseconds since 1970 in UTC or, of a known column, in its counts.
+
+        Raises:
+            BadCellError: The first that is no date; or a column that is something else.
+        """
+        read = isinstance(cells, np.ndarray)
+        if self.known and not isinstance(self.kind, Datetime):
+            raise BadCellError(0, f"{cells[0]} is a date, and the column is not; {self.remedy}")
+        dates = Dates() if self.known else self.dates or Dates()
+        try:
+            found = dates.take(cells) if read else dates.read(cells)
+        except BadCellError as error:
+            raise BadCellError(error.row, f"{error}; mend it, {self.remedy}") from None
+        column = self.column
+        if column is not None and self.known:
+            counted = counts(found, column.resolution, zone_of(column.pattern))
+            return self._numbers(counted)
+        self.dates = dates
+        self.low, self.high = min(self.low, float(found.min())), max(self.high, float(found.max()))
+        return found
 
     def _is_text(self, cells: Sequence[Any]) -> bool:
         if self.kind is not None:
@@ -208,21 +253,34 @@ class Intake:
             self.names = names
         return np.array([names[cell] for cell in cells], np.float32)
 
-    def _numbers(self, raw: Raw) -> Values:
+    def _numbers(self, raw: Raw) -> Values | Floats:
+        anchor = None if self.column is None else self.column.anchor
+        self.wide = self.wide or not np.can_cast(raw.dtype, np.float32)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            values = raw.astype(np.float32)
+            exact = raw if anchor is None else raw.astype(np.float64) - anchor
+            values = exact.astype(np.float32)
         if not np.isfinite(values).all():
             first = raw[np.argmin(np.isfinite(values))]
             finite = "infinite" if np.isinf(first) else "beyond float32 (3.4e38)"
             why = "missing" if np.isnan(first) else finite
             refuse(~np.isfinite(values), raw, f"is {why}; mend it, {self.remedy}")
         self._note(raw, values)
-        if self.kind is None:
-            return values
-        try:
-            return self.kind.hold(raw, values, self.column)
-        except BadCellError as error:
-            raise BadCellError(error.row, f"{error}; {self.remedy}") from None
+        far = self.wide and not self.known and self.may_anchor
+        if self.kind is not None and not (far and np.abs(values).max(initial=0) > EXACT):
+            try:
+                held = self.kind.hold(raw, values, self.column)
+            except BadCellError as error:
+                raise BadCellError(error.row, f"{error}; {self.remedy}") from None
+            if not far or not np.array_equal(held, values):
+                return held
+        return raw.astype(np.float64) if far else values
+
+    @property
+    def may_anchor(self) -> bool:
+        """Whether an anchor may be found for the column."""
+        fields = set() if self.kind is None else self.kind.fields
+        stated = self.column is not None and self.column.anchor is not None
+        return self.kind is None or ("anchor" in fields and not stated)
 
     def _note(self, raw: Raw, values: Values) -> None:
         """Keep the extremes, how many decimals there are, and the first whole number that float32 changes."""
@@ -241,6 +299,12 @@ class Intake:
             except BadCellError as error:
                 self.rounded = BadCellError(self.rows + error.row, str(error))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how it was read."""
+        cut = self.dates is not None and self.dates.finer
+        return (f"column {self.name}: dates are taken to the microsecond",) if cut else ()
+
     def finish(self) -> None:
         """Judge what only the whole column shows.
 
@@ -248,9 +312,11 @@ class Intake:
             BadCellError: All are whole numbers, and float32 would change one.
         """
         if self.decimals == 0 and self.rounded and not self.text:
-            raise self.rounded
+            near = self.high - self.low < EXACT and has_anchor(self.low, self.high)
+            if not (near and self.may_anchor and self.wide):
+                raise self.rounded
 
-    def settle(self, values: Values) -> tuple[Column, Values]:
+    def settle(self, values: Values | Floats) -> tuple[Column, Values]:
         """Return the column that was taken, and its values (all, or a sample), float32 [n].
 
         Raises:
@@ -258,33 +324,76 @@ class Intake:
             UsageError: Settings that don't fit.
         """
         if self.known and self.column is not None:
-            return self.column, values
+            return self.column, values.astype(np.float32, copy=False)
         if not self.missing:
             return self._settled(values)
         there = ~np.isnan(values)
         if self.low > self.high and not self.names:
             raise BadCellError(0, f"is missing in every row; {LEAVE_OUT}")
-        column, values[there] = self._settled(values[there])
-        return replace(column, missing=True), values
+        out = np.full(len(values), np.nan, np.float32)
+        column, out[there] = self._settled(values[there])
+        return replace(column, missing=True), out
 
-    def _settled(self, values: Values) -> tuple[Column, Values]:
-        evidence = Evidence(values, self.low, self.high, self.decimals)
+    def _settled(self, values: Values | Floats) -> tuple[Column, Values]:
+        if self.dates is not None:
+            return self._datetimes(values, self.dates)
         if self.column is None and self.names is not None:
-            return self._categories(values, self.names)
+            return self._categories(values.astype(np.float32), self.names)
+        offsets, anchor = self._anchored(values)
+        low, high = self.low - (anchor or 0.0), self.high - (anchor or 0.0)
+        evidence = Evidence(offsets, low, high, self.decimals)
+        more = {} if anchor is None else {"anchor": anchor}
+        if anchor is not None and self.decimals:
+            more["decimals"] = self.decimals
         if self.column is None and self.kind is None:
             for name, kind in reversed(KINDS.items()):
                 found = kind.guess(evidence)
                 if found is not None:
-                    return self._build({"kind": name, **found}), values
+                    return self._build({"kind": name, **more, **_moved(found, anchor)}), offsets
         column = self.column
         if column is None:
             assert self.kind is not None
-            column = self._build(self.kind.complete(self.settings, self.low, self.high))
-            values = self.kind.hold(values, values, column)
+            found = self.kind.complete(self.settings, low, high)
+            column = self._build({**more, **_moved(found, anchor)})
+        elif anchor is not None:
+            column = replace(column, anchor=anchor)
+        if column != self.column:
+            offsets = column.rules.hold(offsets, offsets, column)
         learns = not self.known and column.rules.learns_decimals and column.decimals is None
         if learns and evidence.is_rounded():
             column = replace(column, decimals=self.decimals)
-        return column, values
+        return column, offsets
+
+    def _anchored(self, values: Values | Floats) -> tuple[Values, float | None]:
+        """Return cells as offsets from an anchor, and the anchor, if they have one."""
+        if self.column is not None and self.column.anchor is not None:
+            return values.astype(np.float32), self.column.anchor
+        anchor = self.settings.get("anchor")
+        if anchor is None and self.wide and self.may_anchor:
+            exact = values.astype(np.float64)
+            anchor = anchor_of(exact, self.low, self.high, self.decimals)
+        if anchor is not None:
+            values = values - np.float64(anchor)
+        return values.astype(np.float32), anchor
+
+    def _datetimes(self, values: Values | Floats, dates: Dates) -> tuple[Column, Values]:
+        """Return the column of microseconds since 1970, and its counts."""
+        if self.kind is not None and not isinstance(self.kind, Datetime):
+            raise BadCellError(0, f"holds dates, and is to be {self.settings['kind']}; {LEAVE_OUT}")
+        fields = dates.fields()
+        fields |= {key: self.settings[key] for key in fields if self.settings.get(key)}
+        zone = zone_of(fields["pattern"])
+        resolution = fields["resolution"]
+        counted = counts(values.astype(np.float64), resolution, zone)
+        low, high = counts(np.array([self.low, self.high]), resolution, zone).tolist()
+        anchor = self.settings.get("anchor")
+        if anchor is None:
+            anchor = float(np.rint((low + high) / 2))
+        offsets = np.rint(counted - anchor).astype(np.float32)
+        walls = Evidence(offsets, low - anchor, high - anchor, 0).walls()
+        seen = {"low": low, "high": high}
+        walls |= {key: seen[key] for key in seen if walls.get(key) is not None}
+        return self._build({"kind": "datetime", "anchor": anchor, **fields, **walls}), offsets
 
     def _categories(self, values: Values, names: Mapping[str, int]) -> tuple[Column, Values]:
         """Return the category column of the names that came, sorted as numbers if they all are."""
@@ -305,11 +414,26 @@ class Intake:
 
 def _gone(raw: Raw) -> NDArray[np.bool_]:
     """Say which cells [n] are missing."""
+    if raw.dtype.kind == "M":
+        return np.isnat(raw)
     if raw.dtype.kind in "OUT":
         return np.array([_missing(cell) or cell != cell for cell in raw.tolist()], np.bool_)
     return (
         np.isnan(raw) if raw.dtype.kind == "f" and raw.ndim == 1 else np.zeros(len(raw), np.bool_)
     )
+
+
+def _moved(found: Mapping[str, Any], anchor: float | None) -> dict[str, Any]:
+    """Return fields whose walls were offsets from an anchor."""
+    walls = {
+        key: found[key] + (anchor or 0.0) for key in ("low", "high") if found.get(key) is not None
+    }
+    return {**found, **walls}
+
+
+def _isoformat(cell: Any) -> Any:
+    """Return a cell of Python's own dates as text."""
+    return cell.isoformat() if hasattr(cell, "isoformat") else cell
 
 
 def _missing(cell: object) -> bool:

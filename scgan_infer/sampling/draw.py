@@ -143,14 +143,7 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
         )
     step = manifest.steps[steps[name]]
     column = manifest.columns[step.column]
-    spelt = [
-        ""
-        if value is None
-        else column.categories[int(value)]
-        if column.categories
-        else f"{value:.9g}"
-        for value in step.values
-    ]
+    spelt = ["" if value is None else column.rules.spell(value, column) for value in step.values]
     if isinstance(values, np.ndarray):
         values = values.tolist()
     several = values if isinstance(values, list | tuple | set | frozenset) else [values]
@@ -158,7 +151,7 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
     for value in several:
         text = "" if value is None or value != value else str(value)
         if text not in spelt and not column.categories and (parsed := number(text)) is not None:
-            text = f"{np.float32(parsed):.9g}"
+            text = column.rules.spell(float(np.float32(parsed - (column.anchor or 0.0))), column)
         if text not in spelt:
             known = ", ".join(word or "'' (missing)" for word in spelt[:12])
             more = ", ..." if len(spelt) > 12 else ""

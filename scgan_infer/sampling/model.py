@@ -102,6 +102,8 @@ class Model:
     ) -> Floats:
         """Return samples start .. start + n - 1 of the stream that the seed names: [n, d], float32; see `Draw`.
 
+        Columns with an anchor come as offsets from it, category columns as indices: see `sample_table`.
+
         Raises:
             UsageError: an argument out of its range.
             ModelError: the bundle's generator fails, or gives something else than n finite rows.
@@ -142,7 +144,7 @@ class Model:
         """Return each row encoded and decoded again.
 
         Args:
-            rows: [n, d], in the user's units, a category as its index; or what has names, and categories by name.
+            rows: [n, d] as `sample` gives them, a category as its index; or what has names, and cells as files do.
             seed: None for z = 0, else the decoder noise is that of this seed's samples from `start` on.
             start: as in `sample`.
 
@@ -398,9 +400,9 @@ def _joined(pieces: Iterable[Floats], n: int, width: int) -> Floats:
 
 
 def _by_index(column: Column) -> Column:
-    """Return what holds the indices of a category column's names; other columns as they are."""
+    """Return what holds the indices of a category column's names, or the offsets from an anchor."""
     if not column.rules.named:
-        return column
+        return column.offsets
     high = len(column.categories) - 0.5
     return Column(column.name, "integer", low=-0.5, high=high, missing=column.missing)
 
@@ -409,7 +411,7 @@ def _unwalled(column: Column) -> Column:
     """Return what holds any number, where the column's kind has walls or steps; other columns as they are."""
     if column.kind not in ("bounded", "integer", "log"):
         return column
-    return Column(column.name, missing=column.missing)
+    return Column(column.name, missing=column.missing, anchor=column.anchor)
 
 
 def _padded(rows: Floats) -> Floats:

@@ -12,6 +12,7 @@ ONE_OF_EACH = {
     "bounded": Column("u", "bounded", high=19.6, slack=0.1),
     "integer": Column("n", "integer"),
     "category": Column("kind", "category", categories=("a", "b")),
+    "datetime": Column("day", "datetime", anchor=18_000.0, resolution="D", pattern="YYYY-MM-DD"),
 }
 
 
@@ -44,6 +45,11 @@ def test_to_dict_and_from_dict_are_inverse(kind):
         {"decimals": True},
         {"decimals": "2"},
         {"kind": "category"},
+        {"anchor": float("nan")},
+        {"kind": "log", "anchor": 1.0},
+        {"kind": "datetime"},
+        {"kind": "datetime", "resolution": "D", "pattern": "DD.MM.YYYY"},
+        {"kind": "datetime", "resolution": "fortnight", "pattern": "YYYY-MM-DD"},
         {"kind": "category", "categories": ("a", "a")},
         {"kind": "category", "categories": ("a", "")},
     ],

@@ -28,6 +28,7 @@ from scgan_infer.rows.codecs.base import (
     as_bytes,
     checked,
     coded,
+    coded_type,
     read_exactly,
 )
 from scgan_infer.rows.codecs.budget import Budget
@@ -177,11 +178,15 @@ class NpzReader(Reader):
 
 
 def npy_stream(columns: Sequence[Column]) -> Stream:
-    """Write float32 [rows, d], categories as their codes."""
+    """Write numbers [rows, d], categories as their codes, dates as counts of their resolution since 1970."""
 
     def header(rows: int) -> bytes:
         out = io.BytesIO()
-        about = {"descr": "<f4", "fortran_order": False, "shape": (rows, len(columns))}
+        about = {
+            "descr": coded_type(columns).str,
+            "fortran_order": False,
+            "shape": (rows, len(columns)),
+        }
         np.lib.format.write_array_header_1_0(out, about)
         return out.getvalue()
 
@@ -189,7 +194,7 @@ def npy_stream(columns: Sequence[Column]) -> Stream:
 
 
 def write_npz(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
-    """Write `x`, float32 [rows, d], and `names`; the same rows give the same bytes."""
+    """Write `x`, numbers [rows, d], and `names`; the same rows give the same bytes."""
     stream = npy_stream(columns)
     names = io.BytesIO()
     np.save(names, np.array([column.name for column in columns], dtype=np.str_), allow_pickle=False)

@@ -22,6 +22,7 @@ from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, install
 from scgan_infer.kinds.base import Raw as Raw
 from scgan_infer.kinds.base import Values
+from scgan_infer.kinds.datetime import Datetime
 from scgan_infer.rows.codecs.budget import Budget
 
 Rows: TypeAlias = Values
@@ -178,7 +179,7 @@ def checked(raw: Raw) -> Raw:
 
 
 def cells(values: Rows, columns: Sequence[Column]) -> list[Raw]:
-    """Return each column of rows [n, d] as its `storage` says: float32, int32 or str objects.
+    """Return each column of rows [n, d] as its `storage` says: numbers or str objects.
 
     A missing number is NaN, a missing name the empty text.
     """
@@ -191,20 +192,35 @@ def _stored(values: Rows, column: Column) -> Raw:
     if not column.missing:
         return column.rules.cells(values, column)
     there = ~np.isnan(values)
-    out = np.full(len(values), "", object)
+    gone, dtype = ("", object) if column.storage == "text" else (np.nan, column.storage)
+    out = np.full(len(values), gone, dtype)
     out[there] = column.rules.cells(values[there], column)
     return out
 
 
-def coded(values: Rows, columns: Sequence[Column]) -> Rows:
+def typed(values: Rows, columns: Sequence[Column]) -> list[Raw]:
+    """Return each column of rows [n, d] as `cells`, but dates as datetime64, in UTC where they have a zone."""
+    stored = cells(values, columns)
+    for j, column in enumerate(columns):
+        if isinstance(column.rules, Datetime):
+            stored[j] = column.rules.instants(values[:, j], column)
+    return stored
+
+
+def coded(values: Rows, columns: Sequence[Column]) -> Raw:
     """Return rows [n, d] for a format of numbers alone, where a number stands for each name."""
-    if not any(column.rules.named for column in columns):
+    if not any(column.rules.named or column.anchor is not None for column in columns):
         return values
-    out = values.copy()
+    out = values.astype(coded_type(columns))
     for j, column in enumerate(columns):
         there = ~np.isnan(values[:, j])
         out[there, j] = column.rules.numbers(values[there, j], column)
     return out
+
+
+def coded_type(columns: Sequence[Column]) -> np.dtype[Any]:
+    """Return the type of rows in a format of numbers alone: float64 where a column has an anchor."""
+    return np.dtype("<f4" if all(column.anchor is None for column in columns) else "<f8")
 
 
 def number(cell: object) -> float | None:

@@ -134,12 +134,15 @@ class FitsReader(Reader):
 
 
 def fits_stream(columns: Sequence[Column]) -> Stream:
-    """Write one binary table: float32, int32, or the category's name in ASCII."""
+    """Write one binary table: numbers, or text in ASCII."""
     fits = extra("astropy.io.fits", "fits")
-    forms = {"int32": ("J", ">i4"), "float32": ("E", ">f4")}
+    forms = {"int32": ("J", ">i4"), "int64": ("K", ">i8")}
+    forms |= {"float32": ("E", ">f4"), "float64": ("D", ">f8")}
     stored = []
     for column in columns:
-        longest = max((len(_ascii(name)) for name in column.categories), default=1)
+        for name in column.categories:
+            _ascii(name)
+        longest = column.rules.longest(column)
         text = (f"{longest}A", f"S{longest}")
         stored.append(forms.get(column.storage, text))
         if len(_ascii(column.name)) > LONGEST_NAME:

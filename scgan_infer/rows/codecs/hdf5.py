@@ -165,7 +165,7 @@ class Hdf5Reader(Reader):
 
 
 def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
-    """Write a dataset for each column: float32, int32, or the category's name in UTF-8."""
+    """Write a dataset for each column: numbers, or text in UTF-8."""
     h5py = extra("h5py", "hdf5")
     layout = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     layout.set_link_creation_order(h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED)
@@ -176,9 +176,8 @@ def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Itera
                 raise DataError(
                     f"column {column.name!r} can't be the name of an HDF5 dataset; rename it"
                 )
-            longest = max((len(name.encode()) for name in column.categories), default=1)
-            text = h5py.string_dtype("utf-8", longest)
-            dtype = {"int32": np.int32, "float32": np.float32}.get(column.storage, text)
+            text = h5py.string_dtype("utf-8", column.rules.longest(column))
+            dtype = text if column.storage == "text" else np.dtype(column.storage)
             data = file.create_dataset(column.name, (rows,), dtype)
             if column.unit:
                 data.attrs["unit"] = column.unit

@@ -1,4 +1,4 @@
-"""Apache Parquet (.parquet), with pyarrow: flat columns of numbers, booleans or text.
+"""Apache Parquet (.parquet), with pyarrow: flat columns of numbers, booleans, dates or text.
 
 Row groups are read one by one: pyarrow keeps what it has read of all the groups that it was asked for. Text
 stays in its dictionary, so that one long text in many rows is counted before it is copied.
@@ -15,13 +15,14 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
+from scgan_infer.kinds.datetime import zone_of
 from scgan_infer.rows.codecs.base import (
     Raw,
     Reader,
     Rows,
     Untyped,
-    cells,
     extra,
+    typed,
 )
 from scgan_infer.rows.codecs.pages import decoded_sizes
 
@@ -57,9 +58,10 @@ class ParquetReader(Reader):
         types, kind = self.pa.types, self.file.schema_arrow.field(name).type
         kind = kind.value_type if types.is_dictionary(kind) else kind
         numbers = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
-        if not any(holds(kind) for holds in (*numbers, types.is_string, types.is_large_string)):
+        others = (types.is_string, types.is_large_string, types.is_date, types.is_timestamp)
+        if not any(holds(kind) for holds in (*numbers, *others)):
             raise DataError(
-                f"{self.path}: column {name!r} holds {kind}, neither numbers nor text; leave it out"
+                f"{self.path}: column {name!r} holds {kind}, neither numbers, dates nor text; leave it out"
             )
 
     def _charge(self, group: int, names: set[str]) -> None:
@@ -86,7 +88,12 @@ class ParquetReader(Reader):
             column = column.cast(self.pa.uint8())
         if types.is_decimal(column.type):
             column = column.cast(self.pa.float64())
-        return np.asarray(column.to_numpy(zero_copy_only=False))
+        found = np.asarray(column.to_numpy(zero_copy_only=False))
+        if types.is_timestamp(column.type) and column.type.tz:
+            texts = found.astype(str).astype(object) + "Z"
+            texts[np.isnat(found)] = None
+            return np.asarray(texts)
+        return found
 
     def _texts(self, column: Untyped) -> Raw:
         """Return a dictionary column's texts, one object each, None where missing."""
@@ -101,12 +108,10 @@ class ParquetReader(Reader):
 def write_parquet(
     target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]
 ) -> None:
-    """Write float32, int32 and dictionary columns, one row group for each chunk."""
+    """Write columns of numbers, dates and dictionaries, one row group for each chunk."""
     pa, parquet = extra("pyarrow", "parquet"), extra("pyarrow.parquet", "parquet")
-    text = pa.dictionary(pa.int32(), pa.string())
-    types = {"int32": pa.int32(), "float32": pa.float32(), "text": text}
     fields = [
-        pa.field(c.name, types[c.storage], metadata={"unit": c.unit} if c.unit else None)
+        pa.field(c.name, _arrow(pa, c), metadata={"unit": c.unit} if c.unit else None)
         for c in columns
     ]
     schema = pa.schema(fields)
@@ -115,8 +120,21 @@ def write_parquet(
             stored = [
                 pa.array(column, field.type, mask=gone)
                 for column, field, gone in zip(
-                    cells(values, columns), fields, np.isnan(values).T, strict=True
+                    typed(values, columns), fields, np.isnan(values).T, strict=True
                 )
             ]
             batch = pa.Table.from_arrays(stored, schema=schema)
             writer.write_table(batch, row_group_size=len(values))
+
+
+def _arrow(pa: Untyped, column: Column) -> Untyped:
+    """Return the type of a column: dates without a time are days, those with one go to the second at least."""
+    pattern = column.pattern
+    if not pattern:
+        if column.storage == "text":
+            return pa.dictionary(pa.int32(), pa.string())
+        return pa.from_numpy_dtype(np.dtype(column.storage))
+    if "hh" not in pattern:
+        return pa.date32()
+    unit = "us" if pattern.count("f") > 3 else "ms"
+    return pa.timestamp(unit, "UTC" if zone_of(pattern) else None)

@@ -88,7 +88,7 @@ class RootReader(Reader):
 
 
 def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
-    """Write a TTree `events`: float32, int32 and string branches, one basket of each for each chunk."""
+    """Write a TTree `events`: branches of numbers and strings, one basket of each for each chunk."""
     uproot = extra("uproot", "root")
     names = [column.name for column in columns]
     types = [column.storage.replace("text", "string") for column in columns]

@@ -16,7 +16,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from shlex import quote
@@ -41,6 +41,7 @@ from scgan_infer.rows.codecs.dialect import (
 )
 
 LONGEST_LINE = 1 << 22
+MOST_QUOTED = 1 << 16  # texts that are kept as they are written
 SAMPLE = 1 << 18  # characters, about
 UTF_8, ESCAPED = "utf-8-sig", "surrogateescape"
 UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # how it begins, read as UTF-8
@@ -311,10 +312,10 @@ def _line(cells: Sequence[str], separator: str) -> str:
 
 def csv_stream(columns: Sequence[Column], separator: str = ",") -> Stream:
     """Write a header line and a line for each row."""
-    marks = {"text": "%s", "int32": "%d", "float32": "%.*g"}
+    marks = {"text": "%s", "int32": "%d", "int64": "%d", "float32": "%.*g", "float64": "%r"}
     forms = ["%s" if column.missing else marks[column.storage] for column in columns]
     row = separator.join(forms) + "\n"
-    quote = cache(lambda name: _line([name], separator)[:-1] if name else "")
+    quote = lru_cache(MOST_QUOTED)(lambda name: _line([name], separator)[:-1] if name else "")
 
     def encode(values: Rows) -> bytes:
         arguments: list[list[Any]] = []
@@ -326,6 +327,10 @@ def csv_stream(columns: Sequence[Column], separator: str = ",") -> Stream:
                 )
                 spelt = ["" if value != value else f"{value:.{count}g}" for count, value in numbers]
                 arguments.append(spelt)
+                continue
+            if column.missing and column.storage == "float64":
+                wide = stored.tolist()
+                arguments.append(["" if value != value else repr(value) for value in wide])
                 continue
             if column.storage == "float32":
                 arguments.append(digits(stored).tolist())

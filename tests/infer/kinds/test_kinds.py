@@ -19,6 +19,7 @@ EXAMPLES = {
     "real": [
         (Column("x"), RNG.normal(3, 5, N)),
         (Column("x", decimals=1), np.round(RNG.normal(3, 5, N), 1)),
+        (Column("x", anchor=2459000.0), RNG.normal(0, 5, N)),
     ],
     "log": [
         (Column("x", "log"), np.exp(RNG.normal(0, 2, N))),
@@ -36,10 +37,24 @@ EXAMPLES = {
     "integer": [
         (Column("x", "integer"), RNG.poisson(30, N)),
         (Column("x", "integer", low=0.0, high=9.0), RNG.integers(10, size=N)),
+        (Column("x", "integer", anchor=1.6e9, low=1.6e9), RNG.poisson(30, N)),
     ],
     "category": [
         (Column("x", "category", categories=("a", "b c", "d,e")), RNG.integers(3, size=N)),
         (Column("x", "category", categories=("2007", "2008")), RNG.integers(2, size=N)),
+    ],
+    "datetime": [
+        (
+            Column("x", "datetime", anchor=anchor, resolution=unit, pattern=pattern),
+            RNG.poisson(300, N),
+        )
+        for anchor, unit, pattern in (
+            (500.0, "M", "YYYY-MM"),
+            (18_000.0, "D", "YYYY/MM/DD"),
+            (430_000.0, "h", "YYYY-MM-DD hh:mm"),
+            (1.6e9, "s", "YYYY-MM-DDThh:mm:ss+05:30"),
+            (1.6e12, "ms", "YYYY-MM-DD hh:mm:ss.fffZ"),
+        )
     ],
 }
 CASES = [
@@ -55,6 +70,7 @@ def walk(column, values, folder):
     assert Column.from_dict(column.to_dict()) == column
     assert set(column.to_dict()) - {"name", "kind", "unit"} <= kind.fields
     exact = values.astype(np.float64)
+    assert len({kind.spell(value, column) for value in set(values.tolist())}) == len(set(values))
     held = values if kind.named else kind.hold(values, values, column)
     assert np.array_equal(held, values)
     found = features(exact[:, None], [column])
@@ -78,7 +94,7 @@ def walk(column, values, folder):
         assert np.array_equal(kind.hold(wild, wild, column), wild)
 
     cells = kind.cells(values, column)
-    assert {"float32": np.float32, "int32": np.int32, "text": object}[kind.storage] == cells.dtype
+    assert cells.dtype == np.dtype(column.storage.replace("text", "object"))
     for suffix in READY:
         path = folder / f"rows{suffix}"
         with open_writer(path, (column,), len(values)) as writer:

@@ -23,6 +23,8 @@ COLUMNS = (
     Column("n", "integer"),
     Column("kind", "category", categories=("Gentoo", "a, b", 'say "c"')),
     Column("year", "category", categories=("2007", "2008", "2010")),
+    Column("julian", anchor=2459000.0),
+    Column("day", "datetime", anchor=18_000.0, resolution="D", pattern="YYYY-MM-DD"),
 )
 
 
@@ -37,6 +39,8 @@ def rows(n, seed=0):
             rng.integers(-(2**24), 2**24, n),
             rng.integers(0, 3, n),
             rng.integers(0, 3, n),
+            rng.integers(-(2**20), 2**20, n) / 2**10,
+            rng.integers(-9000, 9000, n),
         ]
     ).astype(np.float32)
 

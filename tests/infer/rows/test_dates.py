@@ -1,0 +1,147 @@
+"""Dates and times, and numbers that float32 can't carry: what is read is written in the same form."""
+
+import datetime
+
+import numpy as np
+import pytest
+from suffixes import READY
+
+from scgan_infer.errors import DataError
+from scgan_infer.rows.formats import iter_values, open_writer, read_table
+
+FORMS = [
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    "%Y-%m-%dT%H:%M",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%SZ",
+    "%Y-%m-%dT%H:%M:%S.%f+02:00",
+]
+START = datetime.datetime(2021, 3, 1)
+
+
+def spelt(form, n=300, minutes=7):
+    return [
+        (START + datetime.timedelta(minutes=minutes * k * k % 50_000)).strftime(form)
+        for k in range(n)
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_text_comes_back_as_it_was(tmp_path, form):
+    texts = spelt(form)
+    (tmp_path / "in.csv").write_text("t,x\n" + "".join(f"{text},1\n" for text in texts))
+    table = read_table(tmp_path / "in.csv")
+    assert table.columns[0].kind == "datetime"
+    with open_writer(tmp_path / "out.csv", table.columns) as writer:
+        writer.write(table.values)
+    assert (tmp_path / "out.csv").read_text() == (tmp_path / "in.csv").read_text()
+    [again] = iter_values(tmp_path / "out.csv", table.columns)
+    assert np.array_equal(again, table.values)
+
+
+def test_days_stay_days_and_are_counted_one_by_one():
+    days = [(START + datetime.timedelta(days=k)).strftime("%Y-%m-%d") for k in range(100)]
+    table = read_table({"t": np.array(days, object)})
+    assert table.columns[0].resolution == "D"
+    assert np.array_equal(np.diff(table.values[:, 0]), np.ones(99))
+    assert set(table.columns[0].rules.cells(np.float32([-3, 0, 4]), table.columns[0])) <= set(days)
+
+
+def test_types_for_dates_are_taken():
+    pandas = pytest.importorskip("pandas")
+    times = np.datetime64("2021-03-01T12:00:00") + np.arange(50).astype("timedelta64[m]")
+    times[7] = np.datetime64("NaT")
+    aware = pandas.Series(times).dt.tz_localize("UTC")
+    frame = pandas.DataFrame({"t": times, "aware": aware, "day": times.astype("datetime64[D]")})
+    frame["python"] = [START.date()] * 50
+    table = read_table(frame)
+    assert {column.kind for column in table.columns} == {"datetime"}
+    assert [column.resolution for column in table.columns] == ["m", "m", "D", "D"]
+    assert np.isnan(table.values[7, :3]).all()
+    assert table.columns[1].pattern.endswith("+00:00")
+
+
+@pytest.mark.parametrize("kind", ["date", "time", "aware"])
+def test_parquet_keeps_its_types(tmp_path, kind):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    types = {
+        "date": pa.date32(),
+        "time": pa.timestamp("ms"),
+        "aware": pa.timestamp("us", "UTC"),
+    }
+    times = [
+        START + datetime.timedelta(days=k, seconds=2**17 * (kind != "date")) for k in range(40)
+    ]
+    cells = pa.array([None, *times[1:]], pa.timestamp("us")).cast(types[kind])
+    parquet.write_table(pa.table({"t": cells}), tmp_path / "in.parquet")
+    table = read_table(tmp_path / "in.parquet")
+    assert table.columns[0].kind == "datetime"
+    assert table.columns[0].missing
+    with open_writer(tmp_path / "out.parquet", table.columns) as writer:
+        writer.write(table.values)
+    back = parquet.read_table(tmp_path / "out.parquet")
+    assert back.schema.field("t").type == types[kind]
+    assert back["t"].to_pylist() == cells.to_pylist()
+
+
+def test_zones_that_differ_are_written_in_utc():
+    cells = ["2021-03-01T12:00+01:00", "2021-07-01T12:00+02:00"]
+    column = read_table({"t": np.array(cells * 20, object)}).columns[0]
+    values = read_table({"t": np.array(cells, object)}, columns=(column,)).values[:, 0]
+    assert column.rules.cells(values, column).tolist() == ["2021-03-01T11:00Z", "2021-07-01T10:00Z"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [("2021-02-30", "is no date of the calendar"), ("soon", "is no date like 2024-05-31")],
+)
+def test_a_cell_that_is_no_date_is_named(tmp_path, cell, words):
+    days = [f"2021-01-{1 + k % 28:02}" for k in range(70_000)]
+    days[-1] = cell
+    (tmp_path / "rows.csv").write_text("t\n" + "\n".join(days) + "\n")
+    with pytest.raises(DataError, match=rf"column 't', row 70000 .*{cell}' {words}"):
+        read_table(tmp_path / "rows.csv")
+
+
+def test_julian_dates_keep_their_decimals(tmp_path):
+    rng = np.random.default_rng(0)
+    dates = np.round(2459000 + np.sort(30 * rng.random(1500)), 5)
+    (tmp_path / "in.csv").write_text("jd\n" + "".join(f"{date:.5f}\n" for date in dates))
+    table = read_table(tmp_path / "in.csv")
+    assert table.columns[0].anchor is not None
+    assert len(np.unique(table.values)) == len(np.unique(dates))
+    for suffix in READY:
+        name = f"out{suffix}"
+        with open_writer(tmp_path / name, table.columns) as writer:
+            writer.write(table.values)
+        back = read_table(tmp_path / name)
+        found = back.values[:, 0].astype(np.float64) + back.columns[0].anchor
+        assert np.abs(found - dates).max() < 2e-6
+    assert (tmp_path / "out.csv").read_text().split()[1:] == [*map(repr, dates.tolist())]
+
+
+def test_whole_numbers_near_each_other_are_exact():
+    stamps = 1_600_000_000_000 + np.arange(0, 10_000_000, 5_001)
+    table = read_table({"t": np.array(stamps)})
+    column = table.columns[0]
+    assert column.rules.cells(table.values[:, 0], column).tolist() == stamps.tolist()
+    with pytest.raises(DataError, match="is too large for float32"):
+        read_table({"t": stamps * 1000})
+
+
+def test_walls_are_values_and_not_offsets():
+    jd = 2459000.5 + np.random.default_rng(1).random(3000)
+    column = read_table({"t": jd}, overrides={"t": {"low": 2459000.5}}).columns[0]
+    assert column.low == 2459000.5
+    assert column.anchor is not None
+    guessed = read_table({"t": jd}).columns[0]
+    assert (guessed.low, guessed.high) == (2459000.5, 2459001.5)
+    with pytest.raises(DataError, match="outside its walls"):
+        read_table({"t": jd - 0.75}, columns=(guessed,))
+
+
+def test_a_column_of_float32_has_no_anchor():
+    values = (1000 + np.random.default_rng(0).random(5000)).astype(np.float32)
+    assert read_table({"x": values}).columns[0].anchor is None
+    assert read_table({"x": values.astype(np.float64).round(2)}).columns[0].anchor is None
