@@ -6,6 +6,13 @@ Every outcome has an embedding; step j is a perceptron of the embeddings of the 
 cross-entropies of all steps are added. Each step has a uniform of its own, u_j: the outcome is the number
 of cumulative probabilities up to u_j.
 
+Outcomes that are numbers share what is learned of their neighbours. Their embeddings and the rows of their last layer
+are, as long as the chain is trained,
+
+    free [V, f] + cosines [V, 12] shared [12, f]
+
+the cosines running over the numbers in order, so that slow changes along the numbers are learned first.
+
 Such a chain learns rows by heart within a few passes. So it is trained in bursts, each about twice as long
 as the one before, and the weights after the burst that is best on rows kept back stay.
 """
@@ -13,11 +20,13 @@ as the one before, and the weights after the burst that is best on rows kept bac
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from scgan_train.encoder import mlp_graph
@@ -32,6 +41,8 @@ BATCH = 512
 BURSTS = (30, 70, 150, 250, 500, 1000, 2000)
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.01
+COSINES = 12  # that numbers in order share, and so many numbers at least
+FREE = 0.3  # size of the free part of their embeddings
 GAIN = 0.001  # nats a row that a longer training must gain
 TRIANGLE = 256  # outcomes up to which cumulative sums are a matrix product
 
@@ -85,16 +96,11 @@ class Chain(nn.Module):
                 x = x * kept / (1 - DROPOUT)
         return x
 
-    def loss(self, choice: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """Return the sum of the steps' cross-entropies on a batch of outcomes [b, h]; see `logits`."""
+    def forward(self, choice: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the mean negative log-likelihood of outcomes [n, h]; see `logits`."""
         steps = range(len(self.sizes))
         terms = [cross_entropy(self.logits(choice, j, generator), choice[:, j]) for j in steps]
-        return {"cross_entropy": torch.stack(terms).sum()}
-
-    @torch.no_grad()
-    def nats(self, choice: Tensor) -> Tensor:
-        """Return the mean negative log-likelihood of outcomes [n, h]."""
-        return self.loss(choice, None)["cross_entropy"]
+        return torch.stack(terms).sum()
 
     @torch.no_grad()
     def select(self, u: Tensor) -> Tensor:
@@ -149,6 +155,47 @@ class Chain(nn.Module):
         return total, logs
 
 
+class Sharing(nn.Module):
+    """The weights of a chain in training: free ones, and what numbers in order share.
+
+    Args:
+        chain: untrained, whose weights become the free ones.
+        numbers: how many outcomes of each step, the first ones, are numbers in order; 0 of names.
+        generator: draws what embeddings share.
+    """
+
+    def __init__(self, chain: Chain, numbers: Sequence[int], generator: torch.Generator) -> None:
+        super().__init__()
+        self.chain = chain
+        self.places: list[tuple[str, Tensor]] = []  # a weight's name, and its cosines
+        self.shared = nn.ParameterList()
+        for j, count in enumerate(numbers):
+            if count < COSINES:
+                continue
+            waves = cosines(count, chain.sizes[j]).to(chain.first)
+            own = chain.embeddings[j]
+            own.data[:count] *= FREE
+            shared = torch.randn(COSINES, EMBEDDING, generator=generator).to(own)
+            self._share(f"embeddings.{j}", waves, shared)
+            if j:
+                last = len(chain.networks[j - 1]) - 1  # type: ignore[arg-type]
+                self._share(f"networks.{j - 1}.{last}.weight", waves, own.new_zeros(COSINES, WIDTH))
+
+    def _share(self, name: str, waves: Tensor, shared: Tensor) -> None:
+        self.places.append((name, waves))
+        self.shared.append(nn.Parameter(shared))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the chain's weights by name."""
+        free = dict(self.chain.named_parameters())
+        pairs = zip(self.places, self.shared, strict=True)
+        return free | {name: free[name] + waves @ shared for (name, waves), shared in pairs}
+
+    def loss(self, choice: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Return the sum of the steps' cross-entropies on a batch of outcomes [b, h]."""
+        return {"cross_entropy": functional_call(self.chain, self.weights(), (choice, generator))}
+
+
 class ChainStage(nn.Module):
     """A chain in training, and the best of what it has been, first of all independent steps.
 
@@ -156,6 +203,8 @@ class ChainStage(nn.Module):
         chain: untrained.
         choice: outcomes [N, h] to train on.
         back: outcomes [M, h] that are kept back.
+        numbers: see `Sharing`; none by default.
+        generator: draws what numbers share.
 
     Attributes:
         scores: mean cross-entropy of kept-back rows at the start and after each burst; infinite where
@@ -164,27 +213,37 @@ class ChainStage(nn.Module):
 
     scores: Tensor
 
-    def __init__(self, chain: Chain, choice: Tensor, back: Tensor) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        choice: Tensor,
+        back: Tensor,
+        numbers: Sequence[int] = (),
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         chain.start(choice)
-        self.chain, self.best = chain, copy.deepcopy(chain)
+        self.best = copy.deepcopy(chain)
+        self.sharing = Sharing(chain, numbers, generator or torch.Generator())
         self.rows = (choice, back)
         self.register_buffer("scores", torch.full((len(BURSTS) + 1,), torch.inf).double())
-        self.scores[0] = chain.nats(back)
+        with torch.no_grad():
+            self.scores[0] = chain(back)
 
     def phases(self) -> Iterator[Phase]:
         """Yield bursts of training until the rows that are kept back get no better."""
-        chain, (choice, back) = self.chain, self.rows
+        sharing, (choice, back) = self.sharing, self.rows
         draw = rows_of(choice, batch=min(BATCH, len(choice)))
-        trained = [p for name, p in chain.named_parameters() if name != "first"]
+        trained = [p for name, p in sharing.named_parameters() if name != "chain.first"]
         for index, steps in enumerate(BURSTS, 1):
-            player = Player("head", trained, chain.loss, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-            yield Phase(f"chain {index}", steps, draw, (player,), average=chain, decay=0.98)
+            player = Player("head", trained, sharing.loss, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+            yield Phase(f"chain {index}", steps, draw, (player,), average=sharing, decay=0.98)
             earlier = float(self.scores[:index].min())
             if not torch.isfinite(self.scores[index]):
-                self.scores[index] = chain.nats(back)
-                if self.scores[index] < earlier:
-                    self.best.load_state_dict(chain.state_dict())
+                with torch.no_grad():
+                    self.scores[index] = sharing.loss(back, None)["cross_entropy"]
+                    if self.scores[index] < earlier:
+                        self.best.load_state_dict(sharing.weights())
             if self.scores[index] > earlier - GAIN:
                 break
 
@@ -193,3 +252,11 @@ def _cumulated(weights: Var, size: int) -> Var:
     if size > TRIANGLE:
         return op.cumsum(weights, const(1, np.int64))
     return op.matmul(weights, const(np.tri(size).T))
+
+
+def cosines(count: int, size: int) -> Tensor:
+    """Return cosines [size, 12] of 1 to 12 half turns along the first `count` outcomes; rows have length 1."""
+    turns = math.pi * (torch.arange(count) + 0.5)[:, None] / count * torch.arange(1, COSINES + 1)
+    waves = torch.zeros(size, COSINES)
+    waves[:count] = turns.cos() * (2 / COSINES) ** 0.5
+    return waves

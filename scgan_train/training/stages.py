@@ -97,6 +97,7 @@ class _Stages:
         kept, held = _split(len(table), self.seed)
         self.kept, self.held = kept.numpy(), held.numpy()  # a tensor of one is a number to numpy
         self.sizes: tuple[int, ...] = ()
+        self.numbers: tuple[int, ...] = ()
         self.outcomes = torch.zeros(0, 0, dtype=torch.int64)
 
     def finish(self) -> None:
@@ -120,6 +121,10 @@ class _Stages:
                 run.save_coordinates(coordinates)
         coordinates = run.load_coordinates()
         self.sizes = tuple(step.size for step in coordinates.steps)
+        named = [column.rules.named for column in self.table.columns]
+        self.numbers = tuple(
+            0 if named[step.column] else len(step.numbers) for step in coordinates.steps
+        )
         self.outcomes = torch.from_numpy(coordinates.choose(rows)).to(self.device)
         rng = np.random.default_rng([self.seed, 0xDE])
         y = coordinates.forward(coordinates.dequantise(rows, rng), rng)
@@ -161,8 +166,9 @@ class _Stages:
         if not run.finished("head"):
             with self._stage("head"):
                 used, back = _split(len(choices), seed, KEPT_BACK)
-                chain = Chain([*self.sizes, clusters], generator_for(seed, "head")).to(self.device)
-                stage = ChainStage(chain, choices[used], choices[back])
+                generator = generator_for(seed, "head")
+                chain = Chain([*self.sizes, clusters], generator).to(self.device)
+                stage = ChainStage(chain, choices[used], choices[back], self.numbers, generator)
                 observer = self.progress.stage("head")
                 fit("head", stage, lambda _: stage.phases(), seed, observer)
                 run.save_head(stage.best)

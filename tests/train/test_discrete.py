@@ -198,7 +198,32 @@ def test_a_chain_stops_before_it_knows_few_rows_by_heart() -> None:
     chain = Chain([8] * 4, generator_for(0, "chain"))
     stage = ChainStage(chain, draw(300, "a"), draw(200, "b"))
     fit("head", stage, lambda _: stage.phases(), 0, Watcher())
-    assert float(stage.best.nats(draw(4000, "c"))) < 4 * np.log(8) + 0.1
+    with torch.no_grad():
+        nats = float(stage.best(draw(4000, "c")))
+    assert nats < 4 * np.log(8) + 0.1
+
+
+def test_numbers_in_order_share_what_is_learned_of_their_neighbours() -> None:
+    """A name, a number of 40 that depends on it, and whether that number is high."""
+
+    def draw(n: int, name: str) -> torch.Tensor:
+        generator = generator_for(3, name)
+        first = torch.randint(3, (n,), generator=generator)
+        spread = torch.randn(n, generator=generator)
+        number = (12.0 + 8 * first + 4 * spread).round().clamp(0, 39).long()
+        high = (number + 3 * torch.randn(n, generator=generator) > 20).long()
+        return torch.stack([first, number, high], 1)
+
+    nats = []
+    for numbers in ((), (0, 40)):
+        generator = generator_for(0, "chain")
+        stage = ChainStage(
+            Chain([3, 40, 2], generator), draw(600, "a"), draw(300, "b"), numbers, generator
+        )
+        fit("head", stage, lambda _, s=stage: s.phases(), 0, Watcher())
+        with torch.no_grad():
+            nats.append(float(stage.best(draw(10_000, "c"))))
+    assert nats[1] < nats[0] - 0.02
 
 
 def test_a_column_that_is_missing_where_another_says_so_is_missing_there(tmp_path) -> None:
