@@ -60,6 +60,14 @@ class Step:
         """The values but a missing cell."""
         return self.values[~np.isnan(self.values)]
 
+    def names(self, column: Column) -> list[str]:
+        """Return what its outcomes are called, for people."""
+        numbers = self.numbers.astype(np.float64)
+        named = column.categories if column.rules.named else [f"{value:g}" for value in numbers]
+        missing = ["missing"] if len(numbers) < len(self.values) else []
+        values = [*named, *missing, *(["other numbers"] if self.rest else [])]
+        return [f"{column.name} {value}" for value in values]
+
     def choose(self, cells: NDArray[Any]) -> Labels:
         """Return the outcome [n] of each cell [n]; without a rest, the nearest value's."""
         numbers, cells = self.numbers, cells.astype(np.float32)

@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Table
 from scgan_infer.errors import ScganError, UsageError
 from scgan_infer.files import write_bytes
-from scgan_infer.judging.figures import FIGURES, Figure, evaluate, formatted
+from scgan_infer.judging.figures import FIGURES, Figure, evaluate
+from scgan_infer.judging.layout import formatted
 from scgan_infer.names import LATENTS, Preset
 from scgan_infer.sampling.sessions import cores
 from scgan_infer.text import visible
@@ -314,7 +315,7 @@ def as_markdown(lines: list[Line]) -> str:
                     own,
                     lambda line, name=name: formatted(  # type: ignore[misc]
                         name, Figure(line[name], line[f"{name}_floor"])
-                    ),
+                    )[:2],
                 )
             )
     return "\n".join(parts)

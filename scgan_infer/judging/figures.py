@@ -5,14 +5,15 @@ R' with R, the same number of rows, so it says what a perfect generator would sc
 
     value = D(G, R),  floor = D(R', R),  |G| = |R| = |R'|
 
-Both are means over random cuts, three unless said, taken in the one space that `scgan_infer.judging.distances` defines.
+Both are means over random cuts, three unless said, taken in the one space that `scgan_infer.judging.distances` defines;
+a figure's error is the standard deviation of its value over the cuts. A missing cell is a value like others.
 A support is a set of rows and a reach around them, the 99.9 % quantile of distances between real rows in a
 set of that size: the more real rows there are, the finer is what lies off it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -36,21 +37,25 @@ from scgan_infer.judging.distances import (
     searchable,
     sliced_wasserstein,
 )
-from scgan_infer.text import visible
+from scgan_infer.judging.shapes import shape_errors, trend_errors
+
+Counts = NDArray[np.int64]
 
 CUTS = 3
 LEAST_ROWS = 20  # held-out
 LEAST_JUDGED_ROWS = 200  # by the classifier, at an export
 MOST_ROWS = MOST_JUDGED_ROWS  # in one comparison
 MOST_QUERIES = 10_000  # whose nearest neighbour is searched
+OFF_ERRORS, OFF_TIMES = 4.5, 1.25  # by how many errors and times a share is off
 SUPPORT = 0.999  # quantile of real-to-real nearest distances at which the real support ends
 
 
 class Figure(NamedTuple):
-    """A figure for the generated rows, and for real rows in their place (None: there is no such thing)."""
+    """A figure for the generated rows, for real rows in their place, and its error; None: there is no such thing."""
 
     value: float
     floor: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Cut:
         other: [n, f] held-out rows in their place.
         first: [n, f] held-out rows that both are compared with.
         real: [., f] all held-out rows, `other` first.
+        cells: [n, d] the values of `fake`, `other` and `first`, in the user's units.
         trained: [t, f] training rows.
         errors: Mean square reconstruction errors: name to one a column.
         back: Held-out rows and their reconstructions, [r, f] each.
@@ -77,6 +83,7 @@ class Cut:
     other: Rows
     first: Rows
     real: Rows
+    cells: tuple[Rows, Rows, Rows]
     trained: Rows | None
     errors: dict[str, list[float]]
     back: tuple[Rows, Rows] | None
@@ -131,6 +138,19 @@ class Cut:
             (a.name, b.name): Figure(*(float(change[rows, across].max()) for change in changes))
             for (a, rows, _), (b, across, _) in combinations(self.space.by_column(), 2)
         }
+
+    @cached_property
+    def shapes(self) -> list[Figure]:
+        """Shape error of each column."""
+        *sides, first = self.cells
+        values, floors = (shape_errors(first, side, self.space.columns) for side in sides)
+        return list(map(Figure, values, floors))
+
+    def trends(self) -> Figure | None:
+        """Mean trend error of pairs of columns."""
+        *sides, first = self.cells
+        errors = [list(trend_errors(first, side, self.space.columns).values()) for side in sides]
+        return Figure(*map(float, map(np.mean, errors))) if all(errors) else None
 
     @cached_property
     def to_training(self) -> tuple[Rows, Rows, Rows] | None:
@@ -196,7 +216,7 @@ class Measure(NamedTuple):
 FIGURES: dict[str, Measure] = {
     "c2st": Measure(
         "C2ST",
-        "a classifier's ROC AUC, generated against real: 0.5 can't tell",
+        "a classifier's ROC AUC against real rows: 0.5 can't tell",
         "the chance that gradient-boosted trees, which learned to tell the two apart on four fifths "
         "of the rows, rank a generated row of the others above a real one; 1 is certainty",
         lambda cut: cut.both(lambda a, b: c2st(a, b, cut.seed)),
@@ -209,29 +229,43 @@ FIGURES: dict[str, Measure] = {
     ),
     "energy": Measure(
         "energy distance",
-        "twice the distance between the sets less those within, in spreads",
+        "twice the distance between less those within, in spreads",
         "0 only where both have the same distribution",
         lambda cut: cut.both(energy_distance),
     ),
     "off": Measure(
         "off",
-        "share of generated rows outside the support of the real ones",
+        "generated rows outside the support of the real ones",
         "farther from all real rows than real rows lie from each other, beyond the 99.9 % quantile",
         Cut.off,
         share=True,
     ),
     "missed": Measure(
         "missed",
-        "share of real rows outside the support of the generated ones",
+        "real rows outside the support of the generated ones",
         "parts of the data that the model does not make",
         Cut.missed,
         share=True,
     ),
     "wasserstein": Measure(
         "column Wasserstein-1",
-        "of the worst column, in spreads (a category: share to move)",
+        "worst column, in spreads (a category: share to move)",
         "how far its values must move on average; around the circle for a periodic column",
         lambda cut: _worst(cut.by_column.values()),
+    ),
+    "shape": Measure(
+        "shape error",
+        "1 less SDMetrics' column shapes, mean of columns",
+        "the largest difference of cumulative shares of numbers, the share of names to change",
+        lambda cut: Figure(*_mean(cut.shapes)[:2]),
+        share=True,
+    ),
+    "trend": Measure(
+        "trend error",
+        "1 less SDMetrics' column pair trends, mean of pairs",
+        "half the change of a correlation of numbers, the share of pairs of names or cells to change",
+        Cut.trends,
+        share=True,
     ),
     "correlation": Measure(
         "correlation change",
@@ -288,7 +322,8 @@ class Figures:
         rows: rows compared at a time, `generated` against as many real ones; `real`, in the support; `train`,
             training rows searched.
         overall: figure by name, in the order of `FIGURES`; those that need rows not given are missing.
-        columns: by column name, `wasserstein` in spreads; with reconstructions also `mse` in spreads squared
+        columns: by column name, `wasserstein` in spreads and `shape`; with reconstructions also `mse` in spreads
+            squared
             and `mse_raw` in the column's units squared (a category: share of rows that changed).
         pairs: two column names and the largest difference of their features' correlations; worst first.
         clusters: each cluster's weight in the data and in the samples.
@@ -365,10 +400,12 @@ def evaluate(
 
     parts = []
     for k in range(cuts):
-        mixed = real[rng.permutation(len(real))]
-        fake = made.take(range(k * n, (k + 1) * n), axis=0, mode="wrap")
-        rows = (space, made, fake, mixed[:n], mixed[n : 2 * n], mixed)
-        parts.append(Cut(*rows, trained, errors, back, known, seed + k))
+        order = rng.permutation(len(real))
+        mixed, other, first = real[order], order[:n], order[n : 2 * n]
+        drawn = np.arange(k * n, (k + 1) * n) % len(made)
+        rows = (space, made, made[drawn], mixed[:n], mixed[n : 2 * n], mixed)
+        cells = (samples[drawn], heldout[other], heldout[first])
+        parts.append(Cut(*rows, cells, trained, errors, back, known, seed + k))
     overall = {name: [measure.of(cut) for cut in parts] for name, measure in FIGURES.items()}
     pairs = [(*key, _mean([cut.by_pair[key] for cut in parts])) for key in parts[0].by_pair]
     return Figures(
@@ -385,6 +422,7 @@ def evaluate(
         columns={
             column.name: {
                 "wasserstein": _mean([cut.by_column[column.name] for cut in parts]),
+                "shape": _mean([cut.shapes[j] for cut in parts]),
                 **{name: Figure(errors[name][j]) for name in errors},
             }
             for j, column in enumerate(columns)
@@ -418,6 +456,23 @@ def held_out(
     return {name: float(f"{value:.4g}") for name, value in figures.items()}
 
 
+def off_shares(real: Counts, made: Counts) -> Iterator[tuple[int, float, float]]:
+    """Yield the values whose share is off, and their shares, the farthest first.
+
+    Args:
+        real: int [V], rows with each value.
+        made: the same of generated rows.
+    """
+    a, b = (counts / counts.sum() for counts in (real, made))
+    both = (real + made) / (real.sum() + made.sum())
+    error = np.sqrt(both * (1 - both) * (1 / real.sum() + 1 / made.sum()))
+    errors = np.divide(np.abs(a - b), error, out=np.zeros_like(a), where=error > 0)
+    far = (errors > OFF_ERRORS) & (np.maximum(a, b) > OFF_TIMES * np.minimum(a, b))
+    for value in np.argsort(-errors, kind="stable"):
+        if far[value]:
+            yield int(value), float(a[value]), float(b[value])
+
+
 def _some(rows: ArrayLike, rng: np.random.Generator) -> Rows:
     """Shuffle rows, which may be ordered, and keep what can be searched."""
     kept = np.asarray(rows)
@@ -425,14 +480,17 @@ def _some(rows: ArrayLike, rng: np.random.Generator) -> Rows:
 
 
 def _mean(figures: Sequence[Figure]) -> Figure:
-    """Mean over cuts; no floor where there is none."""
-    value = float(np.mean([figure.value for figure in figures]))
+    """Mean over cuts, and the error; no floor where there is none."""
+    values = [figure.value for figure in figures]
     floors = [figure.floor for figure in figures if figure.floor is not None]
-    return Figure(value, float(np.mean(floors)) if floors else None)
+    floor = float(np.mean(floors)) if floors else None
+    return Figure(
+        float(np.mean(values)), floor, float(np.std(values, ddof=1)) if values[1:] else None
+    )
 
 
 def _worst(figures: Iterable[Figure]) -> Figure:
-    return Figure(*map(max, zip(*figures, strict=True)))
+    return Figure(*map(max, zip(*(figure[:2] for figure in figures), strict=True)))
 
 
 def _reach(queries: Rows, rows: Rows) -> float:
@@ -470,75 +528,3 @@ def _cluster_table(
     count = int(max(known.max(), made.max())) + 1
     parts = (_weights(rows, count).tolist() for rows in (known, made))
     return tuple(zip(*parts, strict=True))
-
-
-def tables(figures: Figures, lines: int) -> list[list[tuple[str, ...]]]:
-    """Tables of text, head first: all figures, then the `lines` worst columns, pairs and clusters."""
-    overall: list[tuple[str, ...]] = [
-        (FIGURES[name].title, *formatted(name, figure), FIGURES[name].meaning)
-        for name, figure in figures.overall.items()
-    ]
-    errors = [key for key in ("mse", "mse_raw") if key in figures.overall]
-    columns: list[tuple[str, ...]] = [
-        (name, *map(number, of["wasserstein"]), *(number(of[key].value) for key in errors))
-        for name, of in sorted(
-            figures.columns.items(), key=lambda item: -item[1]["wasserstein"].value
-        )
-    ]
-    pairs: list[tuple[str, ...]] = [
-        (f"{a}, {b}", *map(number, figure)) for a, b, figure in figures.pairs
-    ]
-    clusters: list[tuple[str, ...]] = [
-        (f"{i}", number(data, share=True), number(samples, share=True))
-        for i, (data, samples) in sorted(
-            enumerate(figures.clusters), key=lambda item: -abs(item[1][0] - item[1][1])
-        )
-    ]
-    heads_and_rows: list[tuple[tuple[str, ...], list[tuple[str, ...]]]] = [
-        (("column", "Wasserstein-1", "floor", *("error", "raw error")[: len(errors)]), columns),
-        (("pair", "correlation change", "floor"), pairs),
-        (("cluster", "in data", "in samples"), clusters),
-    ]
-    return [
-        [("figure", "value", "floor", "meaning"), *overall],
-        *([head, *rows[:lines]] for head, rows in heads_and_rows if rows),
-    ]
-
-
-def table_text(figures: Figures, *, lines: int = 12) -> str:
-    """Lay the figures out for a terminal; of columns, pairs and clusters the `lines` worst ones."""
-    blocks = [heading(figures)]
-    for table in tables(figures, lines):
-        table = [tuple(map(visible, row)) for row in table]
-        widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-        words = {0, *(j for j, head in enumerate(table[0]) if head == "meaning")}
-        blocks.append(
-            "\n".join(
-                "  ".join(
-                    cell.ljust(width) if j in words else cell.rjust(width)
-                    for j, (cell, width) in enumerate(zip(row, widths, strict=True))
-                ).rstrip()
-                for row in table
-            )
-        )
-    return "\n\n".join(blocks)
-
-
-def heading(figures: Figures) -> str:
-    """Say what was compared with what."""
-    n = f"{figures.rows['generated']:,}"
-    return f"{n} generated rows against {n} held-out rows; floor: {n} other held-out rows in their place"
-
-
-def formatted(name: str, figure: Figure) -> tuple[str, ...]:
-    """Print a figure's value and floor."""
-    return tuple(number(part, share=FIGURES[name].share) for part in figure)
-
-
-def number(value: float | None, *, share: bool = False) -> str:
-    """Print four decimals, or two digits of a small number, or a share in percent; `-` for None."""
-    if value is None:
-        return "-"
-    if share:
-        return f"{100 * value:.2f} %"
-    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.1e}"

@@ -6,7 +6,8 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from scgan_infer.judging.figures import FIGURES, Figures, formatted, heading, tables
+from scgan_infer.judging.figures import FIGURES, Figures
+from scgan_infer.judging.layout import formatted, heading, tables, verdict
 
 MOST_LINES = 30
 
@@ -72,11 +73,12 @@ def html(
 </head>
 <body>
 <h1>{escape(title)}</h1>
+<p><strong>{escape(str(verdict(figures)))}</strong></p>
 <dl>{known}</dl>
 <h2>Figures</h2>
 <p>{escape(heading(figures))}, which is what a perfect generator would score. A column's spread is
 its standard deviation, of a log column in logarithms.</p>
-{_table([("figure", "value", "floor", "what it says"), *overall])}
+{_table([("figure", "value", "floor", "±", "what it says"), *overall])}
 {shown}
 {details}
 </body>

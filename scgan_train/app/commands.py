@@ -442,7 +442,7 @@ def evaluate(
     import json
 
     from scgan_infer.files import write_bytes
-    from scgan_infer.judging.figures import table_text
+    from scgan_infer.judging.layout import table_text, verdict
     from scgan_train.datasets import subject
 
     actions.check_free(report, force)
@@ -458,7 +458,8 @@ def evaluate(
         page = judged.page(figures, f"{judged.origin} against {data}", facts)
         write_bytes(report, page.encode())
         say(f"report: {report}")
-    shown = json.dumps({**facts, **figures.to_dict()}, indent=1) if as_json else table_text(figures)
+    found = {**facts, "verdict": verdict(figures)._asdict(), **figures.to_dict()}
+    shown = json.dumps(found, indent=1) if as_json else table_text(figures)
     show(*shown.split("\n"))
 
 

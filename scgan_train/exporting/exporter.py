@@ -29,7 +29,7 @@ from scgan_infer.text import visible
 from scgan_train.exporting.card import card, preview
 from scgan_train.exporting.parts import Array, Arrays, Parts
 from scgan_train.graph import model
-from scgan_train.training.guards import quality_warnings
+from scgan_train.training.guards import quality_warnings, share_warnings
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
 
@@ -67,7 +67,11 @@ def export(run: Run, path: Path) -> Path:
     sampler = session(graphs["sampler.onnx"], "cpu")
     generated = sampler.run(None, {"seed": np.zeros(1, np.int64), "index": index})[0]
     figures = run.facts["figures"]
-    notes = [*run.facts.get("notes", []), *quality_warnings(figures)]
+    notes = [
+        *run.facts.get("notes", []),
+        *quality_warnings(figures),
+        *share_warnings(parts.outcomes(rows, generated)),
+    ]
     manifest = Manifest(
         name=run.path.name,
         columns=run.columns,

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scgan_infer.bundle import GRID
 from scgan_infer.columns import Column
@@ -238,6 +239,17 @@ class Parts:
         encoded = self.compute("encoder.onnx", {"x": rows})
         reconstructed = self.compute("decoder.onnx", encoded)["x"]
         return held_out(rows, generated, reconstructed, self.columns)
+
+    def outcomes(self, rows: Array, generated: Array) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+        """Yield each step's names of outcomes, and the outcomes of rows [n, d] and of generated rows [m, d]."""
+        both = [
+            torch.from_numpy(self.compute("encoder.onnx", {"x": x})["choice"]).reshape(len(x), -1)
+            for x in (rows, generated)
+        ]
+        clusters = [f"cluster {i}" for i in range(self.sizes["K"])]
+        steps = [step.names(self.columns[step.column]) for step in self.coordinates.steps]
+        for j, names in enumerate([*steps, clusters]):
+            yield names, both[0][:, j], both[1][:, j]
 
 
 def _together(choice: Sequence[Var]) -> Var:

@@ -8,7 +8,8 @@ import pytest
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.judging.distances import energy_distance, features, nearest, sliced_wasserstein
-from scgan_infer.judging.figures import FIGURES, evaluate, table_text
+from scgan_infer.judging.figures import FIGURES, Figure, Figures, evaluate, off_shares
+from scgan_infer.judging.layout import table_text, verdict
 from scgan_train.datasets import table
 
 pytest.importorskip("sklearn")
@@ -251,6 +252,7 @@ def test_the_figures_survive_json_and_the_table_has_them_all(honest):
     assert loaded["c2st"] == {
         "value": honest.overall["c2st"].value,
         "floor": honest.overall["c2st"].floor,
+        "error": honest.overall["c2st"].error,
     }
     assert loaded["rows"] == {"generated": 4000, "real": 16000, "train": 8000}
     assert loaded["pairs"][0]["columns"] == ["x", "y"]
@@ -286,3 +288,45 @@ def test_values_that_a_column_cannot_hold_are_named(column, value, message):
 def test_too_few_rows_are_refused():
     with pytest.raises(DataError, match="8 held-out and 100 generated rows are too few"):
         evaluate(gaussian(8, 0), gaussian(100, 1), columns=XY)
+
+
+def overall(**figures):
+    rows = {"generated": 1000, "real": 2000, "train": 0}
+    return Figures(rows, {"c2st": Figure(0.51, 0.5, 0.01)} | figures, {})
+
+
+def test_the_verdict_is_that_of_the_worst_figure_beyond_its_error():
+    assert verdict(overall()).grade == "good"
+    assert "C2ST 0.5100 ± 0.0100 (floor 0.5000)" in verdict(overall()).why
+    for figures, grade, why in (
+        ({"c2st": Figure(0.60, 0.5, 0.01)}, "fair", "C2ST"),
+        ({"c2st": Figure(0.60, 0.5, 0.03)}, "good", "C2ST"),
+        ({"c2st": Figure(0.60, 0.5, 0.01), "off": Figure(0.2, 0.001, 0.01)}, "bad", "off"),
+        ({"nearest_ratio": Figure(0.5, 1.0, 0.01)}, "bad", "nearest training row"),
+        ({"nearest_ratio": Figure(1.5, 1.0, 0.01)}, "good", "C2ST"),
+        ({"nearest_close": Figure(0.03, 0.01, None)}, "fair", "near-copies"),
+    ):
+        found = verdict(overall(**figures))
+        assert (found.grade, found.why.startswith(why) or grade == "good") == (grade, True)
+    assert str(verdict(overall())).startswith("verdict: good: ")
+
+
+def test_a_figure_s_error_is_what_it_swings_by_from_draw_to_draw():
+    columns = XY
+    seeds = range(6)
+    found = [
+        evaluate(gaussian(1200, 10 + s), gaussian(1800, 100 + s), columns=columns, seed=s).overall
+        for s in seeds
+    ]
+    values = [figures["shape"].value for figures in found]
+    errors = [figures["shape"].error for figures in found]
+    assert 0.4 < np.sqrt(np.mean(np.square(errors))) / np.std(values) < 3
+
+
+def test_a_share_is_off_where_neither_chance_nor_a_small_change_explains_it():
+    real, made = np.array([500, 300, 150, 50, 0]), np.array([470, 300, 30, 50, 150])
+    found = list(off_shares(real, made))
+    assert [value for value, _, _ in found] == [4, 2]
+    assert found[1] == (2, 0.15, 0.03)
+    assert list(off_shares(real, real)) == []
+    assert list(off_shares(np.array([5, 5]), np.array([8, 2]))) == []

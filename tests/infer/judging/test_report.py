@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from scgan_infer.columns import Column
-from scgan_infer.judging.figures import FIGURES, evaluate, formatted
+from scgan_infer.judging.figures import FIGURES, evaluate
+from scgan_infer.judging.layout import formatted
 from scgan_infer.judging.report import html
 
 pytest.importorskip("sklearn")
@@ -71,7 +72,7 @@ def test_every_figure_has_its_value_its_floor_and_its_sentence(figures, page):
     for name, figure in figures.overall.items():
         of = FIGURES[name]
         at = page.words.index(f"{of.meaning}; {of.details}")
-        cells = [word for word in page.words[:at] if word][-3:]
+        cells = [word for word in page.words[:at] if word][-4:]
         assert cells == [of.title, *formatted(name, figure)]
 
 

@@ -189,6 +189,26 @@ def test_an_export_says_what_its_figures_have_against_it(tmp_path: Path) -> None
 
 
 def test_figures_at_and_beyond_their_bounds() -> None:
-    assert guards.quality_warnings({"c2st": 0.7, "mse": 0.5}) == []
-    assert len(guards.quality_warnings({"c2st": 0.71, "mse": 0.51})) == 2
+    assert guards.quality_warnings({"c2st": 0.55, "mse": 0.5}) == []
+    assert len(guards.quality_warnings({"c2st": 0.56, "mse": 0.51})) == 2
+    assert guards.quality_warnings({"c2st": 0.56, "rows": 1000}) == []
+    (note,) = guards.quality_warnings({"c2st": 0.6, "rows": 1000})
+    assert note.startswith("c2st 0.6 ± 0.013 on held-out rows")
     assert len(guards.quality_warnings({"mse": float("nan")})) == 1
+
+
+def test_the_error_of_an_area_is_what_it_swings_by() -> None:
+    pytest.importorskip("sklearn")
+    from sklearn.metrics import roc_auc_score
+
+    rng, label = np.random.default_rng(0), np.repeat([0, 1], 50)
+    areas = [roc_auc_score(label, rng.random(100)) for _ in range(400)]
+    assert guards.c2st_error(50) == pytest.approx(np.std(areas), rel=0.1)
+
+
+def test_shares_that_are_off_are_named_and_others_are_not() -> None:
+    real, made = torch.arange(4000) % 4, torch.arange(4000) % 3
+    clusters = [f"cluster {i}" for i in range(4)]
+    notes = guards.share_warnings([(["m", "f"], real % 2, real % 2), (clusters, real, made)])
+    assert len(notes) == 3
+    assert notes[0].startswith("cluster 3: 0.00% of generated rows, but 25.00% of held-out ones")
