@@ -346,11 +346,12 @@ function showControls() {
   $('cluster').max = bundle.weights.length - 1
   for (const id of ['x', 'y'])
     $(id).replaceChildren(...bundle.columns.map(({ name }, j) => option(j, name)))
-  const along = ['w', 'z', 'u'].flatMap(name =>
-    Array.from({ length: bundle.sizes[EXTENT[name]] }, (_, k) =>
-      option(`${name}${k + 1}`, `${name} ${k + 1}`),
-    ),
-  )
+  const along = ['w', 'z', 'u'].flatMap(name => {
+    const length = bundle.sizes[EXTENT[name]]
+    return Array.from({ length }, (_, k) =>
+      option(`${name}${k + 1}`, length > 1 ? `${name} ${k + 1}` : name),
+    )
+  })
   $('along').replaceChildren(option('', 'nothing'), ...along)
   for (const id of ['n', 'seed', 'temperature', 'cluster', 'x', 'y', 'along', 'at'])
     $(id).value = state[id]

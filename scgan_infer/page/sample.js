@@ -49,5 +49,6 @@ export async function line({ bundle }, drawn, i, name, place, at, c) {
   noise[name][LINE * width + place] = end
   const rows = await bundle.run(noise, n, c)
   const last = row(bundle, part(rows.x, LINE, bundle.sizes.d))
-  return { rows, n, facts: [[`row where ${name} ${place + 1} is ${end.toFixed(2)}`, last]] }
+  const which = width > 1 ? `${name} ${place + 1}` : name
+  return { rows, n, facts: [[`row where ${which} is ${end.toFixed(2)}`, last]] }
 }
