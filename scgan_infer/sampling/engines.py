@@ -108,7 +108,8 @@ class Job:
 def local(job: Job) -> Iterator[Floats]:
     """Compute with the model's threads; the first part by the caller, who makes the sessions for all."""
     model = job.model
-    tasks = job.tasks(min(rows_of(PIECE_BYTES, len(model.columns)), TOGETHER * BLOCK))
+    width = len(model.columns) if job.op != "encode" else model.manifest.sizes["e"] + 1
+    tasks = job.tasks(min(rows_of(PIECE_BYTES, width), TOGETHER * BLOCK))
     for task in islice(tasks, 1):
         yield model.compute(job.op, *task)
     second = list(islice(tasks, 1))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
@@ -28,11 +28,22 @@ from scgan_infer.errors import ChecksumError, DeviceError, ModelError, UsageErro
 from scgan_infer.names import DEVICES
 from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, outcomes, within
 from scgan_infer.sampling.engines import Job, local
-from scgan_infer.sampling.noise import BLOCK, DECODER, TOGETHER, block_noise, normals, redrawn
+from scgan_infer.sampling.noise import (
+    BLOCK,
+    DECODER,
+    NUMBER_BYTES,
+    TOGETHER,
+    WIDE,
+    block_noise,
+    normals,
+    redrawn,
+)
 from scgan_infer.sampling.sessions import CALLS, Session, cores, failures, first_line, session
 from scgan_infer.text import visible
 
 MOST_REPEATS = 10_000  # draws of a row until its choice fits
+ENOUGH = 64  # runs of the head that tell whether all rows of a block will find a choice
+NOISE_BYTES = 2**30  # that wide noise may take in all threads
 
 
 def load(path: str | Path, device: str = "auto", threads: int | None = None) -> Model:
@@ -63,12 +74,16 @@ class Model:
     Attributes:
         bundle: what was loaded.
         device: "cpu" or "cuda", what the graphs run on.
-        threads: worker threads for calls of many blocks.
+        threads: worker threads for calls of many blocks; fewer than asked for where noise is wide.
     """
 
     def __init__(self, bundle: Bundle, device: str, threads: int) -> None:
         self.bundle = bundle
-        self.threads = threads
+        numbers = sum(bundle.manifest.sizes[key] for key in "mqh")
+        self._together, self.threads = TOGETHER, threads
+        if numbers > WIDE:
+            room = NOISE_BYTES // (NUMBER_BYTES * BLOCK * numbers)
+            self._together, self.threads = 1, max(1, min(threads, room))
         self._sessions: dict[tuple[int, str], Session] = {}
         self._turns: dict[int, BoundedSemaphore] = {}
         self.device = device if device == "cpu" else "cuda"
@@ -246,7 +261,7 @@ class Model:
         chained, parts = self.manifest.sizes["h"] > 1, []
         intervals = None if chained else draw.intervals(self.manifest.thresholds)
         allowed = draw.allowed(self.manifest) if chained else None
-        for first, last in cut(draw.start, draw.start + draw.n, TOGETHER * BLOCK):
+        for first, last in cut(draw.start, draw.start + draw.n, self._together * BLOCK):
             blocks = range(first // BLOCK, -(-last // BLOCK))
             u, w, z = self.noise(draw.seed, blocks)
             if intervals is not None:
@@ -270,24 +285,25 @@ class Model:
         Raises:
             UsageError: a row has found none.
         """
-        h, width = len(allowed), max(map(len, allowed))
-        table = np.zeros((h, width), np.bool_)
-        for row, mask in zip(table, allowed, strict=True):
-            row[: len(mask)] = mask
+        h = len(allowed)
         u, repeat, pending = np.empty((BLOCK, h), np.float32), 0, np.arange(BLOCK)
+        draws = fitting = 0
         while len(pending):
-            if repeat >= MOST_REPEATS:
-                share = (BLOCK - len(pending)) / (BLOCK * MOST_REPEATS)
+            hopeless = draws >= ENOUGH * BLOCK and fitting * MOST_REPEATS < draws
+            if repeat >= MOST_REPEATS or hopeless:
                 raise UsageError(
-                    f"what is asked for is too rare: {MOST_REPEATS} draws a row gave {len(pending)} of "
-                    f"{BLOCK} rows none (its share is about {share:.1g}); ask for less"
+                    f"what is asked for is too rare: {draws} draws gave {len(pending)} of {BLOCK} rows none "
+                    f"(its share is about {fitting / draws:.1g}, and a row is drawn {MOST_REPEATS} times "
+                    "at most); ask for less"
                 )
             times = BLOCK // len(pending)
             rows = np.repeat(pending, times)
             repeats = np.tile(np.arange(repeat, repeat + times, dtype=np.uint64), len(pending))
             drawn = redrawn(seed, (rows + block * BLOCK).astype(np.uint64), repeats, h)
             (choice,) = self.run("head.onnx", u=np.resize(drawn, (BLOCK, h)))
-            fits = table[np.arange(h), choice[: len(rows)]].all(1).reshape(len(pending), times)
+            fits = np.logical_and.reduce([mask[choice[:, k]] for k, mask in enumerate(allowed)])
+            fits = fits[: len(rows)].reshape(len(pending), times)
+            draws, fitting = draws + fits.size, fitting + int(fits.sum())
             found, first = fits.any(1), fits.argmax(1)
             u[pending[found]] = drawn.reshape(len(pending), times, h)[found, first[found]]
             pending, repeat = pending[~found], repeat + times
@@ -343,6 +359,8 @@ class Model:
         for output, (key, (_, (_, *sizes))) in zip(outputs, gives.items(), strict=True):
             if output.shape != (shape := (BLOCK, *sizes)):
                 raise self._wrong(f"{name} gives {key} of another shape than {shape}")
+            if key in ("choice", "cluster") and ((output < 0) | (output >= self._outcomes)).any():
+                raise self._wrong(f"{name} gives a choice beyond those of the manifest")
             bad = ~np.isfinite(output)
             if key == "x" and bad.any():
                 bad &= ~(np.isnan(output) & np.array([c.missing for c in self.columns]))
@@ -351,6 +369,12 @@ class Model:
             if bad.any():
                 raise self._wrong(f"{name} gives numbers in {key} that are not finite")
         return outputs
+
+    @cached_property
+    def _outcomes(self) -> Integers:
+        """How many outcomes each step of a choice has, [h]."""
+        steps = [len(step.values) + step.rest for step in self.manifest.steps]
+        return np.array([*steps, self.manifest.sizes["K"]], np.int64)
 
     def _session(self, name: str) -> Session:
         """Return this process's session of a graph; one made before a fork is left alone."""

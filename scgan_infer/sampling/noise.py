@@ -36,6 +36,8 @@ from numpy.typing import NDArray
 from scgan_infer.bundle.interfaces import BLOCK as BLOCK
 
 TOGETHER = 4  # blocks whose noise is made at a time
+WIDE = 600  # numbers a row from which on one block's is
+NUMBER_BYTES = 26  # of memory for each number of a row while noise is made, in all
 CLUSTER, MAPPER, DECODER = 0, 1, 2
 
 ROUNDS = 10

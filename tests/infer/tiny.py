@@ -6,6 +6,7 @@ import numpy as np
 from onnx_bytes import graph, model, node
 
 from scgan_infer.bundle import Manifest
+from scgan_infer.bundle.manifest import Outcomes
 from scgan_infer.columns import Column
 
 SIZES = {"d": 2, "e": 2, "m": 3, "q": 5, "K": 4, "h": 1, "g": 0}
@@ -149,6 +150,64 @@ def without_noise():
         inputs = [item for item in ends(name)[0] if item[0] != "z"]
         graphs[name] = model(body(name, nodes=nodes, inputs=inputs))
     return replace(MANIFEST, sizes={**SIZES, "q": 0}), graphs
+
+
+def chained(bounds, head=None):
+    """Return the manifest and graphs of a bundle that draws a category a or b, then one of two clusters.
+
+    Args:
+        bounds: the number from which on a uniform says b, and the second cluster.
+        head: nodes of head.onnx instead, from u to choice.
+    """
+    draw = [node("GreaterOrEqual", "u bounds", "beyond"), node("Cast", "beyond", "choice", to=7)]
+    place = [node("MatMul", "w spread", "latent")]
+    decode = [
+        node("Cast", "choice", "chosen", to=1),
+        node("Gather", "latent first", "number", axis=1),
+        node("Gather", "chosen first", "kind", axis=1),
+        node("Concat", "number kind", "x", axis=1),
+    ]
+    encode = [
+        node("Identity", "x", "latent"),
+        node("GreaterOrEqual", "x bounds", "beyond"),
+        draw[1],
+    ]
+    sample = [
+        node("Add", "seed index", "sum"),
+        node("Cast", "sum", "number", to=1),
+        node("Unsqueeze", "number last", "column"),
+        node("Sub", "column column", "nought"),
+        node("Concat", "column nought", "x", axis=1),
+    ]
+    u, w, x = (("u", "float32", "nh"), ("w", "float32", "nm"), ("x", "float32", "nd"))
+    latent, choice = ("latent", "float32", "ne"), ("choice", "int64", "nh")
+    parts = {
+        "encoder.onnx": (encode, [x], [latent, choice]),
+        "head.onnx": (head or draw, [u], [choice]),
+        "mappers.onnx": (draw + place, [u, w], [latent, choice]),
+        "decoder.onnx": (decode, [latent, choice], [x]),
+        "generator.onnx": (draw + place + decode, [u, w], [x]),
+        "sampler.onnx": (sample, ENDS["sampler.onnx"][0], [x]),
+    }
+    sizes = {**SIZES, "q": 0, "K": 2, "h": 2}
+    own = [item for item in WEIGHTS if item[0] in ("first", "last", "spread")]
+    own.append(("bounds", np.array(bounds, np.float32)))
+
+    def end(name, dtype, dims):
+        return name, dtype, [sizes.get(s, 1 if s == "1" else s) for s in dims]
+
+    graphs = {
+        name: model(graph(nodes, own, [end(*i) for i in takes], [end(*o) for o in gives]))
+        for name, (nodes, takes, gives) in parts.items()
+    }
+    manifest = replace(
+        MANIFEST,
+        columns=(Column("x"), Column("y", "category", categories=("a", "b"))),
+        sizes=sizes,
+        thresholds=(2**23, 2**24),
+        steps=(Outcomes(1, (0.0, 1.0), False),),
+    )
+    return manifest, graphs
 
 
 EXTRAS = {"card.md": b"# tiny\n"}

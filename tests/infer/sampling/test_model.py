@@ -26,7 +26,7 @@ from scgan_infer.errors import ChecksumError, DataError, DeviceError, ModelError
 from scgan_infer.judging.evaluation import noise_picture
 from scgan_infer.sampling.draw import END, within
 from scgan_infer.sampling.engines import PIECE_BYTES, rows_of
-from scgan_infer.sampling.model import Model, load, reopen
+from scgan_infer.sampling.model import ENOUGH, Model, load, reopen
 from scgan_infer.sampling.noise import BLOCK, TOGETHER, block_noise
 from scgan_infer.sampling.verify import verify
 
@@ -590,3 +590,35 @@ def test_pieces_and_blocks_of_one_noise_cut_each_other_evenly(d):
     assert size % together == 0 or together % size == 0
     assert size == BLOCK or size * 4 * d <= PIECE_BYTES
     assert 2 * size * 4 * d > PIECE_BYTES
+
+
+def test_a_rare_value_is_given_up_once_that_is_certain(tmp_path):
+    """Below 1 in 10,000 draws some row of 4096 finds none in 10,000; above, all may."""
+    rare = load(bundle.save(tmp_path / "rare", *tiny.chained((1 - 2**-16, 0.5))), "cpu")
+    runs = []
+    rare.run = lambda *names, run=rare.run, **inputs: runs.append(names) or run(*names, **inputs)
+    with pytest.raises(UsageError, match=r"too rare: 26\d{4} draws .* about \de-0[56]"):
+        rare.sample(1, where={"y": "b"})
+    assert len(runs) <= ENOUGH + 2
+    seldom = load(bundle.save(tmp_path / "seldom", *tiny.chained((1 - 2**-8, 0.5))), "cpu")
+    assert (seldom.sample(100, where={"y": "b"})[:, 1] == 1).all()
+
+
+@pytest.mark.parametrize("number", [2, -1, 2**40])
+def test_a_head_that_chooses_what_is_not_there_is_refused(tmp_path, number):
+    head = [
+        node("Cast", "u", "whole", to=7),
+        node("Constant", "", "far", value_int=number),
+        node("Add", "whole far", "choice"),
+    ]
+    model = load(bundle.save(tmp_path / "far", *tiny.chained((0.5, 0.5), head)), "cpu")
+    with pytest.raises(ModelError, match="beyond those of the manifest"):
+        model.sample(1, where={"y": "b"})
+
+
+def test_wide_noise_is_made_a_block_at_a_time_by_few_threads(tiny_path):
+    wide = bundle.load(tiny_path)
+    wide.manifest.sizes.update(m=4096, q=4096)
+    assert Model(wide, "cpu", 64).threads == 1
+    wide.manifest.sizes.update(m=32, q=32)
+    assert Model(wide, "cpu", 64).threads == 64
