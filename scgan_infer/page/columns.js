@@ -30,14 +30,15 @@ export function histograms(columns, real, samples, chosen, toggle) {
   })
 }
 
-function about({ mean, missing }, column) {
+function about({ shares, mean, missing }, column) {
+  const most = shares.indexOf(Math.max(...shares))
   const facts = column.categories
-    ? []
+    ? [`most often ${column.categories[most]} (${percent(shares[most])})`]
     : [`mean ${spell(Math.fround(Number(mean.toPrecision(3))), column)}`]
   return [...facts, ...(column.missing ? [`missing ${percent(missing)}`] : [])].join(', ')
 }
 
-// Draw each pair of columns: samples below the diagonal, real rows above.
+// Draw each pair of columns: samples below the diagonal, real rows above if there are any.
 export function pairs(columns, { samples, real }, chosen) {
   const size = chosen.length > 1 ? chosen.length : 0
   $('pairs').style.gridTemplateColumns = `repeat(${size}, minmax(0, 17rem))`
@@ -53,9 +54,10 @@ export function pairs(columns, { samples, real }, chosen) {
     }
     const plot = new Scatter(canvas)
     plot.frame(...axes({ ...samples, x, y }, [real], columns))
-    plot.add({ ...(y > x ? samples : real), x, y }, 0, MOST)
+    const above = y <= x && real.values.length > 0
+    plot.add({ ...(above ? real : samples), x, y }, 0, MOST)
     plot.paint()
-    canvas.ariaLabel = `${columns[y].name} against ${columns[x].name}, ${y > x ? 'samples' : 'real rows'}`
+    canvas.ariaLabel = `${columns[y].name} against ${columns[x].name}, ${above ? 'real rows' : 'samples'}`
   })
 }
 

@@ -174,6 +174,7 @@ function drawAll() {
   plots.latents.add(sets.realLatents, 0, Infinity, false)
   plots.real.add(sets.real, 0, Infinity)
   plots.real.paint()
+  $('real').hidden = !($('none').hidden = entry.real.length > 0)
   shown = 0
   reveal(drawn.n)
   histograms(columns, entry.real, drawn.x, ticked(), toggle)
@@ -205,9 +206,7 @@ function reveal(count) {
   $('latents').ariaLabel = `Latents of ${shown} samples, before those of ${real} real rows`
   $('samples').ariaLabel =
     `${shown} samples, ${plots.samples.x.column.name} across, ${plots.samples.y.column.name} up`
-  $('real').ariaLabel = real
-    ? `${real} real rows, on the same axes`
-    : 'No real rows: open a CSV to see some'
+  $('real').ariaLabel = `${real} real rows, on the same axes`
 }
 
 function paint() {

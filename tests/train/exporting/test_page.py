@@ -273,8 +273,8 @@ def test_all_columns_are_drawn_and_those_that_are_ticked_in_pairs(browser, addre
     labels = browser.run("[...document.querySelectorAll('#pairs canvas')].map(e => e.ariaLabel)")
     assert labels[:4] == [
         "Histogram of pt",
-        "pt against share, real rows",
-        "pt against species, real rows",
+        "pt against share, samples",
+        "pt against species, samples",
         "share against pt, samples",
     ]
     assert parse_qs(browser.run("location.hash.slice(1)"))["pairs"] == ["1 3 6"]
