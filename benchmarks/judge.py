@@ -36,7 +36,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 DRAWS = 3  # of rows that the classifiers see
-QUERIES, CHUNK = 10_000, 500  # rows whose nearest others are searched, and at a time
+QUERIES, CHUNK = 4000, 500  # rows whose nearest others are searched, and at a time
 
 Frame = pd.DataFrame
 

@@ -5,8 +5,9 @@
     python benchmarks/tables.py                             between the marks in benchmarks/README.md
 
 PYTHON is that of an environment with `pip install '.[bench]'`, which runs `judge.py`. Each training is the default
-preset in a process of its own that has imported torch, from the file to a run and to a bundle, one thread;
-as many rows are generated as were trained on. Results go to mixed.json; what is there is not trained again.
+preset in a process of its own that has imported torch, from the file to a run and to a bundle, one thread; seconds
+are of processor time. As many rows are generated as were trained on. Results go to mixed.json; what is there is not
+trained again.
 
 - `adult`, `magic`: UCI's sets in TabSyn's split, from ../shared/data, skipped where that is missing.
 - `penguins`: 344 rows with missing cells, from there, and `titanic`: 1,316 rows of four categories, R's set from
@@ -113,11 +114,11 @@ def one(folder: Path, seed: int) -> dict[str, Any]:
     import scgan_train
 
     torch.set_num_threads(1)
-    began = time.perf_counter()
+    began = time.process_time()
     run = scgan_train.train(folder / "train.csv", {"seed": seed, "device": "cpu"}, folder / "run")
-    trained = time.perf_counter()
+    trained = time.process_time()
     bundle = scgan_train.export(run, folder / "bundle")
-    exported = time.perf_counter()
+    exported = time.process_time()
     rows = sum(1 for _ in (folder / "train.csv").open()) - 1
     command = [sys.executable, "-m", "scgan_train.app", "sample", "--model", str(bundle)]
     command += ["--n", str(rows), "--seed", str(seed), "--out", str(folder / "made.csv")]
