@@ -58,7 +58,7 @@ class Job:
 
     Attributes:
         model: who computes; other processes load it anew from where it lies.
-        op: "sample", "reconstruct" (rows [k, d]), "encode" (rows [k, e + 1]: the latent, then the cluster) or
+        op: "sample", "reconstruct" (rows [k, d]), "encode" (rows as `encoded` has them) or
             "log_prob" ([k, 1]).
         draw: the samples; or those whose decoder noise `reconstruct` takes for the source's rows, from the first on,
             instead of none.

@@ -26,6 +26,7 @@ from scgan_infer.bundle import Bundle, Manifest
 from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, DeviceError, ModelError, UsageError
 from scgan_infer.names import DEVICES
+from scgan_infer.sampling import encoded
 from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, outcomes, within
 from scgan_infer.sampling.engines import Job, local
 from scgan_infer.sampling.noise import (
@@ -183,8 +184,9 @@ class Model:
             DataError: rows that don't fit the columns.
         """
         values, e = self._rows(rows), self.manifest.sizes["e"]
-        both = _joined(local(Job(self, "encode", source=values)), len(values), e + 1)
-        return both[:, :e].copy(), both[:, e].astype(np.int64)
+        width = len(encoded.columns_of(self.manifest))
+        both = _joined(local(Job(self, "encode", source=values)), len(values), width)
+        return both[:, :e].copy(), both[:, -1].astype(np.int64)
 
     def log_prob(self, rows: ArrayLike) -> Floats:
         """Return the log-density of each row, in the user's units: its exponential over all rows sums up to 1.
@@ -246,8 +248,7 @@ class Model:
             else:
                 latent, choice = self.run("encoder.onnx", x=rows)
             if op == "encode":
-                cluster = choice if choice.ndim == 1 else choice[:, -1]
-                part = np.column_stack([latent, cluster.astype(np.float32)])
+                part = encoded.rows_of(self.manifest, latent, choice)
             elif op == "reconstruct":
                 z = np.zeros((BLOCK, q), np.float32)
                 if draw:

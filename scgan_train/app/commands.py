@@ -283,16 +283,15 @@ def encode(
     scheduler: Scheduler = None,
     force: Force = False,
 ) -> None:
-    """Write latent and cluster of each row of DATA."""
-    from scgan_infer.columns import Column
+    """Write latent, discrete columns and cluster of each row of DATA."""
+    from scgan_infer.sampling.encoded import columns_of
     from scgan_infer.sampling.engines import Job
     from scgan_train.datasets import source_of
 
     actions.check_free(out, force)
     loaded = actions.load(model, device, threads)
-    latents = tuple(Column(f"latent_{j}") for j in range(loaded.manifest.sizes["e"]))
     job = Job(loaded, op="encode", source=source_of(data, 10_000, 1), scheduler=scheduler)
-    actions.compute(job, engine, out, (*latents, Column("cluster", "integer")))
+    actions.compute(job, engine, out, columns_of(loaded.manifest))
 
 
 @app.command()

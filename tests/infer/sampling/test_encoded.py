@@ -1,0 +1,51 @@
+"""What encode writes: latents, discrete columns by name, the cluster."""
+
+from dataclasses import replace
+
+import numpy as np
+import tiny
+
+from scgan_infer.bundle.manifest import Outcomes
+from scgan_infer.columns import Column
+from scgan_infer.rows.codecs.text import csv_stream
+from scgan_infer.sampling.encoded import columns_of, rows_of
+
+
+def test_discrete_values_are_written_by_name_between_latents_and_cluster():
+    manifest = replace(
+        tiny.MANIFEST,
+        columns=(
+            Column("x"),
+            Column("gain", "integer", missing=True),
+            Column("sex", "category", categories=("m", "f"), missing=True),
+            Column("size", decimals=1),
+        ),
+        sizes={**tiny.MANIFEST.sizes, "d": 4, "e": 2, "h": 4},
+        steps=(
+            Outcomes(2, (0.0, 1.0, None), rest=False),
+            Outcomes(3, (0.5, 2.5), rest=False),
+            Outcomes(1, (0.0, 99999.0, None), rest=True),
+        ),
+    )
+    latent = np.array([[0.5, 1], [2, 3], [4, 5], [6, 7]], np.float32)
+    choice = np.array([[0, 0, 0, 3], [1, 1, 1, 2], [2, 0, 2, 1], [0, 1, 3, 0]])
+    columns = columns_of(manifest)
+    stream = csv_stream(columns)
+    text = (stream.header(4) + stream.encode(rows_of(manifest, latent, choice))).decode()
+    assert text.split("\n") == [
+        "latent_0,latent_1,sex,size,gain,cluster",
+        "0.5,1,m,0.5,0,3",
+        "2,3,f,2.5,99999,2",
+        "4,5,,0.5,missing,1",
+        "6,7,m,2.5,other,0",
+        "",
+    ]
+
+
+def test_without_discrete_values_there_are_latents_and_clusters_alone():
+    manifest = tiny.MANIFEST
+    e = manifest.sizes["e"]
+    names = [column.name for column in columns_of(manifest)]
+    assert names == [*(f"latent_{j}" for j in range(e)), "cluster"]
+    rows = rows_of(manifest, np.zeros((3, e), np.float32), np.array([2, 0, 1]))
+    assert rows[:, -1].tolist() == [2, 0, 1]
