@@ -52,11 +52,17 @@ function number(cell, column) {
   return (column.pattern ? count(cell, column) : Number(cell)) - (column.anchor ?? 0)
 }
 
+// The nearest whole number, the even one of two.
+function rounded(value) {
+  const near = Math.round(value)
+  return near - value === 0.5 && near % 2 ? near - 1 : near
+}
+
 // One cell as `scgan sample` writes it: the fewest digits, 6 at least, that bring a float32 back.
 export function spell(value, column) {
   if (Number.isNaN(value)) return ''
   if (column.categories) return column.categories[Math.round(value)] ?? ''
-  if (column.pattern) return date(Math.round(value + (column.anchor ?? 0)), column)
+  if (column.pattern) return date(rounded(value + (column.anchor ?? 0)), column)
   if (column.anchor !== undefined) {
     const whole = value + column.anchor
     const decimals = column.kind === 'integer' ? 0 : column.decimals
@@ -85,7 +91,9 @@ const PART = /YYYY|MM|DD|hh|mm|ss|f+/g
 
 function date(count, { resolution, pattern }) {
   const unit = MILLISECONDS[resolution]
-  const moment = unit ? new Date(Math.floor(count * unit)) : new Date(Date.UTC(1970, count))
+  const moment = unit
+    ? new Date(unit < 1 ? Math.floor(count / 1000) : count * unit)
+    : new Date(Date.UTC(1970, count))
   const [YYYY, MM, DD, hh, mm, ss, thousandths] = moment.toISOString().match(/\d+/g)
   const beyond = unit < 1 ? String(((count % 1000) + 1000) % 1000).padStart(3, '0') : '000'
   const parts = { YYYY, MM, DD, hh, mm, ss }

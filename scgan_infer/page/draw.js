@@ -1,5 +1,7 @@
 // Points and bars on canvases. Points go into the pixels directly: a hundred thousand take some milliseconds.
 
+import { spell } from './csv.js'
+
 const [LEFT, RIGHT, TOP, BOTTOM] = [42, 8, 8, 30]
 const [INK, FAINT, REAL] = ['#1b1f24', '#d0d7de', [110, 118, 128]]
 
@@ -43,14 +45,15 @@ function ticks({ column, log, first, end }) {
     const step = Math.ceil(column.categories.length / 4)
     return column.categories.flatMap((name, i) => (i % step ? [] : [[i, name.slice(0, 6)]]))
   }
-  const rough = (end - first) / 5
+  const long = Boolean(column.pattern || column.anchor)
+  const rough = (end - first) / (long ? 2 : 5)
   const power = 10 ** Math.floor(Math.log10(rough))
   let step = power * [1, 2, 5, 10].find(factor => factor * power >= rough)
   if (log) step = Math.max(1, Math.round(step))
   const found = []
   for (let k = Math.ceil(first / step); k * step <= end; k++) {
     const value = log ? 10 ** (k * step) : k * step
-    found.push([value, `${Number((value + (log ? 0 : (column.anchor ?? 0))).toPrecision(6))}`])
+    found.push([value, long ? spell(value, column) : `${Number(value.toPrecision(6))}`])
   }
   return found
 }
@@ -95,9 +98,11 @@ class Canvas {
       pen.fillText(this.x.column.name.slice(0, 30), this.across(0.5), this.height - 5)
     }
     if (!this.y) return
-    pen.textAlign = 'right'
-    for (const [value, text] of ticks(this.y))
-      pen.fillText(text, LEFT - 4, this.down(this.y.place(value)) + 4)
+    for (const [value, text] of ticks(this.y)) {
+      const fits = text.length < 7
+      pen.textAlign = fits ? 'right' : 'left'
+      pen.fillText(text, fits ? LEFT - 4 : LEFT + 3, this.down(this.y.place(value)) + 4)
+    }
     pen.save()
     pen.rotate(-Math.PI / 2)
     pen.textAlign = 'center'
