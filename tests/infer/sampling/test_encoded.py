@@ -19,25 +19,27 @@ def test_discrete_values_are_written_by_name_between_latents_and_cluster():
             Column("gain", "integer", missing=True),
             Column("sex", "category", categories=("m", "f"), missing=True),
             Column("size", decimals=1),
+            Column("mass", missing=True),
         ),
-        sizes={**tiny.MANIFEST.sizes, "d": 4, "e": 2, "h": 4},
+        sizes={**tiny.MANIFEST.sizes, "d": 5, "e": 2, "h": 5},
         steps=(
+            Outcomes(4, (None,), rest=True),
             Outcomes(2, (0.0, 1.0, None), rest=False),
             Outcomes(3, (0.5, 2.5), rest=False),
             Outcomes(1, (0.0, 99999.0, None), rest=True),
         ),
     )
     latent = np.array([[0.5, 1], [2, 3], [4, 5], [6, 7]], np.float32)
-    choice = np.array([[0, 0, 0, 3], [1, 1, 1, 2], [2, 0, 2, 1], [0, 1, 3, 0]])
+    choice = np.array([[0, 0, 0, 0, 3], [1, 1, 1, 1, 2], [1, 2, 0, 2, 1], [0, 0, 1, 3, 0]])
     columns = columns_of(manifest)
     stream = csv_stream(columns)
     text = (stream.header(4) + stream.encode(rows_of(manifest, latent, choice))).decode()
     assert text.split("\n") == [
-        "latent_0,latent_1,sex,size,gain,cluster",
-        "0.5,1,m,0.5,0,3",
-        "2,3,f,2.5,99999,2",
-        "4,5,,0.5,missing,1",
-        "6,7,m,2.5,other,0",
+        "latent_0,latent_1,mass,sex,size,gain,cluster",
+        "0.5,1,missing,m,0.5,0,3",
+        "2,3,other,f,2.5,99999,2",
+        "4,5,other,,0.5,missing,1",
+        "6,7,missing,m,2.5,other,0",
         "",
     ]
 
