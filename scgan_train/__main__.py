@@ -19,7 +19,7 @@ def together() -> int:
 
     with distributed.group():
         if distributed.size() > 1 and distributed.exposed() and distributed.rank() == 0:
-            say(OPEN)
+            say(OPEN, always=True)
         return command()
 
 

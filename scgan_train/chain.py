@@ -237,7 +237,15 @@ class ChainStage(nn.Module):
         trained = [p for name, p in sharing.named_parameters() if name != "chain.first"]
         for index, steps in enumerate(BURSTS, 1):
             player = Player("head", trained, sharing.loss, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-            yield Phase(f"chain {index}", steps, draw, (player,), average=sharing, decay=0.98)
+            yield Phase(
+                f"chain {index}",
+                steps,
+                draw,
+                (player,),
+                average=sharing,
+                decay=0.98,
+                held_out=lambda: float(sharing.loss(back, None)["cross_entropy"]),
+            )
             earlier = float(self.scores[:index].min())
             if not torch.isfinite(self.scores[index]):
                 with torch.no_grad():

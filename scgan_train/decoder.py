@@ -12,6 +12,7 @@ on reconstructions, a critic on generations. Layers: He et al., "EigenGAN", ICCV
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,8 @@ class DecoderStage(nn.Module):
             weights = [w for key, w in decoder.named_parameters() if "subspaces" not in key]
             player = Player("decoder", weights, decoder.loss, config.lr)
             name = f"width {decoder.width}"
-            yield Phase(name, config.warm_steps, draw, (player,), floor=0.002, share=True)
+            steps, held_out = config.warm_steps, partial(decoder.error, *back)
+            yield Phase(name, steps, draw, (player,), floor=0.002, share=True, held_out=held_out)
             if not torch.isfinite(self.errors[index]):
                 self.errors[index] = decoder.error(*back)
             if self.errors[index] <= config.error or self._best(index + 1) != index:
@@ -235,8 +237,10 @@ class DecoderStage(nn.Module):
                 Player("critics", critics, self.critic_loss, config.critic_lr, betas),
                 Player("decoder", list(decoder.parameters()), self.loss, config.joint_lr, betas),
             )
-            steps, ema = int(config.steps), config.ema
-            yield Phase("critics", steps, draw, players, average=decoder, decay=ema, share=True)
+            ema = config.ema
+            yield Phase(
+                "critics", int(config.steps), draw, players, average=decoder, decay=ema, share=True
+            )
 
     def generate(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n generated rows of coordinates [n, d']."""

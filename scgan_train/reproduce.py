@@ -22,10 +22,8 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
-import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +39,6 @@ from scgan_infer.judging.figures import FIGURES, Figure, evaluate
 from scgan_infer.judging.layout import formatted
 from scgan_infer.names import LATENTS, Preset
 from scgan_infer.sampling.sessions import cores
-from scgan_infer.text import visible
 from scgan_train import config as configs
 from scgan_train.config import Config, resolve
 from scgan_train.datasets import DATASETS, fresh, table
@@ -50,6 +47,7 @@ from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
 from scgan_train.training.sources import BUILT_IN_ROWS
 from scgan_train.training.stages import train
+from scgan_train.watch import Watch
 
 Floats = NDArray[np.float32]
 
@@ -160,7 +158,6 @@ def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> l
     begin(plan, resume)
     todo = [cell for cell in plan.cells() if not cell.result(plan.out).exists()]
     units = list(dict.fromkeys((cell.plane, cell.seed) for cell in todo))
-    _say(f"{len(plan.cells()) - len(todo)} of {len(plan.cells())} cells are finished")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(
         max(1, min(jobs or cores(), len(units))),
@@ -169,8 +166,7 @@ def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> l
         initargs=(signal.SIGINT, signal.SIG_IGN),
     ) as pool:
         try:
-            for done in as_completed([pool.submit(work, plan, *which) for which in units]):
-                done.result()
+            watched(plan, todo, [pool.submit(work, plan, *which) for which in units])
         except (KeyboardInterrupt, ScganError):
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
@@ -191,7 +187,6 @@ def work(plan: Plan, plane: str, seed: int) -> None:
     cells = unit(plane, seed)
     last = max(place for place, cell in enumerate(cells) if not cell.result(plan.out).exists())
     for cell in cells[: last + 1]:
-        began = time.perf_counter()
         runs[cell] = trained(plan, cell, rows, runs)
         if cell.result(plan.out).exists():
             continue
@@ -202,12 +197,32 @@ def work(plan: Plan, plane: str, seed: int) -> None:
         facts = {"seconds": runs[cell].seconds, "note": runs[cell].facts["clusters"]}
         result = json.dumps(asdict(cell) | facts | found, indent=1)
         write_bytes(cell.result(plan.out), result.encode())
-        finished = sum(other.result(plan.out).exists() for other in plan.cells())
-        _say(
-            f"{finished} of {len(plan.cells())}: {plane}, {cell.maps} maps, {cell.latents}, seed {seed}: "
-            f"C2ST {found['c2st']['value']:.3f}, MSE {found['mse_raw']['value']:.2g} "
-            f"({time.perf_counter() - began:.0f} s)"
-        )
+
+
+def watched(plan: Plan, cells: Sequence[Cell], units: Sequence[Future[None]]) -> None:
+    """Wait for the units of work, and say each cell that is finished.
+
+    Raises:
+        ScganError: that of a unit.
+    """
+    pending, left = set(units), list(cells)
+    with Watch() as watch:
+        count = len(plan.cells())
+        watch.say(f"{count - len(cells)} of {count} cells are finished")
+        watch.begin("reproduce", len(cells))
+        while pending:
+            done, pending = wait(pending, timeout=1.0)
+            for cell in [cell for cell in left if cell.result(plan.out).exists()]:
+                left.remove(cell)
+                found = json.loads(cell.result(plan.out).read_text("utf-8"))
+                watch.say(
+                    f"{cell.plane}, {cell.maps} maps, {cell.latents}, seed {cell.seed}: "
+                    f"C2ST {found['c2st']['value']:.3f}, MSE {found['mse_raw']['value']:.2g} "
+                    f"({sum(found['seconds'].values()):.0f} s)"
+                )
+            watch.show(len(cells) - len(left))
+            for unit_done in done:
+                unit_done.result()
 
 
 def trained(plan: Plan, cell: Cell, rows: Table, earlier: Mapping[Cell, Run]) -> Run:
@@ -368,7 +383,3 @@ def begin(plan: Plan, resume: bool) -> None:
             raise UsageError(f"{plan.out} was begun with other settings; choose another folder")
     (plan.out / "cells").mkdir(parents=True, exist_ok=True)
     write_bytes(path, settings.encode())
-
-
-def _say(message: str) -> None:
-    print(visible(message), file=sys.stderr, flush=True)

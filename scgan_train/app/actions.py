@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scgan_infer.errors import UsageError
 from scgan_infer.text import visible
+from scgan_train.watch import LEVEL, Watch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,12 +24,18 @@ if TYPE_CHECKING:
     from scgan_infer.sampling.engines import Job
     from scgan_infer.sampling.model import Model
 
+GPU = Path("/dev/nvidiactl")  # there where a driver is
 SHIPPED = "eight_gaussians"
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
-def say(message: str) -> None:
-    """Write one line to stderr, foreign text in it made visible; one that takes no more ends nothing."""
+def say(message: str, *, always: bool = False) -> None:
+    """Write one line to stderr, foreign text in it made visible; one that takes no more ends nothing.
+
+    With --quiet only what is always said is written.
+    """
+    if not always and LEVEL.get() == -1:
+        return
     try:
         print(visible(message), file=sys.stderr, flush=True)
     except OSError:  # and Python would try again at its end
@@ -116,7 +123,7 @@ def load(model: Path | None, device: str, threads: int | None) -> Model:
     from scgan_infer.sampling import model as runtime
 
     loaded = runtime.load(find_bundle(model), device, threads)
-    if device == "auto":
+    if device == "auto" and (loaded.device == "cuda" or GPU.exists()):
         say(f"device: {loaded.device}")
     return loaded
 
@@ -215,14 +222,16 @@ def compute(
         )
     else:
         writer = open_writer(out, columns, rows, resume=resume, job=identity)
-    with writer:
+    with writer, Watch() as watch:
         count = writer.done
+        watch.begin(job.op, rows)
         if count:
             say(f"going on after {count} rows")
             job = replace(job, draw=draw.part(draw.start + count, draw.start + draw.n))
         for piece in ENGINES[engine](job):
             writer.write(piece)
             count += len(piece)
+            watch.show(count)
     say_rows(out, count)
 
 

@@ -12,6 +12,7 @@ import typer
 from scgan_infer.names import Device, Latents, Missing, Preset
 from scgan_train.app import actions
 from scgan_train.app.actions import say, show
+from scgan_train.watch import Watch
 
 app = typer.Typer(
     help="Generate data on disconnected pieces: train in PyTorch, export to ONNX, sample anywhere.",
@@ -93,8 +94,10 @@ def options(
         bool, option("--version", "Print the version.", callback=version, is_eager=True)
     ] = False,
     debug: Annotated[bool, option("--debug", "Show tracebacks.")] = False,
+    quiet: Annotated[bool, option("--quiet -q", "Say only what goes wrong.")] = False,
+    verbose: Annotated[bool, option("--verbose -v", "Say more of long work.")] = False,
 ) -> None:
-    """Options of the whole program."""
+    """Options of the whole program, which may stand anywhere; see `scgan_train.app.exits`."""
 
 
 @app.command()
@@ -445,8 +448,11 @@ def evaluate(
     from scgan_train.datasets import subject
 
     actions.check_free(report, force)
-    judged = subject(data, actions.judged_model(model, samples), samples, train, n, seed)
-    figures = judged.figures(seed)
+    with Watch() as watch:
+        watch.begin("reading and sampling")
+        judged = subject(data, actions.judged_model(model, samples), samples, train, n, seed)
+        watch.begin("measuring")
+        figures = judged.figures(seed)
     facts = {"data": data, "generated": judged.origin, "seed": str(seed)}
     if train is not None:
         facts["train"] = str(train)

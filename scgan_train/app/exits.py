@@ -24,6 +24,7 @@ import typer
 from scgan_infer.errors import ScganError, install
 from scgan_train.app.actions import next_step, say
 from scgan_train.app.commands import app, only
+from scgan_train.watch import LEVEL
 
 EXPECTED = (ScganError, typer.TyperException, KeyboardInterrupt, OSError, ModuleNotFoundError)
 
@@ -31,6 +32,13 @@ EXPECTED = (ScganError, typer.TyperException, KeyboardInterrupt, OSError, Module
 SHORT = ("memory", "bad_alloc", "bad allocation", "map segment", "start new thread")
 
 PATIENCE = 5.0
+
+LOUDNESS = {
+    "--quiet": -1,
+    "-q": -1,
+    "--verbose": 1,
+    "-v": 1,
+}  # anywhere among the words, as --debug
 
 COMPLETE = "_SCGAN_COMPLETE"  # a shell asks for completions of a command line
 
@@ -42,7 +50,10 @@ received: list[int] = []  # the signals that ask this process to end
 def run() -> int:
     """Run the command that `sys.argv` asks for and return its exit code."""
     debug = "--debug" in sys.argv[1:]
-    words = [word for word in sys.argv[1:] if word != "--debug"]
+    LEVEL.set(
+        max((level for word, level in LOUDNESS.items() if word in sys.argv[1:]), key=abs, default=0)
+    )
+    words = [word for word in sys.argv[1:] if word != "--debug" and word not in LOUDNESS]
     arguments = [*words[1:], "--help"] if words[:1] == ["help"] else words or ["--help"]
     alone = not words
     if not debug:
@@ -68,7 +79,7 @@ def run() -> int:
             raise
         if debug:
             for line in "".join(traceback.format_exception(error)).splitlines():
-                say(line)
+                say(line, always=True)
         return failed(error)
     return 0
 
@@ -125,7 +136,7 @@ def failed(error: BaseException) -> int:
     else:
         assert isinstance(error, ScganError)
         message, code = str(error), error.exit_code
-    say(f"scgan: {message}")
+    say(f"scgan: {message}", always=True)
     return code
 
 
@@ -154,4 +165,4 @@ def unexpected(
 ) -> None:
     """Say in one line that this is a fault of scgan; Python then ends with exit code 1."""
     what = f"{kind.__name__}: {error}"
-    say(f"scgan: unexpected {what[:300]}; run again with --debug and report it")
+    say(f"scgan: unexpected {what[:300]}; run again with --debug and report it", always=True)

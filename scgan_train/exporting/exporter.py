@@ -32,6 +32,7 @@ from scgan_train.graph import model
 from scgan_train.training.guards import quality_warnings, share_warnings
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
+from scgan_train.watch import Watch
 
 BATCHES = (1, 2, 7, 4096)
 DENSITY = "density.onnx"
@@ -119,7 +120,11 @@ def _provenance(run: Run) -> dict[str, Any]:
 
 
 def parities(
-    parts: Parts, graphs: Mapping[str, bytes], rows: Array, generator: torch.Generator
+    parts: Parts,
+    graphs: Mapping[str, bytes],
+    rows: Array,
+    generator: torch.Generator,
+    watch: Watch | None = None,
 ) -> dict[str, float]:
     """Return each graph's largest difference from its network; raises as `parity`."""
     inputs, errors = _inputs(parts, rows, generator), {}
@@ -130,6 +135,8 @@ def parities(
             columns = parts.columns if "x" in gives else ()
             compute = partial(parts.compute, name)
             errors[name] = parity(name, compute, graphs[name], own, columns, parts.looked_up)
+            if watch is not None:
+                watch.show(len(errors), f"{name} {errors[name]:g}")
     return errors
 
 

@@ -134,6 +134,10 @@ class Mapper(nn.Module, ABC):
     ) -> Iterator[Phase]:
         """Yield the training phases on latents [N, e] with labels [N], or choices [N, h]."""
 
+    def judge(self, latents: Tensor, choice: Tensor) -> float | None:
+        """Return the loss that matters on other latents; None where there is no such number."""
+        return None
+
 
 class ResidualMapper(Mapper, ABC):
     """g_i(w) = mu_i + F_i (w + MLP_i(w)), one hidden layer a cluster, the last layer 0 at first."""

@@ -349,7 +349,14 @@ class FlowMapper(Mapper, Invertible):
 
     def loss(self, v: Tensor, choice: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return minus the mean log-likelihood of rows v [b, e] in their clusters' frames."""
-        return {"likelihood": -self.log_density(v, cluster_of(choice), self.context(choice)).mean()}
+        logs = self.log_density(v, cluster_of(choice), self.context(choice))
+        return {"minus_log_likelihood": -logs.mean()}
+
+    @torch.no_grad()
+    def judge(self, latents: Tensor, choice: Tensor) -> float:
+        """See `Mapper.judge`."""
+        v = self.whitened(latents, cluster_of(choice))
+        return -float(self.log_density(v, cluster_of(choice), self.context(choice)).mean())
 
     def log_density(self, v: Tensor, cluster: Tensor, context: Tensor | None) -> Tensor:
         """Return the log-density [n] of rows v [n, e] in the frames of clusters [n]."""

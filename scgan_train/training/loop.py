@@ -24,7 +24,9 @@ from scgan_train.training import distributed, guards
 from scgan_train.training.guards import TrainingError
 
 LOG_EVERY = 25
+HELD_OUT_EVERY = 100
 CRITIC = "critic_"
+HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Phase:
         warmup: steps of linear warm-up.
         floor: the cosine schedule ends at this share of the learning rate.
         share: whether processes share out each batch; else all compute the whole of it.
+        held_out: returns the loss that matters on rows that do not train it; draws nothing from the phase's stream.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Phase:
     warmup: int = 0
     floor: float = 0.02
     share: bool = False
+    held_out: Callable[[], float] | None = None
 
 
 class Observer(Protocol):
@@ -234,6 +238,12 @@ class _State:
                 f"stage {self.stage}, {self.phase.name}, step {step}: {bad}; lower its learning "
                 "rate or look for extreme rows"
             )
+        held_out, last = self.phase.held_out, step == self.phase.steps - 1
+        if held_out and (step % HELD_OUT_EVERY == 0 or last):
+            with torch.no_grad():
+                value = held_out()
+            if math.isfinite(value):
+                numbers = numbers | {HELD_OUT: value}
         self.observer.losses(self.phase.name, step, numbers)
         rivals = [value for name, value in numbers.items() if name.startswith(CRITIC)]
         if rivals and step >= 0.75 * self.phase.steps:

@@ -1,71 +1,41 @@
-"""What a training shows and keeps while it runs: a bar on a terminal, a history, checkpoints."""
+"""What a training shows and keeps while it runs: how far it is, a history, checkpoints."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
 from torch import Tensor
 
-from scgan_infer.text import visible
 from scgan_train.training import distributed
+from scgan_train.training.loop import CRITIC, HELD_OUT
 from scgan_train.training.run import Run
+from scgan_train.watch import Watch
 
 CHECKPOINT_SECONDS = 30.0
 
 
 class Progress:
-    """Bars for a whole run; nothing is drawn where stderr is not a terminal."""
+    """What a whole run shows, in the first of its processes."""
 
     def __init__(self, run: Run) -> None:
-        self.run = run
-        self.bars = Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty() or distributed.rank() > 0,
-        )
+        self.run, self.watch = run, Watch(distributed.rank() == 0)
 
     def __enter__(self) -> Progress:
-        self.bars.start()
+        self.watch.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bars.stop()
+    def __exit__(self, *error: object) -> None:
+        self.watch.__exit__(*error)
 
     def stage(self, name: str) -> StageObserver:
         """Return the observer of one stage."""
         return StageObserver(self, name)
 
-    @contextmanager
-    def spinner(self, name: str) -> Iterator[None]:
-        """Show a bar that only says that something is under way."""
-        task = self.bars.add_task(name, total=None, losses="")
-        yield
-        self.bars.update(task, total=1, completed=1)
+    def spinner(self, name: str) -> None:
+        """Show that something is under way whose length is not known."""
+        self.watch.begin(name)
 
 
 class StageObserver:
@@ -75,11 +45,10 @@ class StageObserver:
         self.progress, self.run, self.stage = progress, progress.run, stage
         self.history = self.run.path / "history.jsonl"
         self.saved = time.monotonic()
-        self.task = progress.bars.add_task(stage, total=None, losses="")
 
     def begin(self, phase: str, steps: int) -> None:
-        """Start the bar of a phase."""
-        self.progress.bars.update(self.task, total=steps, completed=0, description=self.stage)
+        """Start showing a phase."""
+        self.progress.watch.begin(self.stage, steps)
 
     def losses(self, phase: str, step: int, terms: dict[str, float]) -> None:
         """Show and record the losses at a step."""
@@ -87,8 +56,7 @@ class StageObserver:
         rounded = {name: round(value, 7) for name, value in terms.items()}
         if distributed.rank() == 0:
             self.run.append("history.jsonl", json.dumps(line | rounded) + "\n")
-        shown = " ".join(f"{name} {value:.4g}" for name, value in list(terms.items())[:4])
-        self.progress.bars.update(self.task, completed=step + 1, losses=shown)
+        self.progress.watch.show(step + 1, _shown(terms))
 
     def due(self) -> bool:
         """Say whether the last checkpoint is old."""
@@ -105,8 +73,7 @@ class StageObserver:
         """Keep a sentence with the run, and say it."""
         self.run.facts.setdefault("notes", []).append(message)
         if distributed.rank() == 0:
-            note = f"note: {visible(message)}"
-            self.progress.bars.console.print(note, markup=False, soft_wrap=True)
+            self.progress.watch.say(f"note: {message}")
 
     def restore(self) -> dict[str, Tensor]:
         """Return this stage's checkpoint, if any, and cut the history back to where it was then."""
@@ -122,3 +89,10 @@ class StageObserver:
             kept = text[: int(state["history"])] if state else b"".join(others)
             self.run.write("history.jsonl", kept)
         return state
+
+
+def _shown(terms: dict[str, float]) -> str:
+    """Return the loss that matters, which is no critic's, and its value on rows that were kept back."""
+    name = next((name for name in terms if not name.startswith(CRITIC)), next(iter(terms)))
+    held = f", held out {terms[HELD_OUT]:.4g}" if HELD_OUT in terms else ""
+    return f"{name.replace('_', ' ')} {terms[name]:.4g}{held}"

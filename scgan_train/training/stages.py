@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -23,7 +26,7 @@ from scgan_infer.columns import Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_train import clusters as clustering
 from scgan_train.chain import Chain, ChainStage
-from scgan_train.clusters import Clusters
+from scgan_train.clusters import Assign, Clusters
 from scgan_train.config import Config, resolve
 from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import DecoderStage
@@ -33,13 +36,14 @@ from scgan_train.head import LatentModel, RealLatents
 from scgan_train.maps import latent_model
 from scgan_train.maps.base import Mapper
 from scgan_train.training import distributed, guards
-from scgan_train.training.loop import fit, generator_for
+from scgan_train.training.loop import Phase, fit, generator_for, rows_of
 from scgan_train.training.progress import Progress
 from scgan_train.training.run import Run, locked
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
 KEPT_BACK = 0.1  # share of the training rows that the decoder's width is chosen by
+JUDGING = 2_000  # held-out rows that a training is watched on
 SMOOTH = 256  # draws that stand for a cluster of few rows
 
 
@@ -99,6 +103,7 @@ class _Stages:
         self.sizes: tuple[int, ...] = ()
         self.numbers: tuple[int, ...] = ()
         self.outcomes = torch.zeros(0, 0, dtype=torch.int64)
+        self.held_y, self.held_outcomes = torch.zeros(0, 0), self.outcomes
 
     def finish(self) -> None:
         """Run what is not finished, and check that all of it can be read."""
@@ -128,6 +133,12 @@ class _Stages:
         self.outcomes = torch.from_numpy(coordinates.choose(rows)).to(self.device)
         rng = np.random.default_rng([self.seed, 0xDE])
         y = coordinates.forward(coordinates.dequantise(rows, rng), rng)
+        held = self.table.values[self.held]
+        self.held_y = self._tensor(coordinates.forward(held, np.random.default_rng(0)))
+        self.held_outcomes = torch.from_numpy(coordinates.choose(held)).to(self.device)
+        return self._tensor(y)
+
+    def _tensor(self, y: NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(y).to(self.device, torch.get_default_dtype())
 
     def encoder(self, y: Tensor) -> Tensor:
@@ -138,7 +149,15 @@ class _Stages:
                 encoder = Encoder(dims, self.config.encoder, generator_for(seed, "encoder"))
                 encoder = encoder.to(self.device)
                 observer = self.progress.stage("encoder")
-                fit("encoder", encoder, lambda _: encoder.phases(y), seed, observer)
+                rows = rows_of(self.held_y, batch=min(self.config.encoder.batch, len(y)))
+
+                def held_out() -> float:
+                    generator = generator_for(seed, "held out")
+                    (batch,) = rows(generator)
+                    return float(encoder.loss(batch, generator)["info_nce"])
+
+                phases = judged(encoder.phases(y), held_out)
+                fit("encoder", encoder, lambda _: phases, seed, observer)
                 encoder.calibrate(y)
                 guards.check_encoder(_mapped(encoder, y), y)
                 run.save_encoder(encoder)
@@ -148,7 +167,8 @@ class _Stages:
         """Return the clusters, and the label [n] of each latent [n, e]."""
         run = self.run
         if not run.finished("clusters"):
-            with self._stage("clusters"), self.progress.spinner("clusters"):
+            with self._stage("clusters"):
+                self.progress.spinner("clusters")
                 clusters, labels, run.facts["clusters"] = clustering.fit(
                     latents,
                     self.config.clusters,
@@ -207,7 +227,21 @@ class _Stages:
             least = self.config.clusters.min_rows
             rows, own = _replace_small_clusters(latents, labels, clusters, least, generator)
             observer = self.progress.stage("mapper")
-            fit("mapper", mapper, lambda g: mapper.phases(rows, own, g), self.seed, observer)
+            held = self._held_choices(clusters)
+
+            def phases(generator: torch.Generator) -> Iterator[Phase]:
+                held_out = None if mapper.judge(*held) is None else partial(mapper.judge, *held)
+                return judged(mapper.phases(rows, own, generator), held_out)
+
+            fit("mapper", mapper, phases, self.seed, observer)
+
+    @torch.no_grad()
+    def _held_choices(self, clusters: Clusters) -> tuple[Tensor, Tensor]:
+        """Return latents and choices of rows that are held out."""
+        latents = self.run.load_encoder(self.held_y.shape[1]).to(self.device)(self.held_y[:JUDGING])
+        labels = Assign(clusters).to(self.device)(latents)
+        outcomes = self.held_outcomes[:JUDGING]
+        return latents, torch.cat([outcomes, labels[:, None]], 1) if self.sizes else labels
 
     def decoder(self, latents: Tensor, model: LatentModel, y: Tensor) -> None:
         """Train the decoder from latents [n, e] to coordinates [n, d']."""
@@ -230,7 +264,8 @@ class _Stages:
         """Judge the finished run on the rows that no stage saw."""
         run, rows = self.run, self.run.load_held_out()
         if not run.finished("figures"):
-            with self._stage("figures"), self.progress.spinner("figures"):
+            with self._stage("figures"):
+                self.progress.spinner("figures")
                 generator = generator_for(self.seed, "figures")
                 run.facts["figures"] = Parts.of(run).figures(rows, generator)
 
@@ -244,6 +279,12 @@ class _Stages:
         if distributed.rank() == 0:
             (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
         distributed.barrier()
+
+
+def judged(phases: Iterable[Phase], held_out: Callable[[], Any] | None) -> Iterator[Phase]:
+    """Yield phases with what measures them on rows that do not train."""
+    for phase in phases:
+        yield replace(phase, held_out=held_out)
 
 
 def _replace_small_clusters(

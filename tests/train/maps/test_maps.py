@@ -196,7 +196,7 @@ def test_the_flow_s_loss_is_minus_the_log_likelihood_of_what_it_samples(e: int):
         normal = 0.5 * float(w.square().sum()) + 0.5 * e * math.log(2 * math.pi)
         losses.append(normal + float(torch.linalg.slogdet(jacobian[0, :, 0]).logabsdet - volume))
     v = flow.whitened(torch.cat(latents), torch.arange(3))
-    loss = flow.loss(v, torch.arange(3), seeded())["likelihood"].detach()
+    loss = flow.loss(v, torch.arange(3), seeded())["minus_log_likelihood"].detach()
     assert float(loss) == pytest.approx(np.mean(losses), abs=1e-4)
 
 

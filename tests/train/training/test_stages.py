@@ -39,6 +39,8 @@ def test_a_run_holds_what_design_says(mixed_run: Run) -> None:
         json.loads(line) for line in (mixed_run.path / "history.jsonl").read_text().splitlines()
     ]
     assert {line["stage"] for line in lines} == {"encoder", "head", "mapper", "decoder"}
+    watched = {line["stage"] for line in lines if "held_out" in line}
+    assert watched == {line["stage"] for line in lines}
     assert Run.load(mixed_run.path) == mixed_run
 
 
@@ -143,7 +145,7 @@ def test_of_two_that_begin_a_folder_at_once_one_does(tmp_path: Path) -> None:
     def begin(_: int) -> object:
         barrier.wait()
         try:
-            return _create(run, mixed_table(), settings(), "mixed.csv")
+            return _create(run, mixed_table(), settings(), "mixed.csv", force=False)
         except (UsageError, DataError) as error:
             return error
 
