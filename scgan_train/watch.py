@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from importlib.util import find_spec
 from threading import Event, Thread
@@ -40,8 +41,8 @@ class Watch:
 
     def __init__(self, shown: bool = True) -> None:
         level, notebook = LEVEL.get(), "ipykernel" in sys.modules
-        shown = shown and level != -1
-        bars = sys.stderr.isatty() or (notebook and find_spec("ipywidgets") is not None)
+        shown = shown and level != -1 and sys.stderr is not None
+        bars = (shown and sys.stderr.isatty()) or (notebook and find_spec("ipywidgets") is not None)
         self.level = level or 0
         self.bars = shown and bars
         self.lines = shown and not bars and (level is not None or notebook)
@@ -82,7 +83,8 @@ class Watch:
         if self.display is not None:
             self.display.console.print(visible(message), markup=False, soft_wrap=True)
         elif self.bars or self.lines:
-            print(visible(message), file=sys.stderr, flush=True)
+            with suppress(OSError):  # a stream that takes no more ends nothing
+                print(visible(message), file=sys.stderr, flush=True)
 
     def _draw(self) -> None:
         if not self.bars or time.monotonic() - self.entered < PATIENCE:
