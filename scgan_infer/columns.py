@@ -37,7 +37,7 @@ class Column:
         anchor: What a cell's value in float32 is an offset from, where float32 can't carry the cell itself;
             `low` and `high` are values, not offsets.
         resolution: Of dates and times: M, D, h, m, s, ms or us, in which they are counted from 1970 on.
-        pattern: How dates and times are spelt.
+        pattern: How dates, times and ids are spelt.
         missing: Whether cells may be missing, which NaN stands for.
 
     Raises:
@@ -92,12 +92,24 @@ class Column:
     def storage(self) -> Storage:
         """How typed formats hold a cell; whole numbers of which some are missing as floats, with NaN."""
         kept = self.rules.storage
-        if kept == "text":
+        if kept == "text" or self.pattern:
+            return "text"
+        if kept == "int64":
             return kept
         whole = kept == "int32" and not self.missing
         if self.anchor is None:
             return "int32" if whole else "float32"
         return "int64" if whole else "float64"
+
+    @property
+    def is_id(self) -> bool:
+        """Whether its cells are numbered by whoever writes them."""
+        return self.kind == "id"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its cells, as numbers, take float64."""
+        return self.anchor is not None or self.is_id
 
     @property
     def walls(self) -> tuple[float | None, float | None]:

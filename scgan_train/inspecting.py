@@ -163,7 +163,10 @@ def _finding(column: Column, values: Any, step: Step | None) -> Finding:
 
 def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
     """Yield what a user may want to change."""
-    if len(distinct) == 1:
+    if column.is_id:
+        setting = quote(f"--set=columns.{quoted(column.name)}.kind=drop")
+        yield f"names rows: it is numbered anew where rows are written, or left out with {setting}"
+    elif len(distinct) == 1:
         yield "is the same in every row; it is kept and written back"
     if column.rules.named or column.pattern or len(distinct) < 2:
         return
@@ -175,7 +178,8 @@ def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
             option = quote(f"--periodic={column.name}={period:.9g}")
             yield f"looks like an angle in {unit}; {option} makes it one"
     if column.step == 1 and len(distinct) == len(present) == high - low + 1:
-        yield "counts the rows; leave it out with --columns"
+        setting = quote(f"--set=columns.{quoted(column.name)}.kind=id")
+        yield f"has each number once: if it names the rows, {setting} numbers them anew"
     for value in SENTINELS:
         inner = distinct[np.abs(distinct) < abs(value)]
         edge = value in (low, high) and len(inner) == len(distinct) - 1
@@ -193,6 +197,8 @@ def _cells(finding: Finding) -> tuple[str, ...]:
     """Return one row of the table."""
     column, drawn = finding.column, finding.drawn
     values = f"{finding.distinct} names" if column.categories else _range(finding)
+    if column.is_id:
+        values = f"from {column.rules.spell(0, column)} on"
     named = ", ".join(f"{name or 'missing'} {share:.1%}" for name, share in drawn[:MOST_SHOWN])
     shown = named + (f", {len(drawn) - MOST_SHOWN} more" if len(drawn) > MOST_SHOWN else "")
     if drawn and not finding.rest and len(drawn) > MOST_SHOWN:

@@ -9,6 +9,7 @@
 | integer  | whole numbers, -2**24 to 2**24  | low, high, slack, anchor   |
 | datetime | dates and times                 | those, resolution, pattern |
 | category | 0..C-1, index into names        | categories                 |
+| id       | 0; numbered where it is written | low, pattern               |
 
 A new kind is a subclass of `Kind` and a line in `KINDS`; a form of its own, if it needs one, has its graph in
 `scgan_train.coordinates.GRAPHS`.
@@ -20,6 +21,7 @@ from scgan_infer.kinds.base import BadCellError, Form, Kind
 from scgan_infer.kinds.bounded import Bounded
 from scgan_infer.kinds.category import Category
 from scgan_infer.kinds.datetime import Datetime
+from scgan_infer.kinds.id import Id
 from scgan_infer.kinds.integer import Integer
 from scgan_infer.kinds.log import Log
 from scgan_infer.kinds.periodic import Periodic
@@ -36,4 +38,5 @@ KINDS: dict[str, Kind] = {
     "integer": Integer(),
     "category": Category(),
     "datetime": Datetime(),
+    "id": Id(),
 }

@@ -155,11 +155,11 @@ class Kind(ABC):
         """Return a - b, the shortest way."""
         return a - b
 
-    def cells(self, values: Values, column: Column) -> Raw:
+    def cells(self, values: Raw, column: Column) -> Raw:
         """Return values as the column's `storage` holds them: numbers, or str objects."""
         return self.numbers(values, column)
 
-    def numbers(self, values: Values, column: Column) -> Raw:
+    def numbers(self, values: Raw, column: Column) -> Raw:
         """Return what stands for values in a format of numbers alone; float64 where there is an anchor."""
         if column.anchor is None:
             return values

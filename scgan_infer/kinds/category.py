@@ -60,10 +60,10 @@ class Category(Kind):
         """Return the total variation, in shares."""
         return float(np.abs(a.mean(axis=0) - b.mean(axis=0)).sum() / 2 * spread)
 
-    def cells(self, values: Values, column: Column) -> Raw:
+    def cells(self, values: Raw, column: Column) -> Raw:
         return np.array([*column.categories, None], object)[_index(values, column)]
 
-    def numbers(self, values: Values, column: Column) -> Values:
+    def numbers(self, values: Raw, column: Column) -> Raw:
         return codes(column)[_index(values, column)]
 
     def spell(self, value: float, column: Column) -> str:

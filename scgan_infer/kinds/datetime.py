@@ -85,13 +85,13 @@ class Datetime(Integer):
         moments[gone] = np.datetime64("NaT")
         return moments
 
-    def numbers(self, values: Values, column: Column) -> Raw:
+    def numbers(self, values: Raw, column: Column) -> Raw:
         return np.asarray(values.astype(np.float64) + (column.anchor or 0.0))
 
     def spell(self, value: float, column: Column) -> str:
         return str(self.cells(np.array([value], np.float32), column)[0])
 
-    def cells(self, values: Values, column: Column) -> Raw:
+    def cells(self, values: Raw, column: Column) -> Raw:
         pattern = column.pattern
         marks = PATTERN.fullmatch(pattern)
         assert marks is not None

@@ -74,12 +74,18 @@ class Evidence:
         low: The least value of the whole column.
         high: Its greatest.
         decimals: How many decimals hold all of the column, if few do.
+        rows: How many rows the whole column has.
+        base: What values, low and high are offsets from.
+        named: Whether the column has a name of its own.
     """
 
     values: Values
     low: float
     high: float
     decimals: int | None
+    rows: int = 0
+    base: float = 0.0
+    named: bool = True
 
     @property
     def varies(self) -> bool:

@@ -41,7 +41,7 @@ class Integer(Walled):
         refuse(fault, raw, "is not a whole number up to 2**24, as an integer column needs")
         return super().hold(raw, values, column)
 
-    def cells(self, values: Values, column: Column) -> Raw:
+    def cells(self, values: Raw, column: Column) -> Raw:
         exact = np.rint(self.numbers(values, column).astype(np.float64))
         if column.anchor is not None:
             return exact.astype(np.int64)

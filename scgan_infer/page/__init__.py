@@ -96,7 +96,7 @@ def _csv(table: Table) -> bytes:
     from scgan_infer.rows.codecs.text import csv_stream
 
     stream, n = csv_stream(table.columns), len(table)
-    return b"".join((stream.header(n), stream.encode(table.values), stream.tail(n)))
+    return b"".join((stream.header(n), stream.encode(table.values, 0), stream.tail(n)))
 
 
 def _runtime(folder: Path | None) -> dict[str, bytes]:

@@ -173,6 +173,7 @@ def open_writer(
     *,
     resume: bool = False,
     job: str = "",
+    start: int = 0,
 ) -> Writer:
     """Return a context manager that writes rows to a file, which appears when it is complete.
 
@@ -182,6 +183,7 @@ def open_writer(
         rows: How many rows will come, None if only their end tells.
         resume: Go on with what an interrupted writer left, after its `done` rows.
         job: What the rows are (bundle, seed, start), so that only its own beginning is gone on with.
+        start: Index of the first row, by which ids are numbered.
 
     Raises:
         DataError: A folder or disk that can't be written; a name that the format can't hold.
@@ -191,13 +193,20 @@ def open_writer(
     if str(path) == "-":
         if resume:
             raise UsageError("what went to standard output can't be gone on with; name a file")
-        return PipeWriter(columns, csv_stream(columns))
+        return PipeWriter(columns, csv_stream(columns), start)
     path = Path(path)
     chosen = FORMATS.get(_suffix(path))
     if chosen is None:
         raise UsageError(f"{path}: {_no_format(_suffix(path))}")
     writer = FileWriter(
-        path, columns, rows, chosen.stream(columns), chosen.convert, resume=resume, job=job
+        path,
+        columns,
+        rows,
+        chosen.stream(columns),
+        chosen.convert,
+        resume=resume,
+        job=job,
+        start=start,
     )
     if chosen.extra:
         _rehearse(writer, chosen)
@@ -224,8 +233,9 @@ def open_shards(
     if suffix not in FORMATS:
         raise UsageError(_no_format(suffix))
 
-    def open_part(path: Path, count: int | None) -> Writer:
-        return open_writer(path, columns, count, resume=resume, job=f"{job} {path.name}")
+    def open_part(path: Path, count: int | None, first: int) -> Writer:
+        own = f"{job} {path.name}"
+        return open_writer(path, columns, count, resume=resume, job=own, start=first)
 
     return ShardWriter(
         Path(folder),
@@ -249,9 +259,13 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
             folder = stack.enter_context(TemporaryDirectory(prefix=".", dir=writer.path.parent))
             rehearsal = Path(folder) / f"row{_suffix(writer.path)}"
             if writer.convert:
-                writer.convert(rehearsal, writer.columns, 1, iter([row]))
+                writer.convert(rehearsal, writer.columns, 1, iter([(row, 0)]))
             else:
-                parts = (writer.stream.header(1), writer.stream.encode(row), writer.stream.tail(1))
+                parts = (
+                    writer.stream.header(1),
+                    writer.stream.encode(row, 0),
+                    writer.stream.tail(1),
+                )
                 rehearsal.write_bytes(b"".join(parts))
         with _reading(str(writer.path), chosen.reader), chosen.reader(rehearsal, "") as reader:
             if reader.names != names:
@@ -420,6 +434,8 @@ def _intakes(
             raise DataError(
                 f"{label}: its column {number} has no name; name it, or choose the others: {others}"
             )
+    if columns is None:
+        chosen = [name for name in chosen if overrides.get(name, {}).get("kind") != "drop"]
     if not chosen:
         raise DataError(f"{label}: has no columns")
     wanted = [places[name] for name in chosen]
@@ -432,6 +448,7 @@ def _intakes(
             overrides.get(name) or reader.settings.get(name),
             reader.units.get(name, ""),
             may_miss,
+            reader.named,
         )
         for name in chosen
     ]

@@ -21,11 +21,11 @@ from scgan_infer.columns import Column
 from scgan_infer.rows.codecs.base import Raw, Rows, Untyped, typed
 
 
-def frame(values: Rows, columns: Sequence[Column]) -> Untyped:
+def frame(values: Rows, columns: Sequence[Column], first: int = 0) -> Untyped:
     """Return rows [n, d] as a DataFrame, or as a dict of arrays [n] where pandas is not installed."""
     held = {
         column.name: _typed(raw, column)
-        for column, raw in zip(columns, typed(values, columns), strict=True)
+        for column, raw in zip(columns, typed(values, columns, first), strict=True)
     }
     if find_spec("pandas") is None:
         return held

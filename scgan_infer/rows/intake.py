@@ -5,7 +5,7 @@ domain; without, it notes what the cells are, and at the end says which column t
 
 | raw cells | known column      | unknown                                                           |
 | --------- | ----------------- | ----------------------------------------------------------------- |
-| text      | category: by name | category, if few distinct and repeated; else refused              |
+| text      | category: by name | category, if repeated; id, if each is there once; else refused    |
 | dates     | to its resolution | datetime, if all of the first ones are spelt so                   |
 | numbers   | held to its kind  | the last of `KINDS` that guesses itself                           |
 
@@ -20,6 +20,7 @@ numbers of which float32 (exact up to 2**24) would change one, counted from an a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -33,10 +34,17 @@ from scgan_infer.kinds import KINDS, BadCellError, Kind
 from scgan_infer.kinds.base import Floats, Raw, Values, refuse, shown
 from scgan_infer.kinds.datetime import Dates, Datetime, are_dates, counts, zone_of
 from scgan_infer.kinds.guessing import EXACT, Evidence, anchor_of, decimals_of, has_anchor
+from scgan_infer.kinds.id import FEWEST, Id, shape
 from scgan_infer.rows.codecs.base import number
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
-MOST_CATEGORIES = 256
+MOST_NAMES = 1 << 16  # of a category
+CODE = re.compile(r"0\d+")
+GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+PRICED = re.compile(r"[%$€£,\s]")
+DATED = re.compile(
+    r"\d{1,2}[./-](\d{1,2}|[A-Za-z]{3,9})[./-]\d{2,4}.*|[A-Za-z]{3,9} \d{1,2},? \d{4}.*|\d{4}\.\d\d\.\d\d.*"
+)
 LEAVE_OUT = "leave the column out"
 
 
@@ -49,6 +57,7 @@ class Intake:
         settings: Fields that the user set, where `column` is None.
         unit: Its unit in the file.
         missing: Whether cells may be missing, where `column` is None.
+        named: Whether the name is the file's own.
 
     Raises:
         UsageError: Settings that describe no column.
@@ -61,7 +70,9 @@ class Intake:
         settings: Mapping[str, Any] | None = None,
         unit: str = "",
         missing: bool = True,
+        named: bool = True,
     ) -> None:
+        self.named, self.coded, self.unique = named, False, False
         self.name, self.column, self.unit, self.known = name, column, unit, column is not None
         self.setting = f"columns.{quoted(name)}.kind"
         self.remedy = "remove the row" if column else f"remove the row, or {LEAVE_OUT}"
@@ -121,6 +132,9 @@ class Intake:
         Raises:
             BadCellError: The first cell at fault; rows count from 0 over all chunks.
         """
+        if isinstance(self.kind, Id) and (self.known or self.rows):
+            self.rows += len(raw)
+            return np.zeros(len(raw), np.float32)
         try:
             values = self._present(raw)
         except BadCellError as error:
@@ -198,23 +212,38 @@ class Intake:
     def _is_text(self, cells: Sequence[Any]) -> bool:
         if self.kind is not None:
             return self.kind.named
-        first = cells[0] if cells and self.rows == 0 else None
-        if isinstance(first, str) and number(first) is None and not _missing(first):
-            self.names = self.names or {}
+        first = cells[0] if self.names is None and self.low > self.high else None
+        if isinstance(first, str):
+            self.coded = any(isinstance(cell, str) and CODE.fullmatch(cell) for cell in cells)
+            if self.coded or number(first) is None:
+                self.names = {}
         return self.names is not None
 
     def _parsed(self, cells: Sequence[Any]) -> NDArray[np.float64]:
         out = np.empty(len(cells))
         for row, cell in enumerate(cells):
             value = number(cell)
+            if self.kind is None and isinstance(cell, str) and CODE.fullmatch(cell):
+                value = None
             if value is None:
-                if _missing(cell):
-                    raise BadCellError(row, f"{shown(cell)} is missing; fill it in, {self.remedy}")
-                raise BadCellError(
-                    row, f"{shown(cell)} is text where a number belongs; mend it, {self.remedy}"
-                )
+                raise BadCellError(row, f"{shown(cell)} {self._fault(cell)}, {self.remedy}")
             out[row] = value
         return out
+
+    def _fault(self, cell: object) -> str:
+        """Return what is wrong with a cell among numbers, and what to do."""
+        text = str(cell).strip()
+        if _missing(cell):
+            return "is missing; fill it in"
+        if CODE.fullmatch(text):
+            return f"is a code among numbers; set {self.setting}=category for codes, integer for numbers"
+        if text.endswith("%") and number(text[:-1]) is not None:
+            return "is a percentage where a number belongs; write it without the sign"
+        if GROUPED.fullmatch(text):
+            return "separates thousands; write all numbers without"
+        return (
+            "is text where a number belongs; empty the cell if it stands for a missing one, mend it"
+        )
 
     def _spelt(self, raw: Raw) -> list[str]:
         """Return numbers as the names of categories."""
@@ -227,6 +256,13 @@ class Intake:
     def _named(self, cells: Sequence[Any]) -> Values:
         """Return the index of each name; of an unknown category's, in the order in which they came."""
         names = self.names or {}
+        if self.unique:
+            return np.zeros(len(cells), np.float32)
+        spelt = (
+            [] if self.kind or self.coded else [cell for cell in cells if number(cell) is not None]
+        )
+        if spelt and 2 * len(spelt) >= len(cells):
+            self._parsed(cells)
         if self.column:
             names = {name: k for k, name in enumerate(self.column.categories)}
         for cell in dict.fromkeys(cells):
@@ -235,23 +271,31 @@ class Intake:
             elif self.column and cell not in names:
                 listed = ", ".join(self.column.categories[:8]) + (", ..." if len(names) > 8 else "")
                 why = f"{shown(cell)} is none of its categories ({listed}); {self.remedy}"
-            elif self.kind is None and number(cell) is not None:
-                if 2 * sum(number(other) is not None for other in cells) >= len(cells):
-                    self._parsed(cells)
-                why = f"{shown(cell)} is a number in a column of text; mend it, or set {self.setting}=category"
             else:
                 names.setdefault(cell, len(names))
                 continue
             raise BadCellError(cells.index(cell), why)
-        if self.kind is None and len(names) > MOST_CATEGORIES:
-            raise BadCellError(
-                len(cells) - 1,
-                f"{len(names)} different texts up to here are too many for categories; "
-                f"{LEAVE_OUT}, or set {self.setting}=category",
-            )
+        found = np.array([names[cell] for cell in cells], np.float32)
+        if isinstance(self.kind, Id) or (self.kind is None and len(names) > MOST_NAMES):
+            self.unique = True
+            if self.kind is None and len(names) < self.rows + len(cells):
+                raise self._no_category(names, self.rows + len(cells), len(cells) - 1)
         if self.column is None:
             self.names = names
-        return np.array([names[cell] for cell in cells], np.float32)
+        return found
+
+    def _no_category(self, names: Mapping[str, int], rows: int, row: int = 0) -> BadCellError:
+        """Return what to say of text that is neither category nor id."""
+        first = next(iter(names))
+        if all(PRICED.search(name) and number(PRICED.sub("", name)) is not None for name in names):
+            return BadCellError(row, f"{shown(first)} is text; write the numbers without signs")
+        if all(DATED.fullmatch(name) for name in names):
+            return BadCellError(row, f"{shown(first)} is text; write dates as YYYY-MM-DD")
+        ways = " or ".join(f"{self.setting}={kind}" for kind in ("drop", "id", "category"))
+        return BadCellError(
+            row,
+            f"text with {len(names)} different values in {rows} rows is no category; set {ways}",
+        )
 
     def _numbers(self, raw: Raw) -> Values | Floats:
         anchor = None if self.column is None else self.column.anchor
@@ -294,6 +338,7 @@ class Intake:
                 changed = values.astype(np.float64).astype(raw.dtype) != raw
             changed &= np.abs(values) >= EXACT
             why = "is too large for float32, exact up to 2**24; use a larger unit"
+            why += f", set {self.setting}=id if it names the row" if self.named else ""
             try:
                 refuse(changed, raw, f"{why}, {self.remedy}")
             except BadCellError as error:
@@ -311,7 +356,7 @@ class Intake:
         Raises:
             BadCellError: All are whole numbers, and float32 would change one.
         """
-        if self.decimals == 0 and self.rounded and not self.text:
+        if self.decimals == 0 and self.rounded and not (self.text or isinstance(self.kind, Id)):
             near = self.high - self.low < EXACT and has_anchor(self.low, self.high)
             if not (near and self.may_anchor and self.wide):
                 raise self.rounded
@@ -337,11 +382,23 @@ class Intake:
     def _settled(self, values: Values | Floats) -> tuple[Column, Values]:
         if self.dates is not None:
             return self._datetimes(values, self.dates)
+        if isinstance(self.kind, Id):
+            low = self.low if self.decimals == 0 and self.low <= self.high else 1.0
+            numbered = self._build(shape(self.names) if self.names else {"low": low})
+            return self.column or numbered, np.zeros(len(values), np.float32)
         if self.column is None and self.names is not None:
             return self._categories(values.astype(np.float32), self.names)
         offsets, anchor = self._anchored(values)
         low, high = self.low - (anchor or 0.0), self.high - (anchor or 0.0)
-        evidence = Evidence(offsets, low, high, self.decimals)
+        evidence = Evidence(
+            offsets,
+            low,
+            high,
+            self.decimals,
+            self.rows,
+            anchor or 0.0,
+            self.named and not self.missing,
+        )
         more = {} if anchor is None else {"anchor": anchor}
         if anchor is not None and self.decimals:
             more["decimals"] = self.decimals
@@ -349,12 +406,14 @@ class Intake:
             for name, kind in reversed(KINDS.items()):
                 found = kind.guess(evidence)
                 if found is not None:
-                    return self._build({"kind": name, **more, **_moved(found, anchor)}), offsets
+                    own = {key: more[key] for key in more if key in kind.fields}
+                    made = self._build({"kind": name, **own, **_moved(found, anchor)})
+                    return made, np.zeros_like(offsets) if made.is_id else offsets
         column = self.column
         if column is None:
             assert self.kind is not None
-            found = self.kind.complete(self.settings, low, high)
-            column = self._build({**more, **_moved(found, anchor)})
+            completed = self.kind.complete(self.settings, low, high)
+            column = self._build({**more, **_moved(completed, anchor)})
         elif anchor is not None:
             column = replace(column, anchor=anchor)
         if column != self.column:
@@ -398,11 +457,13 @@ class Intake:
     def _categories(self, values: Values, names: Mapping[str, int]) -> tuple[Column, Values]:
         """Return the category column of the names that came, sorted as numbers if they all are."""
         if self.kind is None and 2 * len(names) > self.rows:
-            raise BadCellError(
-                0,
-                f"text with {len(names)} different values in {self.rows} rows makes no categories; "
-                f"{LEAVE_OUT}, or set {self.setting}=category",
-            )
+            fault = self._no_category(names, self.rows)
+            if "is text" in str(fault) or self.missing or len(names) < FEWEST:
+                raise fault
+            if len(names) < self.rows and not self.unique:
+                raise fault
+            column = self._build({"kind": "id", **shape(names)})
+            return column, np.zeros(len(values), np.float32)
         values_of = {name: number(name) for name in names}
         numeric = None not in values_of.values()
         ordered = sorted(names, key=lambda name: (values_of[name] if numeric else 0.0, name))

@@ -41,7 +41,7 @@ class ShardWriter(Writer):
         rows: int | None,
         rows_per_file: int,
         suffix: str,
-        open_part: Callable[[Path, int | None], Writer],
+        open_part: Callable[[Path, int | None, int], Writer],
         *,
         start: int,
         resume: bool,
@@ -107,7 +107,7 @@ class ShardWriter(Writer):
         """Open the next file."""
         left = None if self.rows is None else min(self.rows_per_file, self.rows - self.done)
         self.path = self._place(len(self.files))
-        self.part = self.open_part(self.path, left).__enter__()
+        self.part = self.open_part(self.path, left, self.notes["start"] + self.done).__enter__()
         self.done += self.part.done
 
     def write(self, values: Rows) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError
 from scgan_infer.files import check_target, lock, open_own, sync_folder, write_bytes
-from scgan_infer.rows.codecs.base import Convert, Rows, Stream
+from scgan_infer.rows.codecs.base import Chunks, Convert, Rows, Stream
 
 CHECKPOINT_SECONDS = 5.0
 WRITE_BACK = 8 << 20  # bytes after which the system may write, so that nobody waits at the end
@@ -81,12 +81,13 @@ class Writer(ABC):
 class PipeWriter(Writer):
     """Writes to standard output; the header when the first rows are there, so that none is left without rows."""
 
-    def __init__(self, columns: Sequence[Column], stream: Stream) -> None:
+    def __init__(self, columns: Sequence[Column], stream: Stream, start: int = 0) -> None:
         self.columns, self.stream, self.header = tuple(columns), stream, stream.header(0)
+        self.start = start
 
     def write(self, values: Rows) -> None:
         """See `Writer.write`."""
-        rows = self.stream.encode(_sound(values, self.columns))
+        rows = self.stream.encode(_sound(values, self.columns), self.start + self.done)
         sys.stdout.buffer.write(self.header)
         sys.stdout.buffer.write(rows)
         self.header, self.done = b"", self.done + len(values)
@@ -110,6 +111,7 @@ class FileWriter(Writer):
         convert: Makes the file from the spool.
         resume: Go on with what an interrupted writer left.
         job: What the rows are; a part of another job is not gone on with.
+        start: Index of the first row, by which ids are numbered.
     """
 
     def __init__(
@@ -122,8 +124,10 @@ class FileWriter(Writer):
         *,
         resume: bool,
         job: str,
+        start: int = 0,
     ) -> None:
         self.path, self.columns, self.rows = path, tuple(columns), rows
+        self.start = start
         self.stream, self.convert, self.resume = stream, convert, resume
         self.job = {"job": job, "rows": rows, "columns": [column.to_dict() for column in columns]}
         self.part, self.new, self.state = (
@@ -168,7 +172,8 @@ class FileWriter(Writer):
     def write(self, values: Rows) -> None:
         """See `Writer.write`."""
         with self.writing():
-            self.file.write(self.stream.encode(_sound(values, self.columns)))
+            sound = _sound(values, self.columns)
+            self.file.write(self.stream.encode(sound, self.start + self.done))
             if hasattr(os, "posix_fadvise") and self.file.tell() - self.sent > WRITE_BACK:
                 self.sent = self.file.tell()
                 os.posix_fadvise(self.file.fileno(), 0, self.sent, os.POSIX_FADV_DONTNEED)
@@ -209,14 +214,15 @@ class FileWriter(Writer):
             sync_folder(self.path.parent)
             self.state.unlink(missing_ok=True)
 
-    def _spooled(self) -> Iterator[Rows]:
+    def _spooled(self) -> Chunks:
         """Read the spool back in chunks that don't depend on how it was written."""
         width = len(self.columns)
         chunk = min(max(CHUNK_BYTES // (4 * width), 4096), 1 << 18)
         with self.part.open("rb") as spool:
             for first in range(0, self.done, chunk):
                 count = min(chunk, self.done - first)
-                yield np.frombuffer(spool.read(4 * width * count), np.float32).reshape(count, width)
+                values = np.frombuffer(spool.read(4 * width * count), np.float32)
+                yield values.reshape(count, width), self.start + first
 
     def _clean(self, error: BaseException) -> None:
         with suppress(OSError):

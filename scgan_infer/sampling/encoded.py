@@ -41,6 +41,6 @@ def _column(column: Column, step: Outcomes) -> Column:
     from scgan_infer.rows.codecs.text import csv_stream
 
     values = np.array([v for v in step.values if v is not None], np.float32).reshape(-1, 1)
-    names = bytes(csv_stream([column]).encode(values)).decode().split("\n")[: len(values)]
+    names = bytes(csv_stream([column]).encode(values, 0)).decode().split("\n")[: len(values)]
     missing = ["missing"] * (len(step.values) - len(values))
     return Column(column.name, "category", categories=(*names, *missing, "other"))

@@ -141,7 +141,7 @@ class Model:
         from scgan_infer.rows.frames import frame
 
         asked = {"cluster": cluster, "temperature": temperature, "where": where}
-        return frame(self.sample(n, seed, start, **asked), self.columns)  # type: ignore[arg-type]
+        return frame(self.sample(n, seed, start, **asked), self.columns, start)  # type: ignore[arg-type]
 
     def blocks(
         self,

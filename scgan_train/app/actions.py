@@ -221,7 +221,7 @@ def compute(
             out, columns, rows, rows_per_file, start=draw.start, resume=resume, job=identity
         )
     else:
-        writer = open_writer(out, columns, rows, resume=resume, job=identity)
+        writer = open_writer(out, columns, rows, resume=resume, job=identity, start=draw.start)
     with writer, Watch() as watch:
         count = writer.done
         watch.begin(job.op, rows)

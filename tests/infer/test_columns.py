@@ -12,6 +12,7 @@ ONE_OF_EACH = {
     "bounded": Column("u", "bounded", high=19.6, slack=0.1),
     "integer": Column("n", "integer"),
     "category": Column("kind", "category", categories=("a", "b")),
+    "id": Column("pid", "id", low=1.0, pattern="P00"),
     "datetime": Column("day", "datetime", anchor=18_000.0, resolution="D", pattern="YYYY-MM-DD"),
 }
 

@@ -49,7 +49,7 @@ def test_angles_marks_row_numbers_and_constants_get_a_hint() -> None:
     assert "phi looks like an angle in radians; --periodic=phi=6.28318531" in notes
     assert "degrees looks like an angle in degrees; --periodic=degrees=360" in notes
     assert "mark -999 looks like a mark for missing cells" in notes
-    assert "number counts the rows" in notes
+    assert "number names rows: it is numbered anew" in notes
     assert "same is the same in every row" in notes
     assert "gain looks" not in notes
 

@@ -21,6 +21,7 @@ import numpy as np
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.rows.codecs.base import (
+    Chunks,
     Raw,
     Reader,
     Rows,
@@ -190,10 +191,13 @@ def npy_stream(columns: Sequence[Column]) -> Stream:
         np.lib.format.write_array_header_1_0(out, about)
         return out.getvalue()
 
-    return Stream(header, lambda values: as_bytes(coded(values, columns)), lambda rows: b"")
+    def encode(values: Rows, first: int) -> memoryview:
+        return as_bytes(coded(values, columns, first))
+
+    return Stream(header, encode, lambda rows: b"")
 
 
-def write_npz(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
+def write_npz(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:
     """Write `x`, numbers [rows, d], and `names`; the same rows give the same bytes."""
     stream = npy_stream(columns)
     names = io.BytesIO()
@@ -202,5 +206,5 @@ def write_npz(target: Path, columns: Sequence[Column], rows: int, chunks: Iterat
         archive.writestr(zipfile.ZipInfo("names.npy"), names.getvalue())
         with archive.open(zipfile.ZipInfo("x.npy"), "w", force_zip64=True) as out:
             out.write(stream.header(rows))
-            for values in chunks:
-                out.write(stream.encode(values))
+            for values, first in chunks:
+                out.write(stream.encode(values, first))

@@ -109,21 +109,22 @@ class Stream:
 
     Attributes:
         header: From the number of rows; its length doesn't depend on it.
-        encode: From float32 [k, d].
+        encode: From float32 [k, d] and the index of the first of these rows, by which ids are numbered.
         tail: From the number of rows.
     """
 
     header: Callable[[int], bytes]
-    encode: Callable[[Rows], bytes | memoryview]
+    encode: Callable[[Rows, int], bytes | memoryview]
     tail: Callable[[int], bytes]
 
 
-Convert: TypeAlias = Callable[[Path, Sequence[Column], int, Iterator[Rows]], None]
+Chunks: TypeAlias = Iterator[tuple[Rows, int]]  # rows, and the index of the first of them
+Convert: TypeAlias = Callable[[Path, Sequence[Column], int, Chunks], None]
 
 
 def raw_rows(columns: Sequence[Column]) -> Stream:
     """Return the stream of a spool: raw float32 rows and nothing else."""
-    return Stream(lambda rows: b"", as_bytes, lambda rows: b"")
+    return Stream(lambda rows: b"", lambda values, first: as_bytes(values), lambda rows: b"")
 
 
 def as_bytes(values: Raw) -> memoryview:
@@ -178,15 +179,17 @@ def checked(raw: Raw) -> Raw:
     return raw
 
 
-def cells(values: Rows, columns: Sequence[Column]) -> list[Raw]:
+def cells(values: Rows, columns: Sequence[Column], first: int = 0) -> list[Raw]:
     """Return each column of rows [n, d] as its `storage` says: numbers or str objects.
 
     A missing number is NaN, a missing name the empty text.
     """
-    return [_stored(values[:, j], column) for j, column in enumerate(columns)]
+    return [_stored(values[:, j], column, first) for j, column in enumerate(columns)]
 
 
-def _stored(values: Rows, column: Column) -> Raw:
+def _stored(values: Rows, column: Column, first: int) -> Raw:
+    if column.is_id:
+        return column.rules.cells(np.arange(first, first + len(values)), column)
     if column.storage == "float32":
         return values
     if not column.missing:
@@ -198,29 +201,32 @@ def _stored(values: Rows, column: Column) -> Raw:
     return out
 
 
-def typed(values: Rows, columns: Sequence[Column]) -> list[Raw]:
+def typed(values: Rows, columns: Sequence[Column], first: int = 0) -> list[Raw]:
     """Return each column of rows [n, d] as `cells`, but dates as datetime64, in UTC where they have a zone."""
-    stored = cells(values, columns)
+    stored = cells(values, columns, first)
     for j, column in enumerate(columns):
         if isinstance(column.rules, Datetime):
             stored[j] = column.rules.instants(values[:, j], column)
     return stored
 
 
-def coded(values: Rows, columns: Sequence[Column]) -> Raw:
+def coded(values: Rows, columns: Sequence[Column], first: int) -> Raw:
     """Return rows [n, d] for a format of numbers alone, where a number stands for each name."""
-    if not any(column.rules.named or column.anchor is not None for column in columns):
+    if not any(column.rules.named or column.is_wide for column in columns):
         return values
     out = values.astype(coded_type(columns))
     for j, column in enumerate(columns):
+        if column.is_id:
+            out[:, j] = column.rules.numbers(np.arange(first, first + len(values)), column)
+            continue
         there = ~np.isnan(values[:, j])
         out[there, j] = column.rules.numbers(values[there, j], column)
     return out
 
 
 def coded_type(columns: Sequence[Column]) -> np.dtype[Any]:
-    """Return the type of rows in a format of numbers alone: float64 where a column has an anchor."""
-    return np.dtype("<f4" if all(column.anchor is None for column in columns) else "<f8")
+    """Return the type of rows in a format of numbers alone: float64 where a column needs it."""
+    return np.dtype("<f8" if any(column.is_wide for column in columns) else "<f4")
 
 
 def number(cell: object) -> float | None:

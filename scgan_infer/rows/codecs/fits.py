@@ -164,9 +164,9 @@ def fits_stream(columns: Sequence[Column]) -> Stream:
         table["NAXIS2"] = rows
         return bytes((primary.tostring() + table.tostring()).encode("ascii"))
 
-    def encode(values: Rows) -> memoryview:
+    def encode(values: Rows, first: int) -> memoryview:
         out = np.empty(len(values), dtype)
-        for j, column in enumerate(cells(values, columns)):
+        for j, column in enumerate(cells(values, columns, first)):
             out[f"f{j}"] = column
         return as_bytes(out)
 

@@ -16,9 +16,9 @@ import numpy as np
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.rows.codecs.base import (
+    Chunks,
     Raw,
     Reader,
-    Rows,
     Untyped,
     cells,
     extra,
@@ -164,7 +164,7 @@ class Hdf5Reader(Reader):
         return np.concatenate(texts)
 
 
-def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
+def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:
     """Write a dataset for each column: numbers, or text in UTF-8."""
     h5py = extra("h5py", "hdf5")
     layout = h5py.h5p.create(h5py.h5p.FILE_CREATE)
@@ -182,8 +182,8 @@ def write_hdf5(target: Path, columns: Sequence[Column], rows: int, chunks: Itera
             if column.unit:
                 data.attrs["unit"] = column.unit
         done = 0
-        for values in chunks:
-            for column, stored in zip(columns, cells(values, columns), strict=True):
+        for values, first in chunks:
+            for column, stored in zip(columns, cells(values, columns, first), strict=True):
                 text = column.storage == "text"
                 spelt = [name.encode() for name in stored] if text else stored
                 file[column.name][done : done + len(values)] = spelt

@@ -15,11 +15,11 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
-from scgan_infer.kinds.datetime import zone_of
+from scgan_infer.kinds.datetime import Datetime, zone_of
 from scgan_infer.rows.codecs.base import (
+    Chunks,
     Raw,
     Reader,
-    Rows,
     Untyped,
     extra,
     typed,
@@ -105,9 +105,7 @@ class ParquetReader(Reader):
         return np.array([*texts.to_pylist(), None], dtype=object)[inverse]
 
 
-def write_parquet(
-    target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]
-) -> None:
+def write_parquet(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:
     """Write columns of numbers, dates and dictionaries, one row group for each chunk."""
     pa, parquet = extra("pyarrow", "parquet"), extra("pyarrow.parquet", "parquet")
     fields = [
@@ -116,11 +114,11 @@ def write_parquet(
     ]
     schema = pa.schema(fields)
     with parquet.ParquetWriter(target, schema) as writer:
-        for values in chunks:
+        for values, first in chunks:
             stored = [
                 pa.array(column, field.type, mask=gone)
                 for column, field, gone in zip(
-                    typed(values, columns), fields, np.isnan(values).T, strict=True
+                    typed(values, columns, first), fields, np.isnan(values).T, strict=True
                 )
             ]
             batch = pa.Table.from_arrays(stored, schema=schema)
@@ -130,7 +128,7 @@ def write_parquet(
 def _arrow(pa: Untyped, column: Column) -> Untyped:
     """Return the type of a column: dates without a time are days, those with one go to the second at least."""
     pattern = column.pattern
-    if not pattern:
+    if not isinstance(column.rules, Datetime):
         if column.storage == "text":
             return pa.dictionary(pa.int32(), pa.string())
         return pa.from_numpy_dtype(np.dtype(column.storage))

@@ -21,7 +21,7 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
-from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Untyped, cells, extra
+from scgan_infer.rows.codecs.base import Chunks, Raw, Reader, Untyped, cells, extra
 
 TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
 FIRST_SECOND = 1 << 22 | 1 << 17  # 1995-01-01 00:00:00
@@ -87,14 +87,14 @@ class RootReader(Reader):
             self.budget.decode(size)
 
 
-def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
+def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:
     """Write a TTree `events`: branches of numbers and strings, one basket of each for each chunk."""
     uproot = extra("uproot", "root")
     names = [column.name for column in columns]
     types = [column.storage.replace("text", "string") for column in columns]
-    first = list(itertools.islice(chunks, 1))
+    begun = list(itertools.islice(chunks, 1))
     digest = hashlib.sha256(
-        repr((rows, columns)).encode() + b"".join(values.tobytes() for values in first)
+        repr((rows, columns)).encode() + b"".join(values.tobytes() for values, _ in begun)
     )
     identity = uuid.UUID(bytes=digest.digest()[:16], version=4)
     with (
@@ -103,8 +103,8 @@ def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Itera
         uproot.recreate(out, uuid_function=lambda: identity) as file,
     ):
         tree = file.mktree("events", dict(zip(names, types, strict=True)))
-        for values in itertools.chain(first, chunks):
-            tree.extend(dict(zip(names, cells(values, columns), strict=True)))
+        for values, first in itertools.chain(begun, chunks):
+            tree.extend(dict(zip(names, cells(values, columns, first), strict=True)))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
-from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Stream, cells, number
+from scgan_infer.rows.codecs.base import Chunks, Raw, Reader, Rows, Stream, cells, number
 from scgan_infer.rows.codecs.budget import PIECE, Budget
 from scgan_infer.rows.codecs.dialect import (
     COMMENT,
@@ -41,6 +41,7 @@ from scgan_infer.rows.codecs.dialect import (
 )
 
 LONGEST_LINE = 1 << 22
+CODE = re.compile(r"0\d+")
 MOST_QUOTED = 1 << 16  # texts that are kept as they are written
 SAMPLE = 1 << 18  # characters, about
 UTF_8, ESCAPED = "utf-8-sig", "surrogateescape"
@@ -85,6 +86,8 @@ class CsvReader(Reader):
                 )
             self.notes = ("numbers have decimal commas: 1,234 is taken as 1.234",)
         self._leave_out_index(below)
+        self.codes = {j for row in rows for j, cell in enumerate(row) if CODE.fullmatch(cell)}
+        self.leading = re.compile(rf'(?m)(?:^|{re.escape(self.separator)})"?0[0-9]')
 
     def _stream(self) -> IO[str]:
         """Open the file; bytes that are not UTF-8 come as lone surrogates."""
@@ -172,7 +175,11 @@ class CsvReader(Reader):
         cells = next(csv.reader(lines, delimiter=self.separator), [])
         is_text = np.zeros(self.wide, bool)
         for j, cell in enumerate(cells[: self.wide]):
-            is_text[j] = j - self.skip in text or (bool(cell) and not self._is_number(cell))
+            is_text[j] = (
+                j in self.codes
+                or j - self.skip in text
+                or (bool(cell) and not self._is_number(cell))
+            )
         return is_text
 
     def _is_number(self, cell: str) -> bool:
@@ -184,6 +191,8 @@ class CsvReader(Reader):
 
     def _fast(self, lines: list[str], is_text: NDArray[np.bool_]) -> list[Raw] | None:
         if "\n" in lines or "\r\n" in lines or "\r" in lines:
+            return None
+        if not self.codes and self.leading.search("".join(lines)):
             return None
         if self.decimal == ",":
             if is_text.any() or any("." in line for line in lines):
@@ -238,6 +247,7 @@ class CsvReader(Reader):
         return (columns, problem, "") if any(rows[good:]) else (columns, "", problem)
 
     def _column(self, cells: tuple[str, ...], is_text: bool) -> Raw:
+        is_text = is_text or any(map(CODE.fullmatch, cells))
         numbers = [None if is_text else number(self._dotted(cell)) for cell in cells]
         if is_text or None in numbers:
             spelt = (
@@ -317,9 +327,9 @@ def csv_stream(columns: Sequence[Column], separator: str = ",") -> Stream:
     row = separator.join(forms) + "\n"
     quote = lru_cache(MOST_QUOTED)(lambda name: _line([name], separator)[:-1] if name else "")
 
-    def encode(values: Rows) -> bytes:
+    def encode(values: Rows, first: int) -> bytes:
         arguments: list[list[Any]] = []
-        for column, stored in zip(columns, cells(values, columns), strict=True):
+        for column, stored in zip(columns, cells(values, columns, first), strict=True):
             if column.missing and column.storage == "float32":
                 gone = np.isnan(stored)
                 numbers = zip(
@@ -350,10 +360,10 @@ def tsv_stream(columns: Sequence[Column]) -> Stream:
     return csv_stream(columns, "\t")
 
 
-def write_gzip(target: Path, columns: Sequence[Column], rows: int, chunks: Iterator[Rows]) -> None:
+def write_gzip(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:
     """Write CSV through gzip; the same rows give the same bytes."""
     stream = csv_stream(columns)
     with target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, 0) as out:
         out.write(stream.header(rows))
-        for values in chunks:
-            out.write(stream.encode(values))
+        for values, first in chunks:
+            out.write(stream.encode(values, first))

@@ -1,0 +1,111 @@
+"""What names rows is numbered anew, codes stay text, and text among numbers gets advice."""
+
+import numpy as np
+import pytest
+from suffixes import READY
+
+from scgan_infer.errors import DataError
+from scgan_infer.rows.formats import open_shards, open_writer, read_table
+
+N = 60
+RNG = np.random.default_rng(0)
+IDS = {
+    "from 1": (np.arange(1, N + 1), [1, 2, 3]),
+    "shuffled": (RNG.permutation(N), [0, 1, 2]),
+    "far": (np.arange(5000) + 123_456_789, [123_456_789, 123_456_790, 123_456_791]),
+    "text": (
+        np.array([f"PID-{k:04}" for k in range(7, 7 + N)], object),
+        ["PID-0007", "PID-0008", "PID-0009"],
+    ),
+    "names": (
+        np.array([f"{c}{d}" for c in "abcdefgh" for d in "xyzuvwst"], object),
+        ["1", "2", "3"],
+    ),
+    "codes": (np.array([f"{k:05}" for k in range(N)], object), ["00000", "00001", "00002"]),
+}
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_ids_are_recognised_and_numbered_anew(name, tmp_path):
+    cells, first = IDS[name]
+    table = read_table({"id": cells, "x": RNG.normal(size=len(cells))})
+    assert table.columns[0].kind == "id"
+    assert not table.values[:, 0].any()
+    with open_writer(tmp_path / "rows.csv", table.columns) as writer:
+        writer.write(table.values[:2])
+        writer.write(table.values[2:3])
+    lines = (tmp_path / "rows.csv").read_text().splitlines()[1:]
+    assert [line.partition(",")[0] for line in lines] == [str(cell) for cell in first]
+    again = read_table(tmp_path / "rows.csv", columns=table.columns)
+    assert not again.values[:, 0].any()
+
+
+@pytest.mark.parametrize("suffix", READY)
+def test_numbers_go_on_in_every_format(suffix, tmp_path):
+    column = read_table({"id": np.arange(1, N + 1), "x": RNG.normal(size=N)}).columns[0]
+    path = tmp_path / f"rows{suffix}"
+    with open_writer(path, (column,), 100_000, start=20_000_000) as writer:
+        for _ in range(4):
+            writer.write(np.zeros((25_000, 1), np.float32))
+    back = read_table(path, overrides={"x0" if suffix == ".npy" else "id": {"kind": "id"}})
+    assert back.columns[0].low == 20_000_001
+
+
+def test_shards_have_numbers_of_their_own(tmp_path):
+    column = read_table({"id": np.arange(1, N + 1), "x": RNG.normal(size=N)}).columns[0]
+    with open_shards(tmp_path / "all", (column,), 10, 4, suffix=".csv", start=100) as writer:
+        writer.write(np.zeros((10, 1), np.float32))
+    texts = [file.read_text().split()[1:] for file in sorted((tmp_path / "all").glob("*.csv"))]
+    assert [cell for part in texts for cell in part] == [str(k) for k in range(101, 111)]
+
+
+def test_what_is_no_id():
+    assert read_table({"x": np.arange(1871, 1971)}).columns[0].kind == "integer"
+    assert read_table({"x": np.arange(1, 9)}).columns[0].kind == "real"
+    assert read_table(np.arange(500)).columns[0].kind == "integer"
+    repeated = np.append(np.arange(1, N), 1)
+    assert read_table({"x": repeated}).columns[0].kind == "real"
+
+
+def test_a_column_can_be_left_out():
+    rows = {"id": np.arange(N), "x": RNG.normal(size=N)}
+    assert read_table(rows, overrides={"id": {"kind": "drop"}}).names == ("x",)
+
+
+def test_leading_zeros_make_codes(tmp_path):
+    codes = RNG.choice(["1002", "02139", "90210", "0044"], 400)
+    (tmp_path / "rows.csv").write_text("zip,x\n" + "".join(f"{code},1.5\n" for code in codes))
+    column = read_table(tmp_path / "rows.csv").columns[0]
+    assert (column.kind, set(column.categories)) == ("category", set(codes))
+    assert read_table({"zip": codes.astype(object)}).columns[0] == column
+    overrides = {"zip": {"kind": "integer"}}
+    assert read_table(tmp_path / "rows.csv", overrides=overrides).values[:, 0].max() == 90210
+
+
+def test_a_code_that_comes_late_is_named(tmp_path):
+    (tmp_path / "rows.csv").write_text("zip,x\n" + "12345,1\n" * 200_000 + "01234,1\n")
+    with pytest.raises(
+        DataError, match=r"row 200001 .*'01234' is a code among numbers; set columns.zip.kind"
+    ):
+        read_table(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["1", "45.1%"], "is a percentage where a number belongs; write it without the sign"),
+        (["1", "1,234"], "separates thousands; write all numbers without"),
+        (["1", "n.d."], "empty the cell if it stands for a missing one"),
+        ([f"{k}.5%" for k in range(N)], "is text; write the numbers without signs"),
+        ([f"{1 + k % 28}.03.20{10 + k // 28}" for k in range(N)], "write dates as YYYY-MM-DD"),
+        ([f"name {k % 50}" for k in range(N)], "set columns.x.kind=drop or columns.x.kind=id or"),
+    ],
+)
+def test_text_among_numbers_gets_advice(cells, words):
+    with pytest.raises(DataError, match=words):
+        read_table({"x": np.array(cells, object)})
+
+
+def test_text_with_a_few_numbers_is_text():
+    cells = RNG.choice(["00M", "0E0", "ABC", "7"], 200).astype(object)
+    assert read_table({"iata": np.append("ABC", cells)}).columns[0].kind == "category"
