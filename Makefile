@@ -6,7 +6,7 @@ PLANES := eight_gaussians checkerboard two_spirals abs sinewaved_cube four_circl
 OTHERS := gaussian centers real
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check unit light oldest licences man audit node exported page clean
+.PHONY: demo test check unit light oldest mutations licences man audit node exported page clean
 
 demo: .venv/ready
 	rm -rf demo && mkdir demo
@@ -38,6 +38,10 @@ light: .venv-light/ready
 # The same, and file formats, with the oldest packages that pyproject.toml allows.
 oldest: .venv-oldest/ready
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m 'not slow' tests/infer
+
+# Ten times the damaged bundles, files and run folders that the tests try.
+mutations: .venv/ready
+	SCGAN_CASES=0:10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/infer/bundle/test_fuzz.py
 
 # The licences of what `make` installs beside scgan.
 licences: .venv/ready

@@ -11,13 +11,14 @@ import csv
 import os
 import re
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,6 +56,7 @@ from scgan_infer.rows.codecs.text import (
 from scgan_infer.rows.intake import Intake
 from scgan_infer.rows.shards import ShardWriter
 from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer
+from scgan_infer.text import visible
 
 CHUNK = 1 << 16
 SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
@@ -63,7 +65,7 @@ CELL = 16  # bytes that a raw cell takes on its way, about
 
 # What a parser may raise on a file that isn't what its name says.
 PYTHON = (OSError, EOFError, MemoryError, ValueError, TypeError, LookupError, ArithmeticError)
-DEEPER = (RuntimeError, AssertionError, AttributeError, SyntaxError, BufferError)
+DEEPER = (RuntimeError, AssertionError, AttributeError, NameError, SyntaxError, BufferError)
 PARSERS = (struct.error, zlib.error, csv.Error, zipfile.BadZipFile, tokenize.TokenError)
 UNREADABLE: tuple[type[BaseException], ...] = (*PYTHON, *DEEPER, *PARSERS)
 
@@ -178,7 +180,7 @@ def open_writer(
     """Return a context manager that writes rows to a file, which appears when it is complete.
 
     Args:
-        path: The file; `-` is CSV on standard output.
+        path: The file; `-` is CSV on standard output, names made visible where that is a terminal.
         columns: Its columns.
         rows: How many rows will come, None if only their end tells.
         resume: Go on with what an interrupted writer left, after its `done` rows.
@@ -193,6 +195,8 @@ def open_writer(
     if str(path) == "-":
         if resume:
             raise UsageError("what went to standard output can't be gone on with; name a file")
+        if sys.stdout.isatty():
+            columns = tuple(map(_visible, columns))
         return PipeWriter(columns, csv_stream(columns), start)
     path = Path(path)
     chosen = FORMATS.get(_suffix(path))
@@ -322,6 +326,11 @@ def _opened(
         raise DataError(
             f"{data}: changed while it was read; read it again when nobody writes to it"
         )
+
+
+def _visible(column: Column) -> Column:
+    names = tuple(map(visible, column.categories))
+    return replace(column, name=visible(column.name), categories=names)
 
 
 def _suffix(path: Path) -> str:

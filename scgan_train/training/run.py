@@ -54,6 +54,19 @@ M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 VERSION = 2
 STAGES = ("encoder", "clusters", "head", "mapper", "decoder")  # a head with discrete values only
+FACTS = {
+    "rows": int,
+    "sha256": str,
+    "clusters": str,
+    "width": int,
+    "figures": dict,
+    "map": str,
+    "seconds": dict,
+    "notes": list,
+    "weights_sha256": dict,
+}
+# of a finished run
+NEEDED = {"rows", "sha256", "clusters", "width", "figures"}
 
 
 @contextmanager
@@ -142,12 +155,21 @@ class Run:
                     f"{path / 'config.toml'} is not as this run began; put it back, or train again"
                 )
             config = configs.from_dict(tomllib.loads(written.decode()))
-            return cls(path, config, facts.pop("source"), columns, facts)
+            source = str(facts.pop("source"))
+            _check(facts)
+            return cls(path, config, source, columns, facts)
         except FileNotFoundError as error:
             raise ModelError(
                 f"{path} is not a run folder: {Path(error.filename).name} is missing"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise ModelError(f"{path}: damaged run.json ({error}); train again") from error
 
     def write(self, name: str, content: bytes) -> None:
@@ -319,3 +341,17 @@ class Run:
             raise ModelError(
                 f"{self.path / name}.safetensors does not fit config.toml: {first}; train again"
             ) from error
+
+
+def _check(facts: dict[str, Any]) -> None:
+    """Raise a ValueError where facts of a run are not what they are called."""
+    wrong = {key for key, kind in FACTS.items() if key in facts and type(facts[key]) is not kind}
+    if not wrong and "figures" in facts.get("seconds", {}):
+        wrong = NEEDED - facts.keys()
+    numbers = (
+        [] if wrong else [*facts.get("seconds", {}).values(), *facts.get("figures", {}).values()]
+    )
+    if wrong or not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError(f"{', '.join(sorted(wrong)) or 'seconds or figures'} can't be read")
+    # neither infinite numbers nor halves of surrogate pairs
+    json.dumps(facts, allow_nan=False, ensure_ascii=False).encode()

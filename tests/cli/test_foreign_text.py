@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from commands import Done
+from commands import Done, apart
 from onnx_bytes import model, node
 
 from scgan_infer import bundle
@@ -64,6 +64,18 @@ def test_of_an_error(scgan: Scgan, hostile: Path, option: list[str]) -> None:
 def test_of_a_file_name(scgan: Scgan, tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"x\x1b[2J\nscgan: good\xff")
     scgan("info", path).failed(3, r"x\x1b[2J\nscgan: good\udcff")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals")
+def test_of_columns_in_csv(hostile: Path) -> None:
+    """Visible on a terminal; as it is in a file or pipe."""
+    ours, theirs = os.openpty()
+    command = ("sample", "-m", hostile, "-n", 1, "-o", "-")
+    assert apart(*command, stdout=theirs).code == 0
+    os.close(theirs)
+    assert os.read(ours, 1000).decode().splitlines()[0] == r"speed\u202e\u2066,y"
+    os.close(ours)
+    assert apart(*command).out.splitlines()[0] == f"{TURNED},y"
 
 
 def test_formulas_of_a_spreadsheet(scgan: Scgan, tmp_path: Path) -> None:

@@ -1,11 +1,18 @@
-"""Damage, by number: case n is a function of n alone, so a failure is reproduced with `python fuzzing.py n`."""
+"""Damage, by number: case n is a function of n alone.
+
+A case is a damaged bundle, file of rows or run folder, a command on it, and the exit codes that may come of it.
+"""
 
 import hashlib
+import importlib
 import json
 import os
+import re
+import resource
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,27 +27,29 @@ from scgan_infer import bundle
 from scgan_infer.bundle.rules import MAX_BYTES, OPERATORS
 from scgan_train import app as cli
 
-GIBIBYTES = 8
+MOST_BYTES, SECONDS = 2 * 2**30, 20  # of memory in use, of computing
+ROOM = 8 * 2**30  # of addresses, so that one case takes no machine down
+RUN = Path(__file__).parents[1] / "runs" / "version-2"
 CRAFTED = [data for cases in REFUSED.values() for data in cases.values() if len(data) <= MAX_BYTES]
-COMMANDS = (["verify"], ["sample", "-n", "5000", "--out", "{out}", "--model"], ["info", "--json"])
-JSON_VALUES = (
-    None,
-    True,
-    -1,
-    0,
-    1,
-    2**24,
-    2**70,
-    1e308,
-    "",
-    "x",
-    "../../etc/passwd",
-    "\0",
-    [],
-    {},
-    [[]],
-    {"a": 1},
+COMMANDS = (
+    "verify {b}",
+    "sample -n 5000 --out {out} --model {b}",
+    "sample -n 100 --out {out} --cluster 1 --model {b}",
+    "sample -n 100 --out {out} --where y=b --model {b}",
+    "encode {rows} --out {out} --model {b}",
+    "reconstruct {rows} --out {out} --model {b}",
+    "info {b}",
+    "info --json {b}",
 )
+DEEP = [[[[[[[[[[[[[[[[{}]]]]]]]]]]]]]]]]
+NUMBERS = (-1, 0, 1, 2, 0.5, 4096, 65536, 2**24, 2**63, 2**70, 1e308)
+TEXTS = ("", "x", "../../etc/passwd", "\0", "\ud800", "a\u202eb", "category", 300 * "y")
+JSON_VALUES = (*NUMBERS, *TEXTS, None, True, [], {}, [[]], {"a": 1}, DEEP, 5000 * [1])
+RAW = (b"NaN", b"-Infinity", b"1e999", b"[" * 100_000, b'{"a":1,"a":2}', b"\xff\xfe", b"1" * 5000)
+
+
+# lines that are no failure: what is done, on what
+SAID = re.compile(r"device: |bundle: |note: |\d+ rows: ")
 
 
 def damaged(data, rng):
@@ -117,9 +126,9 @@ def _outputs():
 OUTPUTS = _outputs()
 
 
-def other_json(rng):
-    """Return a manifest with one value replaced, removed or added, anywhere in it."""
-    found = json.loads((MODEL / "bundle.json").read_bytes())
+def other_json(data, rng):
+    """Return a JSON file's bytes with one value replaced or removed, anywhere in it, or with what is no JSON."""
+    found = json.loads(data)
     holder = found
     while True:
         key = (
@@ -135,7 +144,10 @@ def other_json(rng):
         del holder[key]
     else:
         holder[key] = JSON_VALUES[rng.integers(len(JSON_VALUES))]
-    return json.dumps(found).encode()
+    if rng.integers(8):
+        return json.dumps(found).encode()
+    holder[key] = "put here"
+    return json.dumps(found).encode().replace(b'"put here"', RAW[rng.integers(len(RAW))])
 
 
 def rehash(folder):
@@ -160,14 +172,14 @@ def strange_bundle(folder, rng):
         return {0, 3, 6}
     if kind in (1, 2):
         (folder / graph).write_bytes(damaged((folder / graph).read_bytes(), rng))
-    elif kind in (3, 4, 5):
+    elif kind in (3, 4, 5) and not (folder / "head.onnx").exists():
         (folder / graph).write_bytes(other_graph(graph, rng))
     elif kind == 6:
         (folder / "decoder.onnx").write_bytes(CRAFTED[int(rng.integers(len(CRAFTED)))])
         rehash(folder)
         return {3}
     elif kind in (7, 8):
-        (folder / "bundle.json").write_bytes(other_json(rng))
+        (folder / "bundle.json").write_bytes(other_json((folder / "bundle.json").read_bytes(), rng))
         return {0, 3, 5, 6}
     elif kind == 9:
         other = folder / str(rng.choice(names))
@@ -189,7 +201,7 @@ def strange_bundle(folder, rng):
             case 0:
                 path.symlink_to("/etc/passwd")
             case 1:
-                path.symlink_to(MODEL / name)
+                path.symlink_to(PLACE / "tiny" / name)
             case 2:
                 path.mkdir()
             case 3:
@@ -200,25 +212,57 @@ def strange_bundle(folder, rng):
     return {0, 3, 5, 6}
 
 
-def bundle_case(number, folder):
-    """Return the arguments of a command on a damaged bundle, and the exit codes that may come of it."""
+def case(number, folder):
+    """Return the words of a command, and the exit codes that may come of it."""
     rng = np.random.default_rng([number, 1])
+    make = rng.choice([bundle_case, file_case, run_case], p=[0.55, 0.42, 0.03])
+    return make(rng, folder)
+
+
+def bundle_case(rng, folder):
+    """Return the words of a command on a damaged bundle, and the exit codes that may come of it."""
     strange = folder / "b"
-    shutil.copytree(MODEL, strange)
+    shutil.copytree(PLACE / ("chained" if rng.integers(3) == 0 else "tiny"), strange)
     codes = strange_bundle(strange, rng)
-    command = COMMANDS[int(rng.integers(len(COMMANDS)))]
-    return [*(word.format(out=folder / "out.npy") for word in command), str(strange)], codes
+    command = str(rng.choice(COMMANDS))
+    if "{rows}" in command:
+        np.save(folder / "rows.npy", np.ones((100, 2), np.float32))
+    if (
+        "--" in command
+    ):  # what the good bundle has no use for, or a column that the damaged one has no more
+        codes = codes | {2, 7}
+    words = command.format(b=strange, out=folder / "out.npy", rows=folder / "rows.npy")
+    return words.split(), codes
 
 
-def file_case(number, folder):
-    """Return the arguments of a command on a damaged file of rows, and the exit codes that may come of it."""
-    rng = np.random.default_rng([number, 2])
-    suffix = READY[number % len(READY)]
+def file_case(rng, folder):
+    """Return the words of a command on a damaged file of rows, and the exit codes that may come of it."""
+    suffix = str(rng.choice(READY))
     path = folder / f"rows{suffix}"
     cells(path, rng.normal(size=(int(rng.integers(1, 60)), 2)), ("x", "y"))
     path.write_bytes(damaged(path.read_bytes(), rng))
+    if rng.integers(4) == 0:
+        return ["inspect", str(path)], {0, 7}
     command = "encode" if rng.integers(2) else "reconstruct"
-    return [command, str(path), "--model", str(MODEL), "--out", str(folder / "out.npy")], {0, 7}
+    model = str(PLACE / "tiny")
+    return [command, str(path), "--model", model, "--out", str(folder / "out.npy")], {0, 7}
+
+
+def run_case(rng, folder):
+    """Return the words that export a damaged run folder, and the exit codes that may come of it."""
+    shutil.copytree(PLACE / "run", folder / "run")
+    path, other = (folder / "run" / str(name) for name in rng.choice(sorted(os.listdir(RUN)), 2))
+    match rng.integers(5):
+        case 0:
+            path.unlink()
+        case 1:
+            path.write_bytes(other.read_bytes())
+        case 2 | 3:
+            path.write_bytes(damaged(path.read_bytes(), rng))
+        case 4:
+            facts = folder / "run" / "run.json"
+            facts.write_bytes(other_json(facts.read_bytes(), rng))
+    return ["export", str(folder / "run"), "--out", str(folder / "out")], {0, 3, 5}
 
 
 def run(arguments):
@@ -249,47 +293,51 @@ def run(arguments):
         return code, taken.read().decode(errors="replace")
 
 
-def fault(make, number):
+def fault(number):
     """Run a case; return what is wrong with how it ended, or an empty text."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        arguments, codes = make(number, folder)
-        code, err = run(arguments)
+        words, codes = case(number, folder)
+        begun = time.process_time()
+        code, err = run(words)
+        seconds = time.process_time() - begun
         left = sorted(path.name for path in folder.iterdir() if "out" in path.name)
-        wrote = "--out" in arguments and code == 0
-    err = err.removeprefix("device: cpu\n")
-    said = f"{make.__name__} {number}: {' '.join(arguments[:3])} ended with {code}: {err[-2000:]!r}"
-    if code not in codes:
-        return said
-    if code == 0 and err.replace(f"5000 rows: {folder / 'out.npy'}\n", "").count("\n") > 1:
-        return said
-    if code != 0 and not (err.startswith("scgan: ") and err.count("\n") == 1 and len(err) < 1000):
-        return said
-    if left != (["out.npy"] if wrote else []):
-        return f"{said}; left {left}"
-    return ""
+    lines = [line for line in err.splitlines() if not SAID.match(line)]
+    one = len(lines) == 1 and lines[0].startswith("scgan: ") and len(lines[0]) < 1000
+    wrong = [] if code in codes and (one if code else not lines) else ["that"]
+    outputs = [name for name in (Path(word).name for word in words) if name.startswith("out")]
+    if left != (outputs if code == 0 else []):
+        wrong.append(f"left {left}")
+    if seconds > SECONDS:
+        wrong.append(f"took {seconds:.0f} s")
+    most = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if most > MOST_BYTES:
+        wrong.append(f"took {most} bytes of memory")
+    about = f"case {number}: {' '.join(words)} ended with {code}: {err[-2000:]!r}"
+    return f"{about}: wrong: {', '.join(wrong)}" if wrong else ""
 
 
-def serve(connection, make, model):
+def serve(connection, place):
     """Answer case numbers with what was wrong, in bounded memory."""
-    import resource
-
-    use(model)
-    resource.setrlimit(resource.RLIMIT_AS, (GIBIBYTES * 2**30, GIBIBYTES * 2**30))
+    importlib.import_module("scgan_train.exporting.exporter")
+    use(place)
+    resource.setrlimit(resource.RLIMIT_AS, (ROOM, ROOM))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while (number := connection.recv()) is not None:
-        connection.send(fault(make, number))
+        connection.send(fault(number))
 
 
-def use(model):
-    """Take the good bundle of all cases."""
-    global MODEL
-    MODEL = Path(model)
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        use(bundle.save(Path(place) / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS))
-        for word in sys.argv[1:]:
-            for case in (bundle_case, file_case):
-                print(fault(case, int(word)) or f"{case.__name__} {word}: fine")
+def use(place):
+    """Take the good bundles of all cases from this folder, and make them where they are not."""
+    global PLACE
+    PLACE = Path(place)
+    if not any(PLACE.iterdir()):
+        bundle.save(PLACE / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS)
+        bundle.save(PLACE / "chained", *tiny.chained((0.5, 0.5)), tiny.EXTRAS)
+        shutil.copytree(RUN, PLACE / "run")
+        facts = json.loads((RUN / "run.json").read_text())
+        weights = {path.stem: path.read_bytes() for path in RUN.glob("*.safetensors")}
+        facts["weights_sha256"] = {
+            key: hashlib.sha256(data).hexdigest() for key, data in weights.items()
+        }
+        (PLACE / "run" / "run.json").write_text(json.dumps(facts))
