@@ -228,7 +228,7 @@ def test_a_job_that_loses_a_worker_then_torchrun_goes_on_to_the_same_bytes(tmp_p
     from scgan_train.training.run import Run
 
     straight, run = tmp_path / "straight", tmp_path / "run"
-    told = finished(command(PROCESSES, "-m", "scgan_train", *LONG, straight))
+    told = finished(command(PROCESSES, "-m", "scgan_train", "train", *LONG, straight))
     assert told.count("run: ") == 1
 
     with begun(run) as (job, pids):
@@ -247,7 +247,7 @@ def test_a_job_that_loses_a_worker_then_torchrun_goes_on_to_the_same_bytes(tmp_p
         job.kill()
     assert not Run.load(run).finished("decoder")
 
-    finished(command(PROCESSES, "-m", "scgan_train", *LONG, run, "--resume"))
+    finished(command(PROCESSES, "-m", "scgan_train", "train", *LONG, run, "--resume"))
     assert contents(run) == contents(straight)
 
 
