@@ -1,4 +1,4 @@
-"""The head of a table with discrete values: a chain of small softmax networks, the cluster its last step.
+"""The head with discrete values or given columns: a chain of small softmax networks, the cluster its last step.
 
     p(s_1) p(s_2 | s_1) ... p(cluster | s_1 .. s_(h-1))
 
@@ -12,6 +12,12 @@ are, as long as the chain is trained,
     free [V, f] + cosines [V, 12] shared [12, f]
 
 the cosines running over the numbers in order, so that slow changes along the numbers are learned first.
+
+Given columns are inputs of every step: their numbers h, and embeddings of their outcomes. The cluster's logits are
+
+    log pi_k + log N(h; mu_k, Sigma_k)  +  network,      the network 0 at first,
+
+so the gate begins as the exact posterior of the mixture and learns the rest.
 
 Such a chain learns rows by heart within a few passes. So it is trained in bursts, each about twice as long
 as the one before, and the weights after the burst that is best on rows kept back stay.
@@ -29,10 +35,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from scgan_train.clusters import Assign
 from scgan_train.encoder import mlp_graph
+from scgan_train.given import Conditions, ConditionVars
 from scgan_train.graph import Var, const, op
 from scgan_train.nets import mlp
-from scgan_train.training.loop import Phase, Player, rows_of
+from scgan_train.training.loop import Phase, Player, Selected, rows_of
 
 EMBEDDING = 16
 WIDTH = 128
@@ -48,81 +56,122 @@ TRIANGLE = 256  # outcomes up to which cumulative sums are a matrix product
 
 
 class Chain(nn.Module):
-    """The chain over outcomes of these sizes [h], the last of them the clusters."""
+    """The chain over outcomes of these sizes [h], the last of them the clusters.
 
-    def __init__(self, sizes: Sequence[int], generator: torch.Generator) -> None:
+    Args:
+        sizes: how many outcomes each step has.
+        generator: draws the first weights.
+        given: sizes [r] of the outcomes that are known from the start.
+        gate: what the given numbers say of the clusters.
+        context: how many given numbers every step sees, p.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        generator: torch.Generator,
+        given: Sequence[int] = (),
+        gate: Assign | None = None,
+        context: int = 0,
+    ) -> None:
         super().__init__()
-        self.sizes = tuple(sizes)
+        self.sizes, self.known, self.gate = tuple(sizes), len(given), gate
+        every = (*given, *sizes)
         self.embeddings = nn.ParameterList(
-            torch.randn(size, EMBEDDING, generator=generator) for size in sizes[:-1]
+            torch.randn(size, EMBEDDING, generator=generator) for size in every[:-1]
         )
-        self.first = nn.Parameter(torch.zeros(sizes[0]))
+        self.lone = not given and not context  # then the first step sees nothing
+        if self.lone:
+            self.first = nn.Parameter(torch.zeros(sizes[0]))
         self.networks = nn.ModuleList(
-            mlp([EMBEDDING * j, WIDTH, WIDTH, sizes[j]], generator) for j in range(1, len(sizes))
+            mlp([context + EMBEDDING * (self.known + j), WIDTH, WIDTH, size], generator)
+            for j, size in enumerate(sizes)
+            if j or not self.lone
         )
 
     @torch.no_grad()
     def start(self, choice: Tensor) -> None:
-        """Make each step independent, by the shares of its outcomes among choices [N, h]."""
+        """Make each step independent, by the shares of its outcomes among choices [N, r + h].
+
+        The cluster begins as the exact posterior of the mixture where numbers are given.
+        """
         shares = [
-            (torch.bincount(choice[:, j], minlength=size) + 0.5).log()
+            (torch.bincount(choice[:, self.known + j], minlength=size) + 0.5).log()
             for j, size in enumerate(self.sizes)
         ]
-        self.first.copy_(shares[0])
-        for network, share in zip(self.networks, shares[1:], strict=True):
+        if self.lone:
+            self.first.copy_(shares[0])
+        if self.gate:
+            shares[-1] = torch.zeros_like(shares[-1])
+        for network, share in zip(self.networks, shares[-len(self.networks) :], strict=True):
             *_, last = network.children()
             assert isinstance(last, nn.Linear)
             last.weight.zero_()
             last.bias.copy_(share - share.mean())
 
-    def logits(self, choice: Tensor, step: int, generator: torch.Generator | None = None) -> Tensor:
+    def logits(
+        self, choice: Tensor, given: Tensor, step: int, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Return unnormalised log-probabilities [n, V] of a step, given the outcomes before it.
 
         Args:
-            choice: [n, h], of which the first `step` columns are looked at.
+            choice: [n, r + h], of which the first r + `step` columns are looked at.
+            given: numbers [n, p].
             step: which.
             generator: draws the dropout; none without.
         """
-        if not step:
+        if self.lone and not step:
             return self.first.expand(len(choice), -1)
-        x = torch.cat([self.embeddings[k][choice[:, k]] for k in range(step)], 1)
-        if generator is None:
-            logits: Tensor = self.networks[step - 1](x)
-            return logits
-        for layer in self.networks[step - 1].children():
+        network, count = self.networks[step - self.lone], self.known + step
+        x = torch.cat([given, *(self.embeddings[k][choice[:, k]] for k in range(count))], 1)
+        for layer in network.children():
             x = layer(x)
-            if isinstance(layer, nn.SiLU):
+            if generator is not None and isinstance(layer, nn.SiLU):
                 kept = torch.rand(x.shape, generator=generator).to(x) >= DROPOUT
                 x = x * kept / (1 - DROPOUT)
+        if self.gate and step == len(self.sizes) - 1:
+            x = x - self.gate.costs(given).T
         return x
 
-    def forward(self, choice: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the mean negative log-likelihood of outcomes [n, h]; see `logits`."""
-        steps = range(len(self.sizes))
-        terms = [cross_entropy(self.logits(choice, j, generator), choice[:, j]) for j in steps]
+    def forward(
+        self, choice: Tensor, given: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return the mean negative log-likelihood of outcomes [n, r + h], given the first r; see `logits`."""
+        terms = [
+            cross_entropy(self.logits(choice, given, j, generator), choice[:, self.known + j])
+            for j in range(len(self.sizes))
+        ]
         return torch.stack(terms).sum()
 
     @torch.no_grad()
-    def select(self, u: Tensor) -> Tensor:
+    def select(self, u: Tensor, given: Conditions) -> Tensor:
         """Return the outcomes [n, h] that uniforms u [n, h] choose."""
-        choice = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
+        drawn = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
+        choice = torch.cat([given.s, drawn], 1)
         for j in range(len(self.sizes)):
-            sums = self.logits(choice, j).to(u).softmax(1).cumsum(1)
-            choice[:, j] = (u[:, j, None] >= sums[:, :-1]).sum(1)
-        return choice
+            sums = self.logits(choice, given.h, j).to(u).softmax(1).cumsum(1)
+            choice[:, self.known + j] = (u[:, j, None] >= sums[:, :-1]).sum(1)
+        return choice[:, self.known :]
 
-    def graph(self, u: Var) -> list[Var]:
+    def graph(self, u: Var, given: ConditionVars) -> list[Var]:
         """Return `select` as a graph: the outcomes [n] of each step, of uniforms u [n, h]."""
-        uniforms = op.split(u, num_outputs=len(self.sizes), axis=1)
+        uniforms = op.split(u, num_outputs=len(self.sizes), axis=1) if len(self.sizes) > 1 else [u]
         chosen: list[Var] = []
-        known: list[Var] = []
+        known = [] if given.h is None else [given.h]
+        known += [
+            op.gather(const(table), own)
+            for table, own in zip(self.embeddings, given.s, strict=False)
+        ]
         for j, size in enumerate(self.sizes):
-            if j == 0:
+            if self.lone and j == 0:
                 share = torch.softmax(self.first.double(), 0).cumsum(0)[:-1]
                 passed = op.greater_or_equal(uniforms[0], const(share[None]))
             else:
-                x = known[0] if j == 1 else op.concat(known, axis=1)
-                logits = mlp_graph(self.networks[j - 1], x)
+                x = known[0] if len(known) == 1 else op.concat(known, axis=1)
+                logits = mlp_graph(self.networks[j - self.lone], x)
+                if self.gate and j == len(self.sizes) - 1:
+                    assert given.h is not None
+                    logits = op.sub(logits, op.transpose(self.gate.costs_graph(given.h)))
                 sums = _cumulated(op.softmax(logits), size)
                 passed = op.greater_or_equal(uniforms[j], sums)
             counted = op.reduce_sum(
@@ -131,12 +180,13 @@ class Chain(nn.Module):
             index = op.min([op.cast(counted, to=np.int64), const(size - 1, np.int64)])
             chosen.append(index)
             if j < len(self.sizes) - 1:
-                known.append(op.gather(const(self.embeddings[j]), index))
+                known.append(op.gather(const(self.embeddings[self.known + j]), index))
         return chosen
 
     def log_shares(self, choice: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p [n] of outcomes [n, h - 1], and log p [n, K] of each cluster after them."""
-        steps = [self.logits(choice, j).log_softmax(1) for j in range(len(self.sizes))]
+        nothing = self.first.new_zeros(len(choice), 0)
+        steps = [self.logits(choice, nothing, j).log_softmax(1) for j in range(len(self.sizes))]
         own = [step.gather(1, choice[:, j, None]) for j, step in enumerate(steps[:-1])]
         return torch.cat(own, 1).sum(1), steps[-1]
 
@@ -172,14 +222,17 @@ class Sharing(nn.Module):
         for j, count in enumerate(numbers):
             if count < COSINES:
                 continue
-            waves = cosines(count, chain.sizes[j]).to(chain.first)
-            own = chain.embeddings[j]
+            place, network = chain.known + j, j - chain.lone
+            own = chain.embeddings[place]
+            waves = cosines(count, chain.sizes[j]).to(own)
             own.data[:count] *= FREE
             shared = torch.randn(COSINES, EMBEDDING, generator=generator).to(own)
-            self._share(f"embeddings.{j}", waves, shared)
-            if j:
-                last = len(chain.networks[j - 1]) - 1  # type: ignore[arg-type]
-                self._share(f"networks.{j - 1}.{last}.weight", waves, own.new_zeros(COSINES, WIDTH))
+            self._share(f"embeddings.{place}", waves, shared)
+            if network >= 0:
+                last = len(chain.networks[network]) - 1  # type: ignore[arg-type]
+                self._share(
+                    f"networks.{network}.{last}.weight", waves, own.new_zeros(COSINES, WIDTH)
+                )
 
     def _share(self, name: str, waves: Tensor, shared: Tensor) -> None:
         self.places.append((name, waves))
@@ -191,69 +244,68 @@ class Sharing(nn.Module):
         pairs = zip(self.places, self.shared, strict=True)
         return free | {name: free[name] + waves @ shared for (name, waves), shared in pairs}
 
-    def loss(self, choice: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """Return the sum of the steps' cross-entropies on a batch of outcomes [b, h]."""
-        return {"cross_entropy": functional_call(self.chain, self.weights(), (choice, generator))}
+    def loss(
+        self, choice: Tensor, given: Tensor, generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """Return the sum of the steps' cross-entropies on a batch of outcomes [b, r + h]."""
+        inputs = (choice, given, generator)
+        return {"cross_entropy": functional_call(self.chain, self.weights(), inputs)}
 
 
-class ChainStage(nn.Module):
+class ChainStage(Selected):
     """A chain in training, and the best of what it has been, first of all independent steps.
 
     Args:
         chain: untrained.
-        choice: outcomes [N, h] to train on.
-        back: outcomes [M, h] that are kept back.
+        rows: outcomes [N, r + h] and given numbers [N, p] to train on.
+        back: [M, r + h] and [M, p] that are kept back.
         numbers: see `Sharing`; none by default.
         generator: draws what numbers share.
-
-    Attributes:
-        scores: mean cross-entropy of kept-back rows at the start and after each burst; infinite where
-            there was none.
     """
-
-    scores: Tensor
 
     def __init__(
         self,
         chain: Chain,
-        choice: Tensor,
-        back: Tensor,
+        rows: tuple[Tensor, Tensor],
+        back: tuple[Tensor, Tensor],
         numbers: Sequence[int] = (),
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        chain.start(choice)
-        self.best = copy.deepcopy(chain)
-        self.sharing = Sharing(chain, numbers, generator or torch.Generator())
-        self.rows = (choice, back)
-        self.register_buffer("scores", torch.full((len(BURSTS) + 1,), torch.inf).double())
-        with torch.no_grad():
-            self.scores[0] = chain(back)
+        chain.start(rows[0])
+        best = copy.deepcopy(chain)
+        sharing = Sharing(chain, numbers, generator or torch.Generator())
+
+        def nats() -> Tensor:
+            return sharing.loss(*back, None)["cross_entropy"]
+
+        super().__init__(sharing, best, nats, len(BURSTS), GAIN)
+        self.rows = rows
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `Selected.weights`."""
+        sharing = self.trained
+        assert isinstance(sharing, Sharing)
+        return sharing.chain.state_dict() | sharing.weights()
 
     def phases(self) -> Iterator[Phase]:
         """Yield bursts of training until the rows that are kept back get no better."""
-        sharing, (choice, back) = self.sharing, self.rows
-        draw = rows_of(choice, batch=min(BATCH, len(choice)))
+        sharing, rows = self.trained, self.rows
+        assert isinstance(sharing, Sharing)
+        draw = rows_of(*rows, batch=min(BATCH, len(rows[0])))
         trained = [p for name, p in sharing.named_parameters() if name != "chain.first"]
-        for index, steps in enumerate(BURSTS, 1):
-            player = Player("head", trained, sharing.loss, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-            yield Phase(
+        player = Player("head", trained, sharing.loss, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        return self.until_no_better(
+            Phase(
                 f"chain {index}",
                 steps,
                 draw,
                 (player,),
                 average=sharing,
                 decay=0.98,
-                held_out=lambda: float(sharing.loss(back, None)["cross_entropy"]),
+                held_out=lambda: float(self.score()),
             )
-            earlier = float(self.scores[:index].min())
-            if not torch.isfinite(self.scores[index]):
-                with torch.no_grad():
-                    self.scores[index] = sharing.loss(back, None)["cross_entropy"]
-                    if self.scores[index] < earlier:
-                        self.best.load_state_dict(sharing.weights())
-            if self.scores[index] > earlier - GAIN:
-                break
+            for index, steps in enumerate(BURSTS, 1)
+        )
 
 
 def _cumulated(weights: Var, size: int) -> Var:

@@ -63,6 +63,10 @@ class Clusters:
     def __len__(self) -> int:
         return len(self.weights)
 
+    def leading(self, p: int) -> Clusters:
+        """Return the Gaussians of the first p coordinates, which factors give for free."""
+        return Clusters(self.weights, self.means[:, :p], self.factors[:, :p, :p], "em")
+
 
 class Assign(nn.Module):
     """Latent to cluster, from differences to the means: exact for clusters as tight as `FLOOR`."""
@@ -87,22 +91,29 @@ class Assign(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return the index of the cluster [n], int64, of latents [n, e]."""
+        return self.costs(latents).argmin(0)
+
+    def costs(self, latents: Tensor) -> Tensor:
+        """Return -log(pi_i p_i) [K, n] of latents [n, e], up to what all clusters share."""
         white = (latents - self.means) @ self.whiten
-        return (0.5 * white.square().sum(2) + self.scores).argmin(0)
+        return 0.5 * white.square().sum(2) + self.scores
 
     def graph(self, latents: Var) -> Var:
         """Return `forward` as a graph."""
+        return op.arg_min(self.costs_graph(latents), axis=0, keepdims=0)
+
+    def costs_graph(self, latents: Var) -> Var:
+        """Return `costs` as a graph."""
         white = op.matmul(op.sub(latents, const(self.means)), const(self.whiten))
         squares = op.reduce_sum(op.mul(white, white), const([2], np.int64), keepdims=0)
-        return op.arg_min(
-            op.add(op.mul(squares, const(0.5)), const(self.scores)), axis=0, keepdims=0
-        )
+        return op.add(op.mul(squares, const(0.5)), const(self.scores))
 
 
 def fit(
     latents: Tensor,
     config: ClusterConfig,
     generator: torch.Generator,
+    given: int = 0,
 ) -> tuple[Clusters, Tensor, str]:
     """Fit clusters to latents.
 
@@ -110,6 +121,7 @@ def fit(
         latents: [N, e].
         config: resolved; with `choose`, `k` is the largest number that is considered.
         generator: source of all randomness here.
+        given: how many coordinates come first that are given: no band of theirs splits, and one cluster may do.
 
     Returns:
         The clusters, each row's cluster [N] int64, and a sentence saying how K was chosen.
@@ -124,13 +136,13 @@ def fit(
         raise UsageError(f"clusters.k = {k} clusters asked of {len(rows)} rows; ask for fewer")
     k = min(k, len(rows))
     whole = np.zeros(len(rows), np.int64)
-    groups = split(rows, config.min_rows) if config.split else whole
+    groups = split(rows[:, given:], config.min_rows) if config.split else whole
     if not config.choose and k <= groups.max():
         groups = whole
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
     note = f"{k} clusters, as asked"
     if config.choose:
-        k, note = _choose(rows, groups, floor, k, config.refine, rng)
+        k, note = _choose(rows, groups, floor, k, config.refine, rng, 1 if given else 4)
     kernel = np.maximum(floor, _kernel(rows))
     labels = np.zeros(len(rows), np.int64)
     parts: list[Mixture] = []
@@ -323,16 +335,22 @@ def _owners(rows: Array, mixture: Mixture, rng: np.random.Generator | None) -> L
 
 
 def _choose(
-    rows: Array, groups: Labels, floor: Array, most: int, refine: bool, rng: np.random.Generator
+    rows: Array,
+    groups: Labels,
+    floor: Array,
+    most: int,
+    refine: bool,
+    rng: np.random.Generator,
+    start: int,
 ) -> tuple[int, str]:
-    """Return K by the held-out log-likelihood of short fits, doubled until it falls; and why.
+    """Return K by the held-out log-likelihood of short fits, doubled from `start` until it falls; and why.
 
     It is the smallest K within `ENOUGH` of the best: twice the clusters cost twice the tables.
     """
     least = int(groups.max()) + 1
     most = max(most, least)
     scores: dict[int, float] = {}
-    k = min(max(4, least), most)
+    k = min(max(start, least), most)
     while k not in scores:
         scores[k] = _score(rows, groups, k, floor, refine, rng)
         if scores[k] < max(scores.values()):

@@ -142,6 +142,7 @@ class Config:
         latents: where latents for generation come from (`gaussian`, `centers`, `mapper`, `real`).
         columns: name -> the `Column` fields that the user set (kind, period, low, high, unit, categories).
         select: names of the columns to use; empty means all.
+        given: names of the columns that are inputs and never generated.
         missing: what becomes of missing cells: they are data (`keep`), drop their rows, or are refused.
         tails: whether generated numbers may leave the range that was seen.
         header: whether the first line of a text file has the names; without, they are x0, x1, ...
@@ -155,6 +156,7 @@ class Config:
     tails: bool = False
     max_rows: int = 2_000_000
     select: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     header: bool = True
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
     encoder: EncoderConfig = EncoderConfig()
@@ -178,12 +180,23 @@ def resolve(config: Config, rows: Table) -> Config:
 
     Raises:
         DeviceError: the device asked for is not there.
-        UsageError: an unknown kind of map.
+        UsageError: an unknown kind of map, or something that there is not with given columns.
     """
     from scgan_train import discrete
     from scgan_train.coordinates import continuous
+    from scgan_train.given import divide, part
     from scgan_train.maps import choose, resolved
 
+    made, given = divide(rows.columns, config.given)
+    if given and config.latents != "mapper":
+        raise UsageError(
+            f"--latents {config.latents} has no given columns; leave it out, or take mapper"
+        )
+    if given and config.decoder.steps not in ("auto", 0):
+        raise UsageError(
+            f"decoder.steps = {config.decoder.steps}: the decoder has no critics where columns are given; leave it out"
+        )
+    rows = part(rows, made)
     steps_drawn = discrete.find(rows)
     encoder, clusters, mapper = config.encoder, config.clusters, config.mapper
     dims = len(continuous(rows, steps_drawn))
@@ -193,14 +206,15 @@ def resolve(config: Config, rows: Table) -> Config:
     if config.latents == "gaussian":
         clusters = replace(clusters, k=1, split=False)
     allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, 3 * e))
-    most = min(MOST_CLUSTERS, choose(mapper.kind, e, len(steps_drawn)).most_clusters(e), allowed)
+    kind_of_map = choose(mapper.kind, e, len(steps_drawn), bool(given))
+    most = min(MOST_CLUSTERS, kind_of_map.most_clusters(e + len(given)), allowed)
     choose_k = _or(clusters.choose, clusters.k == "auto")
     return replace(
         config,
         device=_device(config.device),
         encoder=replace(encoder, latent_dim=e, kind=kind, steps=steps),
         clusters=replace(clusters, k=_or(clusters.k, most), choose=choose_k),
-        mapper=resolved(mapper, e, len(rows), len(steps_drawn)),
+        mapper=resolved(mapper, e, len(rows), len(steps_drawn), bool(given)),
         decoder=replace(config.decoder, steps=_or(config.decoder.steps, 0)),
     )
 

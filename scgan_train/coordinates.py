@@ -196,7 +196,12 @@ class Coordinates:
 
     @classmethod
     def fit(
-        cls, table: Table, kept: NDArray[np.int64] | slice = slice(None), *, tails: bool = False
+        cls,
+        table: Table,
+        kept: NDArray[np.int64] | slice = slice(None),
+        *,
+        tails: bool = False,
+        given: bool = False,
     ) -> Coordinates:
         """Return the coordinates of a table.
 
@@ -204,15 +209,16 @@ class Coordinates:
             table: All rows: what is discrete and what varies is asked of them, as kinds are and as `resolve` does.
             kept: The rows that train; what forms need, means and standard deviations come from them alone.
             tails: Whether values may leave the range that was seen.
+            given: Whether the columns are given: numbers are neither drawn nor scored then.
         """
-        columns, steps = table.columns, discrete.find(table)
+        columns, steps = table.columns, discrete.find(table, given)
         varying = continuous(table, steps)
         values = table.values[kept]
         present = _present(values, steps)
         tables = {
             j: _quantiles(values[present[:, j], j])
             for j in varying
-            if is_scored(columns[j], values[present[:, j], j])
+            if not given and is_scored(columns[j], values[present[:, j], j])
         }
         groups = {_group(columns[j], j in tables): None for j in varying}
         index = [j for group in groups for j in varying if _group(columns[j], j in tables) == group]

@@ -124,13 +124,22 @@ def middles(values: Singles) -> Singles:
     return ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
 
 
-def find(table: Table) -> tuple[Step, ...]:
-    """Return the steps of a table, those with the fewest outcomes first."""
+def find(table: Table, given: bool = False) -> tuple[Step, ...]:
+    """Return the steps of a table, those with the fewest outcomes first.
+
+    Args:
+        table: The rows.
+        given: Whether the columns are given: then no number is drawn outright.
+    """
     columns = list(enumerate(table.columns))
-    few = {j for j, column in columns if not column.rules.named and _is_few(table.values[:, j])}
+    few = {
+        j
+        for j, column in columns
+        if not given and not column.rules.named and _is_few(table.values[:, j])
+    }
     if len(few) > MOST_FEW:
         few = set()
-    steps = [_step(j, column, table.values[:, j], j in few) for j, column in columns]
+    steps = [_step(j, column, table.values[:, j], j in few, given) for j, column in columns]
     return tuple(sorted((s for s in steps if s is not None), key=lambda s: (s.size, s.column)))
 
 
@@ -144,7 +153,7 @@ def _is_few(cells: Singles) -> bool:
     return len(others) < len(counts) <= most and len(others) <= others.sum() / rows
 
 
-def _step(j: int, column: Column, cells: Singles, few: bool) -> Step | None:
+def _step(j: int, column: Column, cells: Singles, few: bool, given: bool) -> Step | None:
     """Return the step of a column, if it has one."""
     missing = np.isnan(cells)
     present = cells[~missing]
@@ -157,7 +166,7 @@ def _step(j: int, column: Column, cells: Singles, few: bool) -> Step | None:
     elif few or len(distinct) == 1:
         values = distinct
     else:
-        values = distinct[heavy(counts)]
+        values = distinct[:0] if given else distinct[heavy(counts)]
         if not len(values) and not gone:
             return None
         return Step(j, np.append(values, gone).astype(np.float32), rest=True)

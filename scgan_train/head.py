@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from scgan_infer.bundle.manifest import GRID
 from scgan_train.chain import Chain
+from scgan_train.given import Conditions, ConditionVars
 from scgan_train.graph import Var, const, op
 
 REAL_ROWS = 2**15
@@ -64,7 +65,7 @@ class LatentModel(nn.Module):
         noise: m.
         thresholds: int64 [K]; cluster i is drawn where thresholds[i-1] <= 2^24 u < thresholds[i],
             or, behind a chain, in that share of the rows.
-        chain: draws discrete values and the cluster, where there are discrete values.
+        chain: draws discrete values and the cluster, where there are discrete values or given columns.
     """
 
     thresholds: Tensor
@@ -83,25 +84,34 @@ class LatentModel(nn.Module):
         """How many uniforms a row takes, h."""
         return len(self.chain.sizes) if self.chain else 1
 
-    def select(self, u: Tensor) -> Tensor:
+    def select(self, u: Tensor, given: Conditions | None = None) -> Tensor:
         """Return the cluster [n] that each u [n] selects; the outcomes [n, h] of u [n, h] of a chain."""
-        if self.chain:
-            return self.chain.select(u)
-        return torch.searchsorted(self.thresholds, (u * GRID).to(torch.int64), right=True)
+        if not self.chain:
+            return torch.searchsorted(self.thresholds, (u * GRID).to(torch.int64), right=True)
+        choice = self.chain.select(u.reshape(len(u), -1), given or self._nothing(u))
+        return choice.reshape(u.shape)
 
-    def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents [n, e] and choices, as `select`, of uniforms u and noise w [n, m]."""
-        choice = self.select(u)
-        latent: Tensor = self.ensemble(w, choice)
+    def forward(
+        self, u: Tensor, w: Tensor, given: Conditions | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return latents [n, e] and choices, as `select`, of uniforms u, noise w [n, m] and given columns."""
+        choice = self.select(u, given)
+        seen = (choice,) if given is None else (joined(given.s, choice), given.h)
+        latent: Tensor = self.ensemble(w, *seen)
         return latent, choice
 
-    def select_graph(self, u: Var) -> list[Var]:
+    @staticmethod
+    def _nothing(u: Tensor) -> Conditions:
+        return Conditions(u.new_zeros(len(u), 0), u.new_zeros(len(u), 0, dtype=torch.int64))
+
+    def select_graph(self, u: Var, given: ConditionVars | None = None) -> list[Var]:
         """Return `select` as a graph, [n] for each step.
 
         Without a chain by the table of `guide`, and no look at every bound.
         """
         if self.chain:
-            return self.chain.graph(u)
+            wide = op.unsqueeze(u, const([1], np.int64)) if self.steps == 1 else u
+            return self.chain.graph(wide, given or ConditionVars(None, ()))
         limits = self.thresholds.cpu()
         cells, most = guide(limits)
         scaled = op.mul(u, const(len(cells)))
@@ -112,10 +122,11 @@ class LatentModel(nn.Module):
             cluster = op.add(cluster, op.cast(op.greater_or_equal(u, bound), to=np.int64))
         return [cluster]
 
-    def graph(self, u: Var, w: Var) -> tuple[Var, list[Var]]:
+    def graph(self, u: Var, w: Var, given: ConditionVars | None = None) -> tuple[Var, list[Var]]:
         """Return `forward` as a graph; the choice in its steps."""
-        choice = self.select_graph(u)
-        latent: Var = self.ensemble.graph(w, choice)  # type: ignore[operator]
+        choice = self.select_graph(u, given)
+        seen = (choice,) if given is None else ([*given.s, *choice], given.h)
+        latent: Var = self.ensemble.graph(w, *seen)  # type: ignore[operator]
         return latent, choice
 
     def log_density(self, latents: Tensor, choice: Tensor | None) -> Tensor:
@@ -149,6 +160,13 @@ class LatentModel(nn.Module):
         w = torch.randn(n, self.noise, generator=generator).to(device)
         latent: Tensor = self(u, w)[0]
         return latent
+
+
+def joined(outcomes: Tensor, choice: Tensor) -> Tensor:
+    """Return outcomes [n, r] and a choice [n] or [n, h] side by side; as it is where there is nothing to join."""
+    if not outcomes.shape[1]:
+        return choice
+    return torch.cat([outcomes, choice.reshape(len(choice), -1)], 1)
 
 
 def log_sum_graph(logs: Var) -> Var:
@@ -199,11 +217,13 @@ class RealLatents(LatentModel):
         first = u if u.dim() == 1 else u[:, 0]
         return (first * len(self.table)).to(torch.int64)
 
-    def select(self, u: Tensor) -> Tensor:
+    def select(self, u: Tensor, given: Conditions | None = None) -> Tensor:
         """See `LatentModel.select`."""
         return super().select(u) if self.choices is None else self.choices[self._row(u)]
 
-    def forward(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, u: Tensor, w: Tensor, given: Conditions | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the latent of the row that u selects, and its choice."""
         return self.table.index_select(0, self._row(u)) + 0.0 * w, self.select(u)
 
@@ -212,14 +232,14 @@ class RealLatents(LatentModel):
             u = op.gather(u, const(0, np.int64), axis=1)
         return op.cast(op.mul(u, const(len(self.table))), to=np.int64)
 
-    def select_graph(self, u: Var) -> list[Var]:
+    def select_graph(self, u: Var, given: ConditionVars | None = None) -> list[Var]:
         """See `LatentModel.select_graph`."""
         if self.choices is None:
             return super().select_graph(u)
         row = self._row_graph(u)
         return [op.gather(const(own, np.int64), row) for own in self.choices.T.contiguous()]
 
-    def graph(self, u: Var, w: Var) -> tuple[Var, list[Var]]:
+    def graph(self, u: Var, w: Var, given: ConditionVars | None = None) -> tuple[Var, list[Var]]:
         """See `LatentModel.graph`."""
         latent = op.gather(const(self.table), self._row_graph(u))
         return op.add(latent, op.mul(w, const(0.0))), self.select_graph(u)

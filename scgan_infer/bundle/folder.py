@@ -7,13 +7,15 @@
       name                what it was trained on
       columns             [{name, kind, unit, period, low, high, categories, decimals, missing}, ...], see `columns`
       sizes               {d: columns, e: latents, m: mapper noise, q: decoder noise, K: clusters,
-                          h: steps of choice, 1 without discrete values, g: given columns, 0 today}
+                          h: steps of choice, 1 without discrete values, g: given columns}
+      given               only where there are any: [{column: as in `columns`, place: among all columns, low, high:
+                          least and greatest number seen, null of names}, ...], in the order of c
       steps               what each step of choice but the last, the cluster, draws: [{column: its place,
                           values: by outcome, null for a missing cell, rest: whether the outcome behind the
                           last value says that another number stands}, ...]
       latents, mapper     the latent model (gaussian, centers, mapper, real); the kind of map, "" for none
       thresholds          K integers that do not fall, the last 2^24; u = k / 2^24 selects cluster i if
-                          thresholds[i-1] <= k < thresholds[i]; with h > 1 the clusters' shares of the rows
+                          thresholds[i-1] <= k < thresholds[i]; with h > 1 or g > 0 the clusters' shares of the rows
       opset               18
       files               {file name: {sha256, bytes}} of the files below
       provenance, metrics, parity      what it was made from, how good it is, vectors to replay
@@ -22,13 +24,14 @@
     NAME/decoder.onnx     latent [n,e], choice [n,h] where h > 1, z [n,q] -> x [n,d]
     NAME/generator.onnx   u [n], w [n,m], z [n,q] -> x [n,d]
     NAME/sampler.onnx     seed [1] int64, index [n] int64 -> x [n,d], its own noise inside
-    NAME/head.onnx        u [n,h] -> choice [n,h] int64, where h > 1
+    NAME/head.onnx        u [n,h] -> choice [n,h] int64, where h > 1 or g > 0
     NAME/density.onnx     optional: x [n,d] -> log_density [n], in the user's units; -inf outside the columns' domains,
                           NaN where a cell is missing or drawn outright that is a number in other rows
     NAME/preview.png, NAME/card.md      optional; scgan writes them; one that `files` does not name is refused
     NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
 
-With h > 1, u is [n,h] and choice [n,h] everywhere; x holds NaN for a missing cell.
+With h > 1, u is [n,h] and choice [n,h] everywhere; x holds NaN for a missing cell. With g > 0 every graph but the
+decoder takes the given columns too, as its last input c [n,g].
 Graphs are float32 but for choice, seed and index, in IR 8 and opset 18, and keep the rules of `rules`; `interfaces`
 has their inputs and outputs. Where no decoder noise was trained q is 0 and there is no z.
 Equal content gives equal bytes: no dates, no machine.

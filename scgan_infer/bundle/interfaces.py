@@ -1,6 +1,7 @@
 """Which graphs a bundle has, and the tensors that go into each and come out of it, in order.
 
-A tensor with a size of 0 is absent: no z without decoder noise, no c without given columns. With one step of choice
+A tensor with a size of 0 is absent: no z without decoder noise, no c without given columns, and never
+one for the decoder. With one step of choice
 (h = 1) u and choice are [n], and the decoder needs no choice. In format 1 choice is called cluster, z is always there.
 """
 
@@ -21,7 +22,7 @@ GRAPHS = {
     "encoder.onnx": ("x c", "latent choice"),
     "head.onnx": ("u c", "choice"),
     "mappers.onnx": ("u w c", "latent choice"),
-    "decoder.onnx": ("latent choice z c", "x"),
+    "decoder.onnx": ("latent choice z", "x"),
     "generator.onnx": ("u w z c", "x"),
     "sampler.onnx": ("seed index c", "x"),
     "density.onnx": ("x c", "log_density"),

@@ -29,7 +29,7 @@ GRID = 2**24
 SIZES = {  # the least and the most, by format
     1: dict.fromkeys("demq", (1, 4096)) | {"K": (1, 65536)},
     2: dict.fromkeys("dem", (1, 4096))
-    | {"q": (0, 4096), "K": (1, 65536), "h": (1, 1024), "g": (0, 0)},
+    | {"q": (0, 4096), "K": (1, 65536), "h": (1, 1024), "g": (0, 4096)},
 }
 SHA256 = re.compile("[0-9a-f]{64}")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -51,10 +51,27 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
+class GivenColumn:
+    """A column that is an input.
+
+    Attributes:
+        column: What it is; as an input a missing cell is NaN and a category its index.
+        place: Where it stands among all columns, generated ones included.
+        low: Least number that was seen in training; None of names.
+        high: The greatest.
+    """
+
+    column: Column
+    place: int
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What `bundle.json` says, by the same names; `files` is filled in when the bundle is saved.
 
-    `steps` are those of the choice but the last, the cluster.
+    `steps` are those of the choice but the last, the cluster. `given` is left out of JSON where there are none.
     """
 
     name: str
@@ -69,11 +86,17 @@ class Manifest:
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     steps: tuple[Outcomes, ...] = ()
+    given: tuple[GivenColumn, ...] = ()
     format: int = FORMAT
 
     def fields(self) -> dict[str, Any]:
         """Return what JSON holds: the format's number, then the other keys sorted."""
         fields = {**asdict(self), "columns": [column.to_dict() for column in self.columns]}
+        del fields["given"]
+        if self.given:
+            fields["given"] = [
+                {**asdict(one), "column": one.column.to_dict()} for one in self.given
+            ]
         return {"format": fields.pop("format"), **json.loads(json.dumps(fields, sort_keys=True))}
 
     def to_json(self) -> bytes:
@@ -99,12 +122,29 @@ class Manifest:
             raise ModelError(f"{FILE} is not JSON that can be read: {error}") from None
         _check(content)
         content.setdefault("steps", [])
+        content.setdefault("given", [])
         fields = {name: content[name] for name in cls.__dataclass_fields__}
         fields["columns"] = _columns(content["columns"], content["sizes"]["d"])
         fields["sizes"] = {"h": 1, "g": 0, **content["sizes"]}
+        fields["given"] = _given(content["given"], fields["columns"], fields["sizes"]["g"])
+        _check_conditions(content["parity"], fields["sizes"]["g"])
         fields["thresholds"] = tuple(content["thresholds"])
         fields["steps"] = _steps(content["steps"], fields["columns"], fields["sizes"]["h"])
         return cls(**fields)
+
+    @cached_property
+    def whole(self) -> tuple[Column, ...]:
+        """All columns of a row, given and generated, in the order in which they were trained on."""
+        return tuple(self.columns[j] if j >= 0 else self.given[-1 - j].column for j in self.order)
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """Of each column of a whole row its place among the generated ones, or -1 - its place among the given ones."""
+        given = {one.place: -1 - k for k, one in enumerate(self.given)}
+        made = iter(range(len(self.columns)))
+        return tuple(
+            given[j] if j in given else next(made) for j in range(len(self.columns) + len(given))
+        )
 
     @cached_property
     def interfaces(self) -> dict[str, Interface]:
@@ -133,8 +173,6 @@ def _check(fields: object) -> None:
         _newer(f"bundle format {version} is newer than this scgan reads (up to {FORMAT})")
     if not isinstance(sizes, dict):
         sizes = {}
-    if version > 1 and _is_int(sizes.get("g"), 1, 2**63):
-        _newer("made by a newer scgan, with given columns")
     limits = SIZES[version]
     _expect(fields, "name", _is_name(fields.get("name")))
     _expect(fields, "sizes", all(_is_int(sizes.get(key), *limits[key]) for key in limits))
@@ -148,14 +186,16 @@ def _check(fields: object) -> None:
     valid = all(_is_int(step, 0, GRID) for step in steps) and steps[-1] == GRID
     _expect(fields, "thresholds", valid and all(a <= b for a, b in pairwise(steps)))
     sizes = {"h": 1, "g": 0, **sizes}
-    _check_files(fields.get("files"), interfaces(version, sizes), sizes["h"])
+    _check_files(fields.get("files"), interfaces(version, sizes), sizes["h"] + sizes["g"])
     for key in ("provenance", "metrics", "parity"):
         _expect(fields, key, isinstance(fields.get(key), dict))
 
 
-def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
+def _columns(columns: list[Any], d: int, where: str = "columns") -> tuple[Column, ...]:
     if len(columns) != d or not all(isinstance(item, dict) for item in columns):
-        raise ModelError(f"{FILE}: columns is not a list of d = {d} columns")
+        raise ModelError(
+            f"{FILE}: {where} is not a list of {'d' if where == 'columns' else 'g'} = {d} columns"
+        )
     made = []
     for j, fields in enumerate(columns):
         names = fields.get("categories", [])
@@ -167,7 +207,7 @@ def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
         valid["missing"] = isinstance(fields.get("missing", False), bool)
         valid["categories"] = isinstance(names, list) and all(map(_is_name, names))
         for key, right in valid.items():
-            _expect(fields, key, right, f"columns[{j}].")
+            _expect(fields, key, right, f"{where}[{j}].")
         known = {key: fields[key] for key in Column.__dataclass_fields__ if key in fields}
         try:
             made.append(Column.from_dict(known))
@@ -176,6 +216,33 @@ def _columns(columns: list[Any], d: int) -> tuple[Column, ...]:
     if len({column.name for column in made}) != d:
         raise ModelError(f"{FILE}: two columns have the same name")
     return tuple(made)
+
+
+def _given(given: Any, columns: tuple[Column, ...], g: int) -> tuple[GivenColumn, ...]:
+    """Return the g given columns, in the order of c; their places rise."""
+    if not isinstance(given, list) or len(given) != g:
+        raise ModelError(f"{FILE}: given is not a list of g = {g} columns")
+    held = [one if isinstance(one, dict) else {} for one in given]
+    own = _columns([one.get("column") for one in held], g, "given")
+    made, last = [], -1
+    for k, (one, column) in enumerate(zip(held, own, strict=True)):
+        where, most = f"given[{k}].", len(columns) + g - 1
+        _expect(one, "place", _is_int(one.get("place"), last + 1, most), where)
+        last = one["place"]
+        for key in ("low", "high"):
+            _expect(one, key, one.get(key) is None or _is_number(one[key]), where)
+        made.append(GivenColumn(column, last, one.get("low"), one.get("high")))
+    if {column.name for column in own} & {column.name for column in columns}:
+        raise ModelError(f"{FILE}: a given column and another have the same name")
+    return tuple(made)
+
+
+def _check_conditions(parity: dict[str, Any], g: int) -> None:
+    """Check the conditions that stored rows were generated at."""
+    rows = parity.get("c", [])
+    valid = isinstance(rows, list) and all(isinstance(row, list) and len(row) == g for row in rows)
+    valid = valid and all(cell is None or _is_number(cell) for row in rows for cell in row)
+    _expect(parity, "c", valid, "parity.")
 
 
 def _steps(steps: Any, columns: tuple[Column, ...], h: int) -> tuple[Outcomes, ...]:
@@ -198,10 +265,11 @@ def _steps(steps: Any, columns: tuple[Column, ...], h: int) -> tuple[Outcomes, .
     return tuple(made)
 
 
-def _check_files(files: object, graphs: Mapping[str, Interface], h: int) -> None:
+def _check_files(files: object, graphs: Mapping[str, Interface], seen: int) -> None:
+    """Check what is said of files; there is a head where it sees or draws more than one number."""
     if not isinstance(files, dict):
         raise ModelError(f"{FILE} names no files")
-    needed = [name for name in graphs if name not in OPTIONAL or (name == HEAD and h > 1)]
+    needed = [name for name in graphs if name not in OPTIONAL or (name == HEAD and seen > 1)]
     if missing := [name for name in needed if name not in files]:
         raise ModelError(f"{FILE}: files does not name {', '.join(missing)}")
     for name, entry in files.items():

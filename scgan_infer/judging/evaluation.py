@@ -186,7 +186,7 @@ def loose(columns: Sequence[Column]) -> tuple[Column, ...]:
 def latents_of(model: Model, block: int, seed: int = 0) -> tuple[Floats, NDArray[np.int64]]:
     """Draw a block of latents [4096, e] and choices from a model's latent model."""
     u, w, _ = model.noise(whole("seed", seed), range(block, block + 1))
-    latent, choice = model.run("mappers.onnx", u=u, w=w)
+    latent, choice = model.run("mappers.onnx", u=u, w=w, c=model.example(BLOCK))
     return latent, choice
 
 

@@ -473,6 +473,17 @@ def off_shares(real: Counts, made: Counts) -> Iterator[tuple[int, float, float]]
             yield int(value), float(a[value]), float(b[value])
 
 
+def paired_c2st(real: ArrayLike, generated: ArrayLike, columns: Sequence[Column]) -> float:
+    """Return the classifier's figure on rows [n, k] that hold conditions, generated at the real rows' own.
+
+    One half of the real rows is compared with rows generated at the conditions of the other: no condition is in both.
+    """
+    space = Space.fit(np.asarray(real, np.float64), tuple(columns))
+    placed, made = map(space.place, (np.asarray(real), np.asarray(generated)))
+    half = len(placed) // 2
+    return c2st(made[half : 2 * half], placed[:half])
+
+
 def _some(rows: ArrayLike, rng: np.random.Generator) -> Rows:
     """Shuffle rows, which may be ordered, and keep what can be searched."""
     kept = np.asarray(rows)

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from scgan_infer.sampling.draw import Floats
+from scgan_infer.sampling.given import Given
 from scgan_infer.sampling.model import Model
 from scgan_infer.sampling.noise import BLOCK, TOGETHER
 
@@ -47,8 +48,9 @@ def rates(model: Model, seconds: float = 1.0) -> Rates:
         seconds: about how long each stage runs in each of the rounds.
     """
     u, w, z = model.noise(0, range(1))
-    latent, choice = model.run("mappers.onnx", u=u, w=w)
-    samples = model.sample(64 * BLOCK)
+    c, n = model.example(BLOCK), 64 * BLOCK
+    latent, choice = model.run("mappers.onnx", u=u, w=w, c=c)
+    samples = model.sample(n, given=Given(model.example(1), 0) if model.given else None)
 
     def noise(i: int) -> object:
         return model.noise(0, range(TOGETHER * i, TOGETHER * (i + 1)))
@@ -59,7 +61,7 @@ def rates(model: Model, seconds: float = 1.0) -> Rates:
     with TemporaryDirectory() as folder:
         stages: dict[str, Callable[[], float]] = {
             "noise": threads(noise, TOGETHER),
-            "mapper": threads(lambda _: model.run("mappers.onnx", u=u, w=w)),
+            "mapper": threads(lambda _: model.run("mappers.onnx", u=u, w=w, c=c)),
             "decoder": threads(
                 lambda _: model.run("decoder.onnx", latent=latent, choice=choice, z=z)
             ),
@@ -91,7 +93,8 @@ def _threads(threads: int, seconds: float, work: Callable[[int], object], blocks
 
 def _whole(model: Model, seconds: float) -> float:
     """Return rows per second once pieces arrive: before the first, all threads are busy and none is counted."""
-    pieces = model.blocks(2**40)
+    given = Given(model.example(1), 0) if model.given else None
+    pieces = model.blocks(2**40, given=given)
     next(pieces)
     began, rows, spent = time.perf_counter(), 0, 0.0
     while spent < seconds:

@@ -23,6 +23,7 @@ import numpy as np
 
 from scgan_infer.errors import ScganError, UsageError, install
 from scgan_infer.sampling.draw import Draw, Floats, cut
+from scgan_infer.sampling.given import Given
 from scgan_infer.sampling.noise import BLOCK, TOGETHER
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from scgan_infer.sampling.model import Model
 
 T = TypeVar("T")
-# a part of a job: samples, or rows [k, d] and the samples whose decoder noise they take
+# a part of a job: samples and their conditions [n, g], or whole rows [k, d + g] and the samples whose decoder noise
+# they take
 Task: TypeAlias = tuple[Draw | None, Floats | None]
 
 OPERATIONS = ("sample", "reconstruct", "encode", "log_prob")
@@ -58,11 +60,12 @@ class Job:
 
     Attributes:
         model: who computes; other processes load it anew from where it lies.
-        op: "sample", "reconstruct" (rows [k, d]), "encode" (rows as `encoded` has them) or
+        op: "sample" (rows [k, d]), "reconstruct" (whole rows [k, d + g]), "encode" (rows as `encoded` has them) or
             "log_prob" ([k, 1]).
         draw: the samples; or those whose decoder noise `reconstruct` takes for the source's rows, from the first on,
             instead of none.
-        source: the file, the columns or the rows [n, d] to reconstruct or encode.
+        source: the file, the columns or the whole rows [n, d + g] to reconstruct or encode.
+        given: the samples' conditions, where columns are given.
         scheduler: address of a Dask scheduler; None starts one on this machine, with a process for each of the
             model's threads.
 
@@ -75,12 +78,15 @@ class Job:
     draw: Draw | None = None
     source: str | Path | Floats | Mapping[str, Floats] = ""
     scheduler: str | None = None
+    given: Given | None = None
 
     def __post_init__(self) -> None:
         if self.op not in OPERATIONS:
             raise UsageError(f"operation {self.op!r} is not one of {', '.join(OPERATIONS)}")
         if self.draw is not None:
             self.model.check_draw(self.draw)
+            if self.op == "sample":
+                self.model.check_given(self.given)
             if self.op == "reconstruct":
                 self.model.check_noise()
 
@@ -90,7 +96,8 @@ class Job:
         if self.op == "sample":
             assert draw is not None
             for low, high in cut(draw.start, draw.start + draw.n, size):
-                yield draw.part(low, high), None
+                given = self.given
+                yield draw.part(low, high), None if given is None else given.rows(low, high)
             return
         parts: Iterator[Floats]
         if isinstance(source, np.ndarray):
@@ -98,7 +105,7 @@ class Job:
         else:
             from scgan_infer.rows.formats import iter_values
 
-            parts = iter_values(source, self.model.columns, size)
+            parts = iter_values(source, self.model.manifest.whole, size)
         row = draw.start if draw else 0
         for values in parts:
             yield draw and draw.part(row, row + len(values)), values
@@ -108,7 +115,8 @@ class Job:
 def local(job: Job) -> Iterator[Floats]:
     """Compute with the model's threads; the first part by the caller, who makes the sessions for all."""
     model = job.model
-    width = len(model.columns) if job.op != "encode" else model.manifest.sizes["e"] + 1
+    wide = len(model.manifest.whole)
+    width = wide if job.op != "encode" else model.manifest.sizes["e"] + 1
     tasks = job.tasks(min(rows_of(PIECE_BYTES, width), TOGETHER * BLOCK))
     for task in islice(tasks, 1):
         yield model.compute(job.op, *task)
@@ -133,7 +141,7 @@ def dask(job: Job) -> Iterator[Floats]:
         ScganError: a piece killed one worker after another.
     """
     opener, sample = job.model.opener(), job.op == "sample"
-    size = rows_of(TASK_BYTES if sample else CHUNK_BYTES, len(job.model.columns))
+    size = rows_of(TASK_BYTES if sample else CHUNK_BYTES, len(job.model.manifest.whole))
     with _client(job) as client:
 
         def submit(task: Task) -> Future[Floats]:

@@ -29,6 +29,7 @@ from scgan_infer.names import DEVICES
 from scgan_infer.sampling import encoded
 from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, outcomes, within
 from scgan_infer.sampling.engines import Job, local
+from scgan_infer.sampling.given import Given, by_index, given_of
 from scgan_infer.sampling.noise import (
     BLOCK,
     DECODER,
@@ -103,29 +104,47 @@ class Model:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The d columns of a row."""
+        """The d columns that are generated."""
         return self.manifest.columns
+
+    @property
+    def given(self) -> tuple[Column, ...]:
+        """The g columns that are inputs."""
+        return tuple(one.column for one in self.manifest.given)
 
     def sample(
         self,
-        n: int,
+        n: int | None = None,
         seed: int = 0,
         start: int = 0,
         *,
         cluster: int | Sequence[int] | None = None,
         temperature: float = 1.0,
         where: Mapping[str, Any] | None = None,
+        given: Any = None,
+        each: int = 1,
     ) -> Floats:
         """Return samples start .. start + n - 1 of the stream that the seed names: [n, d], float32; see `Draw`.
 
         Columns with an anchor come as offsets from it, category columns as indices: see `sample_table`.
 
+        Args:
+            n: how many; with a table of conditions as many as there are conditions for, unless said.
+            seed: names the stream.
+            start: index of the first.
+            cluster: see `Draw`.
+            temperature: see `Draw`.
+            where: see `Draw`.
+            given: the conditions of a bundle with given columns, see `given_of`; sample i has condition i div each.
+            each: how many samples have each condition.
+
         Raises:
+            DataError: conditions that don't fit the given columns.
             UsageError: an argument out of its range.
             ModelError: the bundle's generator fails, or gives something else than n finite rows.
         """
-        draw = Draw(n, seed, start, cluster, temperature, where)
-        return _joined(local(Job(self, draw=draw)), draw.n, len(self.columns))
+        job = self._job(n, seed, start, (cluster, temperature, where), given, each)
+        return _joined(local(job), job.draw.n if job.draw else 0, len(self.columns))
 
     def sample_table(
         self,
@@ -145,27 +164,47 @@ class Model:
 
     def blocks(
         self,
-        n: int,
+        n: int | None = None,
         seed: int = 0,
         start: int = 0,
         *,
         cluster: int | Sequence[int] | None = None,
         temperature: float = 1.0,
         where: Mapping[str, Any] | None = None,
+        given: Any = None,
+        each: int = 1,
     ) -> Iterator[Floats]:
         """Yield the rows of `sample` piece by piece, in order, in memory that does not grow with n."""
-        return local(Job(self, draw=Draw(n, seed, start, cluster, temperature, where)))
+        return local(self._job(n, seed, start, (cluster, temperature, where), given, each))
+
+    def _job(
+        self,
+        n: int | None,
+        seed: int,
+        start: int,
+        asked: tuple[Any, float, Mapping[str, Any] | None],
+        given: Any,
+        each: int,
+    ) -> Job:
+        found = None
+        if given is not None:
+            found = given_of(self.manifest, given, each)
+            n = found.count(n, start)
+        if n is None:
+            raise UsageError("n is missing: say how many rows")
+        return Job(self, draw=Draw(n, seed, start, *asked), given=found)
 
     def reconstruct(self, rows: ArrayLike, *, seed: int | None = None, start: int = 0) -> Floats:
         """Return each row encoded and decoded again.
 
         Args:
-            rows: [n, d] as `sample` gives them, a category as its index; or what has names, and cells as files do.
+            rows: whole rows [n, d + g] in the order of training, as `sample` gives them, a category as its index; or
+                what has names, and cells as files do.
             seed: None for z = 0, else the decoder noise is that of this seed's samples from `start` on.
             start: as in `sample`.
 
         Returns:
-            float32 [n, d].
+            float32 [n, d + g]; given columns as they were.
 
         Raises:
             DataError: rows that don't fit the columns.
@@ -173,12 +212,10 @@ class Model:
         """
         values = self._rows(rows)
         draw = None if seed is None else Draw(len(values), seed, start)
-        return _joined(
-            local(Job(self, "reconstruct", draw, values)), len(values), len(self.columns)
-        )
+        return _joined(local(Job(self, "reconstruct", draw, values)), *values.shape)
 
     def encode(self, rows: ArrayLike) -> tuple[Floats, Integers]:
-        """Return each row's latent [n, e] and cluster [n].
+        """Return each whole row's latent [n, e] and cluster [n], rows as in `reconstruct`.
 
         Raises:
             DataError: rows that don't fit the columns.
@@ -238,28 +275,53 @@ class Model:
         """Return the rows of a task of a `Job`, computed by the calling thread."""
         if op == "sample":
             assert draw is not None
-            return self._samples(draw)
+            return self._samples(draw, values)
         assert values is not None
         q, parts = self.manifest.sizes["q"], []
         for low, high in cut(0, len(values), BLOCK):
-            rows = _padded(values[low:high])
+            x, c = self.divided(_padded(values[low:high]))
             if op == "log_prob":
-                part = self.run("density.onnx", x=rows)[0][:, None]
+                part = self.run("density.onnx", x=x, c=c)[0][:, None]
             else:
-                latent, choice = self.run("encoder.onnx", x=rows)
+                latent, choice = self.run("encoder.onnx", x=x, c=c)
             if op == "encode":
                 part = encoded.rows_of(self.manifest, latent, choice)
             elif op == "reconstruct":
                 z = np.zeros((BLOCK, q), np.float32)
                 if draw:
                     z[: high - low] = normals(draw.seed, draw.start + low, high - low, DECODER, q)
-                part = self.run("decoder.onnx", latent=latent, choice=choice, z=z)[0]
+                part = self.together(
+                    self.run("decoder.onnx", latent=latent, choice=choice, z=z)[0], c
+                )
             parts.append(part[: high - low])
         return np.concatenate(parts)
 
-    def _samples(self, draw: Draw) -> Floats:
-        """Return a draw's samples, cut out of whole blocks; the noise of some blocks is made together."""
-        chained, parts = self.manifest.sizes["h"] > 1, []
+    def divided(self, rows: Floats) -> tuple[Floats, Floats]:
+        """Return the generated columns [n, d] and the given ones [n, g] of whole rows [n, d + g]."""
+        order = np.array(self.manifest.order)
+        made = np.flatnonzero(order >= 0)
+        return rows[:, made], rows[:, np.flatnonzero(order < 0)]
+
+    def together(self, x: Floats, c: Floats | None) -> Floats:
+        """Return whole rows [n, d + g] of generated columns [n, d] and given ones [n, g]."""
+        if c is None or not c.shape[1]:
+            return x
+        order = np.array(self.manifest.order)
+        parts = [x, c[:, ::-1]]  # -1 - k counts from the end
+        return np.concatenate(parts, axis=1)[:, order]
+
+    def example(self, n: int) -> Floats:
+        """Return conditions [n, g] to try the graphs with: those that the manifest stores, again and again."""
+        given = self.manifest.given
+        stored = np.array(self.manifest.parity.get("c") or [], np.float32)
+        if not len(stored):
+            stored = np.array([[one.low or 0.0 for one in given]], np.float32)
+        return np.resize(stored, (n, len(given)))
+
+    def _samples(self, draw: Draw, given: Floats | None) -> Floats:
+        """Return a draw's samples, cut out of whole blocks, of whose noise some is made together; given [n, g]."""
+        sizes, parts = self.manifest.sizes, []
+        chained = sizes["h"] + sizes["g"] > 1
         intervals = None if chained else draw.intervals(self.manifest.thresholds)
         allowed = draw.allowed(self.manifest) if chained else None
         for first, last in cut(draw.start, draw.start + draw.n, self._together * BLOCK):
@@ -267,21 +329,29 @@ class Model:
             u, w, z = self.noise(draw.seed, blocks)
             if intervals is not None:
                 u = within(u, intervals)
+            before = first - blocks.start * BLOCK
+            c = np.zeros((len(u), 0), np.float32)
+            if given is not None:  # rows that are cut off have a neighbour's condition
+                place = np.arange(len(u)) - before + first - draw.start
+                c = given[place.clip(0, draw.n - 1)]
             if allowed is not None:
-                u = np.concatenate([self._redrawn(draw.seed, b, allowed) for b in blocks])
+                own = [c[i : i + BLOCK] for i in range(0, len(c), BLOCK)]
+                drawn = zip(blocks, own, strict=True)
+                u = np.concatenate([self._redrawn(draw.seed, b, allowed, o) for b, o in drawn])
             if draw.temperature != 1:
                 w *= np.float32(draw.temperature)
                 z *= np.float32(draw.temperature)
             whole = [
-                self.run("generator.onnx", u=u[own], w=w[own], z=z[own])[0]
+                self.run("generator.onnx", u=u[own], w=w[own], z=z[own], c=c[own])[0]
                 for own in (slice(i, i + BLOCK) for i in range(0, len(u), BLOCK))
             ]
-            before = first - blocks.start * BLOCK
             parts.append(np.concatenate(whole)[before : before + last - first])
         return np.concatenate(parts)
 
-    def _redrawn(self, seed: int, block: int, allowed: Sequence[NDArray[np.bool_]]) -> Floats:
-        """Return the uniforms [n, h] of a block, each row's drawn again until its choice is allowed.
+    def _redrawn(
+        self, seed: int, block: int, allowed: Sequence[NDArray[np.bool_]], c: Floats
+    ) -> Floats:
+        """Return the uniforms of a block with conditions [n, g], each row's drawn again until its choice is allowed.
 
         Raises:
             UsageError: a row has found none.
@@ -301,23 +371,40 @@ class Model:
             rows = np.repeat(pending, times)
             repeats = np.tile(np.arange(repeat, repeat + times, dtype=np.uint64), len(pending))
             drawn = redrawn(seed, (rows + block * BLOCK).astype(np.uint64), repeats, h)
-            (choice,) = self.run("head.onnx", u=np.resize(drawn, (BLOCK, h)))
+            again = np.resize(drawn, (BLOCK, h))
+            (choice,) = self.run(
+                "head.onnx", u=again[:, 0] if h == 1 else again, c=c[np.resize(rows, BLOCK)]
+            )
+            choice = choice.reshape(BLOCK, h)
             fits = np.logical_and.reduce([mask[choice[:, k]] for k, mask in enumerate(allowed)])
             fits = fits[: len(rows)].reshape(len(pending), times)
             draws, fitting = draws + fits.size, fitting + int(fits.sum())
             found, first = fits.any(1), fits.argmax(1)
             u[pending[found]] = drawn.reshape(len(pending), times, h)[found, first[found]]
             pending, repeat = pending[~found], repeat + times
-        return u
+        return u[:, 0] if h == 1 else u
 
     def check_draw(self, draw: Draw) -> None:
         """Raise a UsageError where a draw asks for what this bundle does not have."""
-        if self.manifest.sizes["h"] > 1:
+        sizes = self.manifest.sizes
+        if sizes["h"] + sizes["g"] > 1:
             draw.allowed(self.manifest)
         elif draw.where:
             outcomes(self.manifest, *next(iter(draw.where.items())))
         else:
             draw.intervals(self.manifest.thresholds)
+
+    def check_given(self, given: Given | None) -> None:
+        """Raise a UsageError where there are no conditions for given columns, or conditions for none."""
+        names = ", ".join(column.name for column in self.given)
+        if names and given is None:
+            raise UsageError(
+                f"{self.bundle.path}: rows are generated given {names}; say which, e.g. --given conditions.csv"
+            )
+        if given is not None and not names:
+            raise UsageError(
+                f"{self.bundle.path}: this bundle has no given columns; leave --given out"
+            )
 
     def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:
         """Return u, w and z of up to `TOGETHER` blocks, cut by multiples of it, when it is this thread's turn.
@@ -334,8 +421,8 @@ class Model:
         from scgan_infer.rows.formats import read_table
 
         named = hasattr(rows, "items") or np.asarray(rows).dtype.names is not None
-        columns = tuple(map(taken, self.columns))
-        columns = columns if named else tuple(map(_by_index, columns))
+        columns = tuple(map(taken, self.manifest.whole))
+        columns = columns if named else tuple(map(by_index, columns))
         if not named and np.shape(rows) == (0, len(columns)):
             return np.empty((0, len(columns)), np.float32)
         return read_table(rows, columns=columns).values
@@ -422,14 +509,6 @@ def _joined(pieces: Iterable[Floats], n: int, width: int) -> Floats:
         out[row : row + len(piece)] = piece
         row += len(piece)
     return out
-
-
-def _by_index(column: Column) -> Column:
-    """Return what holds the indices of a category column's names, or the offsets from an anchor."""
-    if not column.rules.named:
-        return column.offsets
-    high = len(column.categories) - 0.5
-    return Column(column.name, "integer", low=-0.5, high=high, missing=column.missing)
 
 
 def _unwalled(column: Column) -> Column:

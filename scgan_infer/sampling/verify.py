@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from scgan_infer.bundle import FILE, GRID, Bundle
 from scgan_infer.columns import Column
 from scgan_infer.errors import ChecksumError, ModelError, ParityError
-from scgan_infer.sampling.draw import END, Floats, Integers
+from scgan_infer.sampling.draw import END, Draw, Floats, Integers
+from scgan_infer.sampling.given import Given
 from scgan_infer.sampling.model import Model, load
 from scgan_infer.sampling.noise import BLOCK
 
@@ -77,7 +78,7 @@ def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
     if signed not in (None, model.bundle.sha256):
         raise ChecksumError(f"{Path(path) / FILE} changed while it was read: verify it again")
     seed, index, stored = _vectors(model.bundle)
-    first = model.sample(BLOCK, seed)
+    first = model.sample(BLOCK, seed, given=_examples(model))
     spread = np.nanstd(first.astype(np.float64), 0)
     worst = max(
         _compare(model, name, ours, theirs, spread)
@@ -98,41 +99,50 @@ def _composed(model: Model, seed: int) -> Floats:
     """
     ends = np.array(model.manifest.thresholds)
     u, w, z = model.noise(seed, range(1))
-    latent, chosen = model.run("mappers.onnx", u=u, w=w)
+    c, exact = model.example(BLOCK), u.ndim == 1 and not model.given
+    latent, chosen = model.run("mappers.onnx", u=u, w=w, c=c)
     wanted = chosen
-    if u.ndim == 1:
+    if exact:
         wanted = np.searchsorted(ends, (u * GRID).astype(np.int64), side="right")
     choices = {"mappers.onnx": chosen}
     if "head.onnx" in model.bundle.graphs:
-        (choices["head.onnx"],) = model.run("head.onnx", u=u)
+        (choices["head.onnx"],) = model.run("head.onnx", u=u, c=c)
     for name, choice in choices.items():
-        if u.ndim > 1 and (wanted != choice).any(1).mean() > FLIPS:
+        if not exact and (wanted != choice).reshape(BLOCK, -1).any(1).mean() > FLIPS:
             raise ParityError(
                 f"{model.bundle.path}: {name} and mappers.onnx draw other values: do not use it"
             )
-        if u.ndim == 1 and (wanted != choice).any():
+        if exact and (wanted != choice).any():
             row = int(np.argmax(wanted != choice))
             raise ParityError(
                 f"{model.bundle.path}: {name} draws cluster {choice[row]} where the manifest's thresholds "
                 f"draw {wanted[row]} (u = {u[row]:.8f}): do not use it"
             )
     (rows,) = model.run("decoder.onnx", latent=latent, choice=chosen, z=z)
-    model.run("encoder.onnx", x=rows)
+    model.run("encoder.onnx", x=rows, c=c)
     if "density.onnx" in model.bundle.graphs:
-        model.run("density.onnx", x=rows)
+        model.run("density.onnx", x=rows, c=c)
     return rows
+
+
+def _examples(model: Model) -> Given | None:
+    """Return conditions for a block of samples."""
+    return Given(model.example(BLOCK)) if model.given else None
 
 
 def _alone(model: Model, seed: int, index: Integers) -> Floats:
     whole = np.resize(index if len(index) else np.arange(BLOCK), BLOCK)
-    return model.run("sampler.onnx", seed=np.array([seed], np.int64), index=whole)[0][: len(index)]
+    seeds, c = np.array([seed], np.int64), model.example(BLOCK)
+    return model.run("sampler.onnx", seed=seeds, index=whole, c=c)[0][: len(index)]
 
 
 def _sampled(model: Model, seed: int, index: Integers) -> Floats:
-    rows = np.empty((len(index), len(model.columns)), np.float32)
+    rows, c = np.empty((len(index), len(model.columns)), np.float32), model.example(len(index))
     for block in np.unique(index // BLOCK):
-        own = index // BLOCK == block
-        rows[own] = model.sample(BLOCK, seed, int(block) * BLOCK)[index[own] % BLOCK]
+        own, given = index // BLOCK == block, model.example(BLOCK)
+        given[index[own] % BLOCK] = c[own]
+        draw = Draw(BLOCK, seed, int(block) * BLOCK)
+        rows[own] = model.compute("sample", draw, given)[index[own] % BLOCK]
     return rows
 
 
@@ -186,9 +196,10 @@ def _compare(
 
 
 def _may_flip(model: Model) -> bool:
-    """Say whether rows hold values that are looked up, of which one in a thousand may be another."""
+    """Say whether values are looked up, or clusters come of a network, of which one in a thousand may be another."""
     steps = (column.step for column in model.columns)
-    return bool(model.manifest.steps) or any(step is not None for step in steps)
+    looked_up = model.manifest.steps or model.given
+    return bool(looked_up) or any(step is not None for step in steps)
 
 
 def differences(

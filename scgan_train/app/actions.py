@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scgan_infer.bundle.manifest import Manifest
     from scgan_infer.columns import Column, Table
     from scgan_infer.sampling.engines import Job
+    from scgan_infer.sampling.given import Given
     from scgan_infer.sampling.model import Model
 
 GPU = Path("/dev/nvidiactl")  # there where a driver is
@@ -151,6 +152,44 @@ def part(n: int, shard: str | None) -> tuple[int, int]:
     return low, high - low
 
 
+def given(
+    model: Model, text: str | None, each: int | None, n: int | None, start: int
+) -> tuple[Given | None, int]:
+    """Return what --given says, a file or a=1,b=2, and how many rows are wanted; say what lies outside of training.
+
+    Raises:
+        DataError: conditions that don't fit the given columns.
+        UsageError: options that don't go together, or conditions that can't be read.
+    """
+    from scgan_infer.sampling.given import given_of
+
+    if text is None:
+        if each is not None:
+            raise UsageError("--each is for the conditions of a file; name it with --given")
+        return None, 10_000 if n is None else n
+    single = "=" in text and not Path(text).exists()
+    if single:
+        pairs = [pair.partition("=") for pair in text.split(",")]
+        if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+            raise UsageError(f"--given {wrong[0]!r}: write it as a=1,b=2, or name a file")
+        if each is not None:
+            raise UsageError("--each is for the conditions of a file; one condition has --n rows")
+        found = given_of(model.manifest, {name.strip(): value for name, _, value in pairs})
+        many = 10_000 if n is None else n
+    else:
+        if n is not None:
+            raise UsageError(
+                "--given FILE says how many rows there are; leave --n out, or use --each"
+            )
+        found = given_of(model.manifest, text, 1 if each is None else each)
+        many = found.count(None, start)
+    for name, count in found.outside(model.manifest.given).items():
+        say(
+            f"note: {name} lies beyond its training range in {count} of {len(found.values)} conditions"
+        )
+    return found, many
+
+
 def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[str, Any]:
     """Return what `Draw` takes for --cluster and --where: clusters, and values by column.
 
@@ -215,6 +254,7 @@ def compute(
     draw = job.draw or Draw()
     asked = f"{draw.seed} {draw.start} {draw.cluster} {draw.temperature}"
     asked += f" {draw.where}" if draw.where else ""
+    asked += f" {job.given.identity}" if job.given else ""
     identity = f"{job.op} {job.model.bundle.sha256} {asked}"
     if rows_per_file is not None:
         writer = open_shards(
@@ -228,9 +268,11 @@ def compute(
         if count:
             say(f"going on after {count} rows")
             job = replace(job, draw=draw.part(draw.start + count, draw.start + draw.n))
+        row = job.draw.start if job.draw else 0
         for piece in ENGINES[engine](job):
-            writer.write(piece)
-            count += len(piece)
+            c = None if job.given is None else job.given.rows(row, row + len(piece))
+            writer.write(job.model.together(piece, c))
+            row, count = row + len(piece), count + len(piece)
             watch.show(count)
     say_rows(out, count)
 
@@ -267,10 +309,12 @@ def about(manifest: Manifest) -> Iterator[str]:
         f"d {sizes['d']} columns, e {sizes['e']} latents, m {sizes['m']} and q {sizes['q']} noise "
         f"inputs, K {sizes['K']} clusters"
     )
-    for column in manifest.columns:
+    given = {one.column.name for one in manifest.given}
+    for column in manifest.whole:
         extra = column.to_dict()
         del extra["name"], extra["kind"]
-        yield f"  {column.name}: {column.kind} {json.dumps(extra) if extra else ''}".rstrip()
+        kind = f"{column.kind}, given" if column.name in given else column.kind
+        yield f"  {column.name}: {kind} {json.dumps(extra) if extra else ''}".rstrip()
     for name, file in sorted(manifest.files.items()):
         yield f"  {name:<16} {file['bytes']:>9} bytes  sha256 {file['sha256'][:16]}"
     for title, entries in (("provenance", manifest.provenance), ("metrics", manifest.metrics)):

@@ -113,6 +113,9 @@ def train(
     mapper: Annotated[Text, variable("--mapper", "Kind of map; default: auto.")] = None,
     clusters: Annotated[Text, variable("--clusters", "Number of clusters.", "K|auto")] = None,
     columns: Chosen = None,
+    given: Annotated[
+        Text, option("--given", "Columns that are inputs, never generated.", "a,b")
+    ] = None,
     header: Header = None,
     log: Annotated[Texts, option("--log", "Positive columns, seen as logarithms.", "a,b")] = None,
     periodic: Annotated[Texts, option("--periodic", "Columns that wrap around.", "phi=360")] = None,
@@ -200,10 +203,14 @@ def export(
 @app.command()
 def sample(
     model: Model = None,
-    n: Annotated[int, option("--n -n", "Number of rows.", min=0)] = 10_000,
+    n: Annotated[Whole, option("--n -n", "Number of rows; default: 10000.", min=0)] = None,
     out: Out = "-",
     seed: Seed = 0,
     start: Start = 0,
+    given: Annotated[
+        Text, option("--given", "Conditions: a file, a row each, or values.", "FILE|a=1,b=2")
+    ] = None,
+    each: Annotated[Whole, option("--each", "Rows for each condition of a file.", min=1)] = None,
     shard: Annotated[Text, option("--shard", "Part I of M of the rows, from 1.", "I/M")] = None,
     cluster: Annotated[Whole, option("--cluster", "Draw from this cluster alone.", "I")] = None,
     where: Annotated[
@@ -233,17 +240,19 @@ def sample(
 ) -> None:
     """Sample rows from a bundle.
 
-    Row i depends on the bundle, the seed and i alone.
+    Row i depends on the bundle, the seed, i and, where columns are given, its condition alone.
     """
     from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import Job
 
     loaded = actions.load(model, device, threads)
-    first, count = actions.part(n, shard)
+    conditions, many = actions.given(loaded, given, each, n, start)
+    first, count = actions.part(many, shard)
     asked = actions.conditions(loaded, cluster, where or [])
     draw = Draw(count, seed, start + first, temperature=temperature, **asked)
-    job = Job(loaded, draw=draw, scheduler=scheduler)
-    columns = actions.inert(loaded.columns) if spreadsheet else loaded.columns
+    job = Job(loaded, draw=draw, scheduler=scheduler, given=conditions)
+    columns = loaded.manifest.whole
+    columns = actions.inert(columns) if spreadsheet else columns
     if not resume:
         actions.check_free(out, force, "*manifest.json*" if rows_per_file else "")
     actions.compute(job, engine, out, columns, count, rows_per_file, resume)
@@ -272,7 +281,7 @@ def reconstruct(
     loaded = actions.load(model, device, threads)
     draw = Draw(0, seed, start) if noise == "random" else None
     job = Job(loaded, "reconstruct", draw, source_of(data, 10_000, 1), scheduler)
-    actions.compute(job, engine, out, loaded.columns)
+    actions.compute(job, engine, out, loaded.manifest.whole)
 
 
 @app.command()

@@ -26,6 +26,7 @@ OPTIONS = (
     "mapper",
     "clusters",
     "columns",
+    "given",
     "header",
     "missing",
     *KINDS,
@@ -82,8 +83,8 @@ def of_options(options: Mapping[str, Any]) -> Settings:
             settings["mapper"] = {"kind": value}
         elif name == "clusters":
             settings["clusters"] = {"k": value if value == "auto" else whole("--clusters", value)}
-        elif name == "columns":
-            settings["select"] = list(names([value]))
+        elif name in ("columns", "given"):
+            settings["given" if name == "given" else "select"] = list(names([value]))
         else:
             settings[name] = value
     return settings | ({"columns": columns} if columns else {})

@@ -19,13 +19,14 @@ import torch
 from scgan_infer import bundle
 from scgan_infer.bundle import FORMAT, Manifest
 from scgan_infer.bundle.interfaces import interfaces
-from scgan_infer.bundle.manifest import Outcomes
+from scgan_infer.bundle.manifest import GivenColumn, Outcomes
 from scgan_infer.bundle.rules import check
 from scgan_infer.columns import Column
 from scgan_infer.errors import ModelError, ParityError
 from scgan_infer.sampling.sessions import session
 from scgan_infer.sampling.verify import FLIPS, TOLERANCE, differences
 from scgan_infer.text import visible
+from scgan_train.config import Config
 from scgan_train.exporting.card import card, preview
 from scgan_train.exporting.parts import Array, Arrays, Parts
 from scgan_train.graph import model
@@ -66,16 +67,19 @@ def export(run: Run, path: Path) -> Path:
     errors = parities(parts, graphs, rows, generator_for(run.config.seed, "parity"))
     index = np.arange(len(rows), dtype=np.int64)
     sampler = session(graphs["sampler.onnx"], "cpu")
-    generated = sampler.run(None, {"seed": np.zeros(1, np.int64), "index": index})[0]
+    feeds, given = {"seed": np.zeros(1, np.int64), "index": index}, parts.divided(rows).get("c")
+    if given is not None:
+        feeds["c"] = given
+    generated = sampler.run(None, feeds)[0]
     figures = run.facts["figures"]
     notes = [
         *run.facts.get("notes", []),
         *quality_warnings(figures),
-        *share_warnings(parts.outcomes(rows, generated)),
+        *share_warnings(parts.outcomes(rows, parts.together(generated, given))),
     ]
     manifest = Manifest(
         name=run.path.name,
-        columns=run.columns,
+        columns=parts.columns,
         sizes=parts.sizes,
         latents=run.config.latents,
         mapper=run.facts.get("map", ""),
@@ -92,10 +96,12 @@ def export(run: Run, path: Path) -> Path:
             "seed": 0,
             "index": index[:STORED].tolist(),
             "x": [_listed(row) for row in generated[:STORED]],
+            **({} if given is None else {"c": [_listed(row) for row in given[:STORED]]}),
         },
+        given=_given(run),
     )
     extras = {
-        "preview.png": preview(rows, generated, run.columns, run.path.name),
+        "preview.png": preview(rows, parts.together(generated, given), run.columns, run.path.name),
         "card.md": card(manifest).encode(),
     }
     return bundle.save(path, manifest, graphs, extras)
@@ -104,6 +110,17 @@ def export(run: Run, path: Path) -> Path:
 def _listed(values: Array) -> list[float | None]:
     """Return numbers as JSON has them, None for a missing cell."""
     return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _given(run: Run) -> tuple[GivenColumn, ...]:
+    """Return what the manifest says of given columns."""
+    found, loaded = [], run.load_given()
+    for k, place in enumerate(run.given):
+        assert loaded is not None
+        column = run.columns[place]
+        low, high = (None, None) if column.rules.named else loaded.seen[:, k].tolist()
+        found.append(GivenColumn(column, place, low, high))
+    return tuple(found)
 
 
 def _provenance(run: Run) -> dict[str, Any]:
@@ -115,7 +132,7 @@ def _provenance(run: Run) -> dict[str, Any]:
         "sha256": run.facts["sha256"],
         "clusters": run.facts["clusters"],
         "decoder_width": run.facts["width"],
-        "config": plain(asdict(run.config)),
+        "config": noted(run.config),
     }
 
 
@@ -225,10 +242,11 @@ def _sound(values: Array, columns: tuple[Column, ...]) -> bool:
 def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
     """Return 4096 rows of every graph input: half real, half random."""
     n = max(BATCHES)
-    real = rows[np.arange(n // 2) % len(rows)]
+    divided = parts.divided(rows[np.arange(n // 2) % len(rows)])
+    real, given = divided["x"], divided.get("c")
     shuffled = torch.randperm(len(real), generator=generator).numpy()
     y, choice = parts.coordinates.forward(real), parts.coordinates.choose(real)
-    encoded = parts.compute("encoder.onnx", {"x": real})
+    encoded = parts.compute("encoder.onnx", divided)
     latents = encoded["latent"]
     mixed = 0.5 * (latents + latents[shuffled])
     return {
@@ -236,7 +254,16 @@ def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
         "latent": np.concatenate([latents, mixed]),
         "choice": np.concatenate([encoded["choice"], encoded["choice"][shuffled]]),
         **parts.inputs(n, generator),
+        **({} if given is None else {"c": np.concatenate([given, given[shuffled]])}),
     }
+
+
+def noted(config: Config) -> dict[str, Any]:
+    """Return the settings as a bundle notes them: given columns only where there are any."""
+    settings = {name: plain(value) for name, value in asdict(config).items()}
+    if not config.given:
+        del settings["given"]
+    return settings
 
 
 def plain(value: object) -> object:

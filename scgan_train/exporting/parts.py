@@ -1,13 +1,14 @@
 """The trained networks of a run, put together: as functions of arrays, and as the graphs of a bundle.
 
-    encoder    x            -> coordinates -> f -> latent, choice
-    mappers    u, w         -> cluster selection -> g_choice(w) -> latent, choice
-    decoder    latent, z    -> stack -> inverse coordinates -> x
-    generator  u, w, z      -> mappers, then decoder -> x
-    sampler    seed, index  -> counter-based noise, then generator -> x
-    density    x            -> log_density, where encoder and maps can be undone
+    encoder    x, c            -> coordinates -> f -> latent, choice
+    mappers    u, w, c         -> cluster selection -> g_choice(w) -> latent, choice
+    decoder    latent, z       -> stack -> inverse coordinates -> x
+    generator  u, w, z, c      -> mappers, then decoder -> x
+    sampler    seed, index, c  -> counter-based noise, then generator -> x
+    density    x               -> log_density, where encoder and maps can be undone
 
-Every module writes its own graph; here they are composed. Without decoder noise nothing has a z.
+Every module writes its own graph; here they are composed. Without decoder noise nothing has a z, without given columns
+nothing a c.
 
 The density is that of f^-1(g_i(w)), the encoder's inverse of a generated latent, in the user's units:
 
@@ -32,12 +33,13 @@ from torch import Tensor
 
 from scgan_infer.bundle import GRID
 from scgan_infer.columns import Column
-from scgan_infer.judging.figures import held_out
+from scgan_infer.judging.figures import held_out, paired_c2st
 from scgan_train.clusters import Assign
 from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.sampler import noise
+from scgan_train.given import Conditions, ConditionVars, Given
 from scgan_train.graph import Var, argument, const, minus_infinity, op
 from scgan_train.head import LatentModel, RealLatents
 from scgan_train.maps.base import Invertible
@@ -51,7 +53,13 @@ FARTHEST = 1e15  # a latent's coordinate, beyond which float32 can't hold its sq
 
 @dataclass(frozen=True)
 class Parts:
-    """The trained networks of a run, as functions of arrays and as graphs."""
+    """The trained networks of a run, as functions of arrays and as graphs.
+
+    Attributes:
+        columns: the d columns that are generated.
+        given: what networks see of the g given columns; None without any.
+        places: of the generated columns and of the given ones, in a row.
+    """
 
     columns: tuple[Column, ...]
     coordinates: Coordinates
@@ -59,6 +67,8 @@ class Parts:
     assign: Assign
     latents: LatentModel
     decode: Decoder
+    given: Given | None
+    places: tuple[list[int], list[int]]
 
     @classmethod
     def of(cls, run: Run) -> Parts:
@@ -69,11 +79,13 @@ class Parts:
         """
         coordinates, (clusters, _) = run.load_coordinates(), run.load_clusters()
         sizes = [step.size for step in coordinates.steps]
-        chained = sizes and run.config.latents != "real"
-        chain = run.load_head([*sizes, len(clusters)]) if chained else None
+        chain = run.load_head(sizes, clusters)
         encoder, latents = run.load_encoder(coordinates.dims), run.load_mapper(clusters, chain)
         assign, decoder = Assign(clusters), run.load_decoder()
-        return cls(run.columns, coordinates, encoder, assign, latents, decoder)
+        places = run.made, run.given
+        given = run.load_given()
+        own = coordinates.columns
+        return cls(own, coordinates, encoder, assign, latents, decoder, given, places)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -85,7 +97,7 @@ class Parts:
             "q": self.decode.noise,
             "K": len(self.latents.thresholds),
             "h": self.latents.steps,
-            "g": 0,
+            "g": len(self.places[1]),
         }
 
     def double(self) -> Parts:
@@ -104,9 +116,14 @@ class Parts:
         wide = any(value.dtype == np.float64 for value in inputs.values())
         parts = self.double() if wide else self
         tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
+        given = None
+        if self.given and "c" in inputs:
+            c = inputs["c"]
+            h, s = self.given.forward(c), self.given.choose(c)
+            given = Conditions(torch.from_numpy(h), torch.from_numpy(s))
         if name == "encoder.onnx":
             latent = parts.encoder(torch.from_numpy(self.coordinates.forward(inputs["x"])))
-            choice = parts.assign(latent)
+            choice = parts.assign(torch.cat([given.h, latent], 1) if given else latent)
             if self.chained:
                 outcomes = torch.from_numpy(self.coordinates.choose(inputs["x"]))
                 choice = torch.cat([outcomes, choice[:, None]], 1)
@@ -114,11 +131,11 @@ class Parts:
         if name == "density.onnx":
             return {"log_density": parts.log_density(inputs["x"])}
         if name == "head.onnx":
-            return {"choice": parts.latents.select(tensors["u"]).numpy()}
+            return {"choice": parts.latents.select(tensors["u"], given).numpy()}
         if name == "decoder.onnx":
             latent, choice = tensors["latent"], tensors.get("choice", tensors["latent"])
         else:
-            latent, choice = parts.latents(tensors["u"], tensors["w"])
+            latent, choice = parts.latents(tensors["u"], tensors["w"], given)
         if name == "mappers.onnx":
             return {"latent": latent.numpy(), "choice": choice.numpy()}
         y = parts.decode(latent, tensors.get("z")).numpy()
@@ -163,6 +180,8 @@ class Parts:
     def flaw(self) -> str:
         """Why rows have no density; empty where they have one."""
         coordinates, scored = self.coordinates, np.flatnonzero(self.coordinates.scored)
+        if self.given is not None:
+            return "its columns are generated given others"
         if isinstance(self.latents, RealLatents):
             return "the latents of training rows are points"
         if not coordinates.continuous:
@@ -183,8 +202,8 @@ class Parts:
 
     @property
     def looked_up(self) -> bool:
-        """Whether some values come from tables, of which one in a thousand may be another in a graph."""
-        return self.chained or bool(self.coordinates.scored.any())
+        """Whether some values come from tables or a network, of which one in a thousand may be another in a graph."""
+        return self.chained or self.given is not None or bool(self.coordinates.scored.any())
 
     def graphs(self) -> Iterator[tuple[str, dict[str, Var], dict[str, Var]]]:
         """Yield each graph's file name, inputs and outputs."""
@@ -192,22 +211,28 @@ class Parts:
         z = {"z": argument(("n", sizes["q"]))} if sizes["q"] else {}
         wide = ("n", sizes["h"]) if self.chained else ("n",)
 
+        c = {"c": argument(("n", sizes["g"]))} if sizes["g"] else {}
+        given = self.given.graph(c["c"]) if self.given else None
+
         x = argument(("n", sizes["d"]))
         latent = self.encoder.graph(self.coordinates.graph_forward(x))
-        choice = [*self.coordinates.graph_choose(x), self.assign.graph(latent)]
-        yield "encoder.onnx", {"x": x}, {"latent": latent, "choice": _together(choice)}
+        cluster = self.assign.graph(_beside(given, latent))
+        choice = [*self.coordinates.graph_choose(x), cluster]
+        yield "encoder.onnx", {"x": x, **c}, {"latent": latent, "choice": _together(choice)}
         u, w = argument(wide), argument(("n", sizes["m"]))
-        if self.chained:
-            yield "head.onnx", {"u": u}, {"choice": _together(self.latents.select_graph(u))}
-        latent, choice = self.latents.graph(u, w)
-        yield "mappers.onnx", {"u": u, "w": w}, {"latent": latent, "choice": _together(choice)}
+        if self.chained or given:
+            chosen = _together(self.latents.select_graph(u, given))
+            yield "head.onnx", {"u": u, **c}, {"choice": chosen}
+        latent, choice = self.latents.graph(u, w, given)
+        drawn = {"latent": latent, "choice": _together(choice)}
+        yield "mappers.onnx", {"u": u, "w": w, **c}, drawn
         generated = self._decoded(latent, choice, z.get("z"))
-        yield "generator.onnx", {"u": u, "w": w, **z}, {"x": generated}
+        yield "generator.onnx", {"u": u, "w": w, **z, **c}, {"x": generated}
         yield "decoder.onnx", *self._decoder_graph(z)
         seed, index = argument((1,), np.int64), argument(("n",), np.int64)
         u, w, own_z = noise(seed, index, sizes["m"], sizes["q"], sizes["h"])
-        sampled = self._decoded(*self.latents.graph(u, w), own_z)
-        yield "sampler.onnx", {"seed": seed, "index": index}, {"x": sampled}
+        sampled = self._decoded(*self.latents.graph(u, w, given), own_z)
+        yield "sampler.onnx", {"seed": seed, "index": index, **c}, {"x": sampled}
         if not self.flaw:
             yield "density.onnx", {"x": x}, {"log_density": self._log_density_graph(x)}
 
@@ -233,23 +258,56 @@ class Parts:
         w, z = (torch.randn(n, sizes[key], generator=generator).numpy() for key in ("m", "q"))
         return {"u": u.numpy(), "w": w, **({"z": z} if sizes["q"] else {})}
 
-    def figures(self, rows: Array, generator: torch.Generator) -> dict[str, float]:
-        """Return the figures that travel with a bundle, on held-out rows [n, d]."""
-        generated = self.compute("generator.onnx", self.inputs(len(rows), generator))["x"]
-        encoded = self.compute("encoder.onnx", {"x": rows})
-        reconstructed = self.compute("decoder.onnx", encoded)["x"]
-        return held_out(rows, generated, reconstructed, self.columns)
+    def divided(self, rows: Array) -> Arrays:
+        """Return generated columns x [n, d] of whole rows, and c [n, g] if there are given ones."""
+        made, given = self.places
+        if not given:
+            return {"x": rows}
+        return {"x": np.ascontiguousarray(rows[:, made]), "c": np.ascontiguousarray(rows[:, given])}
+
+    def together(self, x: Array, c: Array | None) -> Array:
+        """Inverse of `divided`."""
+        if c is None:
+            return x
+        rows = np.empty((len(x), len(self.places[0]) + len(self.places[1])), x.dtype)
+        for places, part in zip(self.places, (x, c), strict=True):
+            rows[:, places] = part
+        return rows
+
+    def figures(
+        self, rows: Array, columns: tuple[Column, ...], generator: torch.Generator
+    ) -> dict[str, float]:
+        """Return the figures that travel with a bundle, on held-out rows [n, d + g], at their own conditions."""
+        real = self.divided(rows)
+        c = real.get("c")
+        known = {} if c is None else {"c": c}
+        made = self.compute("generator.onnx", self.inputs(len(rows), generator) | known)["x"]
+        encoded = self.compute("encoder.onnx", real)
+        again = self.compute("decoder.onnx", encoded)["x"]
+        figures = held_out(real["x"], made, again, self.columns)
+        if c is not None and "c2st" in figures:
+            figures["c2st"] = float(f"{paired_c2st(rows, self.together(made, c), columns):.4g}")
+        return figures
 
     def outcomes(self, rows: Array, generated: Array) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-        """Yield each step's names of outcomes, and the outcomes of rows [n, d] and of generated rows [m, d]."""
+        """Yield each step's names of outcomes, and those of whole rows [n, d + g] and of generated whole rows."""
         both = [
-            torch.from_numpy(self.compute("encoder.onnx", {"x": x})["choice"]).reshape(len(x), -1)
+            torch.from_numpy(self.compute("encoder.onnx", self.divided(x))["choice"]).reshape(
+                len(x), -1
+            )
             for x in (rows, generated)
         ]
         clusters = [f"cluster {i}" for i in range(self.sizes["K"])]
         steps = [step.names(self.columns[step.column]) for step in self.coordinates.steps]
         for j, names in enumerate([*steps, clusters]):
             yield names, both[0][:, j], both[1][:, j]
+
+
+def _beside(given: ConditionVars | None, latent: Var) -> Var:
+    """Return given numbers and latents [n, p + e]."""
+    if given is None or given.h is None:
+        return latent
+    return op.concat([given.h, latent], axis=1)
 
 
 def _together(choice: Sequence[Var]) -> Var:

@@ -36,6 +36,7 @@ class AdversarialMapper(ResidualMapper):
         config: MapperConfig,
         generator: torch.Generator,
         sizes: Sequence[int] = (),
+        given: int = 0,
     ) -> None:
         super().__init__(clusters, config, generator)
         size, e = clusters.means.shape

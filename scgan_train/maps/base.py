@@ -104,11 +104,12 @@ class Mapper(nn.Module, ABC):
         config: MapperConfig,
         generator: torch.Generator,
         sizes: Sequence[int] = (),
+        given: int = 0,
     ) -> None:
         super().__init__()
         self.clusters = clusters
         self.config = config
-        self.noise = clusters.means.shape[1]
+        self.noise = clusters.means.shape[1] - given
 
     @staticmethod
     @abstractmethod
@@ -121,11 +122,17 @@ class Mapper(nn.Module, ABC):
         return 256
 
     @abstractmethod
-    def forward(self, w: Tensor, choice: Tensor) -> Tensor:
-        """Return latents [n, e] of noise w [n, m] through the maps of choices [n] or [n, h]."""
+    def forward(self, w: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
+        """Return latents [n, e] of noise w [n, m] through the maps of choices [n] or [n, h], see `head.joined`.
+
+        Args:
+            w: the noise.
+            choice: the last of each row is its cluster.
+            given: numbers [n, p], where columns are given.
+        """
 
     @abstractmethod
-    def graph(self, w: Var, choice: Sequence[Var]) -> Var:
+    def graph(self, w: Var, choice: Sequence[Var], given: Var | None = None) -> Var:
         """Return `forward` as a graph, in the form that onnxruntime is fast at; choice in steps [n]."""
 
     @abstractmethod
@@ -148,19 +155,20 @@ class ResidualMapper(Mapper, ABC):
         config: MapperConfig,
         generator: torch.Generator,
         sizes: Sequence[int] = (),
+        given: int = 0,
     ) -> None:
         super().__init__(clusters, config, generator)
         size, e = clusters.means.shape
         self.map = ClusterMLP(size, [e, int(config.width), e], generator, zero=True)
         self.frame = Affine(clusters.means, clusters.factors)
 
-    def forward(self, w: Tensor, choice: Tensor) -> Tensor:
+    def forward(self, w: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
         """Return latents [n, e]."""
         cluster = cluster_of(choice)
         latents: Tensor = self.frame(w + self.map.rows(w, cluster), cluster)
         return latents
 
-    def graph(self, w: Var, choice: Sequence[Var]) -> Var:
+    def graph(self, w: Var, choice: Sequence[Var], given: Var | None = None) -> Var:
         """Return `forward` as a graph: the frame F goes into the last layer (V, c).
 
         mu + (w + h V + c) F^T  =  (h, w) (V F^T, F^T) + (mu + c F^T)

@@ -13,12 +13,21 @@ and descends
 Where a table has discrete values, the networks see an embedding of each, too, beside the coordinates
 before theirs.
 
+Given numbers h come first in the frame, whose factor is triangular. So their own noise a is known, the
+Gaussian of the latents given them comes for free, and the flow moves the rest of the noise, seeing a:
+
+    a = F_hh^-1 (h - mu_h), within +-6;      eps = mu_e + F_eh a + F_ee flow(w; a)
+
+Such a flow has more to learn by heart, so it is trained in bursts, and the weights that are best on rows kept
+back stay, be it the identity.
+
 The lumpiest coordinate comes first, so that what jumps decides about what is smooth, and not the
 other way round. From five coordinates on, a second layer takes them in reverse order.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -36,12 +45,13 @@ from scgan_train.maps.base import (
     Affine,
     Invertible,
     Mapper,
+    affine_graph,
     cluster_of,
     lengths,
     log_normal,
     log_normal_graph,
 )
-from scgan_train.training.loop import Phase, Player
+from scgan_train.training.loop import Phase, Player, Selected
 
 BINS = 8
 BOUND = 4.0  # of a spline, and of the logarithms that make it
@@ -50,6 +60,9 @@ BATCH = 256
 JITTER = 0.02  # noise on training rows, in the cluster's frame
 EMBEDDING = 8  # numbers that stand for a discrete value
 TOGETHER = 16  # clusters whose densities a graph computes at once: what they hold stays small
+BURSTS = (0.125, 0.125, 0.25, 0.5)  # of the steps, where columns are given
+GAIN = 0.001  # nats a row that a longer training must gain then
+FARTHEST = 6.0  # standard deviations that a given number is taken to be from its cluster
 
 
 class Spline:
@@ -265,7 +278,12 @@ class Triangular(nn.Module):
 
 
 class FlowMapper(Mapper, Invertible):
-    """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's order."""
+    """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's order.
+
+    Attributes:
+        given: how many given numbers come first in the frame, p.
+        order: of the frame's coordinates, [p + e].
+    """
 
     order: Tensor
 
@@ -291,10 +309,11 @@ class FlowMapper(Mapper, Invertible):
         config: MapperConfig,
         generator: torch.Generator,
         sizes: Sequence[int] = (),
+        given: int = 0,
     ) -> None:
-        super().__init__(clusters, config, generator)
-        size, e = clusters.means.shape
-        context = EMBEDDING * len(sizes)
+        super().__init__(clusters, config, generator, sizes, given)
+        size, e, self.given = len(clusters), self.noise, given
+        context = given + EMBEDDING * len(sizes)
         self.layers = nn.ModuleList(
             Triangular(size, e, int(config.width), generator, context)
             for _ in range(int(config.layers))
@@ -302,61 +321,89 @@ class FlowMapper(Mapper, Invertible):
         self.embeddings = nn.ParameterList(
             torch.randn(outcomes, EMBEDDING, generator=generator) for outcomes in sizes
         )
-        order = coordinate_order(clusters)
+        order = torch.cat([torch.arange(given), given + coordinate_order(clusters, given)])
         ordered = clusters.factors.double()[:, order]
         factors = torch.linalg.cholesky(ordered @ ordered.mT).float()
         self.frame = Affine(clusters.means[:, order], factors)
         self.register_buffer("order", order, persistent=False)
 
-    def context(self, choice: Tensor) -> Tensor | None:
-        """Return the embeddings [n, c] of the discrete values of choices [n, h]; None of [n]."""
-        parts = [table[choice[:, k]] for k, table in enumerate(self.embeddings)]
+    def context(self, choice: Tensor, a: Tensor) -> Tensor | None:
+        """Return what networks see of given numbers' noise a [n, p] and the discrete values of choices, [n, c].
+
+        None where there are neither.
+        """
+        parts = [a] if self.given else []
+        parts += [table[choice[:, k]] for k, table in enumerate(self.embeddings)]
         return torch.cat(parts, 1) if parts else None
 
     def context_graph(self, choice: Sequence[Var]) -> Var:
-        """Return `context` as a graph, of a choice in steps [n]; there must be embeddings."""
+        """Return the embeddings of `context` as a graph, of a choice in steps [n]; there must be some."""
         parts = [
             op.gather(const(table), own)
             for table, own in zip(self.embeddings, choice, strict=False)
         ]
         return parts[0] if len(parts) == 1 else op.concat(parts, axis=1)
 
-    def forward(self, w: Tensor, choice: Tensor) -> Tensor:
+    def known(self, given: Tensor, cluster: Tensor) -> Tensor:
+        """Return the noise a [n, p] of given numbers [n, p] in the frames of clusters [n]."""
+        p = self.given
+        own = Affine(self.frame.means[:, :p], self.frame.factors[:, :p, :p])
+        return own.inverse(given, cluster).clamp(-FARTHEST, FARTHEST)
+
+    def forward(self, w: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
         """Return latents [n, e]."""
-        cluster, context = cluster_of(choice), self.context(choice)
+        cluster, a = cluster_of(choice), w[:, :0]
+        if given is not None and self.given:
+            a = self.known(given, cluster)
+        context = self.context(choice, a)
         for depth in reversed(range(len(self.layers))):
             w = self.layers[depth](w, cluster, context)
             w = w.flip(1) if depth else w
-        latents: Tensor = self.frame(w, cluster)[:, torch.argsort(self.order)]
+        latents: Tensor = self.frame(torch.cat([a, w], 1), cluster)[:, self._back]
         return latents
 
-    def graph(self, w: Var, choice: Sequence[Var]) -> Var:
+    @property
+    def _back(self) -> Tensor:
+        """Where the latents [e] are in the frame."""
+        return torch.argsort(self.order)[self.given :]
+
+    def graph(self, w: Var, choice: Sequence[Var], given: Var | None = None) -> Var:
         """Return `forward` as a graph, features along axis 0."""
-        context = op.transpose(self.context_graph(choice)) if len(self.embeddings) else None
+        known, p = [], self.given
+        if given is not None and p:
+            whiten = torch.linalg.inv(self.frame.factors[:, :p, :p].double())
+            start = -whiten @ self.frame.means[:, :p].double().unsqueeze(2)
+            tables = torch.cat([whiten.mT, start.mT], 1)
+            a = affine_graph(tables, op.transpose(given), choice[-1])
+            known = [op.clip(a, const(-FARTHEST), const(FARTHEST))]
+        seen = list(known)
+        if len(self.embeddings):
+            seen.append(op.transpose(self.context_graph(choice)))
+        context = op.concat(seen, axis=0) if len(seen) > 1 else next(iter(seen), None)
         v = op.split(op.transpose(w), lengths([1] * self.noise), axis=0)
         for depth in reversed(range(len(self.layers))):
             layer = self.layers[depth]
             assert isinstance(layer, Triangular)
             v = layer.graph(v, choice[-1], context)
             v = v[::-1] if depth else v
-        back = torch.argsort(self.order)
-        frame = Affine(self.frame.means[:, back], self.frame.factors[:, back])
-        return frame.graph(op.transpose(op.concat(v, axis=0)), choice)
+        frame = Affine(self.frame.means[:, self._back], self.frame.factors[:, self._back])
+        return frame.graph(op.transpose(op.concat([*known, *v], axis=0)), choice)
 
     def whitened(self, latents: Tensor, cluster: Tensor) -> Tensor:
-        """Return latents [n, e] in the frames of their clusters [n], in the flow's order."""
+        """Return given numbers and latents [n, p + e] in the frames of their clusters [n], in the flow's order."""
         return self.frame.inverse(latents[:, self.order], cluster)
 
     def loss(self, v: Tensor, choice: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return minus the mean log-likelihood of rows v [b, e] in their clusters' frames."""
-        logs = self.log_density(v, cluster_of(choice), self.context(choice))
+        """Return minus the mean log-likelihood of rows v [b, p + e] in their clusters' frames, given the first p."""
+        a, w = v[:, : self.given].clamp(-FARTHEST, FARTHEST), v[:, self.given :]
+        logs = self.log_density(w, cluster_of(choice), self.context(choice, a))
         return {"minus_log_likelihood": -logs.mean()}
 
     @torch.no_grad()
     def judge(self, latents: Tensor, choice: Tensor) -> float:
         """See `Mapper.judge`."""
         v = self.whitened(latents, cluster_of(choice))
-        return -float(self.log_density(v, cluster_of(choice), self.context(choice)).mean())
+        return float(self.loss(v, choice, torch.Generator())["minus_log_likelihood"])
 
     def log_density(self, v: Tensor, cluster: Tensor, context: Tensor | None) -> Tensor:
         """Return the log-density [n] of rows v [n, e] in the frames of clusters [n]."""
@@ -369,7 +416,7 @@ class FlowMapper(Mapper, Invertible):
 
     def log_densities(self, latents: Tensor, choice: Tensor | None) -> Tensor:
         """See `Invertible.log_densities`."""
-        context = None if choice is None else self.context(choice)
+        context = None if choice is None else self.context(choice, latents[:, :0])
         logs = [
             self.log_density(v, torch.full((len(v),), k, device=v.device), context)
             for k, v in enumerate(self.frame.whitened(latents[:, self.order]))
@@ -399,26 +446,61 @@ class FlowMapper(Mapper, Invertible):
     def phases(
         self, latents: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Iterator[Phase]:
-        """Yield one phase of maximum likelihood; the weights' average is what stays."""
+        """Yield one phase of maximum likelihood; the weights' average is what stays.
+
+        Given numbers stand before the latents.
+        """
+        yield self.phase("likelihood", int(self.config.steps), latents, labels)
+
+    def phase(self, name: str, steps: int, latents: Tensor, labels: Tensor) -> Phase:
+        """Return a phase of so many steps; see `phases`."""
         whitened = self.whitened(latents, cluster_of(labels))
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
             index = torch.randint(len(latents), (BATCH,), generator=generator).to(labels.device)
             noise = JITTER * torch.randn(BATCH, self.noise, generator=generator)
-            return whitened[index] + noise.to(whitened), labels[index]
+            return whitened[index] + pad(noise, (self.given, 0)).to(whitened), labels[index]
 
         decay = 0.01 if len(self.layers) == 1 else 0.1  # two layers begin to copy rows
         trained = nn.ModuleList([self.layers, self.embeddings])
         parameters = list(trained.parameters())
         player = Player("flow", parameters, self.loss, float(self.config.lr), weight_decay=decay)
-        steps = int(self.config.steps)
-        yield Phase("likelihood", steps, draw, (player,), average=trained, decay=0.995)
+        return Phase(name, steps, draw, (player,), average=trained, decay=0.995)
 
 
-def coordinate_order(clusters: Clusters) -> Tensor:
-    """Return coordinates [e] by the entropy of the clusters' mixture along each, lowest first."""
-    weights, means = clusters.weights.double().numpy(), clusters.means.double().numpy()
-    spreads = clusters.factors.double().square().sum(2).sqrt().numpy()
+class GivenFlowStage(Selected):
+    """A flow that sees given columns, in training, and the best of what it has been, first of all the identity.
+
+    Args:
+        flow: untrained.
+        rows: given numbers and latents [N, p + e] with choices [N] or [N, r + h] to train on.
+        back: [M, p + e] and [M] or [M, r + h] that are kept back.
+    """
+
+    def __init__(
+        self, flow: FlowMapper, rows: tuple[Tensor, Tensor], back: tuple[Tensor, Tensor]
+    ) -> None:
+        def nats() -> Tensor:
+            return torch.tensor(flow.judge(*back))
+
+        super().__init__(flow, copy.deepcopy(flow), nats, len(BURSTS), GAIN)
+        self.rows = rows
+
+    def phases(self) -> Iterator[Phase]:
+        """Yield bursts of maximum likelihood until the rows that are kept back get no better."""
+        flow = self.trained
+        assert isinstance(flow, FlowMapper)
+        steps = int(flow.config.steps)
+        return self.until_no_better(
+            flow.phase(f"likelihood {index}", max(1, round(share * steps)), *self.rows)
+            for index, share in enumerate(BURSTS, 1)
+        )
+
+
+def coordinate_order(clusters: Clusters, given: int = 0) -> Tensor:
+    """Return the coordinates [e] behind given ones by the entropy of the clusters' mixture along each, lowest first."""
+    weights, means = clusters.weights.double().numpy(), clusters.means.double().numpy()[:, given:]
+    spreads = clusters.factors.double().square().sum(2).sqrt().numpy()[:, given:]
     entropies = []
     for mean, spread in zip(means.T, spreads.T, strict=True):
         grid = np.linspace((mean - 3 * spread).min(), (mean + 3 * spread).max(), 200)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,6 +108,54 @@ def rows_of(*tensors: Tensor, batch: int) -> Callable[[torch.Generator], tuple[T
         return tuple(tensor[index.to(tensor.device)] for tensor in tensors)
 
     return draw
+
+
+class Selected(nn.Module):
+    """A module in training, and the best of what it has been by a score on rows that are kept back.
+
+    Args:
+        trained: as it begins, which is scored too.
+        best: what it is then.
+        score: of `trained`, the lower the better.
+        most: phases that there may be.
+        gain: what a longer training must gain.
+
+    Attributes:
+        scores: at the start and after each phase; infinite where there was none.
+    """
+
+    scores: Tensor
+
+    def __init__(
+        self,
+        trained: nn.Module,
+        best: nn.Module,
+        score: Callable[[], Tensor],
+        most: int,
+        gain: float,
+    ) -> None:
+        super().__init__()
+        self.trained, self.best = trained, best
+        self.score, self.gain = torch.no_grad()(score), gain
+        self.register_buffer("scores", torch.full((most + 1,), torch.inf).double())
+        self.scores[0] = self.score()
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights of `best` that stand for what `trained` is."""
+        return self.trained.state_dict()
+
+    def until_no_better(self, phases: Iterable[Phase]) -> Iterator[Phase]:
+        """Yield phases as long as the score gets better."""
+        for index, phase in enumerate(phases, 1):
+            yield phase
+            earlier = float(self.scores[:index].min())
+            if not torch.isfinite(self.scores[index]):
+                self.scores[index] = self.score()
+                if self.scores[index] < earlier:
+                    self.best.load_state_dict(self.weights())
+            if self.scores[index] > earlier - self.gain:
+                break
 
 
 @distributed.translate_lost_process()

@@ -3,9 +3,10 @@
     run.json                 version, source, columns, sizes, finished stages with seconds, notes
     config.toml              the configuration, resolved: what was trained
     coordinates.safetensors  between rows and coordinates
+    given.safetensors        between given columns and what networks see of them, where there are any
     encoder.safetensors      stage 1
     clusters.safetensors     K-means and what refined it
-    head.safetensors         what draws discrete values and the cluster, where there are discrete values
+    head.safetensors         what draws discrete values and the cluster, where there are such or given columns
     mapper.safetensors       stage 2
     decoder.safetensors      stage 3
     held_out.npy             rows that no stage saw
@@ -41,11 +42,12 @@ from scgan_infer.errors import DataError, ModelError, UsageError
 from scgan_infer.files import is_at, lock, open_own, write_bytes
 from scgan_train import config as configs
 from scgan_train.chain import Chain
-from scgan_train.clusters import Clusters
+from scgan_train.clusters import Assign, Clusters
 from scgan_train.config import Config
 from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
+from scgan_train.given import Given, divide
 from scgan_train.head import LatentModel, RealLatents
 from scgan_train.maps import latent_model
 from scgan_train.training import distributed
@@ -53,7 +55,8 @@ from scgan_train.training import distributed
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 VERSION = 2
-STAGES = ("encoder", "clusters", "head", "mapper", "decoder")  # a head with discrete values only
+# a head with discrete values or given columns only
+STAGES = ("encoder", "clusters", "head", "mapper", "decoder")
 FACTS = {
     "rows": int,
     "sha256": str,
@@ -102,7 +105,7 @@ class Run:
         path: the folder.
         config: as trained.
         source: where the rows came from (a built-in name or a file's name).
-        columns: d columns.
+        columns: d + g columns.
         facts: what `run.json` holds besides: sizes, notes, seconds of each finished stage, SHA-256 of data and weights.
     """
 
@@ -116,6 +119,16 @@ class Run:
     def seconds(self) -> dict[str, float]:
         """Seconds that each finished stage took."""
         return dict(self.facts.setdefault("seconds", {}))
+
+    @property
+    def made(self) -> list[int]:
+        """Places of the d columns that are generated."""
+        return divide(self.columns, self.config.given)[0]
+
+    @property
+    def given(self) -> list[int]:
+        """Places of the g given columns."""
+        return divide(self.columns, self.config.given)[1]
 
     def finished(self, stage: str) -> bool:
         """Say whether a stage is finished."""
@@ -234,7 +247,7 @@ class Run:
         self.write("held_out.npy", buffer.getvalue())
 
     def load_held_out(self) -> NDArray[np.float32]:
-        """Read the rows that no stage has seen, float32 [n, d]."""
+        """Read the rows that no stage has seen, float32 [n, d + g]."""
         try:
             rows: NDArray[np.float32] = np.load(self.path / "held_out.npy", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -250,9 +263,24 @@ class Run:
 
     def load_coordinates(self) -> Coordinates:
         """Read what lies between rows and coordinates."""
-        tensors = self.load_tensors("coordinates")
-        state = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return self._fitting("coordinates", lambda: Coordinates.load(self.columns, state))
+        columns = [self.columns[j] for j in self.made]
+        state = self._arrays("coordinates")
+        return self._fitting("coordinates", lambda: Coordinates.load(columns, state))
+
+    def save_given(self, given: Given) -> None:
+        """Write what lies between given columns and what networks see of them."""
+        state = {name: torch.from_numpy(array) for name, array in given.state().items()}
+        self.save_tensors("given", state)
+
+    def load_given(self) -> Given | None:
+        """Read what lies between given columns and what networks see of them; None without any."""
+        if not self.given:
+            return None
+        columns, state = [self.columns[j] for j in self.given], self._arrays("given")
+        return self._fitting("given", lambda: Given(columns, state))
+
+    def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        return {key: tensor.numpy() for key, tensor in self.load_tensors(name).items()}
 
     def save_encoder(self, encoder: Encoder) -> None:
         """Write stage 1."""
@@ -287,9 +315,15 @@ class Run:
         """Write the chain that draws discrete values."""
         self.save_tensors("head", chain.state_dict())
 
-    def load_head(self, sizes: Sequence[int]) -> Chain:
-        """Read the chain over outcomes of these sizes [h]."""
-        return self._module("head", lambda _: Chain(sizes, Generator()))
+    def load_head(self, sizes: Sequence[int], clusters: Clusters) -> Chain | None:
+        """Read the chain over outcomes of these sizes [h - 1] and clusters; None where there is none.
+
+        There is none where columns are neither discrete nor given, nor with latents that have their choice with them.
+        """
+        given = self.load_given()
+        if self.config.latents == "real" or not (sizes or given):
+            return None
+        return self._module("head", lambda _: chain_of(sizes, clusters, given, Generator()))
 
     def save_mapper(self, model: LatentModel) -> None:
         """Write stage 2's latent model, before it has its chain."""
@@ -297,16 +331,19 @@ class Run:
 
     def load_mapper(self, clusters: Clusters, chain: Chain | None) -> LatentModel:
         """Read stage 2's latent model, and put its chain to it."""
-        kind, config = self.config.latents, self.config.mapper
+        kind, config, given = self.config.latents, self.config.mapper, self.load_given()
 
         def build(tensors: dict[str, Tensor]) -> LatentModel:
             if kind == "real":
                 return RealLatents(tensors["table"], tensors["thresholds"], tensors.get("choices"))
             sizes = chain.sizes[:-1] if chain else ()
-            return latent_model(kind, clusters, config, Generator(), sizes)
+            dims = 0
+            if given is not None:
+                sizes, dims = (*given.sizes, *sizes), given.dims
+            return latent_model(kind, clusters, config, Generator(), sizes, dims)
 
         model = self._module("mapper", build)
-        model.chain = chain if kind != "real" else None
+        model.chain = chain
         return model
 
     def save_decoder(self, decoder: Decoder) -> None:
@@ -341,6 +378,17 @@ class Run:
             raise ModelError(
                 f"{self.path / name}.safetensors does not fit config.toml: {first}; train again"
             ) from error
+
+
+def chain_of(
+    sizes: Sequence[int], clusters: Clusters, given: Given | None, generator: Generator
+) -> Chain:
+    """Return the untrained chain over outcomes of these sizes [h - 1] and clusters, behind given columns."""
+    every = [*sizes, len(clusters)]
+    if given is None:
+        return Chain(every, generator)
+    gate = Assign(clusters.leading(given.dims)) if given.dims else None
+    return Chain(every, generator, given.sizes, gate, given.dims)
 
 
 def _check(facts: dict[str, Any]) -> None:

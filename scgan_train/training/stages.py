@@ -2,6 +2,8 @@
 
     x --coordinates--> y --encoder--> eps --clusters--> label --mapper--> g_label(w) ~ eps --decoder--> y
 
+Given columns c become numbers h, which stand before the latents where clusters and maps are fitted: (h, eps).
+
 Every stage draws from its own stream of the run's seed, so its result does not depend on where a training resumed.
 """
 
@@ -32,13 +34,15 @@ from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import DecoderStage
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.parts import Parts
-from scgan_train.head import LatentModel, RealLatents
+from scgan_train.given import Conditions, Given, part
+from scgan_train.head import LatentModel, RealLatents, joined
 from scgan_train.maps import latent_model
 from scgan_train.maps.base import Mapper
+from scgan_train.maps.flow import FlowMapper, GivenFlowStage
 from scgan_train.training import distributed, guards
 from scgan_train.training.loop import Phase, fit, generator_for, rows_of
 from scgan_train.training.progress import Progress
-from scgan_train.training.run import Run, locked
+from scgan_train.training.run import Run, chain_of, locked
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
@@ -104,42 +108,57 @@ class _Stages:
         self.numbers: tuple[int, ...] = ()
         self.outcomes = torch.zeros(0, 0, dtype=torch.int64)
         self.held_y, self.held_outcomes = torch.zeros(0, 0), self.outcomes
+        self.given: Given | None = None
 
     def finish(self) -> None:
         """Run what is not finished, and check that all of it can be read."""
         y = self.coordinates()
         latents = self.encoder(y)
-        clusters, labels = self.clusters(latents)
-        choices = torch.cat([self.outcomes, labels[:, None]], 1) if self.sizes else labels
-        chain = self.head(choices, len(clusters))
-        model = self.mapper(latents, clusters, choices, chain)
+        self.given = self.run.load_given()
+        conditions = self._conditions(self.kept, np.random.default_rng([self.seed, 0xC0]))
+        together = torch.cat([conditions.h, latents], 1)
+        clusters, labels = self.clusters(together)
+        choices = joined(self.outcomes, labels)
+        chain = self.head(joined(conditions.s, choices), conditions.h, clusters)
+        model = self.mapper(together, clusters, joined(conditions.s, choices), chain)
         self.decoder(latents, model, y)
         self.figures()
 
     def coordinates(self) -> Tensor:
         """Return the coordinates [n, d'] of the training rows."""
-        run, rows = self.run, self.table.values[self.kept]
+        run, table = self.run, part(self.table, self.run.made)
+        rows = table.values[self.kept]
         if not run.finished("coordinates"):
             with self._stage("coordinates"):
                 run.save_held_out(self.table.values[self.held])
-                coordinates = Coordinates.fit(self.table, self.kept, tails=self.config.tails)
-                run.save_coordinates(coordinates)
+                run.save_coordinates(Coordinates.fit(table, self.kept, tails=self.config.tails))
+                if run.given:
+                    run.save_given(Given.fit(part(self.table, run.given), self.kept))
         coordinates = run.load_coordinates()
         self.sizes = tuple(step.size for step in coordinates.steps)
-        named = [column.rules.named for column in self.table.columns]
+        named = [column.rules.named for column in table.columns]
         self.numbers = tuple(
             0 if named[step.column] else len(step.numbers) for step in coordinates.steps
         )
         self.outcomes = torch.from_numpy(coordinates.choose(rows)).to(self.device)
         rng = np.random.default_rng([self.seed, 0xDE])
         y = coordinates.forward(coordinates.dequantise(rows, rng), rng)
-        held = self.table.values[self.held]
+        held = table.values[self.held]
         self.held_y = self._tensor(coordinates.forward(held, np.random.default_rng(0)))
         self.held_outcomes = torch.from_numpy(coordinates.choose(held)).to(self.device)
         return self._tensor(y)
 
     def _tensor(self, y: NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(y).to(self.device, torch.get_default_dtype())
+
+    def _conditions(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Conditions:
+        """Return what networks see of the given columns of some rows [n]."""
+        h: NDArray[np.floating[Any]] = np.zeros((len(rows), 0))
+        s = np.zeros((len(rows), 0), np.int64)
+        if self.given is not None:
+            c = self.table.values[rows][:, self.run.given]
+            h, s = self.given.forward(c, rng), self.given.choose(c)
+        return Conditions(self._tensor(h), torch.from_numpy(s).to(self.device))
 
     def encoder(self, y: Tensor) -> Tensor:
         """Return the latents [n, e] of coordinates [n, d']."""
@@ -164,7 +183,7 @@ class _Stages:
         return _mapped(run.load_encoder(dims).to(self.device), y)
 
     def clusters(self, latents: Tensor) -> tuple[Clusters, Tensor]:
-        """Return the clusters, and the label [n] of each latent [n, e]."""
+        """Return the clusters, and the label [n], of given numbers and latents [n, p + e]."""
         run = self.run
         if not run.finished("clusters"):
             with self._stage("clusters"):
@@ -173,26 +192,34 @@ class _Stages:
                     latents,
                     self.config.clusters,
                     generator_for(self.seed, "clusters"),
+                    self.given.dims if self.given else 0,
                 )
                 run.save_clusters(clusters, labels)
         clusters, labels = run.load_clusters()
         return clusters, labels.to(self.device)
 
-    def head(self, choices: Tensor, clusters: int) -> Chain | None:
-        """Return the chain that draws choices [n, h]; None where there are no discrete values."""
+    def head(self, choices: Tensor, numbers: Tensor, clusters: Clusters) -> Chain | None:
+        """Return the chain that draws choices [n, r + h], given the first r and numbers [n, p].
+
+        None where there are neither discrete values nor given columns.
+        """
         run, seed = self.run, self.seed
-        if not self.sizes:
+        if not self.sizes and self.given is None:
             return None
         if not run.finished("head"):
             with self._stage("head"):
                 used, back = _split(len(choices), seed, KEPT_BACK)
-                generator = generator_for(seed, "head")
-                chain = Chain([*self.sizes, clusters], generator).to(self.device)
-                stage = ChainStage(chain, choices[used], choices[back], self.numbers, generator)
+                choices, generator = choices.reshape(len(choices), -1), generator_for(seed, "head")
+                chain = chain_of(self.sizes, clusters, self.given, generator)
+                rows, held = ((choices[k], numbers[k]) for k in (used, back))
+                chain = chain.to(self.device)
+                stage = ChainStage(chain, rows, held, self.numbers, generator)
                 observer = self.progress.stage("head")
                 fit("head", stage, lambda _: stage.phases(), seed, observer)
+                assert isinstance(stage.best, Chain)
                 run.save_head(stage.best)
-        return run.load_head([*self.sizes, clusters]).to(self.device)
+        loaded = run.load_head(self.sizes, clusters)
+        return loaded and loaded.to(self.device)
 
     def mapper(
         self, latents: Tensor, clusters: Clusters, choices: Tensor, chain: Chain | None
@@ -205,8 +232,11 @@ class _Stages:
                 if config.latents == "real":
                     run.save_mapper(RealLatents.of(latents, choices, generator))
                 else:
+                    sizes, dims = self.sizes, 0
+                    if self.given is not None:
+                        sizes, dims = (*self.given.sizes, *sizes), self.given.dims
                     model = latent_model(
-                        config.latents, clusters, config.mapper, generator, self.sizes
+                        config.latents, clusters, config.mapper, generator, sizes, dims
                     )
                     model = model.to(self.device)
                     self._train_mapper(model.ensemble, latents, clusters, choices, generator)
@@ -225,9 +255,18 @@ class _Stages:
     ) -> None:
         if isinstance(mapper, Mapper):
             least = self.config.clusters.min_rows
-            rows, own = _replace_small_clusters(latents, labels, clusters, least, generator)
             observer = self.progress.stage("mapper")
             held = self._held_choices(clusters)
+            if self.given is not None:
+                assert isinstance(mapper, FlowMapper)
+                used, back = _split(len(latents), self.seed, KEPT_BACK)
+                parts = ((latents[k], labels[k]) for k in (used, back))
+                stage = GivenFlowStage(mapper, *parts)
+                shown = partial(mapper.judge, *held)
+                fit("mapper", stage, lambda _: judged(stage.phases(), shown), self.seed, observer)
+                mapper.load_state_dict(stage.best.state_dict())
+                return
+            rows, own = _replace_small_clusters(latents, labels, clusters, least, generator)
 
             def phases(generator: torch.Generator) -> Iterator[Phase]:
                 held_out = None if mapper.judge(*held) is None else partial(mapper.judge, *held)
@@ -237,11 +276,12 @@ class _Stages:
 
     @torch.no_grad()
     def _held_choices(self, clusters: Clusters) -> tuple[Tensor, Tensor]:
-        """Return latents and choices of rows that are held out."""
+        """Return given numbers and latents of rows that are held out, and choices as maps take them."""
         latents = self.run.load_encoder(self.held_y.shape[1]).to(self.device)(self.held_y[:JUDGING])
-        labels = Assign(clusters).to(self.device)(latents)
-        outcomes = self.held_outcomes[:JUDGING]
-        return latents, torch.cat([outcomes, labels[:, None]], 1) if self.sizes else labels
+        given = self._conditions(self.held[:JUDGING], np.random.default_rng(0))
+        together = torch.cat([given.h, latents], 1)
+        labels = Assign(clusters).to(self.device)(together)
+        return together, joined(given.s, joined(self.held_outcomes[:JUDGING], labels))
 
     def decoder(self, latents: Tensor, model: LatentModel, y: Tensor) -> None:
         """Train the decoder from latents [n, e] to coordinates [n, d']."""
@@ -267,7 +307,7 @@ class _Stages:
             with self._stage("figures"):
                 self.progress.spinner("figures")
                 generator = generator_for(self.seed, "figures")
-                run.facts["figures"] = Parts.of(run).figures(rows, generator)
+                run.facts["figures"] = Parts.of(run).figures(rows, run.columns, generator)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ from scgan_train import discrete
 from scgan_train.chain import Chain, ChainStage
 from scgan_train.coordinates import SCORES, Coordinates
 from scgan_train.discrete import Step
+from scgan_train.given import Conditions, ConditionVars
 from scgan_train.graph import argument, const, model, op
 from scgan_train.training.loop import fit, generator_for
 
@@ -163,18 +164,27 @@ def outcomes(n: int, name: str = "outcomes") -> torch.Tensor:
     return torch.stack([first, second, first + second], 1)
 
 
+def alone(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return outcomes, and no given numbers."""
+    return rows, torch.zeros(len(rows), 0)
+
+
+def nothing(u: torch.Tensor) -> Conditions:
+    return Conditions(torch.zeros(len(u), 0), torch.zeros(len(u), 0, dtype=torch.int64))
+
+
 @pytest.fixture(scope="module")
 def chain() -> Chain:
-    stage = ChainStage(
-        Chain([3, 3, 5], generator_for(0, "chain")), outcomes(4000), outcomes(1000, "back")
-    )
+    rows, back = (alone(outcomes(n, name)) for n, name in ((4000, "rows"), (1000, "back")))
+    stage = ChainStage(Chain([3, 3, 5], generator_for(0, "chain")), rows, back)
     fit("head", stage, lambda _: stage.phases(), 0, Watcher())
+    assert isinstance(stage.best, Chain)
     return stage.best
 
 
 def test_a_chain_learns_what_depends_on_what(chain: Chain) -> None:
     u = torch.rand(20_000, 3, generator=generator_for(1, "u"))
-    made, real = chain.select(u), outcomes(20_000)
+    made, real = chain.select(u, nothing(u)), outcomes(20_000)
     for rows in (made, real):
         assert (rows[:, 0] + rows[:, 1] == rows[:, 2]).float().mean() > 0.98
     joint = [torch.bincount(3 * r[:, 0] + r[:, 1], minlength=9) / len(r) for r in (made, real)]
@@ -186,20 +196,20 @@ def test_a_chain_s_graph_is_the_chain(chain: Chain) -> None:
     for each in (chain, wide):
         u = torch.rand(5000, 3, generator=generator_for(1, "u"))
         names = argument(("n", 3))
-        steps = each.graph(names)
+        steps = each.graph(names, ConditionVars(None, ()))
         graph = model({"u": names}, {str(k): step for k, step in enumerate(steps)})
         found = np.stack(onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()}), 1)
-        assert (found != each.select(u).numpy()).any(1).mean() < 1e-3
+        assert (found != each.select(u, nothing(u)).numpy()).any(1).mean() < 1e-3
 
 
 def test_a_chain_stops_before_it_knows_few_rows_by_heart() -> None:
     """Outcomes that depend on nothing: what is kept is no worse than their shares."""
     draw = lambda n, name: torch.randint(8, (n, 4), generator=generator_for(0, name))  # noqa: E731
     chain = Chain([8] * 4, generator_for(0, "chain"))
-    stage = ChainStage(chain, draw(300, "a"), draw(200, "b"))
+    stage = ChainStage(chain, alone(draw(300, "a")), alone(draw(200, "b")))
     fit("head", stage, lambda _: stage.phases(), 0, Watcher())
     with torch.no_grad():
-        nats = float(stage.best(draw(4000, "c")))
+        nats = float(stage.best(*alone(draw(4000, "c"))))
     assert nats < 4 * np.log(8) + 0.1
 
 
@@ -217,12 +227,11 @@ def test_numbers_in_order_share_what_is_learned_of_their_neighbours() -> None:
     nats = []
     for numbers in ((), (0, 40)):
         generator = generator_for(0, "chain")
-        stage = ChainStage(
-            Chain([3, 40, 2], generator), draw(600, "a"), draw(300, "b"), numbers, generator
-        )
+        rows, back = alone(draw(600, "a")), alone(draw(300, "b"))
+        stage = ChainStage(Chain([3, 40, 2], generator), rows, back, numbers, generator)
         fit("head", stage, lambda _, s=stage: s.phases(), 0, Watcher())
         with torch.no_grad():
-            nats.append(float(stage.best(draw(10_000, "c"))))
+            nats.append(float(stage.best(*alone(draw(10_000, "c")))))
     assert nats[1] < nats[0] - 0.02
 
 

@@ -250,10 +250,22 @@ def test_a_newer_format_is_refused_before_anything_else():
     assert error.value.exit_code == 3
 
 
-@pytest.mark.parametrize("more", [{"g": 2}, {"h": 3, "g": 2, "e": 0, "m": 0, "d": 1}])
-def test_given_columns_are_of_a_newer_scgan(more):
-    with pytest.raises(ModelError, match=r"newer scgan.*install a newer scgan"):
-        Manifest.from_json(_changed(sizes={**tiny.SIZES, **more}))
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "given is not a list of g = 1 columns"),
+        ([{"column": {"name": "e"}, "place": 0}], "given\\[0\\].kind is missing"),
+        ([{"column": {"name": "x", "kind": "real"}, "place": 0}], "have the same name"),
+        ([{"column": {"name": "e", "kind": "real"}, "place": 3}], "place can't be 3"),
+        ([{"column": {"name": "e", "kind": "real"}}], "place is missing"),
+        ([{"column": {"name": "e", "kind": "real"}, "place": 2, "low": "a"}], "low can't be 'a'"),
+    ],
+)
+def test_given_columns_off_the_schema_are_refused(given, words):
+    head = {**tiny.MANIFEST.fields()["files"], "head.onnx": {"bytes": 1, "sha256": "0" * 64}}
+    head |= {name: head["head.onnx"] for name in tiny.GRAPHS}
+    with pytest.raises(ModelError, match=words):
+        Manifest.from_json(_changed(sizes={**tiny.SIZES, "g": 1}, given=given, files=head))
 
 
 def test_sizes_say_which_tensors_a_graph_has():
@@ -266,7 +278,7 @@ def test_sizes_say_which_tensors_a_graph_has():
     assert names(2, "generator.onnx") == ("u w z", "x")
     assert names(2, "decoder.onnx") == ("latent z", "x")
     assert names(2, "decoder.onnx", q=0) == ("latent", "x")
-    assert names(2, "decoder.onnx", q=0, h=2, g=3) == ("latent choice c", "x")
+    assert names(2, "decoder.onnx", q=0, h=2, g=3) == ("latent choice", "x")
     assert names(2, "mappers.onnx", h=2, g=3) == ("u w c", "latent choice")
     assert names(2, "mappers.onnx", h=2, e=0, m=0) == ("u", "choice")
     assert interfaces(2, tiny.SIZES)["mappers.onnx"][0]["u"][1] == (0,)

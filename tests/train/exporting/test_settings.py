@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from scgan_infer import bundle
 from scgan_train.config import Config, resolve
-from scgan_train.exporting.exporter import plain
+from scgan_train.exporting.exporter import noted
 from scgan_train.training.sources import load
 
 EXPORTED = Path(__file__).parents[3] / "exported"
@@ -20,4 +19,4 @@ def test_an_exported_bundle_is_what_the_defaults_of_now_give(path: Path) -> None
     provenance = bundle.load(path).manifest.provenance
     _, table = load(path.name, Config())
     assert provenance["sha256"] == table.fingerprint()
-    assert provenance["config"] == plain(asdict(resolve(Config(device="cpu"), table)))
+    assert provenance["config"] == noted(resolve(Config(device="cpu"), table))
