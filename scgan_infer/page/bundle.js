@@ -6,6 +6,7 @@ import { noise, uniforms } from './noise.js'
 const BLOCK = 4096
 const GRID = 2 ** 24
 const MOST_REPEATS = 10_000
+const ENOUGH = 64 // blocks of draws that tell whether all rows will find their cluster
 const NEWEST = 2 // format
 const GRAPHS = ['encoder.onnx', 'head.onnx', 'mappers.onnx', 'decoder.onnx']
 const EXTENTS = { u: 'h', w: 'm', z: 'q', x: 'd', latent: 'e', c: 'g' }
@@ -56,7 +57,7 @@ class Bundle {
     this.manifest = manifest
     this.sessions = sessions
     this.columns = manifest.columns
-    this.given = manifest.given ?? [] // [{column, low, high}, ...]
+    this.given = manifest.given ?? [] // [{column, place, low, high}, ...]
     this.sizes = { h: 1, g: 0, ...manifest.sizes }
     const ends = manifest.thresholds
     this.weights = ends.map((end, i) => (end - (i ? ends[i - 1] : 0)) / GRID)
@@ -72,7 +73,9 @@ class Bundle {
     for (let from = 0; from < n; from += BLOCK) {
       const count = Math.min(BLOCK, n - from)
       const { u, w, z } = noise(draw.key, from, count, this.sizes)
-      if (draw.cluster !== null) await this.choose(u, draw, from)
+      if (draw.cluster !== null && this.sessions['head.onnx']) {
+        if (!(await this.again(u, draw, from, each))) return null
+      } else if (draw.cluster !== null) this.within(u, draw.cluster)
       for (let i = 0; i < w.length; i++) w[i] *= draw.temperature
       for (let i = 0; i < z.length; i++) z[i] *= draw.temperature
       const part = await this.run({ u, w, z }, count, draw.c)
@@ -111,38 +114,43 @@ class Bundle {
     return session.run(feeds)
   }
 
-  // Change uniforms so that all rows come from one cluster: onto its interval, or by drawing rows again until they do.
-  async choose(u, draw, from) {
+  // Move uniforms onto the interval of one cluster, where the head is a table.
+  within(u, cluster) {
+    const low = cluster ? this.manifest.thresholds[cluster - 1] : 0
+    const width = this.manifest.thresholds[cluster] - low
+    for (let i = 0; i < u.length; i++) u[i] = (low + Math.floor(u[i] * width)) / GRID
+  }
+
+  // Draw rows again until all come from one cluster, where the head is a network; false if `each` ends it.
+  async again(u, { key, cluster, c }, from, each) {
     const { h } = this.sizes
-    const n = u.length / h
-    const { cluster, key } = draw
-    if (!this.sessions['head.onnx']) {
-      const low = cluster ? this.manifest.thresholds[cluster - 1] : 0
-      const width = this.manifest.thresholds[cluster] - low
-      for (let i = 0; i < n; i++) u[i] = (low + Math.floor(u[i] * width)) / GRID
-      return
-    }
-    let pending = Array.from({ length: n }, (_, i) => i)
+    let pending = Array.from({ length: u.length / h }, (_, i) => i)
+    let [draws, fitting] = [0, 0]
     for (let repeat = 0; pending.length;) {
-      if (repeat >= MOST_REPEATS)
-        throw new Error(`cluster ${cluster} is too rare with a network for its head`)
+      const hopeless = draws >= ENOUGH * BLOCK && fitting * MOST_REPEATS < draws
+      if (repeat >= MOST_REPEATS || hopeless) {
+        throw new Error(`cluster ${cluster} is too rare: ${fitting} of ${draws} draws gave it`)
+      }
       const times = Math.floor(BLOCK / pending.length)
       const count = times * pending.length
       const tried = new Float32Array(count * h)
-      pending.forEach((i, k) => {
-        for (let t = 0; t < times; t++)
-          uniforms(key, from + i, h, repeat + t, tried, (k * times + t) * h)
-      })
-      const { choice } = await this.call('head.onnx', count, { u: tried, c: draw.c })
-      const found = last(choice, this.sizes)
+      for (let k = 0; k < count; k++) {
+        uniforms(key, from + pending[Math.floor(k / times)], h, repeat + (k % times), tried, k * h)
+      }
+      const found = last((await this.call('head.onnx', count, { u: tried, c })).choice, this.sizes)
       pending = pending.filter((i, k) => {
         const first = found.subarray(k * times, (k + 1) * times).indexOf(cluster)
         if (first < 0) return true
-        u.set(tried.subarray((k * times + first) * h, (k * times + first + 1) * h), i * h)
+        const at = (k * times + first) * h
+        u.set(tried.subarray(at, at + h), i * h)
         return false
       })
+      draws += count
+      fitting += found.filter(one => one === cluster).length
       repeat += times
+      if (!(await each(from))) return false
     }
+    return true
   }
 }
 

@@ -75,12 +75,29 @@ export function spell(value, column) {
   return `${Number(value.toPrecision(9))}`
 }
 
-// A file of rows, float32 [n, columns].
-export function file(columns, values) {
+// A file of rows: x float32 [n, columns], and c [g], the values of given columns, each [{column, place}], in their places.
+export function file(columns, x, given, c) {
   const quoted = text => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
-  const lines = [columns.map(column => quoted(column.name)).join()]
-  for (let at = 0; at < values.length; at += columns.length) {
-    lines.push(columns.map((column, j) => quoted(spell(values[at + j], column))).join())
+  const line = (made, own) => {
+    const cells = [...made]
+    given.forEach(({ place }, k) => cells.splice(place, 0, own[k]))
+    return cells.map(quoted).join()
+  }
+  const conditions = given.map(({ column }, k) => spell(Math.fround(c[k]), column))
+  const names = given.map(({ column }) => column.name)
+  const lines = [
+    line(
+      columns.map(column => column.name),
+      names,
+    ),
+  ]
+  for (let at = 0; at < x.length; at += columns.length) {
+    lines.push(
+      line(
+        columns.map((column, j) => spell(x[at + j], column)),
+        conditions,
+      ),
+    )
   }
   return lines.join('\n') + '\n'
 }

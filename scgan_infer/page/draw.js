@@ -201,9 +201,10 @@ function dot({ data, width, height }, left, top, size, [red, green, blue], opaci
   }
 }
 
-// Bars of shares [{height, outline, colour, chosen}], and a line of u's interval for each, with a mark on it.
+// Bars of shares [{height, outline, colour, chosen}]; of a head that is a table also each one's interval of u, and a
+// mark at one u.
 export class Bars extends Canvas {
-  paint(bars, mark = null) {
+  paint(bars, isTable, mark = null) {
     this.frame(null, null)
     const { pen } = this
     const most = Math.max(1e-9, ...bars.map(bar => Math.max(bar.height, bar.outline)))
@@ -219,7 +220,7 @@ export class Bars extends Canvas {
       pen.strokeStyle = chosen ? INK : '#8c959f'
       pen.strokeRect(left + gap, top(outline), right - left - 2 * gap, this.down(0) - top(outline))
       const begin = this.across(sum)
-      pen.fillRect(begin, this.down(1), this.across(sum + outline) - begin, 12)
+      if (isTable) pen.fillRect(begin, this.down(1), this.across(sum + outline) - begin, 12)
       sum += outline
     })
     pen.fillStyle = INK
@@ -229,11 +230,9 @@ export class Bars extends Canvas {
     if (bars.length > 1)
       pen.fillText(`${bars.length - 1}`, this.across(1 - 0.5 * width), this.height - BOTTOM + 12)
     pen.textAlign = 'right'
-    pen.fillText('u', LEFT - 4, this.down(1) + 10)
+    if (isTable) pen.fillText('u', LEFT - 4, this.down(1) + 10)
     pen.fillText(`${(100 * most).toPrecision(2)} %`, LEFT - 4, this.down(0.82) + 8)
-    if (mark !== null) {
-      pen.fillRect(this.across(mark) - 1, this.down(1) - 4, 3, 20)
-    }
+    if (mark !== null) pen.fillRect(this.across(mark) - 1, this.down(1) - 4, 3, 20)
   }
 }
 

@@ -138,8 +138,10 @@ async function refresh() {
     return turn === turns.draw
   })
   if (!made) return
+  const isNew = entry !== wanted
   entry = wanted
   drawn = { ...made, n }
+  if (isNew) showGiven()
   trace = null
   $('play').textContent = 'Play'
   showControls()
@@ -219,9 +221,10 @@ function paint() {
     const chosen = there && drawn.cluster[i] === k
     return { outline, height: counts[k] / Math.max(1, shown), colour: colour(k), chosen }
   })
-  bars.paint(shares, there && !entry.bundle.sessions['head.onnx'] ? drawn.u[i] : null)
+  const isTable = !entry.bundle.sessions['head.onnx']
+  bars.paint(shares, isTable, there && isTable ? drawn.u[i] : null)
   $('clusters').ariaLabel =
-    `Shares of ${counts.length} clusters, ${used} of them in ${shown} samples; u selects the cluster`
+    `Shares of ${counts.length} clusters, ${used} of which are among ${shown} samples`
   for (const name of MOVING) {
     const plot = plots[name]
     const rings = there ? [[plot.spot(i)]] : []
@@ -325,7 +328,8 @@ async function compare() {
 }
 
 function download() {
-  const rows = file(entry.bundle.columns, drawn.x)
+  const { bundle } = entry
+  const rows = file(bundle.columns, drawn.x, bundle.given, given(bundle))
   const link = make('a', {
     href: URL.createObjectURL(new Blob([rows], { type: 'text/csv' })),
     download: `${entry.name}-seed-${state.seed}.csv`,
@@ -390,7 +394,7 @@ function showGiven() {
 
 function showOutputs() {
   ;[$('at').min, $('at').max] = reach(state.along[0])
-  for (const output of document.querySelectorAll('output')) {
+  for (const output of document.querySelectorAll('output[for]')) {
     const value = state[output.htmlFor.value]
     output.textContent =
       output.htmlFor.value === 'cluster' ? (value < 0 ? 'all' : value) : Number(value).toFixed(2)
