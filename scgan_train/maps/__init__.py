@@ -53,7 +53,7 @@ def resolved(
 ) -> MapperConfig:
     """Return the configuration without "auto", for so many dimensions, training rows and discrete steps."""
     chosen = choose(config.kind, e, steps, given)
-    settings = chosen.defaults(e, rows) | {
+    settings = chosen.defaults(e, rows, steps) | {
         "kind": next(name for name, other in MAPS.items() if other is chosen)
     }
     if given:

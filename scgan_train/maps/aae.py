@@ -26,7 +26,7 @@ class AdversarialMapper(ResidualMapper):
     """The residual map of every cluster, trained against two critics."""
 
     @staticmethod
-    def defaults(e: int, rows: int) -> dict[str, Any]:
+    def defaults(e: int, rows: int, steps: int = 0) -> dict[str, Any]:
         """Return width, steps and lr."""
         return {"width": 32, "steps": 800, "lr": 2e-3, "layers": 1}
 

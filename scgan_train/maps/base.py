@@ -113,8 +113,8 @@ class Mapper(nn.Module, ABC):
 
     @staticmethod
     @abstractmethod
-    def defaults(e: int, rows: int) -> dict[str, Any]:
-        """Return width, steps and lr for so many dimensions and training rows."""
+    def defaults(e: int, rows: int, steps: int = 0) -> dict[str, Any]:
+        """Return width, steps and lr for so many dimensions, training rows and discrete steps."""
 
     @staticmethod
     def most_clusters(e: int) -> int:

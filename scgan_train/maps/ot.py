@@ -38,7 +38,7 @@ class TransportMapper(ResidualMapper):
     """The residual map of every cluster, regressed on optimal pairs of codes and rows."""
 
     @staticmethod
-    def defaults(e: int, rows: int) -> dict[str, Any]:
+    def defaults(e: int, rows: int, steps: int = 0) -> dict[str, Any]:
         """Return width, steps and lr."""
         return {"width": 16 if e < 3 else 32, "steps": 800, "lr": 1e-2, "layers": 1}
 
