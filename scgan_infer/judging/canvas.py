@@ -1,8 +1,9 @@
-"""What pictures are drawn with: one style, two colours, axes that fit a column, clouds of rows, PNG and PDF.
+"""What pictures are drawn with: one style, two colours, axes that fit a column, clouds of rows, PNG, PDF and SVG.
 
-Data are blue, samples vermilion. A row is a point whose shade runs with the square root of the number of rows
-around it; very many rows, or whole numbers, are a density in the same shades, in which a stray row still
-shows. The colours are Okabe and Ito's, which colour-blind readers can tell apart.
+Data are blue, samples vermilion. A row is a point whose shade runs with the square root of the density of rows around
+it, by a Gaussian kernel of about one cell of the axes; whole numbers are cells in the same shades. Rows beyond the
+axes, which only a heavy tail has, are drawn on their edge. The colours are Okabe and Ito's, which colour-blind readers
+can tell apart.
 
 Figures are built without pyplot: nothing global is touched but matplotlib's style, for the length of a call.
 """
@@ -36,6 +37,7 @@ T = TypeVar("T")
 
 DATA, SAMPLES, INK, PALE = "#0072B2", "#D55E00", "#333333", "#C8C8C8"
 OKABE_ITO = (DATA, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", SAMPLES, "#F0E442", "#777777")
+CLUSTERS = (*OKABE_ITO, "#882255", "#332288", "#999933", "#000000")
 STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -48,8 +50,15 @@ STYLE = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
+    "svg.hashsalt": "scgan",  # the same names in each file
 }
-MOST_POINTS = 20_000  # above this a density
+UNDATED: dict[str, dict[str, str | None]] = {
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".svg": {"Date": None, "Creator": None},
+}
+KERNEL = 1.2  # cells of the axes
+LETTER = 0.09  # inches that a letter of a tick's label takes
+LARGE = 10_000  # from here on 25k stands for 25000
 MOST_NAMES = 12  # of categories on an axis
 LONGEST_LINE = 18  # letters of an axis label
 
@@ -88,7 +97,7 @@ def png(figure: Figure, dpi: int = 100) -> bytes:
 
 @styled
 def save(figure: Figure, path: Path | str) -> None:
-    """Write a figure as PNG or PDF, by the suffix; the file appears when it is complete.
+    """Write a figure as PNG, PDF or SVG, by the suffix; the file appears when it is complete.
 
     Raises:
         UsageError: another suffix.
@@ -97,12 +106,11 @@ def save(figure: Figure, path: Path | str) -> None:
     path, file = Path(path), io.BytesIO()
     if path.suffix == ".png":
         file.write(png(figure, dpi=150))
-    elif path.suffix == ".pdf":
-        nothing = {"CreationDate": None, "Creator": None, "Producer": None}
-        figure.savefig(file, format="pdf", dpi=200, metadata=nothing)
+    elif path.suffix in UNDATED:
+        figure.savefig(file, format=path.suffix[1:], dpi=200, metadata=UNDATED[path.suffix])
     else:
         raise UsageError(
-            f"{path}: a picture is .png or .pdf, not {path.suffix!r}; choose another name"
+            f"{path}: a picture is .png, .pdf or .svg, not {path.suffix!r}; choose another name"
         )
     write_bytes(path, file.getvalue())
 
@@ -132,7 +140,9 @@ def bin_edges(column: Column, values: Rows, bins: int) -> Rows:
     return column.rules.edges(column, there if len(there) else np.zeros(1), bins)
 
 
-def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) -> None:
+def fit_axis(
+    axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows, ticks: int = 5
+) -> None:
     """Give an axis the column's name, unit, range and ticks."""
     label = f"{column.name} [{column.unit}]" if column.unit else column.name
     if column.anchor is not None:
@@ -155,17 +165,23 @@ def fit_axis(axes: Axes, which: Literal["x", "y"], column: Column, edges: Rows) 
                 f"{which}ticklabels": names,
             }
         )
-        if which == "x" and sum(map(len, names)) > 20:
+        inches = axes.get_window_extent().width / axes.figure.dpi
+        if which == "x" and LETTER * max(map(len, names)) * len(names) > 0.9 * inches:
             axes.tick_params(axis="x", labelrotation=90)
     elif column.rules.axis == "linear":
-        axes.locator_params(axis=which, nbins=5)
+        axes.locator_params(axis=which, nbins=ticks)
+        if np.abs(edges).max() >= LARGE:
+            from matplotlib.ticker import EngFormatter
+
+            getattr(axes, f"{which}axis").set_major_formatter(EngFormatter(sep=""))
 
 
 def histogram(
     axes: Axes, data: Rows, samples: Rows, column: Column, edges: Rows, name: str = "samples"
 ) -> None:
-    """Draw the share of data and of samples in each cell."""
+    """Draw the share of data and of samples in each cell, rows beyond the axis in its last."""
     bins = edges.tolist()
+    data, samples = (np.clip(rows, edges[0], edges[-1]) for rows in (data, samples))
     axes.hist(
         data, bins, weights=np.full(len(data), 1 / len(data)), color=DATA, alpha=0.35, label="data"
     )
@@ -182,31 +198,60 @@ def histogram(
     fit_axis(axes, "x", column, edges)
 
 
-def tallest(rows: Rows, edges: Sequence[Rows]) -> float:
-    """Count of rows [n, 2] in a cell that nearly all filled cells stay below."""
-    counts = np.histogram2d(rows[:, 0], rows[:, 1], bins=list(edges))[0]
+def has_cells(column: Column, edges: Rows) -> bool:
+    """Say whether each value of a column has a cell of its own."""
+    return column.rules.whole and float(edges[1] - edges[0]) <= 1
+
+
+def crowd(rows: Rows, edges: Sequence[Rows], whole: bool) -> Rows:
+    """Return how many rows [n, 2] there are in each cell; by a kernel, unless each number has a cell."""
+    from scipy.ndimage import gaussian_filter
+
+    counts: Rows = np.histogram2d(rows[:, 0], rows[:, 1], bins=list(edges))[0]
+    return counts if whole else np.asarray(gaussian_filter(counts, KERNEL, mode="reflect"))
+
+
+def within(rows: Rows, edges: Sequence[Rows]) -> Rows:
+    """Return rows [n, 2] without missing cells, those beyond the axes on their edge."""
+    present = rows[~np.isnan(rows).any(axis=1)]
+    return np.clip(present, [ends[0] for ends in edges], [ends[-1] for ends in edges])
+
+
+def tallest(rows: Rows, edges: Sequence[Rows], *, whole: bool = False) -> float:
+    """Return what nearly all cells that hold rows [n, 2] stay below; see `crowd`."""
+    counts = crowd(within(rows, edges), edges, whole)
     return float(np.quantile(counts[counts > 0], 0.995)) if counts.any() else 1.0
 
 
 def cloud(
     axes: Axes, rows: Rows, edges: Sequence[Rows], colour: str, top: float, *, whole: bool = False
 ) -> None:
-    """Draw rows [n, 2], darkest where a cell holds `top`; whole numbers and many rows as a density."""
+    """Draw rows [n, 2], darkest where `top` crowd together; whole numbers as cells."""
     from matplotlib.colors import PowerNorm
+    from scipy.ndimage import map_coordinates
 
-    counts = np.histogram2d(rows[:, 0], rows[:, 1], bins=list(edges))[0]
-    shade, scale = shades(colour), PowerNorm(0.5, 0, max(top, 1))
-    if whole or len(rows) > MOST_POINTS:
+    rows = within(rows, edges)
+    counts = crowd(rows, edges, whole)
+    shade, scale = shades(colour), PowerNorm(0.5, 0, max(top, 1e-9))
+    if whole:
         density = np.ma.masked_equal(counts, 0).T
         axes.pcolormesh(edges[0], edges[1], density, cmap=shade, norm=scale, rasterized=True)
         return
-    i, j = (np.searchsorted(ends[1:-1], rows[:, k]) for k, ends in enumerate(edges))
-    crowd = counts[i, j]
-    order = np.argsort(crowd, kind="stable")
+    cells = [
+        np.interp(rows[:, k], ends, np.arange(len(ends))) - 0.5 for k, ends in enumerate(edges)
+    ]
+    around = map_coordinates(counts, cells, order=1, mode="nearest")
+    order = np.argsort(around, kind="stable")
     x, y = rows[order].T
-    size = dot(axes, len(rows))
     axes.scatter(
-        x, y, c=crowd[order], s=size, linewidths=0, cmap=shade, norm=scale, rasterized=True
+        x,
+        y,
+        c=around[order],
+        s=dot(axes, len(rows)),
+        linewidths=0,
+        cmap=shade,
+        norm=scale,
+        rasterized=True,
     )
 
 
@@ -224,4 +269,4 @@ def dot(axes: Axes, n: int) -> float:
     """Area of a point, in points squared, for n of them in a panel."""
     panel = axes.get_window_extent()
     inches = panel.width * panel.height / axes.figure.dpi**2
-    return float(np.clip(1500 * inches / n, 1, max(1, 0.6 * inches)))
+    return float(np.clip(1500 * inches / n, 1, max(3, 0.6 * inches)))

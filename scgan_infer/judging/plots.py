@@ -7,7 +7,7 @@ where matplotlib is not installed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scgan_infer.columns import Column
-from scgan_infer.errors import DataError
+from scgan_infer.errors import DataError, UsageError
 from scgan_infer.judging.canvas import (
+    CLUSTERS,
     DATA,
-    OKABE_ITO,
     PALE,
     SAMPLES,
     Rows,
@@ -27,6 +27,7 @@ from scgan_infer.judging.canvas import (
     cloud,
     dot,
     fit_axis,
+    has_cells,
     histogram,
     new_figure,
     png,
@@ -45,6 +46,7 @@ __all__ = [
     "latent_clusters",
     "latent_models",
     "noise_directions",
+    "pages",
     "planes",
     "png",
     "preview",
@@ -56,10 +58,15 @@ Curves = dict[tuple[str, str], dict[str, list[tuple[float, float]]]]
 
 MOST_ROWS = 50_000
 MOST_COLUMNS = 6
+MOST_MATRIX_ROWS = 20_000
+MOST_COLOURS = 12  # of clusters; more are a density
 MOST_NUMBERED_CLUSTERS = 32
 CURVES_ACROSS = 4
 PATHS = 100  # rows whose movement is drawn
 GAINS = [digit * 10.0**power for power in range(7) for digit in (1, 2, 5)]
+HELD_OUT = "held_out"
+TITLES = {"likelihood": "minus log-likelihood", "minus_log_likelihood": "minus log-likelihood"}
+TITLES |= {"info_nce": "InfoNCE", "cross_entropy": "cross-entropy"}
 UNMOVED = "the noise moves no row: this decoder was trained without it"
 
 
@@ -92,8 +99,8 @@ def data_and_samples(
         cells = [
             bin_edges(column, both[:, j], _bins(len(data))) for j, column in enumerate(columns)
         ]
-        top = max(tallest(data, cells), tallest(samples, cells))
-        whole = any(column.rules.whole for column in columns)
+        whole = any(map(has_cells, columns, cells))
+        top = max(tallest(rows, cells, whole=whole) for rows in (data, samples))
         for i, (label, rows, colour) in enumerate((("data", data, DATA), (name, samples, SAMPLES))):
             axes = figure.add_subplot(1, 2, i + 1)
             cloud(axes, rows, cells, colour, top, whole=whole)
@@ -102,6 +109,30 @@ def data_and_samples(
             axes.set_title(shown(f"{label}, {len(rows):,} rows"))
     figure.suptitle(shown(title))
     return figure
+
+
+def pages(out: Path, names: Sequence[str], chosen: str | None) -> Iterator[tuple[Path, list[int]]]:
+    """Yield the file of each picture and the places of its columns: one, or pages of six of those chosen.
+
+    Args:
+        out: the file; more than one are numbered.
+        names: of all columns.
+        chosen: names with commas between, or "all"; None leaves the choice to the picture.
+
+    Raises:
+        UsageError: a name that there is not.
+    """
+    if chosen is None:
+        yield out, list(range(len(names)))
+        return
+    wanted = list(names) if chosen == "all" else [name.strip() for name in chosen.split(",")]
+    for name in wanted:
+        if name not in names:
+            raise UsageError(f"no column {name!r} to draw; there are {', '.join(names[:12])}")
+    places = [names.index(name) for name in wanted]
+    parts = [places[k : k + MOST_COLUMNS] for k in range(0, len(places), MOST_COLUMNS)]
+    for number, part in enumerate(parts, 1):
+        yield out if len(parts) == 1 else out.with_stem(f"{out.stem}-{number}"), part
 
 
 @styled
@@ -122,26 +153,29 @@ def preview(real: ArrayLike, generated: ArrayLike, columns: Sequence[Column], ti
 
 @styled
 def latent_clusters(latents: ArrayLike, clusters: ArrayLike) -> Figure:
-    """Draw latents [n, e] coloured by cluster [n]; above 2 dimensions two principal components."""
+    """Draw latents [n, e] coloured by cluster [n], or as a density where there are more than twelve.
+
+    Above 2 dimensions two principal components are drawn.
+    """
     order = np.random.default_rng(0).permutation(len(np.asarray(latents)))[:MOST_ROWS]
     (points,), names = _flat([np.asarray(latents, np.float64)[order]])
     present, index = np.unique(np.asarray(clusters, np.int64)[order], return_inverse=True)
     centres = np.array([np.median(points[index == i], axis=0) for i in range(len(present))])
     figure = new_figure(6.5, 6)
     axes = figure.add_subplot()
-    colours = np.array(OKABE_ITO)[_far_apart(centres)]
-    axes.scatter(
-        points[:, 0],
-        points[:, 1],
-        c=colours[index],
-        s=dot(axes, len(points)),
-        linewidths=0,
-        rasterized=True,
-    )
+    edges = [bin_edges(Column("x"), points[:, j], _bins(len(points))) for j in (0, 1)]
+    if len(present) > MOST_COLOURS:
+        cloud(axes, points, edges, DATA, tallest(points, edges))
+    else:
+        colours = np.array(CLUSTERS)[_far_apart(centres)]
+        x, y = points.T
+        axes.scatter(
+            x, y, c=colours[index], s=dot(axes, len(points)), linewidths=0, rasterized=True
+        )
     if len(present) <= MOST_NUMBERED_CLUSTERS:
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-        for i, (x, y) in zip(present, centres, strict=True):
-            axes.text(x, y, str(i), ha="center", va="center", fontsize=9, bbox=box)
+        for i, (at, height) in zip(present, centres, strict=True):
+            axes.text(at, height, str(i), ha="center", va="center", fontsize=9, bbox=box)
     axes.set(title=f"{len(present)} clusters of latents", xlabel=names[0], ylabel=names[1])
     return figure
 
@@ -169,28 +203,35 @@ def planes(rows: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> F
 def training_curves(history: Path | str) -> Figure:
     """Draw every number of a run's `history.jsonl` against the step, stage by stage and phase by phase.
 
+    Values on rows held out stand beside the loss that they are of.
+
     Raises:
         DataError: the file can't be read, a line is not a JSON object, or there is nothing to draw.
     """
     panels = [
-        (" ".join(dict.fromkeys(name)).strip() if j == 0 else "", term, np.array(points))
+        (" ".join(dict.fromkeys(name)).strip() if j == 0 else "", term, terms)
         for name, terms in _read_history(Path(history)).items()
-        for j, (term, points) in enumerate(terms.items())
+        for j, term in enumerate(term for term in terms if term != HELD_OUT)
     ]
     width = min(CURVES_ACROSS, len(panels))
     height = -(-len(panels) // width)
     figure = new_figure(max(5.0, 3.0 * width), 2.3 * height)
-    for i, (name, term, points) in enumerate(panels):
+    for i, (name, term, terms) in enumerate(panels):
         axes = figure.add_subplot(height, width, i + 1)
-        steps, losses = points.T
+        steps, losses = np.array(terms[term]).T
         window = max(1, len(losses) // 50)
         smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
         axes.plot(steps, losses, color=PALE, linewidth=1)
-        axes.plot(steps[window - 1 :], smooth, color=DATA, linewidth=1.5)
+        axes.plot(steps[window - 1 :], smooth, color=DATA, linewidth=1.5, label="training")
+        if HELD_OUT in terms and term == _watched(terms):
+            held = np.array(terms[HELD_OUT])
+            axes.plot(*held.T, color=SAMPLES, linewidth=1.5, label="held out")
+            axes.legend(fontsize=8)
+            losses = np.concatenate([losses, held[:, 1]])
         if losses.min() > 0 and losses.max() > 20 * losses.min():
             axes.set_yscale("log")
         axes.locator_params(axis="x", nbins=4)
-        axes.set(title=term.replace("_", " "), ylabel=name)
+        axes.set(title=TITLES.get(term, term.replace("_", " ")), ylabel=name)
         if i + width >= len(panels):
             axes.set_xlabel("step")
     return figure
@@ -240,6 +281,11 @@ def noise_directions(
     return figure
 
 
+def _watched(terms: Mapping[str, Any]) -> str:
+    """Return the loss that was measured on rows held out, too: the first that is no critic's."""
+    return next(term for term in terms if not term.startswith("critic_") and term != HELD_OUT)
+
+
 def _same_number(real: ArrayLike, generated: ArrayLike) -> tuple[Rows, Rows]:
     """As many of each, at random: a file may be ordered."""
     data, samples = np.asarray(real), np.asarray(generated)
@@ -258,7 +304,8 @@ def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, na
     telling = np.argsort(-_information(data).sum(axis=1), kind="stable")[:MOST_COLUMNS]
     kept = np.sort(telling).tolist()
     left = [column.name for j, column in enumerate(columns) if j not in kept]
-    data, samples, columns = data[:, kept], samples[:, kept], [columns[j] for j in kept]
+    data, samples = (rows[:MOST_MATRIX_ROWS, kept] for rows in (data, samples))
+    columns = [columns[j] for j in kept]
     d, both = len(columns), np.concatenate([data, samples])
     edges = [
         bin_edges(column, both[:, j], _bins(len(data) // 4)) for j, column in enumerate(columns)
@@ -268,17 +315,22 @@ def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, na
         axes = figure.add_subplot(d, d, i * d + j + 1)
         if i == j:
             histogram(axes, data[:, i], samples[:, i], columns[i], edges[i])
+            fit_axis(axes, "x", columns[i], edges[i], 3)
             axes.set_yticks([])
             axes.set_ylabel(shown(columns[i].name))
         else:
             cells = [edges[j], edges[i]]
-            top = max(tallest(rows[:, [j, i]], cells) for rows in (data, samples))
+            whole = has_cells(columns[i], edges[i]) or has_cells(columns[j], edges[j])
+            top = max(tallest(rows[:, [j, i]], cells, whole=whole) for rows in (data, samples))
             rows, colour = (data, DATA) if i < j else (samples, SAMPLES)
-            whole = columns[i].rules.whole or columns[j].rules.whole
             cloud(axes, rows[:, [j, i]], cells, colour, top, whole=whole)
-            fit_axis(axes, "x", columns[j], edges[j])
+            fit_axis(axes, "x", columns[j], edges[j], 3)
             fit_axis(axes, "y", columns[i], edges[i])
         axes.tick_params(labelsize=9, labelbottom=i == d - 1, labelleft=j == 0)
+        if (i, j) == (0, d - 1):  # the panel with the first row's labels is a histogram
+            axes.yaxis.tick_right()
+            axes.tick_params(labelright=True)
+            axes.spines["right"].set_visible(True)
         if i < d - 1:
             axes.set_xlabel("")
         if j > 0:
@@ -349,7 +401,7 @@ def _far_apart(centres: Rows) -> NDArray[np.int64]:
     chosen = np.zeros(len(centres), np.int64)
     for i, centre in enumerate(centres):
         distance = np.linalg.norm(centres[:i] - centre, axis=1)
-        nearest = [distance[chosen[:i] == c].min(initial=np.inf) for c in range(len(OKABE_ITO))]
+        nearest = [distance[chosen[:i] == c].min(initial=np.inf) for c in range(len(CLUSTERS))]
         chosen[i] = int(np.argmax(nearest))
     return chosen
 

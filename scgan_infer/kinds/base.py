@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from scgan_infer.kinds.guessing import Evidence
 
 MOST_DECIMALS = 6
-FARTHEST = 0.001  # share of rows at each end that a picture may leave out
+FARTHEST = 0.001  # share of rows at each end that a picture may draw on its edge
+TAIL = 2.0  # spans of the others that their tails may take before it does
 
 Raw: TypeAlias = NDArray[Any]
 Values: TypeAlias = NDArray[np.float32]
@@ -177,7 +178,7 @@ class Kind(ABC):
         return 1
 
     def edges(self, column: Column, values: Floats, bins: int) -> Floats:
-        """Return the edges of cells over all values but the farthest thousandth, and a margin."""
+        """Return the edges of cells over what `reach` gives, and a margin."""
         low, high = reach(values)
         margin = 0.05 * (high - low) or 0.5
         low = max(low - margin, float(values.min()) - margin / 5)
@@ -190,9 +191,14 @@ class Kind(ABC):
 
 
 def reach(values: Floats) -> tuple[float, float]:
-    """Return between which values all but the farthest thousandth at each end lie."""
+    """Return the ends of values, or of all but the farthest thousandth at an end that lies too far out."""
     low, high = np.quantile(values, [FARTHEST, 1 - FARTHEST])
-    return float(low), float(high)
+    room = TAIL * (high - low)
+    least, greatest = values.min(), values.max()
+    return (
+        float(least if least >= low - room else low),
+        float(greatest if greatest <= high + room else high),
+    )
 
 
 def refuse(bad: NDArray[np.bool_], raw: Raw, why: str) -> None:

@@ -48,8 +48,8 @@ class Integer(Walled):
         return np.clip(exact, -(2**31), 2**31 - 1).astype(np.int32)
 
     def edges(self, column: Column, values: Floats, bins: int) -> Floats:
-        """See `Kind.edges`; a cell for each number if there are few."""
+        """See `Kind.edges`; each cell has as many whole numbers, one if there are few."""
         low, high = reach(values)
-        if high - low >= bins:
-            return super().edges(column, values, bins)
-        return np.arange(math.floor(low), math.ceil(high) + 2, dtype=np.float64) - 0.5
+        width = max(1, math.ceil((high - low + 1) / bins))
+        first = math.floor(low)
+        return np.arange(first, math.ceil(high) + width + 1, width, dtype=np.float64) - 0.5

@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-plot = typer.Typer(help="Draw samples, clusters, latents, losses or noise, as PNG or PDF.")
+plot = typer.Typer(help="Draw samples, clusters, latents, losses or noise, as PNG, PDF or SVG.")
 
 
 def option(names: str, text: str, metavar: str | None = None, **more: Any) -> Any:
@@ -477,7 +477,7 @@ def evaluate(
     show(*shown.split("\n"))
 
 
-Picture = Annotated[Path, option("--out -o", "Picture: .png or .pdf.", "FILE")]
+Picture = Annotated[Path, option("--out -o", "Picture: .png, .pdf or .svg.", "FILE")]
 
 
 @plot.command("samples")
@@ -487,17 +487,25 @@ def plot_samples(
     samples: Samples = None,
     n: Compared = 10_000,
     seed: Seed = 0,
+    columns: Annotated[
+        Text, option("--columns", "These, or all: six on a page, NAME-1 and so on.", "a,b|all")
+    ] = None,
     out: Picture = Path("samples.png"),
     force: Force = False,
 ) -> None:
     """Draw rows of DATA beside as many generated rows."""
-    from scgan_infer.judging.plots import data_and_samples
+    from scgan_infer.judging.plots import data_and_samples, pages
     from scgan_train.datasets import subject
 
-    actions.check_free(out, force)
-    shown = subject(data, actions.judged_model(model, samples), samples, None, n, seed)
-    real = shown.real
-    actions.save_picture(data_and_samples(real.values, shown.samples[:n], real.columns), out)
+    if columns is None:
+        actions.check_free(out, force)
+    judged = subject(data, actions.judged_model(model, samples), samples, None, n, seed)
+    real, made = judged.real, judged.samples[:n]
+    for path, places in pages(out, real.names, columns):
+        actions.check_free(path, force)
+        picked = [real.columns[j] for j in places]
+        picture = data_and_samples(real.values[:, places], made[:, places], picked)
+        actions.save_picture(picture, path)
 
 
 @plot.command("clusters")

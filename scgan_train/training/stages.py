@@ -9,6 +9,7 @@ Every stage draws from its own stream of the run's seed, so its result does not 
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +41,7 @@ from scgan_train.maps import latent_model
 from scgan_train.maps.base import Mapper
 from scgan_train.maps.flow import FlowMapper, GivenFlowStage
 from scgan_train.training import distributed, guards
-from scgan_train.training.loop import Phase, fit, generator_for, rows_of
+from scgan_train.training.loop import Phase, fit, generator_for
 from scgan_train.training.progress import Progress
 from scgan_train.training.run import Run, chain_of, locked
 
@@ -168,12 +169,12 @@ class _Stages:
                 encoder = Encoder(dims, self.config.encoder, generator_for(seed, "encoder"))
                 encoder = encoder.to(self.device)
                 observer = self.progress.stage("encoder")
-                rows = rows_of(self.held_y, batch=min(self.config.encoder.batch, len(y)))
+                batch = min(self.config.encoder.batch, len(y))
+                few = self.held_y[:batch]
 
                 def held_out() -> float:
-                    generator = generator_for(seed, "held out")
-                    (batch,) = rows(generator)
-                    return float(encoder.loss(batch, generator)["info_nce"])
+                    loss = encoder.loss(few, generator_for(seed, "held out"))["info_nce"]
+                    return float(loss) + math.log(batch / len(few))  # as of so many rows
 
                 phases = judged(encoder.phases(y), held_out)
                 fit("encoder", encoder, lambda _: phases, seed, observer)

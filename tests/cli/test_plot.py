@@ -68,3 +68,20 @@ def test_bad_requests_are_one_line(scgan, tmp_path, bundle, model, monkeypatch):
     scgan("plot", "curves", tmp_path / "gone").failed(7, "gone")
     monkeypatch.chdir(tmp_path)
     scgan("plot", "curves").failed(2, "runs/")
+
+
+def test_every_column_is_reached_in_pages(scgan, tmp_path):
+    rng = np.random.default_rng(0)
+    names = ",".join(f"c{k}" for k in range(8))
+    for name in ("real.csv", "made.csv"):
+        np.savetxt(
+            tmp_path / name, rng.normal(size=(60, 8)), delimiter=",", header=names, comments=""
+        )
+    ask = ("plot", "samples", tmp_path / "real.csv", "--samples", tmp_path / "made.csv")
+    done = scgan(*ask, "--columns", "all", "--out", tmp_path / "p.png")
+    assert done.code == 0, done.err
+    assert drawn(tmp_path / "p-1.png") > 50
+    assert drawn(tmp_path / "p-2.png") > 50
+    assert scgan(*ask, "--columns", "c3,c1", "--out", tmp_path / "q.svg").code == 0
+    assert b"<svg" in (tmp_path / "q.svg").read_bytes()[:400]
+    scgan(*ask, "--columns", "c9", "--out", tmp_path / "r.png").failed(2, "c9")

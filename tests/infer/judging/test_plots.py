@@ -253,20 +253,20 @@ def test_many_curves_fill_the_page_in_rows(tmp_path):
     assert figure.get_figwidth() < 1.5 * figure.get_figheight() + 3
 
 
-@pytest.mark.parametrize("suffix", [".png", ".pdf"])
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 def test_a_saved_picture_is_complete_and_the_same_each_time(tmp_path, suffix):
     figure = plots.latent_models(mixed(50, 0)[:, :2], {"mapper": mixed(50, 1)[:, :2]})
     for name in ("once", "twice"):
         plots.save(figure, tmp_path / (name + suffix))
     once, twice = ((tmp_path / (name + suffix)).read_bytes() for name in ("once", "twice"))
     assert once == twice
-    assert once.startswith({".png": b"\x89PNG", ".pdf": b"%PDF"}[suffix])
+    assert once.startswith({".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[suffix])
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_picture_that_cannot_be_written_says_so(tmp_path):
     figure = plots.latent_models(mixed(50, 0)[:, :2], {})
-    with pytest.raises(UsageError, match=r"\.png or \.pdf, not '\.jpg'"):
+    with pytest.raises(UsageError, match=r"\.png, \.pdf or \.svg, not '\.jpg'"):
         plots.save(figure, tmp_path / "picture.jpg")
     with pytest.raises(DataError, match="No such file"):
         plots.save(figure, tmp_path / "nowhere" / "picture.png")
@@ -280,3 +280,117 @@ def test_names_are_drawn_as_they_are(name, d):
     others = (Column("y", unit=name), Column("z", "category", categories=(name, "b")))
     columns = (Column(name), *others)[-d:]
     plots.png(plots.data_and_samples(values, values, columns, title=name, name=name))
+
+
+def test_shades_have_no_cells():
+    """Shades run on from row to row, and rows of one density have one shade, those at the edge, too."""
+    rows = np.random.default_rng(0).uniform(-1, 1, (20_000, 2))
+    points = plots.data_and_samples(rows, rows, XY).axes[0].collections[0]
+    shades = np.asarray(points.get_array())
+    assert len(np.unique(shades)) > 0.9 * len(shades)
+    x, y = np.asarray(points.get_offsets()).T
+    inner, outer = np.hypot(x, y) < 0.3, np.abs(x) > 0.95
+    assert np.median(shades[outer]) == pytest.approx(np.median(shades[inner]), rel=0.25)
+
+
+def test_a_tail_that_samples_alone_have_is_within_the_axes():
+    rng = np.random.default_rng(0)
+    real, made = rng.uniform(-2.5, 2.5, (4000, 2)), rng.uniform(-2.5, 2.5, (4000, 2))
+    made[7, 0] = -5.0
+    for columns in (XY, XY[:1]):
+        axes = plots.data_and_samples(real[:, : len(columns)], made[:, : len(columns)], columns)
+        assert axes.axes[0].get_xlim()[0] < -5
+
+
+def test_rows_beyond_the_axes_are_drawn_on_their_edge():
+    rows = np.random.default_rng(0).standard_cauchy((20_000, 2))
+    axes = plots.data_and_samples(rows, rows, XY).axes[0]
+    points = np.asarray(axes.collections[0].get_offsets())
+    assert len(points) == 20_000
+    assert points[:, 0].min() == pytest.approx(axes.get_xlim()[0])
+    assert points[:, 1].max() == pytest.approx(axes.get_ylim()[1])
+
+
+def test_whole_numbers_have_cells_of_equal_size():
+    ages = np.random.default_rng(0).integers(17, 91, (20_000, 1)).astype(float)
+    axes = plots.data_and_samples(ages, ages, (Column("age", "integer"),)).axes[0]
+    heights = np.array([bar.get_height() for bar in axes.containers[0]])
+    heights = heights[heights > 0]
+    assert heights[1:-1].max() < 1.4 * heights[1:-1].min()
+
+
+def test_large_numbers_and_long_names_do_not_run_into_each_other():
+    rng = np.random.default_rng(0)
+    columns = (
+        Column("capital gain", "integer"),
+        Column("weight"),
+        Column(
+            "status", "category", categories=tuple(f"Married-civ-spouse {k}" for k in range(15))
+        ),
+        Column("z"),
+        Column("v"),
+        Column("w"),
+    )
+    rows = np.column_stack(
+        [rng.integers(0, 100_000, 3000), 1e6 * rng.random(3000), rng.integers(15, size=3000)]
+        + [rng.normal(size=3000) for _ in range(3)]
+    )
+    figure = plots.data_and_samples(rows, rows, columns)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            boxes = [
+                text.get_window_extent()
+                for text in axis.get_ticklabels()
+                if text.get_visible() and text.get_text()
+            ]
+            for one, other in pairwise(boxes):
+                assert not one.overlaps(other), axes.get_xlabel()
+
+
+def test_many_clusters_are_a_density():
+    rng = np.random.default_rng(0)
+    points, labels = rng.normal(size=(3000, 2)), np.arange(3000) % 13
+    few, many = (plots.latent_clusters(points, part) for part in (labels % 12, labels))
+    colours = [
+        len(np.unique(f.axes[0].collections[0].get_facecolors(), axis=0)) for f in (few, many)
+    ]
+    few.draw_without_rendering()
+    many.draw_without_rendering()
+    assert colours[0] == 12
+    assert many.axes[0].collections[0].get_array() is not None
+    assert {text.get_text() for text in many.axes[0].texts} == {str(k) for k in range(13)}
+
+
+def test_curves_stand_beside_their_held_out_values_with_the_right_sign(tmp_path):
+    lines = [
+        {"stage": "mapper", "phase": "likelihood", "step": step, "minus_log_likelihood": 3 - step}
+        | ({"held_out": 3.5 - step} if step % 2 == 0 else {})
+        for step in range(5)
+    ]
+    (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (axes,) = plots.training_curves(tmp_path / "history.jsonl").axes
+    assert axes.get_title() == "minus log-likelihood"
+    held = next(line for line in axes.lines if line.get_label() == "held out")
+    assert held.get_xydata().tolist() == [[0, 3.5], [2, 1.5], [4, -0.5]]
+
+
+def test_every_column_is_on_a_page(tmp_path):
+    names = [f"c{k}" for k in range(14)]
+    out = tmp_path / "p.png"
+    pages = list(plots.pages(out, names, "all"))
+    assert [path.name for path, _ in pages] == ["p-1.png", "p-2.png", "p-3.png"]
+    assert [j for _, places in pages for j in places] == list(range(14))
+    assert list(plots.pages(out, names, "c3, c1")) == [(out, [3, 1])]
+    with pytest.raises(UsageError, match="no column 'x'"):
+        list(plots.pages(out, names, "x"))
+
+
+def test_the_first_row_of_a_matrix_has_its_labels_at_the_right():
+    rows = mixed(2000, 0)
+    figure = plots.data_and_samples(rows, rows, MIXED)
+    figure.draw_without_rendering()
+    last = figure.axes[len(MIXED) - 1]
+    assert any(
+        tick.label2.get_visible() and tick.label2.get_text() for tick in last.yaxis.majorTicks
+    )
