@@ -90,7 +90,8 @@ async function take(files) {
 // The values of the given columns, in the middle of what was seen unless they are chosen.
 function given(bundle) {
   const chosen = state.given.split(' ').map(Number)
-  if (chosen.length === bundle.given.length && state.given) return chosen
+  const right = state.given && chosen.every(Number.isFinite)
+  if (right && chosen.length === bundle.given.length) return chosen
   return bundle.given.map(({ column, low, high }) => (column.categories ? 0 : (low + high) / 2))
 }
 

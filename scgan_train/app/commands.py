@@ -333,7 +333,7 @@ def page(
     for bundle in loaded:
         source = data or str(bundle.manifest.provenance.get("source"))
         if data is not None or source in DATASETS:
-            rows[bundle.path] = judges(source, bundle.manifest.columns, n, 0)
+            rows[bundle.path] = judges(source, bundle.manifest.whole, n, 0)
     write(out, loaded, rows, runtime)
     say(
         f"page: {out}; next: python3 -m http.server --directory {quote(str(out))} 8000, "

@@ -18,12 +18,20 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium")
+RUNTIME = Path(__file__).parents[2] / "examples" / "node" / "node_modules" / "onnxruntime-web"
+NEEDED = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.skipif(not RUNTIME.is_dir(), reason="no onnxruntime-web: make node"),
+]
 OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--remote-debugging-pipe", "--window-size=1500,1200", "--force-color-profile=srgb",
 )  # fmt: skip
 PATIENCE = 60.0  # seconds
+DONE = r"/^\d+ rows of /.test(document.getElementById('status')?.textContent)"
 
 
 class Browser:
@@ -156,3 +164,26 @@ def served(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def visit(browser: Browser, address: str, state: str = "", *, anew: bool = False) -> None:
+    """Open the page, or change the address of the open one, and wait for its samples."""
+    if anew or browser.run("location.origin") != address:
+        browser.open(f"{address}/#{state}")
+    else:
+        browser.run(
+            "document.getElementById('status').textContent = ''; history.replaceState(null, '', "
+            f"'#{state}'); dispatchEvent(new HashChangeEvent('hashchange'))"
+        )
+    browser.wait(DONE)
+
+
+def saved(browser: Browser, folder: Path) -> Path:
+    """Return the file that the page's button downloads."""
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    browser.run("document.getElementById('download').click()")
+    deadline = time.monotonic() + 20
+    while not (found := list(folder.glob("*.csv"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found[0]

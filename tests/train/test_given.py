@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import NEEDED, RUNTIME, Browser, saved, served, visit
 from cases import mixed_table, settings
 
 import scgan_infer
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
+from scgan_infer.page import write
+from scgan_infer.rows.formats import read_table
 from scgan_infer.sampling.model import Model
 from scgan_infer.sampling.verify import verify
 from scgan_train.chain import Chain
@@ -261,3 +264,31 @@ def test_nothing_is_known_of_no_columns() -> None:
     nothing = Conditions(torch.zeros(3, 0), torch.zeros(3, 0, dtype=torch.int64))
     chain = Chain([2, 3], generator_for(0, "c"))
     assert chain.select(torch.zeros(3, 2), nothing).shape == (3, 2)
+
+
+@NEEDED[0]
+@NEEDED[1]
+def test_the_page_gives_the_rows_of_a_condition(
+    model: Model, conditions: np.ndarray, tmp_path: Path
+) -> None:
+    whole = model.manifest.whole
+    page = write(tmp_path / "page", [model.bundle], {model.bundle.path: table()}, RUNTIME)
+    browser = Browser(tmp_path / "home")
+    with served(page) as address:
+        state = "+".join(map(repr, conditions[1].tolist()))
+        visit(browser, address, f"n=5000&seed=3&given={state}")
+        found = read_table(saved(browser, tmp_path), columns=whole)
+        assert browser.run("document.getElementById('real').ariaLabel").startswith("1500 real")
+        labels = browser.run(
+            "[...document.querySelectorAll('#given label')].map(e => e.textContent)"
+        )
+    browser.close()
+    assert browser.messages == []
+    assert [label.split()[0] for label in labels] == list(GIVEN)
+    rows = found.values.astype(np.float64)
+    own = [found.names.index(name) for name in GIVEN]
+    np.testing.assert_allclose(rows[:, own], conditions[[1]].repeat(5000, 0), rtol=1e-6)
+    expected = model.sample(5000, seed=3, given=conditions[[1]], each=5000).astype(np.float64)
+    spread = expected.std(axis=0)
+    gap = np.abs(np.delete(rows, own, axis=1) - expected) / np.where(spread > 0, spread, 1.0)
+    assert (gap.max(axis=1) > 1e-5).mean() <= 2e-4

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser, served
+from browser import NEEDED, RUNTIME, Browser, saved, served, visit
 
 import scgan_infer
 from scgan_infer.columns import Table
@@ -22,16 +22,11 @@ from scgan_infer.sampling.noise import block_noise
 from scgan_train.datasets import fresh
 
 ROOT = Path(__file__).parents[3]
-RUNTIME = ROOT / "examples" / "node" / "node_modules" / "onnxruntime-web"
-DONE = r"/^\d+ rows of /.test(document.getElementById('status')?.textContent)"
 FACTS = "Object.fromEntries([...document.querySelectorAll('dt')].map(e => [e.textContent, e.nextSibling.textContent]))"
 TABLE = "[...document.querySelectorAll('#table td')].map(e => e.textContent)"
 HOSTILE = "<img src=x onerror=alert(1)>"
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-    pytest.mark.skipif(not RUNTIME.is_dir(), reason="no onnxruntime-web: make node"),
-]
+pytestmark = NEEDED
 
 
 def altered(bundle: Path, folder: Path, **changes: object) -> Path:
@@ -89,29 +84,6 @@ def browser(started: Browser, address: str) -> Iterator[Browser]:
         url for url in started.urls if not url.startswith((address, "about:", "data:", "blob:"))
     ]
     assert asked == []
-
-
-def visit(browser: Browser, address: str, state: str = "", *, anew: bool = False) -> None:
-    """Open the page, or change the address of the open one, and wait for its samples."""
-    if anew or browser.run("location.origin") != address:
-        browser.open(f"{address}/#{state}")
-    else:
-        browser.run(
-            "document.getElementById('status').textContent = ''; history.replaceState(null, '', "
-            f"'#{state}'); dispatchEvent(new HashChangeEvent('hashchange'))"
-        )
-    browser.wait(DONE)
-
-
-def saved(browser: Browser, folder: Path) -> Path:
-    """Return the file that the page's button downloads."""
-    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
-    browser.run("document.getElementById('download').click()")
-    deadline = time.monotonic() + 20
-    while not (found := list(folder.glob("*.csv"))):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found[0]
 
 
 @pytest.mark.parametrize(
