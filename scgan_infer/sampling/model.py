@@ -147,20 +147,15 @@ class Model:
         return _joined(local(job), job.draw.n if job.draw else 0, len(self.columns))
 
     def sample_table(
-        self,
-        n: int,
-        seed: int = 0,
-        start: int = 0,
-        *,
-        cluster: int | Sequence[int] | None = None,
-        temperature: float = 1.0,
-        where: Mapping[str, Any] | None = None,
+        self, n: int | None = None, seed: int = 0, start: int = 0, **asked: Any
     ) -> Any:
-        """Return the rows of `sample` by column, categories by name; see `scgan_infer.rows.frames.frame`."""
+        """Return the rows of `sample`, arguments and all, by column, categories by name.
+
+        See `scgan_infer.rows.frames.frame`.
+        """
         from scgan_infer.rows.frames import frame
 
-        asked = {"cluster": cluster, "temperature": temperature, "where": where}
-        return frame(self.sample(n, seed, start, **asked), self.columns, start)  # type: ignore[arg-type]
+        return frame(self.sample(n, seed, start, **asked), self.columns, start)
 
     def blocks(
         self,

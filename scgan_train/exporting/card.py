@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -34,7 +35,8 @@ def card(manifest: Manifest) -> str:
     notes = "".join(f"\nNote: {plain(note)}.\n" for note in metrics.get("notes", []))
     map_name = f" ({manifest.mapper})" if manifest.mapper else ""
     source = visible(facts["source"]).replace("`", "'")
-    return f"""# {plain(manifest.name)}
+    return f"""{front_matter(manifest)}
+# {plain(manifest.name)}
 
 ![held-out rows beside samples](preview.png)
 
@@ -70,6 +72,19 @@ rows = model.sample(10000, seed=0)
 
 u = k / 2^24 with k uniform in 0..2^24-1, w and z (where there is one) standard normal, z = 0 reconstructs.
 """
+
+
+def front_matter(manifest: Manifest) -> str:
+    """Return what model hubs read at the head of a card: YAML, of which JSON is a part."""
+    kinds = sorted({column.kind for column in manifest.columns})
+    entries = {
+        "library_name": "scgan",
+        "model_name": visible(manifest.name),
+        "tags": ["tabular", "synthetic-data", "generative", "onnx", "scgan", *kinds],
+        "metrics": [name for name in ("c2st", "mse") if name in manifest.metrics],
+    }
+    lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items())
+    return "\n".join(["---", *lines, "---"])
 
 
 def plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import tiny
 
 from scgan_infer.columns import Column
@@ -23,8 +24,20 @@ def test_names_change_nothing_but_themselves():
         )
     )
     assert f"| {shown} | real | {shown} |" in hostile.splitlines()
-    assert hostile.splitlines()[0] == f"# {shown}"
+    assert f"# {shown}" in hostile.splitlines()
+    assert (hostile.splitlines()[0], hostile.splitlines()[5]) == ("---", "---")
     assert f"Note: {shown}." in hostile.splitlines()
     assert len(hostile.splitlines()) == len(plain.splitlines())
     assert "\x1b" not in hostile
     assert "\u202e" not in hostile
+
+
+def test_model_hubs_read_the_front_matter():
+    yaml = pytest.importorskip("yaml")
+    metrics = {"c2st": 0.51, "mse": 0.1, "notes": []}
+    written = card(replace(tiny.MANIFEST, name="a: b\n---", provenance=FACTS, metrics=metrics))
+    head = yaml.safe_load(written.split("---\n")[1])
+    assert head["library_name"] == "scgan"
+    assert head["model_name"] == "a: b\\n---"
+    assert head["metrics"] == ["c2st", "mse"]
+    assert {"tabular", "onnx", "real"} <= set(head["tags"])

@@ -1,0 +1,56 @@
+"""What is handed out: the wheel's metadata, and the recipe of a container."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions, each with its arguments."""
+    text = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def test_the_metadata_is_complete() -> None:
+    for field in ("description", "readme", "license", "authors", "keywords", "classifiers"):
+        assert PROJECT[field], field
+    for package in ("scgan_infer", "scgan_train"):
+        assert (ROOT / package / "py.typed").is_file()
+    assert not any("License" in classifier for classifier in PROJECT["classifiers"])
+    assert "urls" not in PROJECT  # there is no home yet
+
+
+def test_the_container_holds_the_light_runtime_and_runs_as_nobody_special() -> None:
+    steps = instructions()
+    known = {"FROM", "WORKDIR", "COPY", "RUN", "USER", "ENTRYPOINT", "CMD"}
+    assert {word for word, _ in steps} <= known
+    bases = [rest.split()[0] for word, rest in steps if word == "FROM"]
+    assert all(re.fullmatch(r"python:3\.\d+-slim", base) for base in bases)
+    assert [rest for word, rest in steps if word == "USER"] == ["scgan"]
+    order = [word for word, _ in steps]
+    assert order.index("USER") > max(k for k, word in enumerate(order) if word == "RUN")
+    assert ("ENTRYPOINT", '["scgan"]') in steps
+    runs = [rest for word, rest in steps if word == "RUN"]
+    for line in runs:
+        assert "pip" not in line or "--no-cache-dir" in line
+        assert shlex.split(line)
+    assert any("[cpu]" in line and "-c /wheels/constraints.txt" in line for line in runs)
+    assert not any("[train]" in line for line in runs)
+
+
+def test_what_the_container_is_built_of_is_sent_to_it() -> None:
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    needed = ["constraints.txt", "pyproject.toml", "README.md", "LICENSE", "docs/scgan.1"]
+    needed += ["scgan_infer/__init__.py", "exported/eight_gaussians/bundle.json"]
+    for name in needed:
+        assert (ROOT / name).is_file()
+        parents = [name, *map(str, Path(name).parents)]
+        assert not any(fnmatch.fnmatch(part, rule) for part in parents for rule in ignored), name
