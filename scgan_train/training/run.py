@@ -25,6 +25,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,7 +67,7 @@ FACTS = {
     "map": str,
     "seconds": dict,
     "notes": list,
-    "weights_sha256": dict,
+    "files_sha256": dict,
 }
 # of a finished run
 NEEDED = {"rows", "sha256", "clusters", "width", "figures"}
@@ -106,7 +107,7 @@ class Run:
         config: as trained.
         source: where the rows came from (a built-in name or a file's name).
         columns: d + g columns.
-        facts: what `run.json` holds besides: sizes, notes, seconds of each finished stage, SHA-256 of data and weights.
+        facts: what `run.json` holds besides: sizes, notes, seconds of each finished stage, SHA-256 of data and files.
     """
 
     path: Path
@@ -185,14 +186,36 @@ class Run:
         ) as error:
             raise ModelError(f"{path}: damaged run.json ({error}); train again") from error
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes, *, note: bool = False) -> None:
         """Write a file of the run, complete or not at all.
+
+        Args:
+            name: its name.
+            content: its bytes.
+            note: whether it stays as it is, so that `run.json` may say its SHA-256.
 
         Raises:
             DataError: if it can't be written.
         """
         if distributed.rank() == 0:
             write_bytes(self.path / name, content, self.path / f".{name}.new")
+            if note:
+                noted = self.facts.setdefault("files_sha256", {})
+                noted[name] = hashlib.sha256(content).hexdigest()
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file of the run.
+
+        Raises:
+            ModelError: it is not as this run left it.
+        """
+        content = (self.path / name).read_bytes()
+        noted = self.facts.get("files_sha256", {}).get(name)
+        if noted not in (None, hashlib.sha256(content).hexdigest()):
+            raise ModelError(
+                f"{self.path / name} is not as this run left it; put it back, or train again"
+            )
+        return content
 
     def append(self, name: str, line: str) -> None:
         """Add a line to a file of the run.
@@ -209,14 +232,11 @@ class Run:
             ) from error
 
     def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Write named tensors to `NAME.safetensors`, and note a finished part's SHA-256 for `run.json`."""
+        """Write named tensors to `NAME.safetensors`."""
         content = tensors_to_bytes(
             {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         )
-        self.write(f"{name}.safetensors", content)
-        if name != "checkpoint" and distributed.rank() == 0:
-            noted = self.facts.setdefault("weights_sha256", {})
-            noted[name] = hashlib.sha256(content).hexdigest()
+        self.write(f"{name}.safetensors", content, note=name != "checkpoint")
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read `NAME.safetensors`.
@@ -226,30 +246,25 @@ class Run:
         """
         path = self.path / f"{name}.safetensors"
         try:
-            content = path.read_bytes()
-            tensors = tensors_from_bytes(content)
+            tensors = tensors_from_bytes(self.read(path.name))
         except FileNotFoundError as error:
             raise ModelError(f"{path} is missing: the run is not finished; resume it") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path}: damaged ({error}); train again") from error
-        noted = self.facts.get("weights_sha256", {}).get(name)
-        if noted not in (None, hashlib.sha256(content).hexdigest()):
-            raise ModelError(f"{path} is not as this run left it; put it back, or train again")
         # Where a tensor lies decides how its sums are grouped: a copy lies as one that was never written.
         return {key: tensor.clone() for key, tensor in tensors.items()}
 
     def save_held_out(self, rows: NDArray[np.float32]) -> None:
         """Write the rows that no stage may see."""
-        from io import BytesIO
-
         buffer = BytesIO()
         np.save(buffer, rows, allow_pickle=False)
-        self.write("held_out.npy", buffer.getvalue())
+        self.write("held_out.npy", buffer.getvalue(), note=True)
 
     def load_held_out(self) -> NDArray[np.float32]:
         """Read the rows that no stage has seen, float32 [n, d + g]."""
         try:
-            rows: NDArray[np.float32] = np.load(self.path / "held_out.npy", allow_pickle=False)
+            content = BytesIO(self.read("held_out.npy"))
+            rows: NDArray[np.float32] = np.load(content, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ModelError(
                 f"{self.path / 'held_out.npy'}: missing or damaged ({error}); train again"

@@ -281,7 +281,7 @@ class _Stages:
         latents = self.run.load_encoder(self.held_y.shape[1]).to(self.device)(self.held_y[:JUDGING])
         given = self._conditions(self.held[:JUDGING], np.random.default_rng(0))
         together = torch.cat([given.h, latents], 1)
-        labels = Assign(clusters).to(self.device)(together)
+        labels = Assign(clusters).to(together)(together)
         return together, joined(given.s, joined(self.held_outcomes[:JUDGING], labels))
 
     def decoder(self, latents: Tensor, model: LatentModel, y: Tensor) -> None:

@@ -336,8 +336,8 @@ def use(place):
         bundle.save(PLACE / "chained", *tiny.chained((0.5, 0.5)), tiny.EXTRAS)
         shutil.copytree(RUN, PLACE / "run")
         facts = json.loads((RUN / "run.json").read_text())
-        weights = {path.stem: path.read_bytes() for path in RUN.glob("*.safetensors")}
-        facts["weights_sha256"] = {
-            key: hashlib.sha256(data).hexdigest() for key, data in weights.items()
+        facts["files_sha256"] = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in [*RUN.glob("*.safetensors"), RUN / "held_out.npy"]
         }
         (PLACE / "run" / "run.json").write_text(json.dumps(facts))
