@@ -168,6 +168,33 @@ def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) ->
         yield from _values(reader, wanted, intakes, whole("chunk", chunk))
 
 
+def read_raw(
+    data: Untyped, columns: Sequence[Column], others: Sequence[str] = ()
+) -> dict[str, Raw]:
+    """Return whole columns by name as they are: the text of a text file, what else the file's own types hold.
+
+    Args:
+        data: As in `read_table`, but standard input.
+        columns: Those that the rows have, found as `read_table` finds them.
+        others: Names of more of its columns.
+
+    Raises:
+        DataError: A file that can't be read, or a column that it has not.
+    """
+    with _opened(data, columns) as reader:
+        _, wanted = _intakes(reader, None, columns, {})
+        for name in others:
+            if not reader.named or name not in reader.names:
+                raise DataError(
+                    f"{reader.label}: has no column {name!r} to keep; it has {_listed(reader.names, 12)}"
+                )
+            wanted.append(reader.names.index(name))
+        size = reader.budget.rows(CHUNK, CELL * len(reader.names))
+        chunks = [*_chunks(reader, wanted, size, frozenset(wanted))]
+    names = [*(column.name for column in columns), *others]
+    return {name: np.concatenate([chunk[k] for chunk in chunks]) for k, name in enumerate(names)}
+
+
 def open_writer(
     path: str | Path,
     columns: Sequence[Column],

@@ -18,9 +18,11 @@ from scgan_train.watch import LEVEL, Watch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from scgan_infer.bundle.manifest import Manifest
     from scgan_infer.columns import Column, Table
+    from scgan_infer.sampling.draw import Floats
     from scgan_infer.sampling.engines import Job
     from scgan_infer.sampling.given import Given
     from scgan_infer.sampling.model import Model
@@ -153,41 +155,62 @@ def part(n: int, shard: str | None) -> tuple[int, int]:
 
 
 def given(
-    model: Model, text: str | None, each: int | None, n: int | None, start: int
-) -> tuple[Given | None, int]:
-    """Return what --given says, a file or a=1,b=2, and how many rows are wanted; say what lies outside of training.
+    model: Model, text: str | None, each: int | None, n: int | None, start: int, keep: str | None
+) -> tuple[Given | None, int, dict[str, NDArray[Any]]]:
+    """Return what --given says, a file or a=1,b=2, how many rows are wanted, and cells to copy by column.
+
+    What lies beyond training is said on stderr.
 
     Raises:
         DataError: conditions that don't fit the given columns.
         UsageError: options that don't go together, or conditions that can't be read.
     """
-    from scgan_infer.sampling.given import given_of
+    import numpy as np
+
+    from scgan_infer.rows.formats import read_raw
+    from scgan_infer.sampling.given import given_of, taken
 
     if text is None:
-        if each is not None:
-            raise UsageError("--each is for the conditions of a file; name it with --given")
-        return None, 10_000 if n is None else n
+        if each is not None or keep is not None:
+            option = "--keep" if each is None else "--each"
+            raise UsageError(f"{option} is for the conditions of a file; name it with --given")
+        return None, 10_000 if n is None else n, {}
     single = "=" in text and not Path(text).exists()
     if single:
         pairs = [pair.partition("=") for pair in text.split(",")]
         if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
             raise UsageError(f"--given {wrong[0]!r}: write it as a=1,b=2, or name a file")
-        if each is not None:
-            raise UsageError("--each is for the conditions of a file; one condition has --n rows")
-        found = given_of(model.manifest, {name.strip(): value for name, _, value in pairs})
+        if each is not None or keep is not None:
+            option = "--keep" if each is None else "--each"
+            raise UsageError(
+                f"{option} is for the conditions of a file; one condition has --n rows"
+            )
+        one = {name.strip(): value for name, _, value in pairs}
+        found = given_of(model.manifest, one)
         many = 10_000 if n is None else n
+        cells = {name: np.array([value], dtype=object) for name, value in one.items()}
     else:
         if n is not None:
             raise UsageError(
                 "--given FILE says how many rows there are; leave --n out, or use --each"
             )
+        if text == "-":
+            raise UsageError(
+                "--given reads its file twice, which standard input can't be; name a file"
+            )
         found = given_of(model.manifest, text, 1 if each is None else each)
         many = found.count(None, start)
+        columns = [taken(column) for column in model.given]
+        others = [name.strip() for name in (keep or "").split(",") if name.strip()]
+        for name in others:
+            if name in {column.name for column in model.manifest.whole}:
+                raise UsageError(f"--keep {name}: the bundle has a column of that name; rename it")
+        cells = read_raw(text, columns, others)
     for name, count in found.outside(model.manifest.given).items():
         say(
             f"note: {name} lies beyond its training range in {count} of {len(found.values)} conditions"
         )
-    return found, many
+    return found, many, cells
 
 
 def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[str, Any]:
@@ -220,14 +243,21 @@ def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[
 
 def inert(columns: Sequence[Column]) -> tuple[Column, ...]:
     """Return the columns with ' before each name that a spreadsheet would take for a formula, or that begins with '."""
+    import numpy as np
+
+    from scgan_infer.rows.copies import Copied
 
     def name(text: str) -> str:
         return f"'{text}" if text.startswith(FORMULA) else text
 
-    return tuple(
-        replace(column, name=name(column.name), categories=tuple(map(name, column.categories)))
-        for column in columns
-    )
+    def safe(column: Column) -> Column:
+        if isinstance(column, Copied) and column.cells.dtype.kind == "O":
+            cells = np.array([name(cell) for cell in column.cells.tolist()], dtype=object)
+            return replace(column, name=name(column.name), cells=cells)
+        named = tuple(map(name, column.categories))
+        return replace(column, name=name(column.name), categories=named)
+
+    return tuple(map(safe, columns))
 
 
 def compute(
@@ -270,11 +300,26 @@ def compute(
             job = replace(job, draw=draw.part(draw.start + count, draw.start + draw.n))
         row = job.draw.start if job.draw else 0
         for piece in ENGINES[engine](job):
-            c = None if job.given is None else job.given.rows(row, row + len(piece))
-            writer.write(job.model.together(piece, c))
+            writer.write(_placed(job, row, piece, columns))
             row, count = row + len(piece), count + len(piece)
             watch.show(count)
     say_rows(out, count)
+
+
+def _placed(job: Job, row: int, piece: Floats, columns: Sequence[Column]) -> Floats:
+    """Return generated rows [k, d] in the output's columns; what stands in copied ones is not looked at."""
+    import numpy as np
+
+    from scgan_infer.rows.copies import Copied
+
+    if job.given is None:
+        return piece
+    whole = job.model.together(piece, job.given.rows(row, row + len(piece)))
+    rows = np.zeros((len(piece), len(columns)), np.float32)
+    rows[:, : whole.shape[1]] = whole
+    copies = [isinstance(column, Copied) for column in columns]
+    rows[:, copies] = 0
+    return rows
 
 
 def write_table(table: Table, out: str) -> None:

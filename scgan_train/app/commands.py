@@ -211,6 +211,9 @@ def sample(
         Text, option("--given", "Conditions: a file, a row each, or values.", "FILE|a=1,b=2")
     ] = None,
     each: Annotated[Whole, option("--each", "Rows for each condition of a file.", min=1)] = None,
+    keep: Annotated[
+        Text, option("--keep", "Other columns of that file to copy, behind the rest.", "a,b")
+    ] = None,
     shard: Annotated[Text, option("--shard", "Part I of M of the rows, from 1.", "I/M")] = None,
     cluster: Annotated[Whole, option("--cluster", "Draw from this cluster alone.", "I")] = None,
     where: Annotated[
@@ -242,16 +245,19 @@ def sample(
 
     Row i depends on the bundle, the seed, i and, where columns are given, its condition alone.
     """
+    from scgan_infer.rows.copies import all_copied
     from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import Job
 
     loaded = actions.load(model, device, threads)
-    conditions, many = actions.given(loaded, given, each, n, start)
+    conditions, many, cells = actions.given(loaded, given, each, n, start, keep)
     first, count = actions.part(many, shard)
     asked = actions.conditions(loaded, cluster, where or [])
     draw = Draw(count, seed, start + first, temperature=temperature, **asked)
     job = Job(loaded, draw=draw, scheduler=scheduler, given=conditions)
     columns = loaded.manifest.whole
+    if conditions is not None:
+        columns = all_copied(columns, cells, conditions.each, out)
     columns = actions.inert(columns) if spreadsheet else columns
     if not resume:
         actions.check_free(out, force, "*manifest.json*" if rows_per_file else "")
