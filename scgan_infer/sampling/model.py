@@ -29,7 +29,7 @@ from scgan_infer.names import DEVICES
 from scgan_infer.sampling import encoded
 from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, outcomes, within
 from scgan_infer.sampling.engines import Job, local
-from scgan_infer.sampling.given import Given, by_index, given_of
+from scgan_infer.sampling.given import Given, beyond, by_index, given_of
 from scgan_infer.sampling.noise import (
     BLOCK,
     DECODER,
@@ -151,11 +151,23 @@ class Model:
     ) -> Any:
         """Return the rows of `sample`, arguments and all, by column, categories by name.
 
-        See `scgan_infer.rows.frames.frame`.
+        Given columns are among them, where they were in training, their numbers as they came. See
+        `scgan_infer.rows.frames.frame`.
         """
+        from scgan_infer.rows.copies import all_copied
+        from scgan_infer.rows.formats import read_raw
         from scgan_infer.rows.frames import frame
 
-        return frame(self.sample(n, seed, start, **asked), self.columns, start)
+        table, each = asked.pop("given", None), asked.pop("each", 1)
+        found = None if table is None else given_of(self.manifest, table, each)
+        made = self.sample(n, seed, start, given=found, **asked)
+        if found is None:
+            return frame(made, self.columns, start)
+        rows = self.together(made, found.rows(start, start + len(made)))
+        if not found.each:
+            table = {name: [value] for name, value in table.items()}
+        cells = read_raw(table, list(map(beyond, self.given)))
+        return frame(rows, all_copied(self.manifest.whole, cells, found.each, ""), start)
 
     def blocks(
         self,

@@ -168,7 +168,7 @@ def given(
     import numpy as np
 
     from scgan_infer.rows.formats import read_raw
-    from scgan_infer.sampling.given import given_of, taken
+    from scgan_infer.sampling.given import beyond, given_of
 
     if text is None:
         if each is not None or keep is not None:
@@ -200,7 +200,7 @@ def given(
             )
         found = given_of(model.manifest, text, 1 if each is None else each)
         many = found.count(None, start)
-        columns = [taken(column) for column in model.given]
+        columns = list(map(beyond, model.given))
         others = [name.strip() for name in (keep or "").split(",") if name.strip()]
         for name in others:
             if name in {column.name for column in model.manifest.whole}:

@@ -119,7 +119,7 @@ def test_the_module_is_the_command() -> None:
 
 def test_shells_complete_commands_and_options() -> None:
     ask = {"_SCGAN_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
-    done = python("-m", "scgan_train", COMP_WORDS="scgan sample --e", **ask)
+    done = python("-m", "scgan_train", COMP_WORDS="scgan sample --en", **ask)
     assert done.stdout.split() == ["--engine"]
     assert "_SCGAN_COMPLETE" in python("-m", "scgan_train", "--show-completion", "bash").stdout
 

@@ -266,6 +266,18 @@ def test_nothing_is_known_of_no_columns() -> None:
     assert chain.select(torch.zeros(3, 2), nothing).shape == (3, 2)
 
 
+def test_tables_have_all_columns_and_given_numbers_as_they_came(
+    model: Model, conditions: np.ndarray
+) -> None:
+    names = np.array(["a", "b", "c"])[conditions[1:6, 3].astype(int)]
+    numbers = conditions[1:6, :3].astype(np.float64) + 1e-12
+    given = dict(zip(GIVEN, [*numbers.T, names], strict=True))
+    made = model.sample_table(given=given, each=2)
+    assert list(made) == list(table().names)
+    assert list(made["phi"]) == np.repeat(numbers[:, 0], 2).tolist()
+    assert list(made["species"]) == np.repeat(names, 2).tolist()
+
+
 @NEEDED[0]
 @NEEDED[1]
 def test_the_page_gives_the_rows_of_a_condition(
