@@ -41,11 +41,12 @@ def altered(bundle: Path, folder: Path, **changes: object) -> Path:
 def models(
     mixed_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, scgan_infer.sampling.model.Model]:
-    """The bundles of the page: two planes, one as if of another latent model, all kinds of columns."""
+    """Two planes, one as if of another latent model, all kinds of columns, and an old bundle."""
     folder = tmp_path_factory.mktemp("models")
     gaussians = ROOT / "exported" / "eight_gaussians"
     centers = altered(gaussians, folder / "centers", latents="centers")
     paths = [ROOT / "exported" / "checkerboard", gaussians, centers, mixed_bundle]
+    paths += [ROOT / "tests" / "bundles" / "format-1"]
     return {path.name: scgan_infer.load(path, device="cpu") for path in paths}
 
 
@@ -92,6 +93,8 @@ def browser(started: Browser, address: str) -> Iterator[Browser]:
         ("checkerboard", "", {}),
         ("checkerboard", "&seed=9223372036854775807", {"seed": 2**63 - 1}),
         ("checkerboard", "&cluster=3&temperature=0.5", {"cluster": 3, "temperature": 0.5}),
+        ("format-1", "", {}),
+        ("format-1", "&cluster=1", {"cluster": 1}),
         ("mixed", "&seed=7", {"seed": 7}),
         ("mixed", "&cluster=2", {"cluster": 2}),
     ],
