@@ -4,7 +4,7 @@
 
 `mixed.py` calls it, with the Python of an environment of its own (`pip install '.[bench]'`): SDMetrics 0.11.1
 needs a numpy below 2. Columns are categorical where their text is no number and numerical where it is, as TabSyn's
-metadata have it.
+metadata have it; dates are the seconds since 1970.
 
 - `detection`, `logistic`: SDMetrics' detection by XGBoost and by logistic regression, training rows against as many
   generated ones: 1 - (2 AUC - 1), so 1 can't be told.
@@ -38,6 +38,8 @@ from sklearn.model_selection import StratifiedKFold
 DRAWS = 3  # of rows that the classifiers see
 QUERIES, CHUNK = 4000, 500  # rows whose nearest others are searched, and at a time
 
+DATE = r"\d{4}-\d\d-\d\d([ T][\d:.]+)?"
+
 Frame = pd.DataFrame
 
 
@@ -47,6 +49,16 @@ class XGBoostDetection(ScikitLearnClassifierDetectionMetric):
     @staticmethod
     def _get_classifier() -> xgboost.XGBClassifier:
         return xgboost.XGBClassifier(n_jobs=1, random_state=0)
+
+
+def read(path: str) -> Frame:
+    """Return the rows of a file."""
+    rows = pd.read_csv(path)
+    for name, column in rows.items():
+        if not is_number(column) and column.dropna().str.fullmatch(DATE).all():
+            seconds = pd.to_datetime(column) - pd.Timestamp(0)
+            rows[name] = seconds.dt.total_seconds()
+    return rows
 
 
 def is_number(column: pd.Series) -> bool:
@@ -150,5 +162,5 @@ def judged(train: Frame, made: Frame, test: Frame, target: str | None) -> dict:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     np.random.seed(0)  # noqa: NPY002  SDMetrics cuts its folds with the global generator
-    rows = [pd.read_csv(path) for path in sys.argv[1:4]]
+    rows = [read(path) for path in sys.argv[1:4]]
     print(json.dumps(judged(*rows, sys.argv[4] if len(sys.argv) > 4 else None)))

