@@ -183,6 +183,8 @@ def _compare(
     model: Model, name: str, ours: Floats, theirs: Floats, spread: NDArray[np.float64]
 ) -> float:
     """Return the largest of `differences`, by the spreads of a block of samples, or say which row differs too much."""
+    if not len(ours):
+        return 0.0
     gaps = differences(ours, theirs, model.columns, spread, _may_flip(model))
     worst = float(gaps.max(initial=0.0))
     if not worst <= TOLERANCE:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -236,3 +237,9 @@ def test_heads_and_densities_are_run(tiny_bundle):
         bundle.save(tiny_bundle, tiny.MANIFEST, graphs)
         with pytest.raises(ParityError, match=words) if words else nullcontext():
             verify(tiny_bundle)
+
+
+def test_a_bundle_of_whole_numbers_without_stored_rows(tmp_path):
+    columns = (Column("x", "integer"), Column("y"))
+    path = bundle.save(tmp_path / "b", replace(tiny.MANIFEST, columns=columns), tiny.GRAPHS)
+    assert verify(path).vectors == 0
