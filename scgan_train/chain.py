@@ -31,6 +31,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -52,6 +53,7 @@ WEIGHT_DECAY = 0.01
 COSINES = 12  # that numbers in order share, and so many numbers at least
 FREE = 0.3  # size of the free part of their embeddings
 GAIN = 0.001  # nats a row that a longer training must gain
+UNSEEN = 0.01  # rows that each outcome of the first step has besides
 TRIANGLE = 256  # outcomes up to which cumulative sums are a matrix product
 
 
@@ -90,17 +92,19 @@ class Chain(nn.Module):
         )
 
     @torch.no_grad()
-    def start(self, choice: Tensor) -> None:
+    def start(self, choice: Tensor, back: Tensor) -> None:
         """Make each step independent, by the shares of its outcomes among choices [N, r + h].
 
-        The cluster begins as the exact posterior of the mixture where numbers are given.
+        The first, which stays as it is, by those of rows kept back [M, r + h], too. The cluster begins as the exact
+        posterior of the mixture where numbers are given.
         """
         shares = [
             (torch.bincount(choice[:, self.known + j], minlength=size) + 0.5).log()
             for j, size in enumerate(self.sizes)
         ]
         if self.lone:
-            self.first.copy_(shares[0])
+            every = torch.cat([choice[:, 0], back[:, 0]])
+            self.first.copy_((torch.bincount(every, minlength=self.sizes[0]) + UNSEEN).log())
         if self.gate:
             shares[-1] = torch.zeros_like(shares[-1])
         for network, share in zip(self.networks, shares[-len(self.networks) :], strict=True):
@@ -165,7 +169,8 @@ class Chain(nn.Module):
         for j, size in enumerate(self.sizes):
             if self.lone and j == 0:
                 share = torch.softmax(self.first.double(), 0).cumsum(0)[:-1]
-                passed = op.greater_or_equal(uniforms[0], const(share[None]))
+                own = op.reshape(uniforms[0], const([-1], np.int64))
+                index = _searched(own, share.detach().numpy())
             else:
                 x = known[0] if len(known) == 1 else op.concat(known, axis=1)
                 logits = mlp_graph(self.networks[j - self.lone], x)
@@ -174,10 +179,10 @@ class Chain(nn.Module):
                     logits = op.sub(logits, op.transpose(self.gate.costs_graph(given.h)))
                 sums = _cumulated(op.softmax(logits), size)
                 passed = op.greater_or_equal(uniforms[j], sums)
-            counted = op.reduce_sum(
-                op.cast(passed, to=np.float32), const([1], np.int64), keepdims=0
-            )
-            index = op.min([op.cast(counted, to=np.int64), const(size - 1, np.int64)])
+                counted = op.reduce_sum(
+                    op.cast(passed, to=np.float32), const([1], np.int64), keepdims=0
+                )
+                index = op.min([op.cast(counted, to=np.int64), const(size - 1, np.int64)])
             chosen.append(index)
             if j < len(self.sizes) - 1:
                 known.append(op.gather(const(self.embeddings[self.known + j]), index))
@@ -271,7 +276,7 @@ class ChainStage(Selected):
         numbers: Sequence[int] = (),
         generator: torch.Generator | None = None,
     ) -> None:
-        chain.start(rows[0])
+        chain.start(rows[0], back[0])
         best = copy.deepcopy(chain)
         sharing = Sharing(chain, numbers, generator or torch.Generator())
 
@@ -306,6 +311,19 @@ class ChainStage(Selected):
             )
             for index, steps in enumerate(BURSTS, 1)
         )
+
+
+def _searched(u: Var, sums: NDArray[np.float64]) -> Var:
+    """Return how many of the ascending sums [V - 1] are at most u, for each of [n], by halving."""
+    padded = np.full(1 << len(sums).bit_length(), 2.0)
+    padded[: len(sums)] = sums
+    index, half = op.cast(op.mul(u, const(0)), to=np.int64), len(padded) // 2
+    while half:
+        middle = op.add(index, const(half, np.int64))
+        bound = op.gather(const(padded), op.sub(middle, const(1, np.int64)))
+        index = op.where(op.greater_or_equal(u, bound), middle, index)
+        half //= 2
+    return index
 
 
 def _cumulated(weights: Var, size: int) -> Var:

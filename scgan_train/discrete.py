@@ -33,6 +33,7 @@ SPIKE = 0.005
 TALL, PROMINENT = 3.0, 20.0
 NEIGHBOURS = 5  # on either side, that a spike is compared with
 LEAST = 20  # rows of a heavy value
+MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
 
 
@@ -125,7 +126,9 @@ def middles(values: Singles) -> Singles:
 
 
 def find(table: Table, given: bool = False) -> tuple[Step, ...]:
-    """Return the steps of a table, those with the fewest outcomes first.
+    """Return the steps of a table, those with the fewest outcomes first; but many names before all others.
+
+    The first step has no network but a table, which keeps the share of each name, however rare, and costs nothing.
 
     Args:
         table: The rows.
@@ -140,7 +143,10 @@ def find(table: Table, given: bool = False) -> tuple[Step, ...]:
     if len(few) > MOST_FEW:
         few = set()
     steps = [_step(j, column, table.values[:, j], j in few, given) for j, column in columns]
-    return tuple(sorted((s for s in steps if s is not None), key=lambda s: (s.size, s.column)))
+    found = sorted((s for s in steps if s is not None), key=lambda s: (s.size, s.column))
+    if found and found[-1].size > MANY:
+        found.insert(0, found.pop())
+    return tuple(found)
 
 
 def _is_few(cells: Singles) -> bool:

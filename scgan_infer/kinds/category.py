@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from scgan_infer.columns import Column
 
 
+HOT = 128
+
+
 class Category(Kind):
     """f(x) = x, rounded on the way back."""
 
@@ -52,9 +55,11 @@ class Category(Kind):
         return index.astype(np.float32)
 
     def features(self, values: Floats, column: Column) -> Floats:
-        """One-hot."""
-        hot = values[:, None] == np.arange(len(column.categories))
-        return np.where(hot.any(axis=1, keepdims=True), hot, np.nan)
+        """One-hot; of more than `HOT` names, every so many share a feature."""
+        count = len(column.categories)
+        known = np.isin(values, np.arange(count))
+        hot = values[:, None] % HOT == np.arange(min(count, HOT))
+        return np.where(known[:, None], hot, np.nan)
 
     def transport(self, a: Floats, b: Floats, centre: Floats, spread: float) -> float:
         """Return the total variation, in shares."""

@@ -38,7 +38,7 @@ from scgan_infer.kinds.id import FEWEST, Id, shape
 from scgan_infer.rows.codecs.base import number
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
-MOST_NAMES = 1 << 16  # of a category
+MOST_NAMES = 1 << 14  # of a category, which the manifest lists
 CODE = re.compile(r"0\d+")
 GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 PRICED = re.compile(r"[%$€£,\s]")
