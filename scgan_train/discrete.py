@@ -33,6 +33,7 @@ SPIKE = 0.005
 TALL, PROMINENT = 3.0, 20.0
 NEIGHBOURS = 5  # on either side, that a spike is compared with
 LEAST = 20  # rows of a heavy value
+CERTAIN = 20.0  # nats
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
 
@@ -192,6 +193,36 @@ def heavy(counts: Labels) -> NDArray[np.bool_]:
     if high.sum() > MOST_HEAVY:
         high &= counts >= np.sort(counts[high])[-MOST_HEAVY]
     return np.asarray(high)
+
+
+def follows(choices: Labels, sizes: Sequence[int], known: int) -> dict[tuple[int, int], Labels]:
+    """Return which steps follow from another in every row, and from what: (step, other) to the outcome of each.
+
+    It must be beyond chance: were outcomes independent, as many rows as there are beyond one of each of the other's
+    outcomes would agree with a probability of e^-`CERTAIN` at most.
+
+    Args:
+        choices: Outcomes [n, k] of all steps.
+        sizes: How many outcomes each has.
+        known: How many of the steps come first and follow from nothing.
+    """
+    kinds = [len(np.unique(own)) for own in choices.T]
+    order = sorted(range(len(kinds)), key=lambda j: (j >= known, -kinds[j], j))
+    found: dict[tuple[int, int], Labels] = {}
+    free: list[int] = []
+    for j in order:
+        counts = np.bincount(choices[:, j], minlength=sizes[j])
+        alike = -np.log(((counts / len(choices)) ** 2).sum())
+        for other in free if j >= known else ():
+            table = np.full(sizes[other], counts.argmax())
+            table[choices[:, other]] = choices[:, j]
+            chance = (len(choices) - kinds[other]) * alike
+            if chance >= CERTAIN and (table[choices[:, other]] == choices[:, j]).all():
+                found[j, other] = table
+                break
+        else:
+            free.append(j)
+    return found
 
 
 def choose(steps: Sequence[Step], rows: NDArray[Any]) -> Labels:

@@ -338,7 +338,14 @@ class Run:
         given = self.load_given()
         if self.config.latents == "real" or not (sizes or given):
             return None
-        return self._module("head", lambda _: chain_of(sizes, clusters, given, Generator()))
+
+        def build(tensors: dict[str, Tensor]) -> Chain:
+            chain = chain_of(sizes, clusters, given, Generator())
+            for name in filter(chain.names_tie, tensors):
+                chain.register_buffer(name, tensors[name])
+            return chain
+
+        return self._module("head", build)
 
     def save_mapper(self, model: LatentModel) -> None:
         """Write stage 2's latent model, before it has its chain."""

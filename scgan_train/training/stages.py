@@ -33,6 +33,7 @@ from scgan_train.clusters import Assign, Clusters
 from scgan_train.config import Config, resolve
 from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import DecoderStage
+from scgan_train.discrete import follows
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.parts import Parts
 from scgan_train.given import Conditions, Given, part
@@ -218,6 +219,10 @@ class _Stages:
                 observer = self.progress.stage("head")
                 fit("head", stage, lambda _: stage.phases(), seed, observer)
                 assert isinstance(stage.best, Chain)
+                own = choices[:, :-1].cpu().numpy()
+                sizes = [len(table) for table in stage.best.embeddings]
+                for (step, other), table in follows(own, sizes, stage.best.known).items():
+                    stage.best.tie(step, other, torch.from_numpy(table))
                 run.save_head(stage.best)
         loaded = run.load_head(self.sizes, clusters)
         return loaded and loaded.to(self.device)

@@ -202,6 +202,52 @@ def test_a_chain_s_graph_is_the_chain(chain: Chain) -> None:
         assert (found != each.select(u, nothing(u)).numpy()).any(1).mean() < 1e-3
 
 
+def test_many_names_are_drawn_first_and_keep_their_shares() -> None:
+    rng = np.random.default_rng(0)
+    names = tuple(f"n{k}" for k in range(3000))
+    cells = np.column_stack([rng.integers(3000, size=20_000), rng.integers(2, size=20_000)])
+    columns = (Column("a", "category", categories=names), Column("b", "integer"))
+    steps = discrete.find(Table(columns, cells.astype(np.float32)))
+    assert [step.column for step in steps] == [0, 1]
+    rows = torch.from_numpy(discrete.choose(steps, cells))
+    rows = torch.cat([rows, torch.zeros(len(rows), 1, dtype=torch.int64)], 1)
+    many = Chain([3000, 2, 1], generator_for(0, "many"))
+    many.start(rows[:15_000], rows[15_000:])
+    shares = torch.softmax(many.first.double(), 0).detach().numpy()
+    np.testing.assert_allclose(
+        shares, np.bincount(cells[:, 0], minlength=3000) / 20_000, rtol=0.01, atol=1e-6
+    )
+    u = torch.arange(4096)[:, None].expand(-1, 3).float() / 4096
+    argued = argument(("n", 3))
+    graph = model({"u": argued}, {"x": many.graph(argued, ConditionVars(None, ()))[0]})
+    found = onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()})[0]
+    assert (found != many.select(u, nothing(u))[:, 0].numpy()).mean() < 1e-3
+
+
+def test_a_step_that_follows_from_another_is_right_in_every_row() -> None:
+    rng = np.random.default_rng(0)
+    name, other = rng.integers(16, size=3000), rng.integers(3, size=3000)
+    number = rng.permutation(16)[name]
+    rare = (rng.random(3000) < 0.001).astype(np.int64)
+    rows = np.column_stack([other, name, number, rare, number % 5])
+    found = discrete.follows(rows, [3, 17, 16, 2, 5], 0)
+    assert set(found) == {(2, 1), (4, 1)}
+    assert (found[2, 1][name] == number).all()
+    assert set(discrete.follows(rows, [3, 17, 16, 2, 5], 3)) == {(4, 1)}
+    chain = Chain([3, 17, 16, 2, 5, 4], generator_for(0, "ties"))
+    for (step, of), table in found.items():
+        chain.tie(step, of, torch.from_numpy(table))
+    u = torch.rand(4096, 6, generator=generator_for(0, "u"))
+    chosen = chain.select(u, nothing(u))
+    assert (chosen[:, 2] == chain.tied_2_1[chosen[:, 1]]).all()
+    argued = argument(("n", 6))
+    steps = chain.graph(argued, ConditionVars(None, ()))
+    graph = model({"u": argued}, {str(k): step for k, step in enumerate(steps)})
+    made = np.stack(onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()}), 1)
+    assert (made != chosen.numpy()).any(1).mean() < 1e-3
+    assert (found[4, 1][made[:, 1]] == made[:, 4]).all()
+
+
 def test_a_chain_stops_before_it_knows_few_rows_by_heart() -> None:
     """Outcomes that depend on nothing: what is kept is no worse than their shares."""
     draw = lambda n, name: torch.randint(8, (n, 4), generator=generator_for(0, name))  # noqa: E731

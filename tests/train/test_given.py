@@ -65,7 +65,8 @@ def two_clusters() -> Clusters:
 
 def test_the_head_begins_as_the_exact_posterior_of_the_mixture() -> None:
     from scipy.stats import norm
-
+    labels = torch.tensor([[0], [1], [1]])
+    chain.start(labels, labels[:0])
     clusters = two_clusters()
     chain = Chain([2], generator_for(0, "c"), (), Assign(clusters.leading(1)), 1)
     chain.start(torch.tensor([[0], [1], [1]]))
