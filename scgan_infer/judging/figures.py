@@ -524,7 +524,12 @@ def _reconstruction(
     raw = []
     for j, column in enumerate(space.columns):
         error = column.rules.difference(returned[:, j], rows[:, j], column)
-        raw.append(float(np.mean((np.sign(error) if column.rules.named else error) ** 2)))
+        gone = np.isnan(np.column_stack([returned[:, j], rows[:, j]]))
+        if column.rules.named:
+            error = np.where(gone.any(axis=1), gone[:, 0] != gone[:, 1], np.sign(error))
+        else:  # no number of units lies between a number and a missing cell
+            error = error[~gone.any(axis=1)]
+        raw.append(float(np.mean(error**2)) if len(error) else 0.0)
     errors = {"mse": [float(square[part].sum()) for part in space.parts], "mse_raw": raw}
     return (placed, placed_back), errors
 

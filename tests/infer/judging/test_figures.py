@@ -330,3 +330,19 @@ def test_a_share_is_off_where_neither_chance_nor_a_small_change_explains_it():
     assert found[1] == (2, 0.15, 0.03)
     assert list(off_shares(real, real)) == []
     assert list(off_shares(np.array([5, 5]), np.array([8, 2]))) == []
+
+
+def test_reconstructions_of_missing_cells_have_errors():
+    columns = (
+        Column("x", missing=True),
+        Column("n", "category", categories=("a", "b"), missing=True),
+    )
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.standard_normal(100), rng.integers(2, size=100)])
+    rows[:40, 0], rows[50:80, 1] = np.nan, np.nan
+    back = rows.copy()
+    back[60:, 0] += 0.5
+    back[70:80, 1] = 1
+    found = evaluate(rows, rows[:50], columns=columns, reconstructed=(rows, back)).columns
+    assert found["x"]["mse_raw"].value == pytest.approx(0.25 * 40 / 60)
+    assert found["n"]["mse_raw"].value == pytest.approx(0.1)
