@@ -65,11 +65,11 @@ def two_clusters() -> Clusters:
 
 def test_the_head_begins_as_the_exact_posterior_of_the_mixture() -> None:
     from scipy.stats import norm
-    labels = torch.tensor([[0], [1], [1]])
-    chain.start(labels, labels[:0])
+
     clusters = two_clusters()
     chain = Chain([2], generator_for(0, "c"), (), Assign(clusters.leading(1)), 1)
-    chain.start(torch.tensor([[0], [1], [1]]))
+    labels = torch.tensor([[0], [1], [1]])
+    chain.start(labels, labels[:0])
     h = torch.linspace(-3, 4, 50)[:, None]
     found = chain.logits(torch.zeros(50, 1, dtype=torch.int64), h, 0).softmax(1)
     parts = 0.3 * norm.pdf(h, -1, 1), 0.7 * norm.pdf(h, 2, 0.7)
