@@ -163,7 +163,7 @@ def subject(
     """
     from scgan_infer.judging import evaluation
 
-    real = judges(data, None if model is None else model.columns, evaluation.MOST_REAL, seed)
+    real = judges(data, None if model is None else model.manifest.whole, evaluation.MOST_REAL, seed)
     trained = None if train is None else evaluation.training_rows(train, real.columns)
     if samples is not None:
         return evaluation.from_file(real, samples, n, model, trained)

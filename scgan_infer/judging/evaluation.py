@@ -31,6 +31,7 @@ from scgan_infer.sampling.noise import BLOCK
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
+    from scgan_infer.judging.conditional import Conditional
     from scgan_infer.sampling.model import Model
 
 Floats = NDArray[np.float32]
@@ -94,6 +95,14 @@ class Subject:
             seed=seed,
         )
 
+    def conditional(self, seed: int = 0) -> Conditional | None:
+        """Measure how good rows are at their own conditions; None where no columns are given."""
+        from scgan_infer.judging.conditional import measure
+
+        if self.model is None or not self.model.given:
+            return None
+        return measure(self.model, self.real.values, seed)
+
     def seen(self) -> float:
         """Return the share of held-out rows that are known to be training rows, number for number."""
         if self.model and self.model.manifest.provenance.get("sha256") == self.real.fingerprint():
@@ -119,7 +128,7 @@ class Subject:
 def from_model(
     real: Table, model: Model, n: int, seed: int, train: Floats | None = None
 ) -> Subject:
-    """Draw fresh rows for every cut.
+    """Draw fresh rows for every cut; those of given columns at the conditions of a third of the rows, the others judge.
 
     Args:
         real: held-out rows, in the model's columns.
@@ -131,14 +140,23 @@ def from_model(
     Raises:
         DataError: the rows have other columns than the model.
     """
-    names = [column.name for column in model.columns]
+    columns = model.manifest.whole
+    names = [column.name for column in columns]
     if list(real.names) != names:
         raise DataError(
             f"the rows have columns {', '.join(real.names)}, the model {', '.join(names)}; "
             "give rows of the same columns"
         )
-    samples = model.sample(CUTS * min(whole("n", n), MOST_ROWS, len(real) // 2), seed=seed)
-    real = Table(model.columns, real.values)
+    values, n = real.values, whole("n", n)
+    if model.given:
+        order = np.random.default_rng([seed, 0xF0]).permutation(len(values))
+        asked, values = np.split(values[order], [len(values) // 3])
+        many = min(n, MOST_ROWS, len(values) // 2)
+        c = np.resize(model.divided(asked)[1], (CUTS * many, len(model.given)))
+        samples = model.together(model.sample(given=c, seed=seed), c)
+    else:
+        samples = model.sample(CUTS * min(n, MOST_ROWS, len(values) // 2), seed=seed)
+    real = Table(columns, values)
     return Subject(real, samples, str(model.bundle.path), n, model, train)
 
 

@@ -468,6 +468,7 @@ def evaluate(
         judged = subject(data, actions.judged_model(model, samples), samples, train, n, seed)
         watch.begin("measuring")
         figures = judged.figures(seed)
+        conditional = None if samples is not None else judged.conditional(seed)
     facts = {"data": data, "generated": judged.origin, "seed": str(seed)}
     if train is not None:
         facts["train"] = str(train)
@@ -479,7 +480,11 @@ def evaluate(
         write_bytes(report, page.encode())
         say(f"report: {report}")
     found = {**facts, "verdict": verdict(figures)._asdict(), **figures.to_dict()}
-    shown = json.dumps(found, indent=1) if as_json else table_text(figures)
+    shown = table_text(figures)
+    if conditional is not None:
+        found["given"] = conditional.to_dict()
+        shown = "\n".join([shown, *conditional.lines()])
+    shown = json.dumps(found, indent=1) if as_json else shown
     show(*shown.split("\n"))
 
 
@@ -528,7 +533,7 @@ def plot_clusters(
 
     actions.check_free(out, force)
     loaded = actions.load(model, "cpu", None)
-    rows = judges(data, loaded.columns, 20_000, seed).values
+    rows = judges(data, loaded.manifest.whole, 20_000, seed).values
     actions.save_picture(latent_clusters(*loaded.encode(rows)), out)
 
 
@@ -547,7 +552,7 @@ def plot_latents(
 
     actions.check_free(out, force)
     loaded = [load(model) for model in models]
-    rows = judges(data, loaded[0].columns, 20_000, seed).values
+    rows = judges(data, loaded[0].manifest.whole, 20_000, seed).values
     actions.save_picture(latent_picture(rows, loaded), out)
 
 

@@ -305,3 +305,22 @@ def test_the_page_gives_the_rows_of_a_condition(
     spread = expected.std(axis=0)
     gap = np.abs(np.delete(rows, own, axis=1) - expected) / np.where(spread > 0, spread, 1.0)
     assert (gap.max(axis=1) > 1e-5).mean() <= 2e-4
+
+
+def test_judges_see_rows_that_ignore_their_conditions(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scgan_infer.judging import conditional
+
+    monkeypatch.setattr(conditional, "LEAST_JUDGED_ROWS", 100)
+    rows = table().values
+    found = conditional.measure(model, rows, 0)
+    assert {rank.column for rank in found.ranks} == {"r", "pt", "depth", "same"}
+    assert all(0 <= share <= 1 for rank in found.ranks for share in rank.covered)
+    shuffled = rows.copy()
+    given = model.divided(rows)[1]
+    mixed = given[np.random.default_rng(0).permutation(len(rows))]
+    shuffled[:] = model.together(model.divided(rows)[0], mixed)
+    wrong = conditional.measure(model, shuffled, 0)
+    assert wrong.slices[0].c2st > found.slices[0].c2st + 0.1
+    assert min(rank.p for rank in wrong.ranks) < 1e-6

@@ -1,0 +1,147 @@
+"""How good rows are at their own conditions: ranks of true values, and a classifier for each part of a given column.
+
+    rank of a true value among `DRAWS` drawn at its row's condition: uniform if they come from the same distribution
+    C2ST of (condition, row) in each tenth of a given column: real rows against rows drawn at other rows' conditions
+
+Ranks alone are a weak check: rows that ignore what they could know pass them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_infer.judging.distances import Space, c2st
+from scgan_infer.judging.figures import LEAST_JUDGED_ROWS
+
+if TYPE_CHECKING:
+    from scgan_infer.sampling.model import Model
+
+Floats = NDArray[np.float32]
+
+DRAWS = 200  # at each condition
+MOST_RANKED = 500  # rows
+SHARES = (0.68, 0.95)  # of draws, in the middle, that should hold as many true values
+TENTHS = 10
+SHOWN = 10  # slices, in the table for people
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Of one column: the Kolmogorov-Smirnov test of uniform ranks, and the shares of true values in the middle."""
+
+    column: str
+    p: float
+    covered: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """C2ST where a given column lies between two numbers, or is a name."""
+
+    column: str
+    where: str
+    rows: int
+    c2st: float
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """What was measured at rows' own conditions; slices worst first."""
+
+    ranks: tuple[Ranks, ...]
+    slices: tuple[Slice, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON has it."""
+        return {
+            "ranks": {
+                rank.column: {
+                    "p": rank.p,
+                    **{
+                        f"covered_{share:.0%}".rstrip("%"): value
+                        for share, value in zip(SHARES, rank.covered, strict=True)
+                    },
+                }
+                for rank in self.ranks
+            },
+            "slices": [vars(part) for part in self.slices],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield a table for people."""
+        yield ""
+        yield f"ranks of true values among {DRAWS} drawn at their conditions: p of uniform; middle 68, 95 %"
+        for rank in self.ranks:
+            held = ", ".join(f"{share:.1%}" for share in rank.covered)
+            yield f"  {rank.column}: p {rank.p:.3g}; {held}"
+        if self.slices:
+            yield "C2ST of condition and row where a given column lies, worst first"
+        for part in self.slices[:SHOWN]:
+            yield f"  {part.column} {part.where}: {part.c2st:.3f} ({part.rows} rows)"
+
+
+def measure(model: Model, rows: Floats, seed: int) -> Conditional:
+    """Measure a bundle with given columns on whole rows [n, d + g] that it was not trained on.
+
+    Raises:
+        UsageError: scipy or scikit-learn is not installed.
+    """
+    order = np.random.default_rng([seed, 0xC0]).permutation(len(rows))
+    return Conditional(
+        tuple(_ranks(model, rows[order[:MOST_RANKED]], seed)), _slices(model, rows[order], seed)
+    )
+
+
+def _ranks(model: Model, rows: Floats, seed: int) -> Iterator[Ranks]:
+    from scipy.stats import kstest
+
+    true, given = model.divided(rows)
+    drawn = model.sample(given=given, each=DRAWS, seed=seed).reshape(len(rows), DRAWS, -1)
+    rng = np.random.default_rng([seed, 0x4A])
+    for j, column in enumerate(model.columns):
+        if column.rules.named or column.is_id:
+            continue
+        there = ~np.isnan(true[:, j])
+        values, among = true[there, j, None], drawn[there, :, j]
+        below, equal = ((among < values).sum(1), (among == values).sum(1))
+        count = (~np.isnan(among)).sum(1)
+        share = (below + (equal + 1) * rng.random(len(values))) / (count + 1)
+        if not len(share):
+            continue
+        held = tuple(float((np.abs(share - 0.5) <= part / 2).mean()) for part in SHARES)
+        yield Ranks(column.name, float(kstest(share, "uniform").pvalue), held)
+
+
+def _slices(model: Model, rows: Floats, seed: int) -> tuple[Slice, ...]:
+    columns = model.manifest.whole
+    _, given = model.divided(rows)
+    made = model.together(model.sample(given=given, seed=seed), given)
+    space = Space.fit(rows.astype(np.float64), columns)
+    real, fake = (space.place(part.astype(np.float64)) for part in (rows, made))
+    found = []
+    for k, one in enumerate(model.manifest.given):
+        for where, inside in _tenths(one.column, given[:, k]):
+            half = len(inside) // 2
+            if half >= LEAST_JUDGED_ROWS:
+                value = c2st(fake[inside[half : 2 * half]], real[inside[:half]], seed)
+                found.append(Slice(one.column.name, where, half, value))
+    return tuple(sorted(found, key=lambda part: -part.c2st))
+
+
+def _tenths(column: Any, cells: Floats) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield each tenth of a column, or each name, and its rows."""
+    if column.rules.named:
+        for k, name in enumerate(column.categories):
+            yield f"= {name}", np.flatnonzero(cells == k)
+        return
+    edges = np.unique(np.nanquantile(cells, np.linspace(0, 1, TENTHS + 1)))
+    for low, high in pairwise(edges):
+        last = high == edges[-1]
+        inside = (cells >= low) & ((cells <= high) if last else (cells < high))
+        yield f"{low:.4g} to {high:.4g}", np.flatnonzero(inside)
