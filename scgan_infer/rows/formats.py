@@ -59,6 +59,7 @@ from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer
 from scgan_infer.text import visible
 
 CHUNK = 1 << 16
+BY_PANDAS = (".json", ".jsonl", ".feather", ".dta", ".sav", ".sas7bdat", ".orc", ".xml", ".html")
 SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 SURROGATE = re.compile("[\ud800-\udfff]")
 CELL = 16  # bytes that a raw cell takes on its way, about
@@ -367,7 +368,13 @@ def _suffix(path: Path) -> str:
 
 
 def _no_format(suffix: str) -> str:
-    advice = "; save the sheet as CSV UTF-8" if suffix in SHEETS else ""
+    advice = ""
+    if suffix in SHEETS:
+        advice = "; save the sheet as CSV UTF-8"
+    elif suffix in BY_PANDAS:
+        advice = (
+            "; read it with pandas, and write it with to_csv or give scgan_train.train the frame"
+        )
     return f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}{advice}"
 
 

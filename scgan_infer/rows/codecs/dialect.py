@@ -63,6 +63,18 @@ def header_at(lines: Sequence[str]) -> int:
     return at - 1 if named and any(number(cell) is not None for cell in first[0]) else at
 
 
+def are_spaced(rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether the one cell of each row is several numbers with spaces between.
+
+    >>> are_spaced([["1 2.5"], ["3 4"]]), are_spaced([["1"], ["2"]]), are_spaced([["a 1"]])
+    (True, False, False)
+    """
+    parts = [row[0].split() for row in rows if row]
+    wide = len(parts[0]) if parts else 0
+    numbers = all(number(cell) is not None for row in parts for cell in row)
+    return wide > 1 and numbers and all(len(row) == wide for row in parts)
+
+
 def is_index(name: str, cells: Sequence[object]) -> bool:
     """Tell whether a first column labels the rows.
 

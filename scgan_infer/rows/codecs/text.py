@@ -32,6 +32,7 @@ from scgan_infer.rows.codecs.budget import PIECE, Budget
 from scgan_infer.rows.codecs.dialect import (
     COMMENT,
     INDEX,
+    are_spaced,
     grouped,
     has_decimal_commas,
     header_at,
@@ -77,6 +78,12 @@ class CsvReader(Reader):
         self.rest = chain(sample[self.above :], lines)
         self.decimal = "."
         rows = below if self.named else [first, *below]
+        if self.wide == 1 and are_spaced(rows):
+            new = f"{quote(self.path.name.partition('.')[0])}-commas.csv"
+            raise DataError(
+                f"{self.path}: spaces separate its cells; write commas: "
+                f"tr -s ' ' ',' < {quote(str(self.path))} > {new}"
+            )
         if self.separator != "," and has_decimal_commas(rows):
             self.decimal = ","
             if self.wide == 1:  # more likely a name too few
@@ -242,7 +249,11 @@ class CsvReader(Reader):
         first = "the header names" if self.named else "the first row has"
         problem = (
             f"{self.path}: {self.place(done + good + 1)} {held}, but {first} {self.wide} columns; "
-            "mend or remove the row"
+            + (
+                f"write {len(rows[0])} names there"
+                if done + good == 0
+                else "mend or remove the row"
+            )
         )
         return (columns, problem, "") if any(rows[good:]) else (columns, "", problem)
 

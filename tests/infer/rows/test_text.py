@@ -140,3 +140,32 @@ def test_utf_16_is_refused_by_its_first_line(tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n", "utf-16")
     with pytest.raises(DataError, match=r"line 1 is not UTF-8.*iconv -f utf-16 -t utf-8"):
         read_table(tmp_path / "rows.csv")
+
+
+def test_spaces_between_cells_are_answered_with_a_command_that_mends_it(tmp_path):
+    path = tmp_path / "my rows.csv"
+    path.write_text("a b\n1.5 2\n-3 4.25\n5 6.5\n")
+    with pytest.raises(DataError, match="spaces separate its cells") as refused:
+        read_table(path)
+    command = str(refused.value).partition("commas: ")[2]
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    (new,) = tmp_path.glob("*-commas.csv")
+    assert read_table(new).values.tolist() == ROWS
+
+
+def test_a_header_of_other_length_than_all_rows_is_what_is_wrong(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("569,2\n" + "1.5,2,3\n" * 4)
+    with pytest.raises(DataError, match="--no-header"):
+        read_table(path)
+    path.write_text("569,2,a,b\n" + "1.5,2,3\n" * 4)
+    with pytest.raises(
+        DataError, match="has 3 cells, but the header names 4 columns; write 3 names"
+    ):
+        read_table(path)
+
+
+def test_files_of_other_programs_are_answered_with_what_to_do(tmp_path):
+    (tmp_path / "rows.json").write_text("[]")
+    with pytest.raises(DataError, match="to_csv"):
+        read_table(tmp_path / "rows.json")
