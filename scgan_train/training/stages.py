@@ -170,14 +170,17 @@ class _Stages:
                 encoder = Encoder(dims, self.config.encoder, generator_for(seed, "encoder"))
                 encoder = encoder.to(self.device)
                 observer = self.progress.stage("encoder")
-                batch = min(self.config.encoder.batch, len(y))
+                batch = min(self.config.encoder.batch, len(y)) * distributed.size()
                 few = self.held_y[:batch]
+                few = few[: len(few) - len(few) % distributed.size()]  # as many for each process
 
                 def held_out() -> float:
-                    loss = encoder.loss(few, generator_for(seed, "held out"))["info_nce"]
-                    return float(loss) + math.log(batch / len(few))  # as of so many rows
+                    own = distributed.local_part(few)
+                    loss = encoder.loss(own, generator_for(seed, "held out"))["info_nce"]
+                    # as of so many rows
+                    return float(distributed.mean(loss)) + math.log(batch / len(few))
 
-                phases = judged(encoder.phases(y), held_out)
+                phases = judged(encoder.phases(y), held_out if len(few) else None)
                 fit("encoder", encoder, lambda _: phases, seed, observer)
                 encoder.calibrate(y)
                 guards.check_encoder(_mapped(encoder, y), y)
