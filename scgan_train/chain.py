@@ -185,11 +185,7 @@ class Chain(nn.Module):
         """Return `select` as a graph: the outcomes [n] of each step, of uniforms u [n, h]."""
         uniforms = op.split(u, num_outputs=len(self.sizes), axis=1) if len(self.sizes) > 1 else [u]
         chosen: list[Var] = []
-        known = [] if given.h is None else [given.h]
-        known += [
-            op.gather(const(table), own)
-            for table, own in zip(self.embeddings, given.s, strict=False)
-        ]
+        known = self._known_graph(given)
         for j, size in enumerate(self.sizes):
             if j == len(self.sizes) - 1:
                 for step, other, table in self.tied:
@@ -203,12 +199,7 @@ class Chain(nn.Module):
                 own = op.reshape(uniforms[0], const([-1], np.int64))
                 index = _searched(own, share.detach().numpy())
             else:
-                x = known[0] if len(known) == 1 else op.concat(known, axis=1)
-                logits = mlp_graph(self.networks[j - self.lone], x)
-                if self.gate and j == len(self.sizes) - 1:
-                    assert given.h is not None
-                    logits = op.sub(logits, op.transpose(self.gate.costs_graph(given.h)))
-                sums = _cumulated(op.softmax(logits), size)
+                sums = _cumulated(op.softmax(self._logits_graph(known, given, j)), size)
                 passed = op.greater_or_equal(uniforms[j], sums)
                 counted = op.reduce_sum(
                     op.cast(passed, to=np.float32), const([1], np.int64), keepdims=0
@@ -219,26 +210,47 @@ class Chain(nn.Module):
                 known.append(op.gather(const(self.embeddings[self.known + j]), index))
         return chosen
 
-    def log_shares(self, choice: Tensor) -> tuple[Tensor, Tensor]:
+    def log_shares(self, choice: Tensor, given: Conditions) -> tuple[Tensor, Tensor]:
         """Return log p [n] of outcomes [n, h - 1], and log p [n, K] of each cluster after them."""
-        nothing = self.first.new_zeros(len(choice), 0)
-        steps = [self.logits(choice, nothing, j).log_softmax(1) for j in range(len(self.sizes))]
-        own = [step.gather(1, choice[:, j, None]) for j, step in enumerate(steps[:-1])]
-        return torch.cat(own, 1).sum(1), steps[-1]
+        every, total = torch.cat([given.s, choice], 1), given.h.new_zeros(len(choice))
+        for j in range(choice.shape[1]):
+            logs = self.logits(every, given.h, j).log_softmax(1)
+            total = total + logs.gather(1, choice[:, j, None]).squeeze(1)
+        return total, self.logits(every, given.h, choice.shape[1]).log_softmax(1)
 
-    def log_shares_graph(self, choice: Sequence[Var]) -> tuple[Var, Var]:
-        """Return `log_shares` as graphs, [n] and [n, K], of outcomes in h - 1 steps [n]."""
-        axis, known = const([1], np.int64), []
-        logs = const(torch.log_softmax(self.first.double(), 0))
-        total = op.gather(logs, choice[0])
-        for j in range(1, len(self.sizes)):
-            known.append(op.gather(const(self.embeddings[j - 1]), choice[j - 1]))
-            x = known[0] if j == 1 else op.concat(known, axis=1)
-            logs = op.log_softmax(mlp_graph(self.networks[j - 1], x))
-            if j < len(self.sizes) - 1:
+    def log_shares_graph(
+        self, choice: Sequence[Var], given: ConditionVars
+    ) -> tuple[Var | None, Var]:
+        """Return `log_shares` as graphs, [n], None where h is 1, and [n, K], of outcomes in h - 1 steps [n]."""
+        axis, total = const([1], np.int64), None
+        known = self._known_graph(given)
+        for j in range(len(self.sizes)):
+            if self.lone and j == 0:
+                own = op.gather(const(torch.log_softmax(self.first.double(), 0)), choice[0])
+            else:
+                logs = op.log_softmax(self._logits_graph(known, given, j))
+                if j == len(self.sizes) - 1:
+                    break
                 own = op.gather_elements(logs, op.unsqueeze(choice[j], axis), axis=1)
-                total = op.add(total, op.squeeze(own, axis))
+                own = op.squeeze(own, axis)
+            total = own if total is None else op.add(total, own)
+            known.append(op.gather(const(self.embeddings[self.known + j]), choice[j]))
         return total, logs
+
+    def _known_graph(self, given: ConditionVars) -> list[Var]:
+        """Return what every step sees of given columns."""
+        known = [] if given.h is None else [given.h]
+        tables = zip(self.embeddings, given.s, strict=False)
+        return known + [op.gather(const(table), own) for table, own in tables]
+
+    def _logits_graph(self, known: Sequence[Var], given: ConditionVars, step: int) -> Var:
+        """Return `logits` of a step that sees something as a graph."""
+        x = known[0] if len(known) == 1 else op.concat(known, axis=1)
+        logits = mlp_graph(self.networks[step - self.lone], x)
+        if self.gate and step == len(self.sizes) - 1:
+            assert given.h is not None
+            logits = op.sub(logits, op.transpose(self.gate.costs_graph(given.h)))
+        return logits
 
 
 class Sharing(nn.Module):

@@ -129,29 +129,46 @@ class LatentModel(nn.Module):
         latent: Var = self.ensemble.graph(w, *seen)  # type: ignore[operator]
         return latent, choice
 
-    def log_density(self, latents: Tensor, choice: Tensor | None) -> Tensor:
-        """Return log p [n] of latents [n, e] and discrete values [n, h - 1]; the ensemble is `Invertible`."""
-        if self.chain and choice is not None:
-            before, shares = self.chain.log_shares(choice)
-        else:
-            before, shares = latents.new_zeros(()), self.log_shares().to(latents)
-        parts = self.ensemble.log_densities(latents, choice)  # type: ignore[operator]
+    def log_density(
+        self, latents: Tensor, choice: Tensor, given: Conditions | None = None
+    ) -> Tensor:
+        """Return log p [n] of latents [n, e] and discrete values [n, h - 1], given the rest.
+
+        The ensemble is `Invertible`.
+        """
+        given = given or self._nothing(latents)
+        before, shares = latents.new_zeros(()), self.log_shares().to(latents)
+        if self.chain:
+            before, shares = self.chain.log_shares(choice, given)
+        outcomes = torch.cat([given.s, choice], 1)
+        parts = self.ensemble.log_densities(latents, outcomes, given.h)  # type: ignore[operator]
         total: Tensor = before + (shares + parts.clamp(min=LEAST)).logsumexp(1)
         return total
+
+    def log_share(self, choice: Tensor, given: Conditions | None = None) -> Tensor:
+        """Return log p [n] of discrete values [n, h - 1] of a chain."""
+        assert self.chain
+        empty = self.chain.embeddings[0].new_zeros(len(choice), 0)
+        return self.chain.log_shares(choice, given or self._nothing(empty))[0]
 
     def log_shares(self) -> Tensor:
         """Return the logarithms of the clusters' shares [K]."""
         widths = torch.diff(self.thresholds, prepend=self.thresholds.new_zeros(1))
         return (widths.double() / GRID).log()
 
-    def log_density_graph(self, latents: Var, choice: Sequence[Var]) -> Var:
+    def log_density_graph(
+        self, latents: Var, choice: Sequence[Var], given: ConditionVars | None = None
+    ) -> Var:
         """Return `log_density` as a graph; the discrete values in steps [n]."""
-        parts = self.ensemble.log_densities_graph(latents, choice)  # type: ignore[operator]
+        given = given or ConditionVars(None, ())
+        outcomes = [*given.s, *choice]
+        parts = self.ensemble.log_densities_graph(latents, outcomes, given.h)  # type: ignore[operator]
         parts = op.max([parts, const(LEAST)])
         if not self.chain:
             return log_sum_graph(op.add(parts, const(self.log_shares()[:, None])))
-        before, shares = self.chain.log_shares_graph(choice)
-        return op.add(before, log_sum_graph(op.add(parts, op.transpose(shares))))
+        before, shares = self.chain.log_shares_graph(choice, given)
+        total = log_sum_graph(op.add(parts, op.transpose(shares)))
+        return total if before is None else op.add(before, total)
 
     def draw(self, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
         """Return n latents [n, e] for training."""

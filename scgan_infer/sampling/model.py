@@ -232,8 +232,10 @@ class Model:
         both = _joined(local(Job(self, "encode", source=values)), len(values), width)
         return both[:, :e].copy(), both[:, -1].astype(np.int64)
 
-    def log_prob(self, rows: ArrayLike) -> Floats:
+    def log_prob(self, rows: ArrayLike, given: Any = None) -> Floats:
         """Return the log-density of each row, in the user's units: its exponential over all rows sums up to 1.
+
+        With given columns it is that of the generated ones, given those.
 
         Discrete values count with their probabilities, rounded numbers with the density before they are rounded. It is
         that of the encoder's inverse of a generated latent, before the sampler reflects what lies beyond the range that
@@ -241,19 +243,25 @@ class Model:
 
         Args:
             rows: as for `reconstruct`, but numbers may lie outside their column's walls.
+            given: conditions as for `sample`, one for each row or for all; rows then hold the generated columns alone.
 
         Returns:
             float32 [n]; minus infinity outside of what the columns may hold.
 
         Raises:
             DataError: rows that don't fit the columns.
-            UsageError: the bundle has no density, or a row has none: a cell is missing, or heavy, that is a number in
-                other rows.
+            UsageError: the bundle has no density; not as many conditions as rows; or a row has no density: a cell is
+                missing, or heavy, that is a number in other rows.
         """
         if "density.onnx" not in self.bundle.graphs:
             why = self.manifest.provenance.get("no_density", "it was exported without")
             raise UsageError(f"{self.bundle.path}: this bundle has no density: {visible(str(why))}")
-        values = self._rows(rows, _unwalled)
+        values = self._rows(rows, self.manifest.whole if given is None else self.columns, _unwalled)
+        if given is not None:
+            found, n = given_of(self.manifest, given), len(values)
+            if found.count(n if not found.each else None, 0) != n:
+                raise UsageError(f"{len(found.values)} conditions for {n} rows; give one for each")
+            values = self.together(values, found.rows(0, n))
         logs = _joined(local(Job(self, "log_prob", source=values)), len(values), 1)[:, 0]
         for row in np.flatnonzero(np.isnan(logs))[:1]:
             names = [self.columns[step.column].name for step in self.manifest.steps if step.rest]
@@ -423,12 +431,17 @@ class Model:
         with self._turns.setdefault(os.getpid(), BoundedSemaphore(-(-self.threads // 8))):
             return block_noise(seed, blocks.start, sizes["m"], sizes["q"], len(blocks), sizes["h"])
 
-    def _rows(self, rows: Any, taken: Callable[[Column], Column] = lambda column: column) -> Floats:
-        """Return rows as float32 [n, d]; an array has categories by index, what has names has them by name."""
+    def _rows(
+        self,
+        rows: Any,
+        columns: Sequence[Column] | None = None,
+        taken: Callable[[Column], Column] = lambda column: column,
+    ) -> Floats:
+        """Return rows of these columns, or of all, as float32; what has names has categories by name, else by index."""
         from scgan_infer.rows.formats import read_table
 
         named = hasattr(rows, "items") or np.asarray(rows).dtype.names is not None
-        columns = tuple(map(taken, self.manifest.whole))
+        columns = tuple(map(taken, self.manifest.whole if columns is None else columns))
         columns = columns if named else tuple(map(by_index, columns))
         if not named and np.shape(rows) == (0, len(columns)):
             return np.empty((0, len(columns)), np.float32)

@@ -12,7 +12,7 @@ nothing a c.
 
 The density is that of f^-1(g_i(w)), the encoder's inverse of a generated latent, in the user's units:
 
-    log p(x) = log p(s) + log sum_i p(i | s) p_i(eps | s) + log |det deps/dy| + log |det dy/dx|
+    log p(x) = log p(s) + log sum_i p(i | s) p_i(eps | s) + log |det deps/dy| + log |det dy/dx|       (given c, each p)
 
 with y the coordinates of x, eps = f(y), p_i the density of cluster i's map, and s the discrete values, which have
 probabilities. The decoder undoes f up to its error of reconstruction; then values are rounded, what lies beyond the
@@ -129,7 +129,7 @@ class Parts:
                 choice = torch.cat([outcomes, choice[:, None]], 1)
             return {"latent": latent.numpy(), "choice": choice.numpy()}
         if name == "density.onnx":
-            return {"log_density": parts.log_density(inputs["x"])}
+            return {"log_density": parts.log_density(inputs["x"], given)}
         if name == "head.onnx":
             return {"choice": parts.latents.select(tensors["u"], given).numpy()}
         if name == "decoder.onnx":
@@ -142,23 +142,22 @@ class Parts:
         drawn = choice[:, :-1].numpy() if self.chained else None
         return {"x": self.coordinates.inverse(y, drawn)}
 
-    def log_density(self, x: Array) -> Array:
-        """Return the log-density [n] of rows [n, d]; see `Coordinates.log_slope` for where it is not finite."""
+    def log_density(self, x: Array, given: Conditions | None) -> Array:
+        """Return the log-density [n] of generated columns [n, d]; see `Coordinates.log_slope` for infinity and NaN."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             y, slope = self.coordinates.forward(x), self.coordinates.log_slope(x)
         last = [step.size - 1 for step in self.coordinates.steps]
         outcomes = torch.from_numpy(np.minimum(self.coordinates.choose(x), last).astype(np.int64))
         if not self.coordinates.continuous:
-            assert self.latents.chain
-            total = self.latents.chain.log_shares(outcomes)[0]
+            total = self.latents.log_share(outcomes, given)
         else:
             coordinates = torch.from_numpy(y)
             latent = self.encoder(coordinates).clamp(-FARTHEST, FARTHEST)
             total = self.encoder.log_slope(coordinates)
-            total = total + self.latents.log_density(latent, outcomes if self.chained else None)
+            total = total + self.latents.log_density(latent, outcomes, given)
         return np.where(slope == -np.inf, slope, slope + total.numpy()).astype(x.dtype)
 
-    def _log_density_graph(self, x: Var) -> Var:
+    def _log_density_graph(self, x: Var, given: ConditionVars | None) -> Var:
         coordinates, chain = self.coordinates, self.latents.chain
         slope, choice = coordinates.graph_log_slope(x), coordinates.graph_choose(x)
         outcomes = [
@@ -167,11 +166,12 @@ class Parts:
         ]
         if not coordinates.continuous:
             assert chain
-            total = chain.log_shares_graph(outcomes)[0]
+            total = chain.log_shares_graph(outcomes, given or ConditionVars(None, ()))[0]
+            assert total
         else:
             y = coordinates.graph_forward(x)
             latent = op.clip(self.encoder.graph(y), const(-FARTHEST), const(FARTHEST))
-            total = self.latents.log_density_graph(latent, outcomes)
+            total = self.latents.log_density_graph(latent, outcomes, given)
             total = op.add(total, self.encoder.log_slope_graph(y))
         outside = op.equal(slope, minus_infinity())
         return op.where(outside, slope, op.add(slope, total))
@@ -180,8 +180,6 @@ class Parts:
     def flaw(self) -> str:
         """Why rows have no density; empty where they have one."""
         coordinates, scored = self.coordinates, np.flatnonzero(self.coordinates.scored)
-        if self.given is not None:
-            return "its columns are generated given others"
         if isinstance(self.latents, RealLatents):
             return "the latents of training rows are points"
         if not coordinates.continuous:
@@ -234,7 +232,7 @@ class Parts:
         sampled = self._decoded(*self.latents.graph(u, w, given), own_z)
         yield "sampler.onnx", {"seed": seed, "index": index, **c}, {"x": sampled}
         if not self.flaw:
-            yield "density.onnx", {"x": x}, {"log_density": self._log_density_graph(x)}
+            yield "density.onnx", {"x": x, **c}, {"log_density": self._log_density_graph(x, given)}
 
     def _decoder_graph(self, z: dict[str, Var]) -> tuple[dict[str, Var], dict[str, Var]]:
         latent = argument(("n", self.sizes["e"]))

@@ -26,11 +26,19 @@ class Invertible(nn.Module, ABC):
     """A map with g_i^-1, so that the latents of each cluster have a density."""
 
     @abstractmethod
-    def log_densities(self, latents: Tensor, choice: Tensor | None) -> Tensor:
-        """Return log p_i [n, K] of latents [n, e] in every cluster; choice [n, h - 1] are discrete values."""
+    def log_densities(self, latents: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
+        """Return log p_i [n, K] of latents [n, e] in every cluster.
+
+        Args:
+            latents: where.
+            choice: discrete values [n, r + h - 1], those of given columns first.
+            given: numbers [n, p], where columns are given.
+        """
 
     @abstractmethod
-    def log_densities_graph(self, latents: Var, choice: Sequence[Var]) -> Var:
+    def log_densities_graph(
+        self, latents: Var, choice: Sequence[Var], given: Var | None = None
+    ) -> Var:
         """Return `log_densities` as a graph, [K, n]."""
 
 
@@ -79,11 +87,13 @@ class Affine(Invertible):
         centred = op.sub(latents, const(self.means[part].unsqueeze(1)))
         return op.matmul(centred, const(whiten))
 
-    def log_densities(self, latents: Tensor, choice: Tensor | None) -> Tensor:
+    def log_densities(self, latents: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
         """See `Invertible.log_densities`."""
         return (log_normal(self.whitened(latents)) + self.log_slopes().to(latents)[:, None]).T
 
-    def log_densities_graph(self, latents: Var, choice: Sequence[Var]) -> Var:
+    def log_densities_graph(
+        self, latents: Var, choice: Sequence[Var], given: Var | None = None
+    ) -> Var:
         """See `Invertible.log_densities_graph`."""
         logs = log_normal_graph(self.whitened_graph(latents), self.means.shape[1])
         return op.add(logs, const(self.log_slopes()[:, None]))

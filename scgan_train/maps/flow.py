@@ -419,34 +419,65 @@ class FlowMapper(Mapper, Invertible):
             gained = gained + logs
         return log_normal(w) + gained
 
-    def log_densities(self, latents: Tensor, choice: Tensor | None) -> Tensor:
-        """See `Invertible.log_densities`."""
-        context = None if choice is None else self.context(choice, latents[:, :0])
-        logs = [
-            self.log_density(v, torch.full((len(v),), k, device=v.device), context)
-            for k, v in enumerate(self.frame.whitened(latents[:, self.order]))
-        ]
-        return torch.stack(logs, 1) + self.frame.log_slopes().to(latents)
+    @property
+    def _parts(self) -> tuple[Affine, Affine, Tensor]:
+        """The frames of the given numbers, of the latents in the flow's order, and how these follow those, F_eh."""
+        means, factors, p = self.frame.means, self.frame.factors, self.given
+        known, made = (
+            Affine(means[:, :p], factors[:, :p, :p]),
+            Affine(means[:, p:], factors[:, p:, p:]),
+        )
+        return known, made, factors[:, p:, :p]
 
-    def log_densities_graph(self, latents: Var, choice: Sequence[Var]) -> Var:
+    def log_densities(self, latents: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
+        """See `Invertible.log_densities`."""
+        known, made, follow = self._parts
+        ordered = latents[:, self.order[self.given :] - self.given]
+        a, v = latents[:, :0].expand(len(self.clusters), -1, -1), made.whitened(ordered)
+        if given is not None and self.given:
+            a = known.whitened(given).clamp(-FARTHEST, FARTHEST)
+            v = v - torch.linalg.solve_triangular(made.factors, follow @ a.mT, upper=False).mT
+        logs = [
+            self.log_density(v[k], torch.full((len(v[k]),), k), self.context(choice, a[k]))
+            for k in range(len(v))
+        ]
+        return torch.stack(logs, 1) + made.log_slopes().to(latents)
+
+    def log_densities_graph(
+        self, latents: Var, choice: Sequence[Var], given: Var | None = None
+    ) -> Var:
         """See `Invertible.log_densities_graph`."""
-        context = self.context_graph(choice) if len(self.embeddings) else None
-        ordered = op.gather(latents, const(self.order, np.int64), axis=1)
-        backwards = const(np.arange(self.noise)[::-1], np.int64)
+        embedded = self.context_graph(choice) if len(self.embeddings) else None
+        ordered = op.gather(latents, const(self.order[self.given :] - self.given, np.int64), axis=1)
         terms = []
         for at in range(0, len(self.clusters), TOGETHER):
-            part = slice(at, at + TOGETHER)
-            w, total = (
-                self.frame.whitened_graph(ordered, part),
-                const(self.frame.log_slopes()[part, None]),
-            )
-            for depth, layer in enumerate(self.layers):
-                assert isinstance(layer, Triangular)
-                w = op.gather(w, backwards, axis=2) if depth else w
-                w, logs = layer.inverse_graph(w, part, context)
-                total = op.add(total, logs)
-            terms.append(op.add(total, log_normal_graph(w, self.noise)))
+            part = slice(at, min(at + TOGETHER, len(self.clusters)))
+            terms.append(self._log_densities_graph(ordered, embedded, given, part))
         return terms[0] if len(terms) == 1 else op.concat(terms, axis=0)
+
+    def _log_densities_graph(
+        self, ordered: Var, embedded: Var | None, given: Var | None, part: slice
+    ) -> Var:
+        """Return log-densities [k, n] in some clusters of latents [n, e] in the flow's order."""
+        known, made, follow = self._parts
+        w, context = made.whitened_graph(ordered, part), embedded
+        if given is not None and self.given:
+            a = op.clip(known.whitened_graph(given, part), const(-FARTHEST), const(FARTHEST))
+            back = torch.linalg.inv(made.factors[part].double()) @ follow[part].double()
+            w, context = op.sub(w, op.matmul(a, const(back.mT))), a
+            if embedded is not None:
+                rows = op.add(
+                    op.unsqueeze(embedded, const([0], np.int64)), const(np.zeros((len(back), 1, 1)))
+                )
+                context = op.concat([a, rows], axis=2)
+        total = const(made.log_slopes()[part, None])
+        backwards = const(np.arange(self.noise)[::-1], np.int64)
+        for depth, layer in enumerate(self.layers):
+            assert isinstance(layer, Triangular)
+            w = op.gather(w, backwards, axis=2) if depth else w
+            w, logs = layer.inverse_graph(w, part, context)
+            total = op.add(total, logs)
+        return op.add(total, log_normal_graph(w, self.noise))
 
     def phases(
         self, latents: Tensor, labels: Tensor, generator: torch.Generator

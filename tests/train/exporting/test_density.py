@@ -190,3 +190,45 @@ def test_a_density_that_is_too_large_is_left_out(
     path = exporter.export(Run.load(plane.bundle.path.parent / "run"), tmp_path / "bundle")
     with pytest.raises(UsageError, match=r"has no density: density\.onnx: too much"):
         scgan_infer.load(path).log_prob([[0.0, 0.0]])
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A number and a category, given a number and a category."""
+    rng = np.random.default_rng(2)
+    n = 3000
+    energy, side, kind = rng.uniform(0, 4, n), rng.integers(2, size=n), rng.integers(3, size=n)
+    kind = np.where(rng.random(n) < energy / 5, kind, 0)
+    depth = energy * (1 - 2 * side) + 3.0 * kind + 0.3 * rng.normal(size=n)
+    columns = (
+        Column("energy"),
+        Column("depth"),
+        Column("side", "category", categories=("left", "right")),
+        Column("kind", "category", categories=("a", "b", "c")),
+    )
+    table = Table(columns, np.column_stack([energy, depth, side, kind]).astype(np.float32))
+    folder = tmp_path_factory.mktemp("given")
+    return model_of(table, folder, given=["energy", "side"], tails=True)
+
+
+def test_a_conditional_density_integrates_to_one_at_each_condition(given: Model) -> None:
+    middles, width = cells(-15, 20, 700)
+    for condition in ({"energy": 1.0, "side": "left"}, {"energy": 3.5, "side": "right"}):
+        depth, kind = given.sample(50_000, given=condition).T
+        total = 0.0
+        for value in range(3):
+            grid = np.column_stack([middles, np.full(700, value)])
+            mass = np.exp(given.log_prob(grid, given=condition).astype(float)) * width
+            counts = np.histogram(depth[kind == value], 700, (-15, 20))[0] / len(kind)
+            assert np.abs(mass.reshape(-1, 20).sum(1) - counts.reshape(-1, 20).sum(1)).max() < 0.01
+            total += mass.sum()
+        assert total == pytest.approx(1, abs=1e-4)
+
+
+def test_whole_rows_hold_their_conditions(given: Model) -> None:
+    conditions = np.repeat([[1.0, 0], [2.0, 1], [4.0, 0]], 2, axis=0)
+    made = given.sample(given=conditions)
+    rows = np.column_stack([conditions[:, 0], made[:, 0], conditions[:, 1], made[:, 1]])
+    assert np.array_equal(given.log_prob(made, given=conditions), given.log_prob(rows))
+    with pytest.raises(UsageError, match="6 conditions for 2 rows"):
+        given.log_prob(made[:2], given=conditions)
