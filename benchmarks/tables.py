@@ -1,6 +1,6 @@
 """The tables of README.md, made from the JSON files beside it, each between its marks.
 
-python benchmarks/tables.py         after `quality.py`, `scale.py` or `mixed.py` has written JSON
+python benchmarks/tables.py         after `quality.py`, `scale.py`, `mixed.py` or `posterior.py` has written JSON
 
 <!-- table planes -->          of planes.json, of all its sets
 <!-- table real torsions -->   of real.json, of one set
@@ -43,6 +43,8 @@ def table(kind: str, name: str = "") -> str:
     results = json.loads(path.read_text("utf-8"))
     if kind == "scale":
         return markdown(scale(results))
+    if kind == "posterior":
+        return f"{markdown(posterior(results))}\nMedians over seeds, the worst in brackets.\n"
     if kind == "mixed":
         return f"{markdown(mixed(results))}\nMedians over seeds, the worst in brackets.\n"
     rows = [row for row in results["results"] if name in ("", row["set"])]
@@ -141,6 +143,23 @@ def mixed(results: Sequence[Row]) -> list[list[str]]:
     return lines
 
 
+def posterior(results: Sequence[Row]) -> list[list[str]]:
+    """Return the cells of what `posterior.py` measured, beside what was published."""
+    head = "task, seeds, C2ST, published NPE, best sequential, smallest p of ranks, training s, export s"
+    lines = [head.split(", ")]
+    for name in dict.fromkeys(row["set"] for row in results):
+        own = [row for row in results if row["set"] == name]
+        figures = [
+            cell([float(np.mean(row["c2st"])) for row in own], ".3f"),
+            *(f"{value:.3f}" for value in PUBLISHED[name]),
+            cell([min(row["ranks"]) for row in own], ".3f", min),
+            cell([row["seconds"] for row in own], ".0f"),
+            cell([row["export"] for row in own], ".1f"),
+        ]
+        lines.append([name, f"{len(own)}", *figures])
+    return lines
+
+
 def farthest(values: Sequence[float]) -> float:
     """Return the value farthest from a half."""
     return max(values, key=lambda value: abs(value - 0.5))
@@ -177,6 +196,10 @@ MIXED: dict[str, tuple[str, str, Worst]] = {
     "auc": ("AUC, trained on them", ".3f", min),
     "nearer": ("nearer to training", ".3f", farthest),
 }
+
+
+# C2ST at 10,000 simulations, Lueckmann et al. (2021): posterior estimation by a network, and the best sequential method
+PUBLISHED = {"two_moons": (0.606, 0.554), "gaussian_linear": (0.552, 0.544)}
 
 
 if __name__ == "__main__":

@@ -62,3 +62,14 @@ def test_the_worst_of_a_share_that_should_be_a_half_is_the_farthest_from_it(tabl
         ["adult", "real", "3", "0.500", "", "", ""],
         ["adult", "scgan", "3", "0.520 (0.540)", "0.500 (0.460)", "60", "4.0"],
     ]
+
+
+def test_posteriors_stand_beside_what_was_published(tables):
+    def row(c2st, ranks):
+        of = {"set": "two_moons", "seconds": 60, "export": 1.5}
+        return of | {"c2st": c2st, "ranks": ranks}
+
+    lines = tables.posterior([row([0.5, 0.6], [0.3, 0.2]), row([0.5, 0.5], [0.9, 0.1])])
+    assert lines[1] == (
+        ["two_moons", "2", "0.525 (0.550)", "0.606", "0.554", "0.150 (0.100)", "60", "1.5"]
+    )
