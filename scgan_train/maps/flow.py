@@ -389,7 +389,8 @@ class FlowMapper(Mapper, Invertible):
         for depth in reversed(range(len(self.layers))):
             layer = self.layers[depth]
             assert isinstance(layer, Triangular)
-            v = layer.graph(v, choice[-1], context)
+            if layer.last.any():  # else it is the identity
+                v = layer.graph(v, choice[-1], context)
             v = v[::-1] if depth else v
         frame = Affine(self.frame.means[:, self._back], self.frame.factors[:, self._back])
         return frame.graph(op.transpose(op.concat([*known, *v], axis=0)), choice)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -324,3 +326,16 @@ def test_judges_see_rows_that_ignore_their_conditions(
     wrong = conditional.measure(model, shuffled, 0)
     assert wrong.slices[0].c2st > found.slices[0].c2st + 0.1
     assert min(rank.p for rank in wrong.ranks) < 1e-6
+
+
+def test_a_simulation_asks_a_row_at_a_time_and_in_batches(
+    model: Model, conditions: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "c.npy", conditions[:300])
+    example = Path(__file__).parents[2] / "examples" / "python" / "simulation.py"
+    command = [sys.executable, example, model.bundle.path, tmp_path / "c.npy"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "0.00% of the rows differ" in done.stderr or "0.33% of the rows differ" in done.stderr
+    rows = np.loadtxt(done.stdout.splitlines(), delimiter=",")
+    assert rows.shape == (300, 4)
+    assert np.mean(np.abs(rows[:, 0] - table().values[:300, 0]) < 1) > 0.9
