@@ -256,3 +256,23 @@ def noise_picture(model: Model, seed: int = 0) -> Picture:
     return noise_directions(
         decoded(np.zeros((BLOCK, q), np.float32)), moved, STRENGTHS, model.columns
     )
+
+
+def given_picture(model: Model, rows: Floats, name: str | None = None, seed: int = 0) -> Picture:
+    """Draw whole rows [n, d + g] beside rows generated at their conditions, by slices of a given column.
+
+    Raises:
+        UsageError: no columns are given, or none of that name.
+    """
+    from scgan_infer.judging.plots import given_slices
+
+    names = [column.name for column in model.given]
+    if not names or (name is not None and name not in names):
+        raise UsageError(
+            f"{name or model.bundle.path}: no given column; those are {', '.join(names) or 'none'}"
+        )
+    k = 0 if name is None else names.index(name)
+    real, given = model.divided(rows)
+    made = model.sample(given=given, seed=seed)
+    data, samples, cells = (part.astype(np.float64) for part in (real, made, given[:, k]))
+    return given_slices(data, samples, cells, model.given[k], model.columns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "data_and_samples",
+    "given_slices",
     "latent_clusters",
     "latent_models",
     "noise_directions",
@@ -62,6 +63,7 @@ MOST_MATRIX_ROWS = 20_000
 MOST_COLOURS = 12  # of clusters; more are a density
 MOST_NUMBERED_CLUSTERS = 32
 CURVES_ACROSS = 4
+SLICES = 5  # of a given column of numbers
 PATHS = 100  # rows whose movement is drawn
 GAINS = [digit * 10.0**power for power in range(7) for digit in (1, 2, 5)]
 HELD_OUT = "held_out"
@@ -465,3 +467,49 @@ def _paths(
         f"where each dimension of the noise moves rows{farther}" if reach.max() else UNMOVED
     )
     return figure
+
+
+@styled
+def given_slices(
+    real: Rows, made: Rows, condition: Rows, given: Column, columns: Sequence[Column]
+) -> Figure:
+    """Draw each column where a given one is low, in fifths from top to bottom, or has each of its names.
+
+    Args:
+        real: [n, d] rows.
+        made: [n, d] rows generated at their conditions.
+        condition: [n] the given column.
+        given: what it is.
+        columns: d columns, of which the first six are drawn.
+    """
+    slices = _slices(given, condition)
+    columns = columns[:MOST_COLUMNS]
+    figure = new_figure(2.2 * len(columns) + 0.6, 1.3 * len(slices) + 0.6)
+    axes = figure.subplots(len(slices), len(columns), squeeze=False)
+    for j, column in enumerate(columns):
+        edges = bin_edges(column, real[:, j], 40)
+        for row, (label, inside) in enumerate(slices):
+            own = axes[row, j]
+            data, samples = (rows[inside, j] for rows in (real, made))
+            there, drawn = ~np.isnan(data), ~np.isnan(samples)
+            histogram(own, data[there], samples[drawn], column, edges)
+            fit_axis(own, "x", column, edges, ticks=3)
+            own.set_yticks([])
+            if row < len(slices) - 1:
+                own.set(xlabel="", xticklabels=[])
+            if not j:
+                own.set_ylabel(shown(label), fontsize=7)
+    figure.suptitle(shown(f"where {given.name} lies; filled: data, line: samples"), fontsize=9)
+    return figure
+
+
+def _slices(given: Column, cells: Rows) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Return the name and the rows of each fifth of a given column, or of each of its first names."""
+    if given.categories:
+        names = given.categories[:MOST_COLUMNS]
+        return [(name, cells == k) for k, name in enumerate(names) if (cells == k).any()]
+    edges = np.unique(np.nanquantile(cells, np.linspace(0, 1, SLICES + 1)))
+    return [
+        (f"{low:.3g} to {high:.3g}", (cells >= low) & (cells <= high))
+        for low, high in pairwise(edges)
+    ]

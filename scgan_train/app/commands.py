@@ -519,6 +519,27 @@ def plot_samples(
         actions.save_picture(picture, path)
 
 
+@plot.command("given")
+def plot_given(
+    data: Data,
+    model: Model = None,
+    column: Annotated[
+        Text, option("--column", "Given column to cut; default: the first.", "NAME")
+    ] = None,
+    seed: Seed = 0,
+    out: Picture = Path("given.png"),
+    force: Force = False,
+) -> None:
+    """Draw rows of DATA beside rows generated at their conditions, where a given column is low to high."""
+    from scgan_infer.judging.evaluation import given_picture
+    from scgan_train.datasets import judges
+
+    actions.check_free(out, force)
+    loaded = actions.load(model, "cpu", None)
+    rows = judges(data, loaded.manifest.whole, 20_000, seed).values
+    actions.save_picture(given_picture(loaded, rows, column, seed), out)
+
+
 @plot.command("clusters")
 def plot_clusters(
     data: Data,

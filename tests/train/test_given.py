@@ -339,3 +339,14 @@ def test_a_simulation_asks_a_row_at_a_time_and_in_batches(
     rows = np.loadtxt(done.stdout.splitlines(), delimiter=",")
     assert rows.shape == (300, 4)
     assert np.mean(np.abs(rows[:, 0] - table().values[:300, 0]) < 1) > 0.9
+
+
+@pytest.mark.parametrize("name", ["phi", "species"])
+def test_slices_are_drawn(model: Model, name: str) -> None:
+    pytest.importorskip("matplotlib")
+    from scgan_infer.judging.evaluation import given_picture
+
+    picture = given_picture(model, table().values, name)
+    assert len(picture.axes) == (5 if name == "phi" else 3) * 4
+    with pytest.raises(UsageError, match="no given column; those are phi"):
+        given_picture(model, table().values, "r")
