@@ -6,7 +6,9 @@ A wall is an end at which many values lie exactly, or one at which the density b
 values are evenly spaced: let s(k) be the mean distance between the k outermost; then s(a) / s(b) is
 about 1 for every a < b (below 1 if the density rises towards the wall), where a Gaussian tail has s(10) /
 s(300) = 11, an exponential one 9 and a density that falls to zero on a straight line 4. The limits below are
-those that 1 in 200 level densities exceed.
+those that 1 in 200 level densities exceed. Of fewer than 1,000 rows the outermost three tenths are compared, of
+fewer than 300 none: there one Gaussian in 30 would have a wall. Where one end has a wall, the other has it at the
+same distance from 0 if its values reach nearly as far.
 
 Other rows of the same kind reach a little farther than these did, by s on average. So a guessed wall lies 5
 to 10 s outside, at the roundest number there; or nearer, if there is a number so round that one would lie
@@ -28,7 +30,9 @@ from scgan_infer.kinds.base import MOST_DECIMALS, Floats, Raw, Values
 EXACT = 2**24  # up to which float32 holds every whole number
 LARGEST = 2**53  # the same of float64
 ALIKE = 0.9
-FEWEST_ROWS = 1000
+FEWEST_ROWS = 300
+DEEPEST = 0.3  # share of the rows that are compared
+EASE = 1.3  # of the limits where the other end has a wall
 ON_WALL = 20  # values that lie on a wall, or one in a thousand if that is more
 LIMITS = {3: 3.2, 10: 2.0, 30: 1.55, 100: 1.3, 300: 1.0}
 
@@ -117,8 +121,18 @@ class Evidence:
         scale = 10.0 ** (self.decimals or 0) if stepped else None
         exact = self.values.astype(np.float64)
         top, bottom = _wall(exact, self.high), _wall(-exact, -self.low)
+        if top and not bottom:
+            bottom = _mirrored(-exact, -self.low, top[0])
+        elif bottom and not top:
+            top = _mirrored(exact, self.high, bottom[0])
         if not top and not bottom:
             return {}
+        if top and bottom:
+            for wall in sorted((top[0], bottom[0])):
+                beyond = wall - self.high, wall + self.low
+                if 0 <= beyond[0] <= top[1] / 10 and 0 <= beyond[1] <= bottom[1] / 10:
+                    top, bottom = (wall, top[1]), (wall, bottom[1])
+                    break
         return {
             "low": 0.0 - _outward(bottom[0], scale) if bottom else None,
             "high": _outward(top[0], scale) if top else None,
@@ -145,15 +159,30 @@ def _outward(wall: float, scale: float | None) -> float:
     return wall if scale is None else math.ceil(round(wall * scale, 6)) / scale
 
 
-def _wall(values: Floats, end: float) -> tuple[float, float] | None:
-    """Return where the values' upper end is a wall, and its slack, else None."""
+def _mirrored(values: Floats, end: float, wall: float) -> tuple[float, float] | None:
+    """Return a wall as far from 0 as the one at the other end, if the density is nearly level up to there."""
+    found = _wall(values, end, EASE)
+    near = found is not None and 0 <= wall - end <= found[1] / 10
+    return (wall, found[1]) if found and near else None
+
+
+def _wall(values: Floats, end: float, ease: float = 1.0) -> tuple[float, float] | None:
+    """Return where the values' upper end is a wall, and its slack, else None.
+
+    Args:
+        values: All.
+        end: The greatest.
+        ease: What the limits are multiplied by.
+    """
     if np.count_nonzero(values >= np.float32(end)) >= max(ON_WALL, len(values) / 1000):
         return float(np.float32(end)), 0.0
-    outermost = -np.sort(-np.partition(values, -max(LIMITS) - 1)[-max(LIMITS) - 1 :])
-    spacing = {k: (outermost[0] - outermost[k]) / k for k in LIMITS}
-    if any(spacing[a] > LIMITS[a] * spacing[b] for a, b in combinations(LIMITS, 2)):
+    last = min(max(LIMITS), int(DEEPEST * len(values)))
+    counts = [k for k in LIMITS if k < last] + [last]
+    outermost = -np.sort(-np.partition(values, -last - 1)[-last - 1 :])
+    spacing = {k: (outermost[0] - outermost[k]) / k for k in counts}
+    if any(spacing[a] > ease * LIMITS[a] * spacing[b] for a, b in combinations(counts, 2)):
         return None
-    reach = 10 * float(spacing[100])
+    reach = 10 * float(spacing[min(100, last)])
     near, decimals = _roundest(end, end + reach)
     wall = near if 10.0**decimals * reach < 1 / 4 else _roundest(end + reach / 2, end + reach)[0]
     return wall, 10 * reach

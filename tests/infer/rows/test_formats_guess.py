@@ -67,6 +67,19 @@ def test_walls_are_found_where_they_are(name, sign):
     assert sum((each.get("low"), each.get("high")) == expected for each in found) >= 8
 
 
+@pytest.mark.parametrize("n", [300, 500, 900, 5000])
+def test_walls_are_found_in_few_rows_and_on_both_sides(n):
+    walls = []
+    for seed in range(40):
+        found = guessed(np.pi * np.random.default_rng(seed).uniform(-1, 1, n))
+        walls.append((found.get("low"), found.get("high")))
+        smooth = guessed(np.random.default_rng(seed).standard_normal(n))
+        assert smooth["kind"] == "real"
+    both = [low is not None and high is not None for low, high in walls]
+    assert sum(both) >= 39
+    assert sum(low == -high for low, high in walls if None not in (low, high)) >= 30
+
+
 def test_a_guessed_wall_holds_for_other_rows_of_the_same_kind():
     rng = np.random.default_rng(0)
     crossed = 0
