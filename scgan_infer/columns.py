@@ -34,6 +34,7 @@ class Column:
         categories: Names, by index.
         slack: How far over a wall a row may reach, and is taken as on it.
         decimals: Of generated values, as those of rounded data are.
+        digits: Significant ones of generated values, as those of data rounded so are.
         anchor: What a cell's value in float32 is an offset from, where float32 can't carry the cell itself;
             `low` and `high` are values, not offsets.
         resolution: Of dates and times: M, D, h, m, s, ms or us, in which they are counted from 1970 on.
@@ -54,6 +55,7 @@ class Column:
     slack: float = 0.0
     decimals: int | None = None
     missing: bool = False
+    digits: int | None = None
     anchor: float | None = None
     resolution: str = ""
     pattern: str = ""
@@ -81,6 +83,10 @@ class Column:
             return (
                 f"decimals must be a whole number from 0 to {MOST_DECIMALS}, not {self.decimals!r}"
             )
+        if self.digits is not None and not (type(self.digits) is int and 1 <= self.digits <= 6):
+            return f"digits must be a whole number from 1 to 6, not {self.digits!r}"
+        if self.digits is not None and self.decimals is not None:
+            return "decimals and digits can't both be set"
         return kind.check(self)
 
     @property

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.kinds import Form
-from scgan_infer.kinds.base import Parameters
+from scgan_infer.kinds.base import NEAR, SMALL, Parameters, significant
 from scgan_infer.kinds.walls import MARGIN
 from scgan_train import discrete
 from scgan_train.discrete import Labels, Step, middles
@@ -88,6 +88,7 @@ class Block:
         p: The form's parameters.
         steps: Values to a unit [k], least and greatest value [k]; none where any number may stand.
         ends: The range [k] that was seen, at whose ends values are reflected; none where values may leave it.
+        digits: Significant ones [k], least and greatest value [k]; none where numbers are not rounded so.
     """
 
     form: Form
@@ -96,6 +97,7 @@ class Block:
     p: Parameters
     steps: tuple[Singles, Singles, Singles] | None
     ends: tuple[Singles, Singles] | None = None
+    digits: tuple[Singles, Singles, Singles] | None = None
 
     def rows(self, f: Floats) -> Floats:
         """Return values [n, k] of f(x) [n, k]."""
@@ -103,6 +105,9 @@ class Block:
         if self.ends is not None:
             low, high = self.ends
             x = np.clip(low + np.abs(high - np.abs(high - x) - low), low, high)
+        if self.digits is not None:
+            digits, least, greatest = self.digits
+            return np.asarray(np.clip(significant(x, digits) + 0.0, least, greatest))
         if self.steps is None:
             return x
         tens, least, greatest = self.steps
@@ -130,6 +135,10 @@ class Block:
             x = op.sub(high, op.abs(op.sub(high, x)))
             x = op.add(low, op.abs(op.sub(x, low)))
             x = op.min([op.max([x, low]), high])
+        if self.digits is not None:
+            digits, least, greatest = map(_upright, self.digits)
+            x = _significant(x, digits)
+            return op.min([op.max([x, const(least)]), const(greatest)])
         if self.steps is None:
             return x
         tens, least, greatest = map(_upright, self.steps)
@@ -182,17 +191,20 @@ class Coordinates:
             table = self.tables[before : before + len(places)].T
             return Block(SCORES, self.index[place], place, {"table": table}, None)
         columns = [self.columns[j] for j in self.index[place]]
-        form, steps = columns[0].rules.form(columns[0]), None
+        form, steps, digits = columns[0].rules.form(columns[0]), None, None
+        walls = np.array([column.rules.ends(column) for column in columns])
+        least, greatest = np.clip(walls, -LARGE, LARGE).astype(np.float32).T
         if columns[0].step is not None:
             tens = np.array([10.0 ** (column.decimals or 0) for column in columns], np.float32)
-            walls = np.array([column.rules.ends(column) for column in columns])
-            least, greatest = np.clip(walls, -LARGE, LARGE).astype(np.float32).T
             steps = tens, least, greatest
+        elif columns[0].digits is not None:
+            counts = np.array([column.digits for column in columns], np.float32)
+            digits = counts, least, greatest
         seen = None
         if form.name not in CLOSED and not np.isnan(self.ends[:, place]).any():
             seen = self.ends[0, place], self.ends[1, place]
         parameters = form.parameters(columns, self.fitted[place])
-        return Block(form, self.index[place], place, parameters, steps, seen)
+        return Block(form, self.index[place], place, parameters, steps, seen, digits)
 
     @classmethod
     def fit(
@@ -427,7 +439,7 @@ class Coordinates:
         """
         in_order = np.array_equal(self.index, np.arange(len(self.columns)))
         plain = all(
-            block.form.name == "line" and not block.steps and block.ends is None
+            block.form.name == "line" and not (block.steps or block.ends or block.digits)
             for block in self.blocks
         )
         if in_order and plain and not self.steps:
@@ -458,10 +470,9 @@ def continuous(table: Table, steps: Sequence[Step]) -> list[int]:
 
 
 def is_scored(column: Column, present: Singles) -> bool:
-    """Say whether a column's coordinate is a score: numbers on a grid, few of them and repeated often."""
+    """Say whether a column's coordinate is a score: few numbers, on whatever grid, and repeated often."""
     distinct = len(np.unique(present))
-    repeated = len(present) >= REPEATED * distinct and JITTER_ABOVE < distinct <= MOST_SCORED
-    return repeated and column.step is not None
+    return len(present) >= REPEATED * distinct and JITTER_ABOVE < distinct <= MOST_SCORED
 
 
 def _quantiles(present: Singles) -> Singles:
@@ -478,11 +489,25 @@ def _present(x: Floats, steps: Sequence[Step]) -> NDArray[np.bool_]:
     return present
 
 
-def _group(column: Column, scored: bool) -> tuple[str, bool]:
+def _group(column: Column, scored: bool) -> tuple[str, bool, bool]:
     """Return what the columns of a block have in common."""
     if scored:
-        return SCORES.name, False
-    return column.rules.form(column).name, column.step is not None
+        return SCORES.name, False, False
+    return column.rules.form(column).name, column.step is not None, column.digits is not None
+
+
+def _significant(x: Var, digits: NDArray[Any]) -> Var:
+    """Return `significant` as a graph, of values [k, n] and digits [k, 1]."""
+    powers = const(10.0 ** np.arange(39))
+    size = op.mul(op.log(op.max([op.abs(x), const(SMALL)])), const(1 / np.log(10)))
+    exponent = op.floor(op.add(size, const(NEAR)))
+    places = op.sub(const(digits - 1), exponent)
+    up, down = (
+        op.gather(powers, op.cast(op.clip(part, const(0), const(38)), to=np.int64))
+        for part in (places, op.neg(places))
+    )
+    x = op.div(op.mul(op.round(op.div(op.mul(x, up), down)), down), up)
+    return op.where(op.equal(x, const(0)), const(0), x)
 
 
 def _upright(row: NDArray[Any]) -> NDArray[Any]:

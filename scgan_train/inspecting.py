@@ -210,6 +210,8 @@ def _cells(finding: Finding) -> tuple[str, ...]:
 def _range(finding: Finding) -> str:
     decimals = finding.column.decimals
     rounded = "" if decimals is None else f", {decimals} decimals"
+    if finding.column.digits is not None:
+        rounded = f", {finding.column.digits} digits"
     ends = [f"{end:g}" for end in (finding.low, finding.high)]
     if finding.column.anchor is not None:
         ends = [_name(finding.column, end) for end in (finding.low, finding.high)]

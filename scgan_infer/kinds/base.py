@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scgan_infer.kinds.guessing import Evidence
 
 MOST_DECIMALS = 6
+SMALL, NEAR = 1e-30, 1e-6  # beside 0, and below a power of ten
 FARTHEST = 0.001  # share of rows at each end that a picture may draw on its edge
 TAIL = 2.0  # spans of the others that their tails may take before it does
 
@@ -188,6 +189,15 @@ class Kind(ABC):
     @abstractmethod
     def form(self, column: Column) -> Form:
         """Return the form of its coordinate."""
+
+
+def significant(x: Raw, digits: Raw) -> Raw:
+    """Return numbers [n, k] rounded to significant digits [k], in their own precision."""
+    powers = 10.0 ** np.arange(39, dtype=x.dtype)
+    exponent = np.floor(np.log10(np.maximum(np.abs(x), SMALL)) + NEAR)
+    places = (digits - 1 - exponent).astype(np.int64)
+    up, down = powers[np.clip(places, 0, 38)], powers[np.clip(-places, 0, 38)]
+    return np.asarray(np.rint(x * up / down) * down / up)
 
 
 def reach(values: Floats) -> tuple[float, float]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Bounded(Walled):
     """See `scgan_infer.kinds.walls`."""
 
-    fields = Walled.fields | {"decimals"}
+    fields = Walled.fields | {"decimals", "digits"}
     marks = ("low", "high")
     learns_decimals = True
 

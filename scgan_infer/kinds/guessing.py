@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from scgan_infer.kinds.base import MOST_DECIMALS, Floats, Raw, Values
+from scgan_infer.kinds.base import MOST_DECIMALS, NEAR, Floats, Raw, Values, significant
 
 EXACT = 2**24  # up to which float32 holds every whole number
 LARGEST = 2**53  # the same of float64
@@ -33,6 +33,9 @@ ALIKE = 0.9
 FEWEST_ROWS = 300
 DEEPEST = 0.3  # share of the rows that are compared
 EASE = 1.3  # of the limits where the other end has a wall
+REPEATS = 100  # numbers that are rounded by chance in no table
+LARGE = 20  # of the largest exponent
+MOST_DIGITS = 6
 ON_WALL = 20  # values that lie on a wall, or one in a thousand if that is more
 LIMITS = {3: 3.2, 10: 2.0, 30: 1.55, 100: 1.3, 300: 1.0}
 
@@ -81,6 +84,8 @@ class Evidence:
         rows: How many rows the whole column has.
         base: What values, low and high are offsets from.
         named: Whether the column has a name of its own.
+        digits: How many significant digits hold all of the column, if few do.
+        exact: Whether it came in float64 or as text.
     """
 
     values: Values
@@ -90,6 +95,8 @@ class Evidence:
     rows: int = 0
     base: float = 0.0
     named: bool = True
+    digits: int | None = None
+    exact: bool = False
 
     @property
     def varies(self) -> bool:
@@ -103,15 +110,32 @@ class Evidence:
 
     def rounding(self) -> dict[str, Any]:
         """Return the decimals of a column that is not whole, if it is rounded."""
-        rounded = self.varies and self.decimals is not None
-        return {"decimals": self.decimals} if rounded and self.is_rounded() else {}
+        if not self.varies or self.base:
+            return {}
+        if self.digits is not None and self._has_digits():
+            return {"digits": self.digits}
+        return {"decimals": self.decimals} if self.is_rounded() else {}
+
+    def _has_digits(self) -> bool:
+        """Say whether digits count, not decimals: the largest numbers have fewer decimals than others."""
+        values = np.abs(self.values[self.values != 0]).astype(np.float64)
+        exponent = np.floor(np.log10(values) + NEAR)
+        top = self.values[self.values != 0][exponent == exponent.max()]
+        if len(values) < REPEATS or len(top) < LARGE or exponent.min() == exponent.max():
+            return False
+        decimals = decimals_of(top)
+        return decimals is not None and (self.decimals is None or decimals < self.decimals)
 
     def is_rounded(self) -> bool:
-        """Say whether half of the numbers are repeated, at a rounding that float32 does not make by itself."""
+        """Say whether numbers are rounded in a way that float32 does not make by itself.
+
+        Half of them are repeated, or there are `REPEATS` that came in float64 or as text, which have more decimals.
+        """
         if self.decimals is None:
             return False
         fine = float(np.abs(self.values).max()) * 10.0**self.decimals <= 2**22
-        return fine and 2 * len(np.unique(self.values)) <= len(self.values)
+        repeated = 2 * len(np.unique(self.values)) <= len(self.values)
+        return fine and (repeated or (self.exact and len(self.values) >= REPEATS))
 
     def walls(self) -> dict[str, Any]:
         """Return low, high and slack, if there is a wall."""
@@ -152,6 +176,19 @@ def decimals_of(values: Raw, least: int = 0) -> int | None:
             rounded = np.rint(values.astype(np.float64) * scale) / scale
             if np.array_equal(rounded.astype(values.dtype), values):
                 return decimals
+    return None
+
+
+def digits_of(values: Raw, least: int = 1) -> int | None:
+    """Return with how many significant digits all the numbers can be written, from `least` up, None if not with six.
+
+    >>> digits_of(np.array([0.012, 1.25, 3]))
+    3
+    """
+    for digits in range(least, MOST_DIGITS + 1):
+        rounded = significant(values.astype(np.float64), np.array(digits))
+        if np.array_equal(rounded.astype(values.dtype), values):
+            return digits
     return None
 
 

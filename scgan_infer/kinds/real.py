@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Real(Kind):
     """f(x) = x."""
 
-    fields = frozenset({"decimals", "anchor"})
+    fields = frozenset({"decimals", "digits", "anchor"})
 
     def guess(self, evidence: Evidence) -> dict[str, Any]:
         """See `Kind.guess`; what is nothing else is this."""

@@ -33,7 +33,14 @@ from scgan_infer.errors import UsageError
 from scgan_infer.kinds import KINDS, BadCellError, Kind
 from scgan_infer.kinds.base import Floats, Raw, Values, refuse, shown
 from scgan_infer.kinds.datetime import Dates, Datetime, are_dates, counts, zone_of
-from scgan_infer.kinds.guessing import EXACT, Evidence, anchor_of, decimals_of, has_anchor
+from scgan_infer.kinds.guessing import (
+    EXACT,
+    Evidence,
+    anchor_of,
+    decimals_of,
+    digits_of,
+    has_anchor,
+)
 from scgan_infer.kinds.id import FEWEST, Id, shape
 from scgan_infer.rows.codecs.base import number
 
@@ -81,6 +88,7 @@ class Intake:
         self.rows = 0
         self.low, self.high = np.inf, -np.inf
         self.decimals: int | None = 0
+        self.digits: int | None = 1
         self.rounded: BadCellError | None = None
         self.wide = False
         self.names: dict[str, int] | None = None
@@ -333,6 +341,8 @@ class Intake:
         self.low, self.high = min(self.low, float(raw.min())), max(self.high, float(raw.max()))
         if raw.dtype.kind == "f" and self.decimals is not None:
             self.decimals = decimals_of(raw, self.decimals)
+        if self.digits is not None and not self.known:
+            self.digits = digits_of(raw, self.digits) if raw.dtype.kind == "f" else None
         if self.decimals == 0 and self.rounded is None and max(-self.low, self.high) > EXACT:
             with np.errstate(invalid="ignore"):
                 changed = values.astype(np.float64).astype(raw.dtype) != raw
@@ -398,6 +408,8 @@ class Intake:
             self.rows,
             anchor or 0.0,
             self.named and not self.missing,
+            self.digits,
+            self.wide,
         )
         more = {} if anchor is None else {"anchor": anchor}
         if anchor is not None and self.decimals:

@@ -41,6 +41,8 @@ def test_to_dict_and_from_dict_are_inverse(kind):
         {"kind": "integer", "decimals": 2},
         {"kind": "periodic", "period": 360.0, "decimals": 2},
         {"decimals": 7},
+        {"digits": 7},
+        {"digits": 3, "decimals": 1},
         {"decimals": -1},
         {"decimals": 1.5},
         {"decimals": True},

@@ -354,7 +354,10 @@ def csv_stream(columns: Sequence[Column], separator: str = ",") -> Stream:
                 arguments.append(["" if value != value else repr(value) for value in wide])
                 continue
             if column.storage == "float32":
-                arguments.append(digits(stored).tolist())
+                count = column.digits
+                arguments.append(
+                    digits(stored).tolist() if count is None else [count] * len(stored)
+                )
             listed = stored.tolist()
             arguments.append([*map(quote, listed)] if column.storage == "text" else listed)
         flat: list[Any] = [None] * (len(values) * len(arguments))

@@ -5,7 +5,7 @@ import pytest
 
 from scgan_infer.kinds import KINDS
 from scgan_infer.kinds.guessing import Evidence, decimals_of
-from scgan_infer.rows.formats import read_table
+from scgan_infer.rows.formats import open_writer, read_table
 
 N = 20_000
 
@@ -230,3 +230,18 @@ def test_a_guessed_wall_lets_a_leak_through_and_a_set_one_none(tmp_path):
     (column,) = read_table(train, overrides={"x0": {"low": 0.0, "high": 1.0}}).columns
     with pytest.raises(Exception, match=r"row 2: 1\.001 is outside its walls"):
         read_table(other, columns=[column])
+
+
+def test_significant_digits_and_decimals_are_told_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    readings = np.array([float(f"{value:.5g}") for value in np.exp(rng.normal(0, 2, 3000))])
+    column = read_table({"x": readings}).columns[0]
+    assert (column.digits, column.decimals) == (5, None)
+    prices = np.round(np.exp(rng.normal(5, 1, 3000)), 2)
+    assert read_table({"x": prices}).columns[0].decimals == 2
+    free = read_table({"x": np.exp(rng.normal(0, 2, 3000))}).columns[0]
+    assert (free.digits, free.decimals) == (None, None)
+    with open_writer(tmp_path / "rows.csv", (column,)) as writer:
+        writer.write(readings.astype(np.float32)[:, None])
+    texts = (tmp_path / "rows.csv").read_text().split()[1:]
+    assert [float(text) for text in texts] == readings.tolist()
