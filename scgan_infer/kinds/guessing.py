@@ -34,7 +34,7 @@ FEWEST_ROWS = 300
 DEEPEST = 0.3  # share of the rows that are compared
 EASE = 1.3  # of the limits where the other end has a wall
 REPEATS = 100  # numbers that are rounded by chance in no table
-LARGE = 20  # of the largest exponent
+LARGE = 20  # of the largest numbers
 MOST_DIGITS = 6
 ON_WALL = 20  # values that lie on a wall, or one in a thousand if that is more
 LIMITS = {3: 3.2, 10: 2.0, 30: 1.55, 100: 1.3, 300: 1.0}
@@ -118,12 +118,14 @@ class Evidence:
 
     def _has_digits(self) -> bool:
         """Say whether digits count, not decimals: the largest numbers have fewer decimals than others."""
-        values = np.abs(self.values[self.values != 0]).astype(np.float64)
-        exponent = np.floor(np.log10(values) + NEAR)
-        top = self.values[self.values != 0][exponent == exponent.max()]
-        if len(values) < REPEATS or len(top) < LARGE or exponent.min() == exponent.max():
+        values = self.values[self.values != 0]
+        if len(values) < REPEATS:
             return False
-        decimals = decimals_of(top)
+        exponent = np.floor(np.log10(np.abs(values).astype(np.float64)) + NEAR)
+        edge = np.sort(exponent)[-LARGE]
+        if edge == exponent.min():
+            return False
+        decimals = decimals_of(values[exponent >= edge])
         return decimals is not None and (self.decimals is None or decimals < self.decimals)
 
     def is_rounded(self) -> bool:

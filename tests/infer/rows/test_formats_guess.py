@@ -237,6 +237,8 @@ def test_significant_digits_and_decimals_are_told_apart(tmp_path):
     readings = np.array([float(f"{value:.5g}") for value in np.exp(rng.normal(0, 2, 3000))])
     column = read_table({"x": readings}).columns[0]
     assert (column.digits, column.decimals) == (5, None)
+    wide = np.array([float(f"{value:.5g}") for value in np.exp(rng.normal(0, 1.5, 3000))])
+    assert read_table({"x": wide}).columns[0].digits == 5
     prices = np.round(np.exp(rng.normal(5, 1, 3000)), 2)
     assert read_table({"x": prices}).columns[0].decimals == 2
     free = read_table({"x": np.exp(rng.normal(0, 2, 3000))}).columns[0]
