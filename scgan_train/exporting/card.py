@@ -30,7 +30,12 @@ def preview(
 def card(manifest: Manifest) -> str:
     """Return the card: what the bundle was trained on, how good it is, how to call it."""
     facts, metrics, sizes = manifest.provenance, manifest.metrics, manifest.sizes
-    rows = [f"| {plain(c.name)} | {c.kind} | {plain(c.unit or '-')} |" for c in manifest.columns]
+    names = {one.column.name for one in manifest.given}
+    rows = [
+        f"| {plain(c.name)} | {c.kind}{', given' if c.name in names else ''} | {plain(c.unit or '-')} |"
+        for c in manifest.whole
+    ]
+    many = ("--given conditions.csv", 'given="conditions.csv"') if names else ("--n 10000", "10000")
     figures = [f"| {name} | {value:.4g} |" for name, value in metrics.items() if name != "notes"]
     notes = "".join(f"\nNote: {plain(note)}.\n" for note in metrics.get("notes", []))
     map_name = f" ({manifest.mapper})" if manifest.mapper else ""
@@ -56,14 +61,14 @@ Not for statements about single rows of the training data; it holds no informati
 error of reconstructions in units of each column's variance.
 {notes}
 ```
-scgan sample --model . --n 10000 --out samples.csv
+scgan sample --model . {many[0]} --out samples.csv
 ```
 
 ```python
 import scgan_infer
 
 model = scgan_infer.load(".")
-rows = model.sample(10000, seed=0)
+rows = model.sample({many[1]}, seed=0)
 ```
 
 | graph | inputs | outputs |

@@ -136,6 +136,9 @@ def test_the_bundle_keeps_its_promises(model: Model) -> None:
     assert [column.name for column in model.manifest.whole] == list(table().names)
     assert "c" not in model.manifest.interfaces["decoder.onnx"][0]
     assert "head.onnx" in model.bundle.graphs
+    card = (model.bundle.path / "card.md").read_text("utf-8")
+    assert "| phi | periodic, given |" in card
+    assert "--given conditions.csv" in card
 
 
 def test_rows_follow_their_conditions(model: Model, conditions: np.ndarray) -> None:
