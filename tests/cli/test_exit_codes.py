@@ -56,7 +56,7 @@ def test_0_done(scgan: Scgan, model: Path, tmp_path: Path) -> None:
     for command in ("--help", "--version", "sample --help"):
         assert scgan(*command.split()).code == 0
     assert "Commands:" in scgan().out
-    assert " [default: 10000; x>=0]" in scgan("sample", "--help").out
+    assert "default: 10000.  [x>=0]" in scgan("sample", "--help").out
 
 
 UNEXPECTED = (

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import Done
 
@@ -144,7 +145,8 @@ def test_a_quoted_name_is_that_name_again(name: str) -> None:
 
 
 def test_the_advice_of_a_note_works(scgan: Scgan, tmp_path: Path) -> None:
-    rows = "".join(f"{i % 7},{0.37 * i:.3f}\n" for i in range(400))
+    numbers = np.random.default_rng(0).normal(size=400)  # no walls, not rounded
+    rows = "".join(f"{i % 7},{number}\n" for i, number in enumerate(numbers))
     (tmp_path / "rows.csv").write_text('"Sepal.Length of",y\n' + rows)
     done = scgan("train", tmp_path / "rows.csv", "-o", tmp_path / "run", *BRIEF)
     [note] = [line for line in done.err.splitlines() if "kinds were guessed" in line]

@@ -120,7 +120,6 @@ def test_shells_complete_commands_and_options() -> None:
     ask = {"_SCGAN_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
     done = python("-m", "scgan_train", COMP_WORDS="scgan sample --en", **ask)
     assert done.stdout.split() == ["--engine"]
-    assert "_SCGAN_COMPLETE" in python("-m", "scgan_train", "--show-completion", "bash").stdout
 
 
 def test_the_manual_page_is_the_commands() -> None:

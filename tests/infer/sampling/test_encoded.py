@@ -33,7 +33,7 @@ def test_discrete_values_are_written_by_name_between_latents_and_cluster():
     choice = np.array([[0, 0, 0, 0, 3], [1, 1, 1, 1, 2], [1, 2, 0, 2, 1], [0, 0, 1, 3, 0]])
     columns = columns_of(manifest)
     stream = csv_stream(columns)
-    text = (stream.header(4) + stream.encode(rows_of(manifest, latent, choice))).decode()
+    text = (stream.header(4) + stream.encode(rows_of(manifest, latent, choice), 0)).decode()
     assert text.split("\n") == [
         "latent_0,latent_1,mass,sex,size,gain,cluster",
         "0.5,1,missing,m,0.5,0,3",

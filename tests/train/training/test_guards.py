@@ -75,7 +75,7 @@ def test_a_collapsed_encoder_stops_the_run(tmp_path: Path, monkeypatch: pytest.M
 def test_clusters_without_rows_are_dropped_and_that_is_said(
     tmp_path: Path, refine: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discrete, "find", lambda table: ())  # three points are discrete values
+    monkeypatch.setattr(discrete, "find", lambda *_: ())  # three points are discrete values
     rng = np.random.default_rng(0)
     values = np.repeat([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], 100, 0)[rng.permutation(300)]
     table = Table((Column("x"), Column("y")), values.astype(np.float32))
