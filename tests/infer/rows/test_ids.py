@@ -107,5 +107,5 @@ def test_text_among_numbers_gets_advice(cells, words):
 
 
 def test_text_with_a_few_numbers_is_text():
-    cells = RNG.choice(["00M", "0E0", "ABC", "7"], 200).astype(object)
-    assert read_table({"iata": np.append("ABC", cells)}).columns[0].kind == "category"
+    cells = np.array(["ABC", "00M", "0E0", "ABD", "7"] * 40, object)
+    assert read_table({"iata": cells}).columns[0].kind == "category"
