@@ -75,7 +75,7 @@ def write(
         contents |= {f"bundles/{name}/{file}": data for file, data in files.items()}
     contents[MARK] = json.dumps(shown, indent=1).encode()
     try:
-        write_folder(path, contents, MARK, "a page")
+        write_folder(path, contents, "runtime/ort.wasm", "a page")
     except OSError as error:
         raise DataError(f"can't write the page {path}: {error.strerror}") from None
     return path

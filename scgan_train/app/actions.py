@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 GPU = Path("/dev/nvidiactl")  # there where a driver is
 SHIPPED = "eight_gaussians"
+# what a folder holds of --rows-per-file, of reproduce, and of what is replaced when the new one is complete
+PARTS = ("part-[0-9][0-9][0-9][0-9][0-9][0-9].*", ".part-*", "manifest.json", ".manifest.json*")
+REPRODUCED = ("settings.json", "cells", "runs", "table.csv", "table.md", "figure[0-9]-*")
+ANY = ("*",)
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
@@ -96,28 +101,32 @@ def sample_command(bundle: Path) -> str:
     return f"scgan sample --model {quote(str(bundle))} --n 10000 --out {free}"
 
 
-def check_free(path: Path | str | None, force: bool, mark: str = "") -> None:
+def check_free(path: Path | str | None, force: bool, own: Sequence[str] = ()) -> None:
     """Refuse to write over what is there, unless that is asked for.
 
     Args:
-        path: the file to appear; or the folder, where `mark` is given.
+        path: the file to appear; or the folder, where `own` is given.
         force: replace it.
-        mark: pattern of the file by which a folder shows that scgan made it; with `force` it is removed.
+        own: patterns of all that scgan writes into such a folder; with `force` it is removed.
 
     Raises:
-        UsageError: something is there.
+        UsageError: something is there; or the folder holds what scgan did not write.
     """
     path = Path(path or "-")
     taken = path.is_file() and path.stat().st_size > 0
-    if mark:
+    if own:
         taken = path.is_dir() and any(path.iterdir())
     if not taken or str(path) == "-":
         return
     if not force:
         raise UsageError(f"{path} exists; choose another name, or replace it with --force")
-    if mark:
-        if not any(path.glob(mark)):
-            raise UsageError(f"{path} is not a folder that scgan made; choose another name")
+    if own:
+        names = sorted(entry.name for entry in path.iterdir())
+        foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in own)]
+        if foreign:
+            raise UsageError(
+                f"{path} holds {foreign[0]}, which scgan did not write; choose another name"
+            )
         shutil.rmtree(path)
 
 
@@ -168,7 +177,7 @@ def given(
     import numpy as np
 
     from scgan_infer.rows.formats import read_raw
-    from scgan_infer.sampling.given import beyond, given_of
+    from scgan_infer.sampling.given import given_of
 
     if text is None:
         if each is not None or keep is not None:
@@ -200,7 +209,7 @@ def given(
             )
         found = given_of(model.manifest, text, 1 if each is None else each)
         many = found.count(None, start)
-        columns = list(map(beyond, model.given))
+        columns = [column.loose for column in model.given]
         others = [name.strip() for name in (keep or "").split(",") if name.strip()]
         for name in others:
             if name in {column.name for column in model.manifest.whole}:

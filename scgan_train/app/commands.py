@@ -182,7 +182,7 @@ def export(
     path = run or newest("decoder.safetensors")
     target = out or Path("exported") / path.resolve().name
     if not force:  # a bundle is replaced by the new one when that is complete
-        actions.check_free(target, force, "bundle.json")
+        actions.check_free(target, force, actions.ANY)
     key = None
     if sign is not None:
         from scgan_infer.bundle import signing
@@ -260,7 +260,7 @@ def sample(
         columns = all_copied(columns, cells, conditions.each, out)
     columns = actions.inert(columns) if spreadsheet else columns
     if not resume:
-        actions.check_free(out, force, "*manifest.json*" if rows_per_file else "")
+        actions.check_free(out, force, actions.PARTS if rows_per_file else ())
     actions.compute(job, engine, out, columns, count, rows_per_file, resume)
 
 
@@ -334,7 +334,7 @@ def page(
     from scgan_train.datasets import DATASETS, judges
 
     if not force:  # a page is replaced by the new one when that is complete
-        actions.check_free(out, force, "index.html")
+        actions.check_free(out, force, actions.ANY)
     loaded, rows = [load(bundle) for bundle in bundles], {}
     for bundle in loaded:
         source = data or str(bundle.manifest.provenance.get("source"))
@@ -621,7 +621,7 @@ def reproduce(
     from scgan_train.reproduce import reproduce as run_plan
 
     if not resume:
-        actions.check_free(out, force, "settings.json")
+        actions.check_free(out, force, actions.REPRODUCED)
     run_plan(Plan(out, seeds, preset), jobs=jobs, resume=resume)
     show(*(out / "table.md").read_text("utf-8").splitlines())
     say(f"table and figures: {out}")

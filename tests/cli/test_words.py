@@ -63,7 +63,8 @@ def test_nothing_is_replaced_unasked(
     assert scgan(*parts, "--force").code == 0
     Path("mine").mkdir()
     Path("mine/notes").write_text("mine")
-    scgan(*parts[:-1], "mine/", "--force").failed(2, "mine", "not a folder that scgan made")
+    Path("mine/manifest.json").write_text("{}")
+    scgan(*parts[:-1], "mine/", "--force").failed(2, "mine", "which scgan did not write")
     assert Path("mine/notes").exists()
 
 
