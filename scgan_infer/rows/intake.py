@@ -21,7 +21,7 @@ numbers of which float32 (exact up to 2**24) would change one, counted from an a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -294,11 +294,8 @@ class Intake:
 
     def _no_category(self, names: Mapping[str, int], rows: int, row: int = 0) -> BadCellError:
         """Return what to say of text that is neither category nor id."""
-        first = next(iter(names))
-        if all(PRICED.search(name) and number(PRICED.sub("", name)) is not None for name in names):
-            return BadCellError(row, f"{shown(first)} is text; write the numbers without signs")
-        if all(DATED.fullmatch(name) for name in names):
-            return BadCellError(row, f"{shown(first)} is text; write dates as YYYY-MM-DD")
+        if advice := _misspelt(names):
+            return BadCellError(row, f"{shown(next(iter(names)))} is text; {advice}")
         ways = " or ".join(f"{self.setting}={kind}" for kind in ("drop", "id", "category"))
         return BadCellError(
             row,
@@ -405,11 +402,11 @@ class Intake:
             low,
             high,
             self.decimals,
-            self.rows,
-            anchor or 0.0,
-            self.named and not self.missing,
-            self.digits,
-            self.wide,
+            rows=self.rows,
+            base=anchor or 0.0,
+            named=self.named and not self.missing,
+            digits=self.digits,
+            exact=self.wide,
         )
         more = {} if anchor is None else {"anchor": anchor}
         if anchor is not None and self.decimals:
@@ -469,11 +466,9 @@ class Intake:
     def _categories(self, values: Values, names: Mapping[str, int]) -> tuple[Column, Values]:
         """Return the category column of the names that came, sorted as numbers if they all are."""
         if self.kind is None and 2 * len(names) > self.rows:
-            fault = self._no_category(names, self.rows)
-            if "is text" in str(fault) or self.missing or len(names) < FEWEST:
-                raise fault
-            if len(names) < self.rows and not self.unique:
-                raise fault
+            few = self.missing or len(names) < FEWEST
+            if few or _misspelt(names) or (len(names) < self.rows and not self.unique):
+                raise self._no_category(names, self.rows)
             column = self._build({"kind": "id", **shape(names)})
             return column, np.zeros(len(values), np.float32)
         values_of = {name: number(name) for name in names}
@@ -502,6 +497,13 @@ def _moved(found: Mapping[str, Any], anchor: float | None) -> dict[str, Any]:
         key: found[key] + (anchor or 0.0) for key in ("low", "high") if found.get(key) is not None
     }
     return {**found, **walls}
+
+
+def _misspelt(names: Collection[str]) -> str:
+    """Return what to do with texts that are all numbers or dates in a spelling that is not read; else empty."""
+    if all(PRICED.search(name) and number(PRICED.sub("", name)) is not None for name in names):
+        return "write the numbers without signs"
+    return "write dates as YYYY-MM-DD" if all(map(DATED.fullmatch, names)) else ""
 
 
 def _isoformat(cell: Any) -> Any:
