@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scgan_infer.columns import Column
 from scgan_infer.judging.distances import Space, c2st
 from scgan_infer.judging.figures import LEAST_JUDGED_ROWS
 
@@ -126,7 +127,8 @@ def _slices(model: Model, rows: Floats, seed: int) -> tuple[Slice, ...]:
     real, fake = (space.place(part.astype(np.float64)) for part in (rows, made))
     found = []
     for k, one in enumerate(model.manifest.given):
-        for where, inside in _tenths(one.column, given[:, k]):
+        for where, there in slices(one.column, given[:, k], TENTHS):
+            inside = np.flatnonzero(there)
             half = len(inside) // 2
             if half >= LEAST_JUDGED_ROWS:
                 value = c2st(fake[inside[half : 2 * half]], real[inside[:half]], seed)
@@ -134,14 +136,19 @@ def _slices(model: Model, rows: Floats, seed: int) -> tuple[Slice, ...]:
     return tuple(sorted(found, key=lambda part: -part.c2st))
 
 
-def _tenths(column: Any, cells: Floats) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Yield each tenth of a column, or each name, and its rows."""
+def slices(
+    column: Column, cells: NDArray[np.floating[Any]], count: int
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield parts of a column with about as many rows each, or each of its names, and which rows [n] lie there."""
     if column.rules.named:
         for k, name in enumerate(column.categories):
-            yield f"= {name}", np.flatnonzero(cells == k)
+            yield name, cells == k
         return
-    edges = np.unique(np.nanquantile(cells, np.linspace(0, 1, TENTHS + 1)))
-    for low, high in pairwise(edges):
-        last = high == edges[-1]
-        inside = (cells >= low) & ((cells <= high) if last else (cells < high))
-        yield f"{low:.4g} to {high:.4g}", np.flatnonzero(inside)
+    edges = np.unique(np.nanquantile(cells, np.linspace(0, 1, count + 1))).tolist()
+    for low, high in pairwise(edges if edges[1:] else edges * 2):
+        below = cells <= high if high == edges[-1] else cells < high
+        ends = (
+            f"{end:.4g}" if column.anchor is None else column.rules.spell(end, column)
+            for end in (low, high)
+        )
+        yield " to ".join(ends), (cells >= low) & below

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ from scgan_infer.judging.canvas import (
     styled,
     tallest,
 )
+from scgan_infer.judging.conditional import slices
 from scgan_infer.judging.distances import Space
 
 if TYPE_CHECKING:
@@ -482,34 +483,22 @@ def given_slices(
         given: what it is.
         columns: d columns, of which the first six are drawn.
     """
-    slices = _slices(given, condition)
+    parts = [part for part in slices(given, condition, SLICES) if part[1].any()][:MOST_COLUMNS]
     columns = columns[:MOST_COLUMNS]
-    figure = new_figure(2.2 * len(columns) + 0.6, 1.3 * len(slices) + 0.6)
-    axes = figure.subplots(len(slices), len(columns), squeeze=False)
+    figure = new_figure(2.2 * len(columns) + 0.6, 1.3 * len(parts) + 0.6)
+    axes = figure.subplots(len(parts), len(columns), squeeze=False)
     for j, column in enumerate(columns):
         edges = bin_edges(column, real[:, j], 40)
-        for row, (label, inside) in enumerate(slices):
+        for row, (label, inside) in enumerate(parts):
             own = axes[row, j]
             data, samples = (rows[inside, j] for rows in (real, made))
             there, drawn = ~np.isnan(data), ~np.isnan(samples)
             histogram(own, data[there], samples[drawn], column, edges)
             fit_axis(own, "x", column, edges, ticks=3)
             own.set_yticks([])
-            if row < len(slices) - 1:
+            if row < len(parts) - 1:
                 own.set(xlabel="", xticklabels=[])
             if not j:
                 own.set_ylabel(shown(label), fontsize=7)
     figure.suptitle(shown(f"where {given.name} lies; filled: data, line: samples"), fontsize=9)
     return figure
-
-
-def _slices(given: Column, cells: Rows) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Return the name and the rows of each fifth of a given column, or of each of its first names."""
-    if given.categories:
-        names = given.categories[:MOST_COLUMNS]
-        return [(name, cells == k) for k, name in enumerate(names) if (cells == k).any()]
-    edges = np.unique(np.nanquantile(cells, np.linspace(0, 1, SLICES + 1)))
-    return [
-        (f"{low:.3g} to {high:.3g}", (cells >= low) & (cells <= high))
-        for low, high in pairwise(edges)
-    ]
