@@ -135,6 +135,14 @@ class Column:
         return replace(self, kind=kind, **bare)  # type: ignore[arg-type]
 
     @property
+    def loose(self) -> Column:
+        """The column that takes any number where a wall or whole numbers are the rule."""
+        if "slack" not in self.rules.fields:
+            return self
+        kind = self.kind if self.pattern else "real"
+        return replace(self, kind=kind, low=None, high=None, slack=0.0)
+
+    @property
     def step(self) -> float | None:
         """Distance of neighbouring values; None where any number may stand."""
         return self.rules.step(self)

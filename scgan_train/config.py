@@ -190,7 +190,7 @@ def resolve(config: Config, rows: Table) -> Config:
     made, given = divide(rows.columns, config.given)
     if given and config.latents != "mapper":
         raise UsageError(
-            f"--latents {config.latents} has no given columns; leave it out, or take mapper"
+            f"latents = {config.latents} has no given columns; leave it out, or take mapper"
         )
     if given and config.decoder.steps not in ("auto", 0):
         raise UsageError(

@@ -148,13 +148,13 @@ def divide(columns: Sequence[Column], names: Sequence[str]) -> tuple[list[int], 
     for name in names:
         if name not in held:
             raise UsageError(
-                f"--given {name}: there is no such column; there are {', '.join(held)}"
+                f"given column {name}: there is no such column; there are {', '.join(held)}"
             )
         if list(names).count(name) > 1:
-            raise UsageError(f"--given names {name} twice; name it once")
+            raise UsageError(f"given names {name} twice; name it once")
     made = [j for j, name in enumerate(held) if name not in names]
     if not made:
-        raise UsageError("--given names all columns: leave one that is generated")
+        raise UsageError("all columns are given: leave one that is generated")
     return made, [j for j, name in enumerate(held) if name in names]
 
 

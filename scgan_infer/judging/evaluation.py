@@ -10,7 +10,7 @@ those that the held-out rows are guessed to have.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,7 +175,7 @@ def from_file(
     Raises:
         DataError: a file that can't be read, or that holds other columns.
     """
-    columns = loose(real.columns) if model is None else real.columns
+    columns = tuple(column.loose for column in real.columns) if model is None else real.columns
     samples = read_table(path, columns=columns, max_rows=CUTS * min(whole("n", n), MOST_ROWS))
     return Subject(real, samples.values, str(path), n, model, train)
 
@@ -186,19 +186,9 @@ def training_rows(path: Path, columns: Sequence[Column]) -> Floats:
     Raises:
         DataError: a file that can't be read, or that holds other columns.
     """
-    return read_table(path, columns=loose(columns), max_rows=MOST_TREE_ROWS).values
-
-
-def loose(columns: Sequence[Column]) -> tuple[Column, ...]:
-    """Return columns that take any number where a wall or whole numbers are the rule."""
-    free = {"low": None, "high": None, "slack": 0.0}
-    number = {**free, "kind": "real"}
-    return tuple(
-        replace(column, **(free if column.pattern else number))
-        if "slack" in column.rules.fields
-        else column
-        for column in columns
-    )
+    return read_table(
+        path, columns=[column.loose for column in columns], max_rows=MOST_TREE_ROWS
+    ).values
 
 
 def latents_of(model: Model, block: int, seed: int = 0) -> tuple[Floats, NDArray[np.int64]]:

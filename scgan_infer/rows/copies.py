@@ -73,7 +73,7 @@ class Copying(Kind):
 
     def form(self, column: Column) -> Form:
         """See `Kind.form`."""
-        raise NotImplementedError
+        raise TypeError(f"column {column.name!r} is copied, and has no coordinate")
 
     def cells(self, values: Raw, column: Column) -> Raw:
         """Return the cells of rows with these indices."""

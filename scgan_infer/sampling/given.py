@@ -98,7 +98,7 @@ def given_of(manifest: Manifest, conditions: Any, each: int = 1) -> Given:
     """
     from scgan_infer.rows.formats import read_table
 
-    columns = [beyond(one.column) for one in manifest.given]
+    columns = [one.column.loose for one in manifest.given]
     names = [column.name for column in columns]
     if not columns:
         raise UsageError("this bundle has no given columns; leave the conditions out")
@@ -126,13 +126,6 @@ def given_of(manifest: Manifest, conditions: Any, each: int = 1) -> Given:
         if np.shape(conditions) == (0, len(columns)):
             return Given(np.empty((0, len(columns)), np.float32), each)
     return Given(read_table(conditions, columns=columns).values, 0 if single else each)
-
-
-def beyond(column: Column) -> Column:
-    """Return the column that conditions are read as: numbers may lie beyond walls, and between whole numbers."""
-    from scgan_infer.judging.evaluation import loose
-
-    return loose([column])[0]
 
 
 def by_index(column: Column) -> Column:

@@ -29,7 +29,7 @@ from scgan_infer.names import DEVICES
 from scgan_infer.sampling import encoded
 from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, outcomes, within
 from scgan_infer.sampling.engines import Job, local
-from scgan_infer.sampling.given import Given, beyond, by_index, given_of
+from scgan_infer.sampling.given import Given, by_index, given_of
 from scgan_infer.sampling.noise import (
     BLOCK,
     DECODER,
@@ -166,7 +166,7 @@ class Model:
         rows = self.together(made, found.rows(start, start + len(made)))
         if not found.each:
             table = {name: [value] for name, value in table.items()}
-        cells = read_raw(table, list(map(beyond, self.given)))
+        cells = read_raw(table, [column.loose for column in self.given])
         return frame(rows, all_copied(self.manifest.whole, cells, found.each, ""), start)
 
     def blocks(
@@ -414,11 +414,11 @@ class Model:
         names = ", ".join(column.name for column in self.given)
         if names and given is None:
             raise UsageError(
-                f"{self.bundle.path}: rows are generated given {names}; say which, e.g. --given conditions.csv"
+                f"{self.bundle.path}: rows are generated given {names}; give conditions, one row each"
             )
         if given is not None and not names:
             raise UsageError(
-                f"{self.bundle.path}: this bundle has no given columns; leave --given out"
+                f"{self.bundle.path}: this bundle has no given columns; leave the conditions out"
             )
 
     def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:

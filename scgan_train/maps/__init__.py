@@ -42,9 +42,7 @@ def choose(kind: str, e: int, steps: int = 0, given: bool = False) -> type[Mappe
     if kind not in MAPS:
         raise UsageError(f"no map is called {kind!r}; choose from auto, {', '.join(MAPS)}")
     if given and kind != "flow":
-        raise UsageError(
-            f"the map {kind!r} sees no given columns; leave --mapper out, or take flow"
-        )
+        raise UsageError(f"the map {kind!r} sees no given columns; leave it out, or take flow")
     return MAPS[kind]
 
 
