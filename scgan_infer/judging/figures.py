@@ -13,7 +13,7 @@ set of that size: the more real rows there are, the finer is what lies off it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -406,30 +406,47 @@ def evaluate(
         rows = (space, made, made[drawn], mixed[:n], mixed[n : 2 * n], mixed)
         cells = (samples[drawn], heldout[other], heldout[first])
         parts.append(Cut(*rows, cells, trained, errors, back, known, seed + k))
-    overall = {name: [measure.of(cut) for cut in parts] for name, measure in FIGURES.items()}
-    pairs = [(*key, _mean([cut.by_pair[key] for cut in parts])) for key in parts[0].by_pair]
+    counts = {
+        "generated": n,
+        "real": len(parts[0].reference),
+        "train": 0 if trained is None else len(trained),
+    }
     return Figures(
-        rows={
-            "generated": n,
-            "real": len(parts[0].reference),
-            "train": 0 if trained is None else len(trained),
-        },
-        overall={
-            name: _mean([figure for figure in figures if figure is not None])
-            for name, figures in overall.items()
-            if None not in figures
-        },
-        columns={
-            column.name: {
-                "wasserstein": _mean([cut.by_column[column.name] for cut in parts]),
-                "shape": _mean([cut.shapes[j] for cut in parts]),
-                **{name: Figure(errors[name][j]) for name in errors},
-            }
-            for j, column in enumerate(columns)
-        },
-        pairs=tuple(sorted(pairs, key=lambda pair: -pair[2].value)),
-        clusters=_cluster_table(*known) if known else (),
+        counts,
+        _overall(parts),
+        _by_column(parts, columns, errors),
+        _by_pair(parts),
+        _cluster_table(*known) if known else (),
     )
+
+
+def _overall(parts: Sequence[Cut]) -> dict[str, Figure]:
+    """Return the means of the figures that every cut has."""
+    found = {name: [measure.of(cut) for cut in parts] for name, measure in FIGURES.items()}
+    return {
+        name: _mean([figure for figure in figures if figure is not None])
+        for name, figures in found.items()
+        if None not in figures
+    }
+
+
+def _by_column(
+    parts: Sequence[Cut], columns: Sequence[Column], errors: Mapping[str, Sequence[float]]
+) -> dict[str, dict[str, Figure]]:
+    return {
+        column.name: {
+            "wasserstein": _mean([cut.by_column[column.name] for cut in parts]),
+            "shape": _mean([cut.shapes[j] for cut in parts]),
+            **{name: Figure(errors[name][j]) for name in errors},
+        }
+        for j, column in enumerate(columns)
+    }
+
+
+def _by_pair(parts: Sequence[Cut]) -> tuple[tuple[str, str, Figure], ...]:
+    """Return the pairs of columns, the worst first."""
+    pairs = [(*key, _mean([cut.by_pair[key] for cut in parts])) for key in parts[0].by_pair]
+    return tuple(sorted(pairs, key=lambda pair: -pair[2].value))
 
 
 def held_out(

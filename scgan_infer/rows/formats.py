@@ -438,52 +438,22 @@ def _intakes(
     may_miss: bool = True,
 ) -> tuple[list[Intake], list[int]]:
     """Return an intake for each wanted column, and where it is in the file."""
-    label = reader.label
     garbled = next((name for name in reader.names if SURROGATE.search(name)), None)
     if garbled is not None:
-        raise DataError(f"{label}: the column name {garbled!r} is not UTF-8; rename it")
-    held = _listed(reader.names, 12)
-    places = {name: j for j, name in reversed([*enumerate(reader.names)])}
-    if columns is not None and not reader.named:
-        if len(columns) != len(reader.names):
-            needed = ", ".join(column.name for column in columns)
-            count = len(reader.names)
-            raise DataError(
-                f"{label}: has {count} columns without names where {len(columns)} are needed: {needed}"
-            )
-        return [Intake(column.name, column) for column in columns], list(range(len(columns)))
+        raise DataError(f"{reader.label}: the column name {garbled!r} is not UTF-8; rename it")
     if columns is not None:
-        chosen = [column.name for column in columns]
-        missing = next((name for name in chosen if name not in places), None)
-        if missing is not None:
-            raise DataError(
-                f"{label}: has no column {missing!r}, which the model needs; it has {held}"
-            )
-    else:
-        chosen = list(reader.names if names is None else names)
-        usable = places.keys() & set(chosen)
-        for name in (*chosen, *overrides):
-            if name not in usable:
-                raise UsageError(f"{label}: has no column {name!r} to use; it has {held}")
-    twice = {
-        name for names in (reader.names, chosen) for name, n in Counter(names).items() if n > 1
-    }
-    for name in chosen:
-        if name in twice:
-            raise DataError(f"{label}: has two columns called {name!r}; rename one")
-        if not name:
-            number = places[""] + 1
-            others = _listed([other for other in reader.names if other], 8)
-            raise DataError(
-                f"{label}: its column {number} has no name; name it, or choose the others: {others}"
-            )
-    if columns is None:
-        chosen = [name for name in chosen if overrides.get(name, {}).get("kind") != "drop"]
-    if not chosen:
-        raise DataError(f"{label}: has no columns")
-    wanted = [places[name] for name in chosen]
-    if columns is not None:
-        return [Intake(column.name, column) for column in columns], wanted
+        known = [Intake(column.name, column) for column in columns]
+        return known, _places_of(reader, [column.name for column in columns])
+    chosen = reader.names if names is None else names
+    usable = set(reader.names) & set(chosen)
+    unknown = next((name for name in (*chosen, *overrides) if name not in usable), None)
+    if unknown is not None:
+        held = _listed(reader.names, 12)
+        raise UsageError(f"{reader.label}: has no column {unknown!r} to use; it has {held}")
+    places = _places(reader, chosen)
+    kept = [name for name in chosen if overrides.get(name, {}).get("kind") != "drop"]
+    if not kept:
+        raise DataError(f"{reader.label}: has no columns")
     intakes = [
         Intake(
             name,
@@ -493,9 +463,45 @@ def _intakes(
             may_miss,
             reader.named,
         )
-        for name in chosen
+        for name in kept
     ]
-    return intakes, wanted
+    return intakes, [places[name] for name in kept]
+
+
+def _places_of(reader: Reader, needed: Sequence[str]) -> list[int]:
+    """Return where the columns that a model needs are: by name, or in order in a file without names."""
+    if not reader.named:
+        if len(needed) != len(reader.names):
+            raise DataError(
+                f"{reader.label}: has {len(reader.names)} columns without names "
+                f"where {len(needed)} are needed: {', '.join(needed)}"
+            )
+        return list(range(len(needed)))
+    held = set(reader.names)
+    missing = next((name for name in needed if name not in held), None)
+    if missing is not None:
+        raise DataError(
+            f"{reader.label}: has no column {missing!r}, which the model needs; "
+            f"it has {_listed(reader.names, 12)}"
+        )
+    places = _places(reader, needed)
+    return [places[name] for name in needed]
+
+
+def _places(reader: Reader, chosen: Sequence[str]) -> dict[str, int]:
+    """Return where each name is; refuse chosen columns that no name tells from the others."""
+    places = {name: j for j, name in enumerate(reader.names)}
+    counts, again = Counter(reader.names), Counter(chosen)
+    for name in chosen:
+        if max(counts[name], again[name]) > 1:
+            raise DataError(f"{reader.label}: has two columns called {name!r}; rename one")
+        if not name:
+            others = _listed([other for other in reader.names if other], 8)
+            raise DataError(
+                f"{reader.label}: its column {places[name] + 1} has no name; "
+                f"name it, or choose the others: {others}"
+            )
+    return places
 
 
 def _listed(names: Sequence[str], most: int) -> str:
