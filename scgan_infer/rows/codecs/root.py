@@ -14,6 +14,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,17 @@ import numpy as np
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.rows.codecs.base import Chunks, Raw, Reader, Untyped, cells, extra
+from scgan_infer.rows.codecs.budget import Budget
 
 TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
+BLOCK_HEADER = 9  # bytes: two that name the codec, one of its own, then the sizes, packed and not
+CODECS = {b"ZL": "zlib", b"XZ": "xz", b"ZS": "zstd"}  # LZ4 stops where a block's header says
+SMALL = (
+    1 << 14
+)  # packed bytes of a block, which hold less than 512 MiB: zstd packs 2^15 : 1 at most
 FIRST_SECOND = 1 << 22 | 1 << 17  # 1995-01-01 00:00:00
 _timeless_now = threading.Lock()
+_budget: ContextVar[Budget | None] = ContextVar("budget", default=None)  # of who reads now
 
 
 class RootReader(Reader):
@@ -36,18 +44,20 @@ class RootReader(Reader):
     def open(self) -> None:
         path, inner = self.path, self.inner
         uproot = extra("uproot", "root")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        uproot.compression.decompress.hook_before_block = _check_block
+        with self._reading():
             self.file = uproot.open({str(path): None})
-        kinds = self.file.classnames(recursive=True)
+            kinds = self.file.classnames(recursive=True)
         trees = [name for name, kind in kinds.items() if kind in TREES]
         chosen = [name for name in trees if inner in ("", name, name.partition(";")[0])]
         if not chosen:
             raise DataError(
                 f"{path}: has no tree {inner or 'at all'}; it has {', '.join(kinds) or 'nothing'}"
             )
-        self.tree = self.file[chosen[0]]
-        self.names, self.rows = tuple(self.tree.keys(recursive=False)), int(self.tree.num_entries)
+        with self._reading():
+            self.tree = self.file[chosen[0]]
+            self.names = tuple(self.tree.keys(recursive=False))
+            self.rows = int(self.tree.num_entries)
 
     @classmethod
     def failures(cls) -> tuple[type[BaseException], ...]:
@@ -64,7 +74,8 @@ class RootReader(Reader):
                     f"{self.path}: branch {name!r} is {kind or 'a group'}, not one value a row; "
                     "choose flat branches"
                 )
-            self._charge(branches[name])
+        with self._reading():
+            self._charge([branches[name] for name in names])
         found = self.tree.iterate(
             filter_name=lambda name: name in names,
             step_size=size,
@@ -72,19 +83,72 @@ class RootReader(Reader):
             entry_stop=self.rows,
         )
         while True:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with self._reading():
                 chunk = next(found, None)
             if chunk is None:
                 return
             yield [np.asarray(chunk[name]) for name in names]
 
-    def _charge(self, branch: Untyped) -> None:
-        """Charge a branch's baskets as their own headers have them; fields of an RNTuple have none."""
-        for k in range(getattr(branch, "num_baskets", 0)):
-            size = branch.basket_uncompressed_bytes(k)
-            self.budget.hold(size, f"a basket of branch {branch.name!r}")
-            self.budget.decode(size)
+    def _charge(self, branches: Sequence[Untyped]) -> None:
+        """Charge what lies in the file as it is, however many times it is named; `_check_block` charges the rest."""
+        for branch in branches:
+            for k in range(getattr(branch, "num_baskets", 0)):
+                size = branch.basket_uncompressed_bytes(k)
+                self.budget.hold(size, f"a basket of branch {branch.name!r}")
+                if branch.basket_compressed_bytes(k) == size:
+                    self.budget.decode(size)
+        if hasattr(self.tree, "page_link_list"):
+            for cluster in self.tree.page_link_list:
+                for column, parts in zip(self.tree.column_records, cluster, strict=False):
+                    sizes = [-(-page.num_elements * column.nbits // 8) for page in parts.pages]
+                    self.budget.hold(sum(sizes), "a column of a cluster")
+                    held = zip(parts.pages, sizes, strict=True)
+                    self.budget.decode(sum(n for p, n in held if p.locator.num_bytes >= n))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Have what uproot decompresses inside charged, and its warnings dropped."""
+        token = _budget.set(self.budget)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            _budget.reset(token)
+
+
+def _check_block(
+    *,
+    chunk: Untyped,
+    cursor: Untyped,
+    context: Any,
+    uncompressed_bytes: int,
+    num_blocks: int,
+    **_: Any,
+) -> None:
+    """Charge what uproot is about to decompress, and refuse a block that holds more than its header says.
+
+    uproot compares the two only when it has all of it in memory.
+    """
+    budget = _budget.get()
+    if budget is None:
+        return
+    if num_blocks == 0:
+        budget.hold(uncompressed_bytes, "a compressed piece")
+        budget.decode(uncompressed_bytes)
+    place = cursor.copy()
+    header = bytes(place.bytes(chunk, BLOCK_HEADER, context))
+    packed, room = (int.from_bytes(header[at : at + 3], "little") for at in (3, 6))
+    if header[:2] in CODECS and packed > SMALL:
+        cramjam, into = extra("cramjam", "root"), np.empty(room, np.uint8)
+        try:
+            getattr(cramjam, CODECS[header[:2]]).decompress_into(
+                place.bytes(chunk, packed, context), into
+            )
+        except cramjam.DecompressionError as error:
+            raise DataError(
+                f"{budget.label}: a compressed block is damaged, or a compression bomb"
+            ) from error
 
 
 def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:
