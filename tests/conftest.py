@@ -8,6 +8,11 @@ import shutil
 from collections import Counter
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# examples take what time a busy machine has for them
+settings.register_profile("scgan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("scgan")
 
 # how reasons begin or end: pytest's importorskip, a package of a file format, a runtime for Node or browsers
 PIP, NPM = ("could not import", "without "), "make node"

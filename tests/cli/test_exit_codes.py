@@ -411,7 +411,7 @@ def test_1_out_of_memory(tmp_path: Path) -> None:
 
 
 def test_a_closed_pipe_is_no_error(model: Path) -> None:
-    with spawn("sample", "--model", model, "--n", 10**9) as process:
+    with spawn("sample", "-q", "--model", model, "--n", 10**9) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "x,y\n"
         process.stdout.close()

@@ -325,7 +325,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_any_json_in_any_place_is_read_or_refused(data):
     found = json.loads(_changed())
@@ -758,7 +758,7 @@ def test_load_applies_the_rules_even_where_the_checksum_fits(tiny_bundle):
         bundle.save(tiny_bundle, tiny.MANIFEST, {**tiny.GRAPHS, "decoder.onnx": data})
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_any_bytes_are_a_graph_or_a_model_error(data):
     good = bytearray(tiny.GRAPHS["generator.onnx"])

@@ -119,7 +119,7 @@ def test_a_csv_comes_back_with_the_header_it_had(tmp_path):
 @given(
     st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=200)
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_csv_brings_back_every_float32(cells):
     values = np.array(cells, np.float32)[:, None]
     text = csv_stream([Column("x")]).encode(values, 0).decode()

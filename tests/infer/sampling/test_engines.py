@@ -186,7 +186,7 @@ def test_a_missing_dask_is_named_with_its_install_command(model, monkeypatch):
         list(ENGINES["dask"](Job(model, draw=Draw(10))))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(start=st.integers(0, 2**62), n=st.integers(0, 5000), size=st.integers(1, 900))
 def test_pieces_tile_their_range_and_meet_at_multiples(start, n, size):
     found = list(cut(start, start + n, size))
@@ -196,7 +196,7 @@ def test_pieces_tile_their_range_and_meet_at_multiples(start, n, size):
     assert all(low % size == 0 for low, _ in found[1:])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(tasks=st.integers(0, 30), window=st.integers(1, 8), taken=st.integers(0, 30))
 def test_results_come_in_order_and_no_more_than_a_window_is_ahead(tasks, window, taken):
     submitted = []

@@ -70,7 +70,7 @@ def test_rows_are_those_of_plain_onnxruntime(models, truth):
     assert np.abs(models[1].sample(ROWS, seed=3) - truth).max() <= 1e-5 * spread.min()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), start=st.integers(0, ROWS), threads=st.sampled_from([1, 2, 3]))
 def test_any_range_with_any_threads_has_the_same_bits(models, data, start, threads):
     whole = models[1].sample(ROWS, seed=3)
@@ -78,7 +78,7 @@ def test_any_range_with_any_threads_has_the_same_bits(models, data, start, threa
     assert np.array_equal(models[threads].sample(n, seed=3, start=start), whole[start : start + n])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, END - 1), start=st.integers(0, END - 6000), cut=st.integers(0, 6000))
 def test_parts_make_the_whole_anywhere_in_the_stream(models, seed, start, cut):
     whole = models[2].sample(6000, seed, start)
@@ -86,7 +86,7 @@ def test_parts_make_the_whole_anywhere_in_the_stream(models, seed, start, cut):
     assert np.array_equal(np.concatenate(parts), whole)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     calls=st.lists(
         st.tuples(
@@ -221,7 +221,7 @@ def test_clusters_are_drawn_by_their_weights_and_without_rejection(tiny_path):
     assert list(encoded) == [0, 1, 3]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     ks=st.lists(st.integers(0, 2**24 - 1), min_size=1, max_size=20),
     ends=st.lists(st.integers(0, 2**24), min_size=2, max_size=8, unique=True),
@@ -312,7 +312,7 @@ def whole_numbers(draw, low, high):
     return draw(st.sampled_from(made))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     n=whole_numbers(0, 300),
     seed=whole_numbers(0, END - 1),

@@ -77,7 +77,7 @@ def test_the_published_words_become_the_first_noise():
     np.testing.assert_allclose(noise.normals(0, 0, 1, CLUSTER, 4)[0], expected, rtol=0, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, starts, streams, counts, st.integers(1, 9))
 @example(1, 0, CLUSTER, 4, 9)
 def test_every_number_is_made_of_the_words_that_the_specification_names(
@@ -92,7 +92,7 @@ def test_every_number_is_made_of_the_words_that_the_specification_names(
         np.testing.assert_allclose(normals[i], expected, rtol=0, atol=2e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, starts, streams, counts, st.integers(1, 2 * BLOCK), st.integers(0, 2 * BLOCK))
 def test_a_range_holds_the_bits_of_any_part_of_it(seed, start, stream, count, n, cut):
     cut = min(cut, n - 1)
@@ -107,7 +107,7 @@ def test_a_range_holds_the_bits_of_any_part_of_it(seed, start, stream, count, n,
     assert (uniforms < 1).all()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seeds,
     st.integers(0, 2**49 - 1),

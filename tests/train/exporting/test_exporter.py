@@ -195,7 +195,7 @@ LIMITS = st.lists(
 
 
 @given(limits=LIMITS)
-@hypotheses(max_examples=100, deadline=None)
+@hypotheses(max_examples=100)
 def test_every_u_selects_the_cluster_that_the_thresholds_name(limits: list[int]) -> None:
     k = near(limits)
     found = head(limits).select(torch.from_numpy(k).float() / GRID)

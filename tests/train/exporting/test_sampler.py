@@ -73,7 +73,7 @@ def test_the_graph_makes_the_noise_of_the_host(engine, m, q, seed, start):
 ANY_ORDER = session(sampler(2, 5))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, LAST), st.lists(st.integers(0, LAST), min_size=1, max_size=20))
 def test_indices_come_in_any_order_and_number(seed, index):
     x = run(ANY_ORDER, seed, index)
