@@ -34,9 +34,7 @@ class _Sampler:
 
     def __init__(self, path: Path) -> None:
         self.bundle = bundles.load(path)
-        self.extras = {
-            name: (path / name).read_bytes() for name in EXTRAS if (path / name).exists()
-        }
+        self.extras = {name: (path / name).read_bytes() for name in EXTRAS}
 
     @cached_property
     def model(self) -> Model:

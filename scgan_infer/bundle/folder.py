@@ -27,7 +27,8 @@
     NAME/head.onnx        u [n,h] -> choice [n,h] int64, where h > 1 or g > 0
     NAME/density.onnx     optional: x [n,d] -> log_density [n], in the user's units; -inf outside the columns' domains,
                           NaN where a cell is missing or drawn outright that is a number in other rows
-    NAME/preview.png, NAME/card.md      optional; scgan writes them; one that `files` does not name is refused
+    NAME/preview.png, NAME/card.md      always written; a bundle without is read, but one that `files` does not name
+                          is refused, so that a signature covers what there is
     NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
 
 With h > 1, u is [n,h] and choice [n,h] everywhere; x holds NaN for a missing cell. With g > 0 every graph but the
@@ -80,7 +81,7 @@ def save(
     path: str | Path,
     manifest: Manifest,
     graphs: Mapping[str, bytes],
-    extras: Mapping[str, bytes] | None = None,
+    extras: Mapping[str, bytes],
 ) -> Path:
     """Write a bundle and return its folder, which appears complete or not at all, in an older bundle's place.
 
@@ -88,15 +89,17 @@ def save(
         path: the folder to make.
         manifest: its `files` are ignored and computed anew; its format is this writer's.
         graphs: the graphs' bytes by file name.
-        extras: `preview.png` and `card.md`, as far as there are any.
+        extras: `preview.png` and `card.md`.
 
     Raises:
-        ModelError: `load` would refuse the bundle.
+        ModelError: `load` would refuse the bundle, or a file is missing.
         UsageError: something that is not a bundle is at `path`.
         DataError: the folder can't be written.
     """
     path = Path(path).absolute()
-    contents = {**graphs, **(extras or {})}
+    if missing := [name for name in EXTRAS if name not in extras]:
+        raise ModelError(f"a bundle has a {' and a '.join(missing)}, which its manifest names")
+    contents = {**graphs, **extras}
     files = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
     contents[FILE] = replace(manifest, files=files, format=FORMAT).to_json()
     if len(contents[FILE]) > MAX_MANIFEST:

@@ -45,8 +45,4 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A valid bundle of two columns, x and y."""
     import tiny
 
-    from scgan_infer import bundle
-
-    return bundle.save(
-        tmp_path_factory.mktemp("cli") / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS
-    )
+    return tiny.save(tmp_path_factory.mktemp("cli") / "tiny")

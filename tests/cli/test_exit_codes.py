@@ -144,7 +144,7 @@ def test_3_bad_model(scgan: Scgan, model: Path, tmp_path: Path) -> None:
     loop = tiny.model(tiny.body("generator.onnx", nodes=[tiny.node("Loop", "u w", "x")]))
     graphs = {**tiny.GRAPHS, "generator.onnx": loop}
     with pytest.raises(ModelError, match="control flow"):
-        bundle.save(tmp_path / "loop", tiny.MANIFEST, graphs)
+        tiny.save(tmp_path / "loop", tiny.MANIFEST, graphs)
 
 
 def test_4_no_such_device(scgan: Scgan, model: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_4_no_such_device(scgan: Scgan, model: Path, tmp_path: Path) -> None:
 
 def test_5_parity(scgan: Scgan, tmp_path: Path) -> None:
     parity = {"seed": 0, "index": [0], "x": [[1e6, 1e6]]}
-    wrong = bundle.save(tmp_path / "wrong", replace(tiny.MANIFEST, parity=parity), tiny.GRAPHS)
+    wrong = tiny.save(tmp_path / "wrong", replace(tiny.MANIFEST, parity=parity), tiny.GRAPHS)
     scgan("verify", wrong).failed(5, str(wrong), "1000000", "column '")
 
 
@@ -192,7 +192,7 @@ def test_6_signature(scgan: Scgan, tiny_copy: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny_copy(tmp_path: Path) -> Path:
-    return bundle.save(tmp_path / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS)
+    return tiny.save(tmp_path / "tiny")
 
 
 BAD_CELLS = [
@@ -300,7 +300,7 @@ def test_7_a_value_outside_the_bundles_columns(scgan: Scgan, tmp_path: Path) -> 
         Column("x", "bounded", low=0.0, high=1.0),
         Column("y", "category", categories=("a", "b")),
     )
-    path = bundle.save(tmp_path / "b", replace(tiny.MANIFEST, columns=columns), tiny.GRAPHS)
+    path = tiny.save(tmp_path / "b", replace(tiny.MANIFEST, columns=columns), tiny.GRAPHS)
     data = tmp_path / "rows.csv"
     for text, words in (
         ("0.5,a\n7.5,b\n", ("column 'x'", "row 2", "7.5", "[0.0, 1.0]")),

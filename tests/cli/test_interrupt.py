@@ -125,8 +125,6 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
     from onnx_bytes import model, node
 
-    from scgan_infer import bundle
-
     nodes = [
         *tiny.MAP,
         *tiny.DECODE[:-1],
@@ -141,7 +139,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights += [("wide", np.ones((32, 2000), np.float32)), ("two", np.array([2]))]
     graph = model(tiny.body("generator.onnx", nodes=nodes, weights=weights))
     folder = tmp_path_factory.mktemp("slow") / "b"
-    return bundle.save(folder, tiny.MANIFEST, {**tiny.GRAPHS, "generator.onnx": graph})
+    return tiny.save(folder, tiny.MANIFEST, {**tiny.GRAPHS, "generator.onnx": graph})
 
 
 IN_A_CALLBACK = """

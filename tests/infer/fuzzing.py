@@ -23,7 +23,6 @@ from suffixes import READY
 from test_bundle import REFUSED
 from test_formats_bad import cells
 
-from scgan_infer import bundle
 from scgan_infer.bundle.rules import MAX_BYTES, OPERATORS
 from scgan_train import app as cli
 
@@ -330,8 +329,8 @@ def use(place):
     global PLACE
     PLACE = Path(place)
     if not any(PLACE.iterdir()):
-        bundle.save(PLACE / "tiny", tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS)
-        bundle.save(PLACE / "chained", *tiny.chained((0.5, 0.5)), tiny.EXTRAS)
+        tiny.save(PLACE / "tiny")
+        tiny.save(PLACE / "chained", *tiny.chained((0.5, 0.5)))
         shutil.copytree(RUN, PLACE / "run")
         facts = json.loads((RUN / "run.json").read_text())
         facts["files_sha256"] = {

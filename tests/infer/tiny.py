@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from onnx_bytes import graph, model, node
 
+from scgan_infer import bundle
 from scgan_infer.bundle import Manifest
 from scgan_infer.bundle.manifest import Outcomes
 from scgan_infer.columns import Column
@@ -210,4 +211,9 @@ def chained(bounds, head=None):
     return manifest, graphs
 
 
-EXTRAS = {"card.md": b"# tiny\n"}
+EXTRAS = {"card.md": b"# tiny\n", "preview.png": b"\x89PNG"}
+
+
+def save(path, manifest=MANIFEST, graphs=GRAPHS):
+    """Write a bundle with a card and a picture."""
+    return bundle.save(path, manifest, graphs, EXTRAS)

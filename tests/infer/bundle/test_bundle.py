@@ -25,14 +25,14 @@ def test_load_is_the_inverse_of_save(tiny_path):
     loaded = bundle.load(tiny_path)
     assert loaded.graphs == tiny.GRAPHS
     assert replace(loaded.manifest, files={}) == tiny.MANIFEST
-    assert set(loaded.manifest.files) == {*tiny.GRAPHS, "card.md"}
+    assert set(loaded.manifest.files) == {*tiny.GRAPHS, *tiny.EXTRAS}
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):
     ends = []
     for name in ("a", "b"):
         shuffled = dict(reversed(tiny.GRAPHS.items())) if name == "b" else tiny.GRAPHS
-        bundle.save(tmp_path / name, tiny.MANIFEST, shuffled, tiny.EXTRAS)
+        tiny.save(tmp_path / name, tiny.MANIFEST, shuffled)
         ends.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert ends[0] == ends[1]
     assert ends[0]["bundle.json"].startswith(b'{\n "format": 2,')
@@ -43,21 +43,20 @@ def test_every_kind_of_column_survives(tmp_path):
         Column("phi", "periodic", "rad", period=6.25, low=-3.125),
         Column("species", "category", categories=("Adélie", "Gentoo")),
     )
-    path = bundle.save(tmp_path / "b", replace(tiny.MANIFEST, columns=columns), tiny.GRAPHS)
+    path = tiny.save(tmp_path / "b", replace(tiny.MANIFEST, columns=columns), tiny.GRAPHS)
     assert bundle.load(path).manifest.columns == columns
 
 
 def test_save_replaces_a_bundle_and_nothing_else(tmp_path):
     path = tmp_path / "b"
-    bundle.save(path, tiny.MANIFEST, tiny.GRAPHS, tiny.EXTRAS)
-    bundle.save(path, replace(tiny.MANIFEST, name="second"), tiny.GRAPHS)
+    tiny.save(path)
+    tiny.save(path, replace(tiny.MANIFEST, name="second"), tiny.GRAPHS)
     assert bundle.load(path).manifest.name == "second"
     assert [item.name for item in tmp_path.iterdir()] == ["b"]
-    assert not (path / "card.md").exists()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
     with pytest.raises(UsageError, match="not a bundle"):
-        bundle.save(tmp_path / "thesis", tiny.MANIFEST, tiny.GRAPHS)
+        tiny.save(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter1.tex").exists()
 
 
@@ -76,12 +75,12 @@ def _dying(function, deadly):
 def test_a_save_that_dies_leaves_a_whole_bundle_or_none(tmp_path, step):
     """Run save in a process that is killed at each of its system calls in turn."""
     path = tmp_path / "b"
-    bundle.save(path, tiny.MANIFEST, tiny.GRAPHS)
+    tiny.save(path)
     for deadly in range(9):
         pid = os.fork()
         if pid == 0:
             setattr(os, step, _dying(getattr(os, step), deadly))
-            bundle.save(path, replace(tiny.MANIFEST, name="second"), tiny.GRAPHS)
+            tiny.save(path, replace(tiny.MANIFEST, name="second"), tiny.GRAPHS)
             os._exit(0)
         _, status = os.waitpid(pid, 0)
         if path.exists():
@@ -90,14 +89,14 @@ def test_a_save_that_dies_leaves_a_whole_bundle_or_none(tmp_path, step):
             assert os.waitstatus_to_exitcode(status) == 9
             with pytest.raises(ModelError, match="no bundle"):
                 bundle.load(path)
-    bundle.save(path, tiny.MANIFEST, tiny.GRAPHS)
+    tiny.save(path)
     assert [item.name for item in tmp_path.iterdir()] == ["b"]
 
 
 def test_a_folder_that_cant_be_written_is_a_data_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't write"):
-        bundle.save(tmp_path / "file" / "b", tiny.MANIFEST, tiny.GRAPHS)
+        tiny.save(tmp_path / "file" / "b")
 
 
 def test_a_flipped_bit_anywhere_is_noticed(tiny_bundle):
@@ -114,13 +113,30 @@ def test_a_flipped_bit_anywhere_is_noticed(tiny_bundle):
     bundle.load(tiny_bundle)
 
 
-@pytest.mark.parametrize("name", ["card.md", "preview.png"])
-def test_a_card_or_picture_that_the_manifest_does_not_name_is_refused(tmp_path, name):
-    path = bundle.save(tmp_path / "b", tiny.MANIFEST, tiny.GRAPHS)
-    bundle.load(path)
-    (path / name).symlink_to("nowhere")
+@pytest.mark.parametrize("name", tiny.EXTRAS)
+def test_every_bundle_has_a_card_and_a_picture_and_its_manifest_names_them(tiny_bundle, name):
+    others = {key: data for key, data in tiny.EXTRAS.items() if key != name}
+    with pytest.raises(ModelError, match=f"a bundle has a {name}"):
+        bundle.save(tiny_bundle, tiny.MANIFEST, tiny.GRAPHS, others)
+    assert name in bundle.load(tiny_bundle).manifest.files
+    (tiny_bundle / name).unlink()
+    with pytest.raises(ModelError, match=f"{name} is missing"):
+        bundle.load(tiny_bundle)
+
+
+@pytest.mark.parametrize("name", tiny.EXTRAS)
+def test_a_card_or_picture_that_the_manifest_does_not_name_is_refused(tiny_bundle, name):
+    """A bundle of another writer may lack them; then there are none, and a signature covers all that there is."""
+    manifest = json.loads((tiny_bundle / "bundle.json").read_bytes())
+    del manifest["files"][name]
+    (tiny_bundle / "bundle.json").write_text(json.dumps(manifest))
     with pytest.raises(ChecksumError, match=f"{name} is not of the bundle"):
-        bundle.load(path)
+        bundle.load(tiny_bundle)
+    (tiny_bundle / name).unlink()
+    bundle.load(tiny_bundle)
+    (tiny_bundle / name).symlink_to("nowhere")
+    with pytest.raises(ChecksumError, match=f"{name} is not of the bundle"):
+        bundle.load(tiny_bundle)
 
 
 def test_missing_files_links_pipes_and_giants_are_refused(tiny_bundle):
@@ -291,16 +307,16 @@ def test_sizes_say_which_tensors_a_graph_has():
 
 def test_head_and_density_are_optional_graphs_of_format_2(tmp_path):
     head = tiny.model(tiny.head())
-    path = bundle.save(tmp_path / "b", tiny.MANIFEST, {**tiny.GRAPHS, "head.onnx": head})
+    path = tiny.save(tmp_path / "b", tiny.MANIFEST, {**tiny.GRAPHS, "head.onnx": head})
     assert bundle.load(path).graphs["head.onnx"] == head
     with pytest.raises(
         ModelError, match=r"^density\.onnx: outputs 'choice' instead of log_density"
     ):
-        bundle.save(
+        tiny.save(
             path, tiny.MANIFEST, {**tiny.GRAPHS, "density.onnx": tiny.model(tiny.density("choice"))}
         )
     density = tiny.model(tiny.density("log_density"))
-    bundle.save(path, tiny.MANIFEST, {**tiny.GRAPHS, "density.onnx": density})
+    tiny.save(path, tiny.MANIFEST, {**tiny.GRAPHS, "density.onnx": density})
     data = (path / "bundle.json").read_bytes().replace(b'"format": 2', b'"format": 1')
     with pytest.raises(ModelError, match=r"'density.onnx' is not a file of a bundle"):
         Manifest.from_json(data)
@@ -755,7 +771,7 @@ def test_load_applies_the_rules_even_where_the_checksum_fits(tiny_bundle):
     with pytest.raises(ModelError, match="external data"):
         bundle.load(tiny_bundle)
     with pytest.raises(ModelError, match="external data"):
-        bundle.save(tiny_bundle, tiny.MANIFEST, {**tiny.GRAPHS, "decoder.onnx": data})
+        tiny.save(tiny_bundle, tiny.MANIFEST, {**tiny.GRAPHS, "decoder.onnx": data})
 
 
 @settings(max_examples=400)

@@ -13,7 +13,6 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scgan_infer import bundle
 from scgan_infer.errors import ChecksumError, UsageError
 from scgan_infer.sampling.draw import Draw, cut
 from scgan_infer.sampling.engines import ENGINES, Job, in_order
@@ -167,7 +166,7 @@ def test_a_cluster_of_ones_own_takes_no_code_from_others(model, monkeypatch):
 
 def test_workers_refuse_another_bundle_than_the_one_meant(cluster, tiny_bundle):
     job = Job(load(tiny_bundle, "cpu", 1), draw=Draw(10), scheduler=cluster.scheduler_address)
-    bundle.save(tiny_bundle, replace(tiny.MANIFEST, name="other"), tiny.GRAPHS)
+    tiny.save(tiny_bundle, replace(tiny.MANIFEST, name="other"), tiny.GRAPHS)
     with pytest.raises(ChecksumError, match="not the bundle"):
         list(ENGINES["dask"](job))
 

@@ -183,7 +183,7 @@ def test_a_model_is_reopened_only_where_the_same_bundle_lies(tiny_bundle):
     assert len(sent) < 1000
     assert isinstance(pickle.loads(sent), Model)
     reopen.cache_clear()
-    bundle.save(tiny_bundle, replace(tiny.MANIFEST, name="other"), tiny.GRAPHS)
+    tiny.save(tiny_bundle, replace(tiny.MANIFEST, name="other"), tiny.GRAPHS)
     with pytest.raises(ChecksumError, match="not the bundle"):
         pickle.loads(sent)
 
@@ -405,7 +405,7 @@ def test_stochastic_reconstruction_depends_on_its_seed(tiny_path):
 
 
 def test_a_bundle_without_decoder_noise_has_no_z(tmp_path):
-    model = load(bundle.save(tmp_path / "quiet", *tiny.without_noise()), "cpu", 1)
+    model = load(tiny.save(tmp_path / "quiet", *tiny.without_noise()), "cpu", 1)
     rows = model.sample(100)
     assert np.isfinite(model.reconstruct(rows)).all()
     with pytest.raises(UsageError, match="no decoder noise") as error:
@@ -494,7 +494,7 @@ def test_the_version_is_the_installed_one():
 def _hostile(folder, **changes):
     """Save a bundle whose generator keeps the rules and means harm."""
     graph = onnx_model(tiny.body("generator.onnx", **changes))
-    return bundle.save(folder, tiny.MANIFEST, {**tiny.GRAPHS, "generator.onnx": graph})
+    return tiny.save(folder, tiny.MANIFEST, {**tiny.GRAPHS, "generator.onnx": graph})
 
 
 GENERATOR = [*tiny.MAP, *tiny.DECODE[:-1], node("Add", "latent h6", "y")]
@@ -594,13 +594,13 @@ def test_pieces_and_blocks_of_one_noise_cut_each_other_evenly(d):
 
 def test_a_rare_value_is_given_up_once_that_is_certain(tmp_path):
     """Below 1 in 10,000 draws some row of 4096 finds none in 10,000; above, all may."""
-    rare = load(bundle.save(tmp_path / "rare", *tiny.chained((1 - 2**-16, 0.5))), "cpu")
+    rare = load(tiny.save(tmp_path / "rare", *tiny.chained((1 - 2**-16, 0.5))), "cpu")
     runs = []
     rare.run = lambda *names, run=rare.run, **inputs: runs.append(names) or run(*names, **inputs)
     with pytest.raises(UsageError, match=r"too rare: 26\d{4} draws .* about \de-0[56]"):
         rare.sample(1, where={"y": "b"})
     assert len(runs) <= ENOUGH + 2
-    seldom = load(bundle.save(tmp_path / "seldom", *tiny.chained((1 - 2**-8, 0.5))), "cpu")
+    seldom = load(tiny.save(tmp_path / "seldom", *tiny.chained((1 - 2**-8, 0.5))), "cpu")
     assert (seldom.sample(100, where={"y": "b"})[:, 1] == 1).all()
 
 
@@ -611,7 +611,7 @@ def test_a_head_that_chooses_what_is_not_there_is_refused(tmp_path, number):
         node("Constant", "", "far", value_int=number),
         node("Add", "whole far", "choice"),
     ]
-    model = load(bundle.save(tmp_path / "far", *tiny.chained((0.5, 0.5), head)), "cpu")
+    model = load(tiny.save(tmp_path / "far", *tiny.chained((0.5, 0.5), head)), "cpu")
     with pytest.raises(ModelError, match="beyond those of the manifest"):
         model.sample(1, where={"y": "b"})
 

@@ -134,6 +134,12 @@ def test_a_signature_is_of_one_key_and_one_bundle(shipped, tmp_path):
     assert bundle.load(shipped).manifest.name == "eight_gaussians"
     with pytest.raises(ChecksumError, match="not this key's"):
         verify(shipped, strange)
+    for name in bundle.EXTRAS:
+        kept = (shipped / name).read_bytes()
+        (shipped / name).write_bytes(kept + b"!")
+        with pytest.raises(ChecksumError, match=name):
+            verify(shipped, public)
+        (shipped / name).write_bytes(kept)
     data = (shipped / "bundle.json").read_bytes()
     (shipped / "bundle.json").write_bytes(data.replace(b'"name": "eight', b'"name": "Eight'))
     with pytest.raises(ChecksumError, match="not this key's"):
@@ -234,12 +240,12 @@ def test_heads_and_densities_are_run(tiny_bundle):
     )
     for head, words in ((tiny.head(), None), (other, "head.onnx draws cluster 0")):
         graphs = {**tiny.GRAPHS, "head.onnx": tiny.model(head), "density.onnx": density}
-        bundle.save(tiny_bundle, tiny.MANIFEST, graphs)
+        tiny.save(tiny_bundle, tiny.MANIFEST, graphs)
         with pytest.raises(ParityError, match=words) if words else nullcontext():
             verify(tiny_bundle)
 
 
 def test_a_bundle_of_whole_numbers_without_stored_rows(tmp_path):
     columns = (Column("x", "integer"), Column("y"))
-    path = bundle.save(tmp_path / "b", replace(tiny.MANIFEST, columns=columns), tiny.GRAPHS)
+    path = tiny.save(tmp_path / "b", replace(tiny.MANIFEST, columns=columns), tiny.GRAPHS)
     assert verify(path).vectors == 0
