@@ -8,16 +8,17 @@
 3. *Refine*: expectation-maximisation with full covariances from there, up to the step of best
    held-out likelihood; a row belongs to a component drawn by its responsibilities. With
    phi(x) = [1, x, x x^T] both steps are one matrix product: log-densities = phi Theta^T,
-   sufficient statistics = R^T phi.
+   sufficient statistics = R^T phi. Above `NARROW` dimensions phi is too wide to be laid out.
 
 Means and covariances are those of the rows that belong: a row that no component expected
 stretches the one it fell to. A cluster's weight is its share of the rows, so groups keep their
-shares exactly. No cluster is dropped for being small.
+shares exactly. No cluster is dropped for being small. Where latents are known within bounds only
+(`ties`), they and the clusters are drawn and measured in turns (`settle`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,10 +29,14 @@ from scgan_infer.errors import UsageError
 from scgan_train.config import ClusterConfig
 from scgan_train.graph import Var, const, op
 from scgan_train.groups import split
+from scgan_train.ties import redraw
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
+NARROW = 16  # dimensions up to which all products of two coordinates are laid out
+PULLS = (0.1, 0.3, 1.0)  # how strongly a cluster's correlations may be pulled to all clusters'
+SWEEPS = 4  # of drawing latents within their bounds
 FLOOR = 1e-4  # smallest standard deviation of a cluster, in those of all rows
 FIT_ROWS = 30_000  # rows that K-means and expectation-maximisation look at
 CHOICE_ROWS = 12_000  # rows that the choice of K looks at
@@ -175,8 +180,49 @@ def _fit_group(
     mixture, _ = _maximise(rows - centre, k, floor, refine, rng, held_out, FIT_ROWS, STEPS)
     labels = _owners(rows - centre, mixture, rng if refine else None)
     labels = np.unique(labels, return_inverse=True)[1].reshape(-1)  # none without a row
-    mixture = _mixture(_sums(rows - centre, labels), floor)
-    return Mixture(mixture.weights, mixture.means + centre, mixture.factors), labels
+    mixture = _mixture(_sums(rows - centre, labels), floor, mixture.pull)
+    return replace(mixture, means=mixture.means + centre), labels
+
+
+def settle(
+    latents: Tensor,
+    bounds: tuple[Tensor, Tensor],
+    clusters: Clusters,
+    labels: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Clusters, Tensor]:
+    """Draw latents within their bounds by the clusters, and measure the clusters again, in turns.
+
+    Args:
+        latents: [N, e].
+        bounds: least and greatest [N, e] of each; equal where it is known.
+        clusters: of kind `em`.
+        labels: each row's cluster [N].
+        generator: source of all randomness here.
+
+    Returns:
+        Latents, clusters and labels.
+    """
+    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    rows = latents.double().cpu().numpy()
+    within = bounds[0].double().cpu().numpy(), bounds[1].double().cpu().numpy()
+    floor = FLOOR * np.maximum(rows.std(0), 1e-6)
+    own = labels.cpu().numpy()
+    parts = (clusters.weights, clusters.means, clusters.factors)
+    weights, means, factors = (part.double().numpy() for part in parts)
+    mixture = Mixture(weights, means, factors)
+    for _ in range(SWEEPS):
+        rows = redraw(rows, within, own, mixture.means, mixture.factors, rng)
+        mixture = _mixture(_sums(rows, own), floor, PULLS[1])
+        own = np.unique(_owners(rows, mixture, rng), return_inverse=True)[1].reshape(-1)
+        mixture = _mixture(_sums(rows, own), floor, PULLS[1])
+    found = Clusters(
+        weights=torch.from_numpy(mixture.weights).float(),
+        means=torch.from_numpy(mixture.means).float(),
+        factors=torch.from_numpy(mixture.factors).float(),
+        kind=clusters.kind,
+    )
+    return torch.from_numpy(rows).to(latents), found, torch.from_numpy(own).to(labels)
 
 
 def _kernel(rows: Array) -> Array:
@@ -197,26 +243,31 @@ def _apportion(k: int, groups: Labels) -> list[int]:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Gaussians: weights [K], means [K, e], lower factors [K, e, e] of the covariances."""
+    """Gaussians: weights [K], means [K, e], lower factors [K, e, e] of the covariances; and the pull that made them."""
 
     weights: Array
     means: Array
     factors: Array
+    pull: float = PULLS[-1]
 
-    def theta(self) -> Array:
-        """Return the coefficients [K, 1 + e + e^2] of log(pi_i N(x; mu_i, F_i F_i^T)) over phi."""
-        width = self.means.shape[1]
+    def logits(self, rows: Array) -> Array:
+        """Return log(pi_i N(x; mu_i, F_i F_i^T)) [n, K] of rows [n, e]."""
         inverse = np.linalg.inv(self.factors)
-        precision = inverse.transpose(0, 2, 1) @ inverse
-        linear = np.einsum("kij,kj->ki", precision, self.means)
         constant = (
             np.log(self.weights)
             - np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(1)
-            - 0.5 * np.einsum("ki,ki->k", linear, self.means)
-            - 0.5 * width * np.log(2 * np.pi)
+            - 0.5 * self.means.shape[1] * np.log(2 * np.pi)
         )
+        if self.means.shape[1] > NARROW:
+            parts = zip(self.means, inverse, strict=True)
+            far = [np.square((rows - mean) @ own.T).sum(1) for mean, own in parts]
+            return np.asarray(constant - 0.5 * np.stack(far, 1), np.float64)
+        precision = inverse.transpose(0, 2, 1) @ inverse
+        linear = np.einsum("kij,kj->ki", precision, self.means)
+        constant = constant - 0.5 * np.einsum("ki,ki->k", linear, self.means)
         squares = -0.5 * precision.reshape(len(linear), -1)
-        return np.concatenate([constant[:, None], linear, squares], axis=1)
+        theta = np.concatenate([constant[:, None], linear, squares], axis=1)
+        return np.asarray(_phi(rows) @ theta.T, np.float64)
 
 
 def _phi(rows: Array) -> Array:
@@ -224,21 +275,34 @@ def _phi(rows: Array) -> Array:
     return np.concatenate([np.ones((len(rows), 1)), rows, products], axis=1)
 
 
-def _mixture(statistics: Array, floor: Array) -> Mixture:
+def _statistics(rows: Array, shares: Array) -> Array:
+    """Return the sums of phi [K, 1 + e + e^2] of rows [n, e] with shares [n, K] in the components."""
+    if rows.shape[1] <= NARROW:
+        return np.asarray(shares.T @ _phi(rows), np.float64)
+    second = [((share[:, None] * rows).T @ rows).ravel() for share in shares.T]
+    return np.concatenate([shares.sum(0)[:, None], shares.T @ rows, np.stack(second)], axis=1)
+
+
+def _mixture(statistics: Array, floor: Array, pull: float = PULLS[-1]) -> Mixture:
     """Return the mixture with these sums of phi per component [K, 1 + e + e^2] (the M-step).
 
-    A covariance from few rows is pulled to its own diagonal by (e / rows)^2: it stays regular, on
-    its scale.
+    A covariance keeps its variances, and its correlations are pulled to those of all components
+    together, by (pull e / rows)^2; those in turn to none: it stays regular, on its scale.
     """
     width = len(floor)
     counts = np.maximum(statistics[:, 0], 1e-9)
     means = statistics[:, 1 : 1 + width] / counts[:, None]
     second = statistics[:, 1 + width :].reshape(-1, width, width) / counts[:, None, None]
     covariances = second - means[:, :, None] * means[:, None, :]
-    diagonal = np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0.0)
-    pull = np.minimum(width / counts, 1.0)[:, None, None] ** 2
-    regular = (1 - pull) * covariances + (pull * diagonal[:, None] + floor**2) * np.eye(width)
-    return Mixture(counts / counts.sum(), means, _cholesky(regular))
+    spreads = np.sqrt(np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0.0))
+    pooled = np.tensordot(counts / counts.sum(), covariances, 1)
+    scale = np.sqrt(np.maximum(np.diagonal(pooled), 1e-300))
+    loose = min(width / counts.sum(), 1.0) ** 2
+    common = (1 - loose) * pooled / np.outer(scale, scale) + loose * np.eye(width)
+    share = np.minimum(pull * width / counts, 1.0)[:, None, None] ** 2
+    outer = spreads[:, :, None] * spreads[:, None, :]
+    regular = (1 - share) * covariances + share * common * outer + np.diag(floor**2)
+    return Mixture(counts / counts.sum(), means, _cholesky(regular), pull)
 
 
 def _cholesky(covariances: Array) -> Array:
@@ -252,18 +316,19 @@ def _cholesky(covariances: Array) -> Array:
         return np.asarray(np.linalg.cholesky(lifted), np.float64)
 
 
-def _expect(rows: Array, theta: Array) -> tuple[Array, float]:
+def _expect(rows: Array, mixture: Mixture) -> tuple[Array, float]:
     """Return sums of phi by responsibility [K, 1 + e + e^2], and the mean log-likelihood (E)."""
-    statistics, likelihood = np.zeros_like(theta), 0.0
+    width = rows.shape[1]
+    statistics, likelihood = np.zeros((len(mixture.means), 1 + width + width**2)), 0.0
     for at in range(0, len(rows), CHUNK):
-        phi = _phi(rows[at : at + CHUNK])
-        logits = phi @ theta.T
+        some = rows[at : at + CHUNK]
+        logits = mixture.logits(some)
         top = logits.max(1, keepdims=True)
         shares = np.exp(logits - top)
         total = shares.sum(1, keepdims=True)
         likelihood += float((top + np.log(total)).sum())
         shares /= total
-        statistics += shares.T @ phi
+        statistics += _statistics(some, shares)
     return statistics, likelihood / len(rows)
 
 
@@ -277,7 +342,7 @@ def _maximise(
     most: int,
     steps: int,
 ) -> tuple[Mixture, float]:
-    """Return K-means or, if asked, the step of expectation-maximisation that scores best.
+    """Return K-means or, if asked, the step of expectation-maximisation, and then the pull, that score best.
 
     The score is the mean log-likelihood of the share of rows that is held out of the fit.
     """
@@ -288,14 +353,19 @@ def _maximise(
     mixture = best = _mixture(_sums(seen[used], _kmeans(seen[used], k, refine, rng)), floor)
     score, stale = -np.inf, 0
     for _ in range(steps if refine and len(best.means) > 1 else 1):
-        theta = mixture.theta()
-        now = _expect(seen[held], theta)[1]
+        now = _expect(seen[held], mixture)[1]
         stale = 0 if now > score + 1e-3 else stale + 1
         if now > score:
             best, score = mixture, now
         if stale == 3:
             break
-        mixture = _mixture(_expect(seen[used], theta)[0], floor)
+        mixture = _mixture(_expect(seen[used], mixture)[0], floor)
+    if refine and rows.shape[1] > NARROW:
+        statistics = _expect(seen[used], best)[0]
+        for pull in PULLS:
+            mixture = _mixture(statistics, floor, pull)
+            now = _expect(seen[held], mixture)[1]
+            best, score = (mixture, now) if now > score else (best, score)
     return best, score
 
 
@@ -304,7 +374,7 @@ def _sums(rows: Array, labels: Labels) -> Array:
     statistics = np.zeros((labels.max() + 1, 1 + rows.shape[1] + rows.shape[1] ** 2))
     for at in range(0, len(rows), CHUNK):
         member = np.eye(len(statistics))[labels[at : at + CHUNK]]
-        statistics += member.T @ _phi(rows[at : at + CHUNK])
+        statistics += _statistics(rows[at : at + CHUNK], member)
     return statistics
 
 
@@ -323,11 +393,10 @@ def _kmeans(rows: Array, k: int, refine: bool, rng: np.random.Generator) -> Labe
 def _owners(rows: Array, mixture: Mixture, rng: np.random.Generator | None) -> Labels:
     """Return each row's component, drawn by responsibility, or without a generator the nearest."""
     labels = np.empty(len(rows), np.int64)
-    theta = mixture.theta()
     for at in range(0, len(rows), CHUNK):
         some = rows[at : at + CHUNK]
         if rng is not None:  # Gumbel noise on the logits draws by their softmax
-            scores = _phi(some) @ theta.T + rng.gumbel(size=(len(some), len(theta)))
+            scores = mixture.logits(some) + rng.gumbel(size=(len(some), len(mixture.means)))
         else:
             scores = some @ mixture.means.T - 0.5 * np.square(mixture.means).sum(1)
         labels[at : at + CHUNK] = scores.argmax(1)

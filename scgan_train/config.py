@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 Auto = Literal["auto"]
 T = TypeVar("T")
 
-MOST_LATENTS = 16  # dimensions that `auto` keeps
+MOST_LATENTS = 128  # dimensions that `auto` keeps
 MOST_CLUSTERS = 256  # that `auto` considers
+MOST_CURVED = 16  # columns whose curves are trained
 ROWS_A_CLUSTER = 10  # on average at least, and three a dimension
+ENOUGH_ROWS = 40  # of a cluster, whatever the dimension: correlations are shrunken
 
 MAY_BE_ZERO = {
     *("seed", "steps", "warm_steps", "ema"),
@@ -41,11 +43,11 @@ class EncoderConfig:
 
     Attributes:
         kind: `columns` (a monotone curve a column), `mlp`, or `auto` (columns where the latent keeps every dimension).
-        latent_dim: e; `auto` keeps all varying columns up to 16.
+        latent_dim: e; `auto` keeps all varying columns up to 128.
         similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
         temperature: tau, which divides the similarity.
         noise: standard deviation of the noise of the two views, in standardised units.
-        steps: training steps; `auto` is 200 of `columns`, whose curves start near the best, else 500.
+        steps: training steps; `auto` is 500 of `mlp`, 200 of up to 16 `columns`, and none above: each is a line then.
     """
 
     kind: Literal["auto", "columns", "mlp"] = "auto"
@@ -202,10 +204,11 @@ def resolve(config: Config, rows: Table) -> Config:
     dims = len(continuous(rows, steps_drawn))
     e = _or(encoder.latent_dim, min(dims, MOST_LATENTS))
     kind = _or(encoder.kind, "columns" if e == dims else "mlp")
-    steps = _or(encoder.steps, 200 if kind == "columns" else 500)
+    curved = 200 if e <= MOST_CURVED else 0
+    steps = _or(encoder.steps, curved if kind == "columns" else 500)
     if config.latents == "gaussian":
         clusters = replace(clusters, k=1, split=False)
-    allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, 3 * e))
+    allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, min(3 * e, ENOUGH_ROWS)))
     kind_of_map = choose(mapper.kind, e, len(steps_drawn), bool(given))
     most = min(MOST_CLUSTERS, kind_of_map.most_clusters(e + len(given)), allowed)
     choose_k = _or(clusters.choose, clusters.k == "auto")

@@ -224,13 +224,17 @@ class Coordinates:
             given: Whether the columns are given: numbers are neither drawn nor scored then.
         """
         columns, steps = table.columns, discrete.find(table, given)
-        varying = continuous(table, steps)
+        varying, stepped = continuous(table, steps), {step.column for step in steps}
         values = table.values[kept]
         present = _present(values, steps)
         tables = {
             j: _quantiles(values[present[:, j], j])
             for j in varying
-            if not given and is_scored(columns[j], values[present[:, j], j])
+            if not given
+            and (
+                is_scored(columns[j], values[present[:, j], j])
+                or (j not in stepped and discrete.is_spiked(columns[j], table.values[:, j]))
+            )
         }
         groups = {_group(columns[j], j in tables): None for j in varying}
         index = [j for group in groups for j in varying if _group(columns[j], j in tables) == group]
@@ -258,6 +262,10 @@ class Coordinates:
         shift[counted] = np.nanmean(raw[:, counted], 0)
         deviation[counted] = np.nanstd(raw[:, counted], 0)
         scale = np.where(deviation > 0, deviation, 1.0)
+        shift[bare.scored], scale[bare.scored] = (
+            0.0,
+            1.0,
+        )  # equal numbers are spread over their scores
         return cls(columns, state | {"shift": shift, "scale": scale})
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -349,6 +357,22 @@ class Coordinates:
         listed = [(step.column, step.values) for step in self.steps if not step.rest]
         alone = set(np.flatnonzero(self.still).tolist()) - {step.column for step in self.steps}
         return listed + [(j, self.constant[[j]]) for j in sorted(alone)]
+
+    def bounds(self, x: Singles, y: Floats) -> tuple[Floats, Floats]:
+        """Return the least and greatest coordinates [n, d'] that rows [n, d] with coordinates y may have.
+
+        They are y itself but where a number has an interval of scores.
+        """
+        low, high = y.copy(), y.copy()
+        safe = np.where(np.isnan(x), self.anchor, x) if self.steps else x
+        for block in self.blocks:
+            if isinstance(block.form, Scores):
+                part = safe[:, block.index]
+                for side, share in ((low, 0.0), (high, 1.0)):
+                    raw = block.form.within(part, block.p, np.full(part.shape, share))
+                    side[:, block.place] = (raw - self.shift[block.place]) / self.scale[block.place]
+        present = _present(x, self.steps)[:, self.index]
+        return np.where(present, low, y), np.where(present, high, y)
 
     def inverse(self, y: Floats, choice: Labels | None = None) -> Floats:
         """Return rows [n, d] of coordinates [n, d'] and outcomes [n, h-1], each inside its column's domain."""

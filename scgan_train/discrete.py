@@ -7,6 +7,9 @@ so, and the column keeps a coordinate for them.
 
 A value is heavy if it holds `HEAVY` of the column's rows and three times as many as its neighbours among
 the values on average, or `SPIKE` of the rows and `PROMINENT` times as many.
+
+A chain of many steps learns badly. Where more than `MOST_STEPS` columns of numbers would have one, those
+without missing cells have none: their coordinates are scores, which keep the share of every value.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ Labels = NDArray[np.int64]
 # distinct numbers that make a column discrete, and in how many rows each has to be on average
 FEW = ((40, 10), (128, 100))
 SPIKY = (128, 10)  # the same where some are heavy, of the others
-MOST_FEW = 16  # such columns; if there are more, none is discrete
+MOST_STEPS = 12
 HEAVY = 0.02
 SPIKE = 0.005
 TALL, PROMINENT = 3.0, 20.0
@@ -141,13 +144,22 @@ def find(table: Table, given: bool = False) -> tuple[Step, ...]:
         for j, column in columns
         if not given and not column.rules.named and _is_few(table.values[:, j])
     }
-    if len(few) > MOST_FEW:
-        few = set()
     steps = [_step(j, column, table.values[:, j], j in few, given) for j, column in columns]
     found = sorted((s for s in steps if s is not None), key=lambda s: (s.size, s.column))
+    numbers = [step for step in found if not table.columns[step.column].rules.named]
+    if len(numbers) > MOST_STEPS:
+        scored = {step.column for step in numbers if not np.isnan(step.values).any()}
+        found = [step for step in found if step.column not in scored]
     if found and found[-1].size > MANY:
         found.insert(0, found.pop())
     return tuple(found)
+
+
+def is_spiked(column: Column, cells: Singles) -> bool:
+    """Say whether numbers of a column are drawn outright, in a table with few such columns."""
+    distinct, counts = np.unique(cells, return_counts=True)
+    several = len(distinct) > 1 and not column.rules.named
+    return several and (_is_few(cells) or bool(heavy(counts).any()))
 
 
 def _is_few(cells: Singles) -> bool:

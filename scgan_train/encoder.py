@@ -24,15 +24,21 @@ from scgan_train.training import distributed
 from scgan_train.training.loop import Phase, Player, rows_of
 
 CURVES = 8
+STRAIGHT = -60.0  # logarithm of a bend that vanishes in float64
 
 
 class ColumnCurves(nn.Module):
-    """A monotone curve for each coordinate: a y + sum_h v_h tanh(s_h y + b_h), all of a, v, s positive."""
+    """A monotone curve for each coordinate: a (y + sum_h v_h tanh(s_h y + b_h)), all of a, v, s positive.
 
-    def __init__(self, dims: int, slope: float, generator: torch.Generator) -> None:
+    Without a bend v is next to nothing, and each curve a line.
+    """
+
+    def __init__(
+        self, dims: int, slope: float, generator: torch.Generator, *, bent: bool = True
+    ) -> None:
         super().__init__()
         self.slope = nn.Parameter(torch.full((dims,), math.log(slope)))
-        self.height = nn.Parameter(torch.full((dims, CURVES), -4.0))
+        self.height = nn.Parameter(torch.full((dims, CURVES), -4.0 if bent else STRAIGHT))
         self.steepness = nn.Parameter(torch.zeros(dims, CURVES))
         self.offset = nn.Parameter(torch.randn(dims, CURVES, generator=generator))
 
@@ -92,7 +98,7 @@ class Encoder(nn.Module):
         self.latent_dim = int(config.latent_dim)
         slope = math.sqrt(config.temperature) / (2 * config.noise)
         self.net: nn.Module = (
-            ColumnCurves(dims, slope, generator)
+            ColumnCurves(dims, slope, generator, bent=int(config.steps) > 0)
             if config.kind == "columns"
             else mlp([dims, config.width, config.width, self.latent_dim], generator)
         )

@@ -77,7 +77,7 @@ class Parts:
         Raises:
             ModelError: the run is not finished or is damaged.
         """
-        coordinates, (clusters, _) = run.load_coordinates(), run.load_clusters()
+        coordinates, (clusters, *_) = run.load_coordinates(), run.load_clusters()
         sizes = [step.size for step in coordinates.steps]
         chain = run.load_head(sizes, clusters)
         encoder, latents = run.load_encoder(coordinates.dims), run.load_mapper(clusters, chain)

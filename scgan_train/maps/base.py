@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scgan_train.clusters import Clusters
+from scgan_train.clusters import NARROW, Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.graph import Var, const, op, silu
 from scgan_train.nets import ClusterMLP
@@ -56,15 +56,37 @@ class Affine(Invertible):
     def forward(self, w: Tensor, choice: Tensor) -> Tensor:
         """Return latents [n, e] of w [n, e] in the frames of their clusters, see `cluster_of`."""
         cluster = cluster_of(choice)
+        if w.shape[1] > NARROW:
+            return self._by_cluster(
+                w, cluster, lambda k, own: own @ self.factors[k].T + self.means[k]
+            )
         turned = (self.factors[cluster] @ w.unsqueeze(-1)).squeeze(-1)
         latents: Tensor = self.means[cluster] + turned
         return latents
 
     def inverse(self, latents: Tensor, cluster: Tensor) -> Tensor:
-        """Return w [n, e] of latents [n, e]."""
+        """Return w [n, e] of latents [n, e]; up to `NARROW` dimensions frames are lower triangular."""
+        if latents.shape[1] > NARROW:
+            whiten = torch.linalg.inv(self.factors.double()).mT.to(latents)
+
+            def whitened(k: int, own: Tensor) -> Tensor:
+                return torch.matmul(own - self.means[k], whiten[k])
+
+            return self._by_cluster(latents, cluster, whitened)
         centred = (latents - self.means[cluster]).unsqueeze(-1)
         w: Tensor = torch.linalg.solve_triangular(self.factors[cluster], centred, upper=False)
         return w.squeeze(-1)
+
+    @staticmethod
+    def _by_cluster(
+        rows: Tensor, cluster: Tensor, compute: Callable[[int, Tensor], Tensor]
+    ) -> Tensor:
+        """Return what is computed of the rows [n, e] of each cluster: a matrix a row would not fit."""
+        out = torch.empty_like(rows)
+        for k in range(int(cluster.max()) + 1):
+            mine = cluster == k
+            out[mine] = compute(k, rows[mine])
+        return out
 
     def graph(self, w: Var, choice: Sequence[Var]) -> Var:
         """Return `forward` as a graph."""
@@ -73,7 +95,8 @@ class Affine(Invertible):
 
     def log_slopes(self) -> Tensor:
         """Return log |det dw/deps| [K]."""
-        return -self.factors.double().diagonal(dim1=1, dim2=2).abs().log().sum(1)
+        logs: Tensor = torch.linalg.slogdet(self.factors.double()).logabsdet
+        return -logs
 
     def whitened(self, latents: Tensor) -> Tensor:
         """Return w [K, n, e] of latents [n, e] in every frame."""
@@ -239,7 +262,9 @@ def affine_graph(tables: Tensor, x: Var, choice: Var) -> Var:
     """Return sum_i x_i A_i + b of each column of x, (A, b) being the table of its cluster.
 
     Features run along axis 0 and rows along axis 1: then every operator sees long vectors, which
-    onnxruntime is 3 to 8 times faster at than at a batch of tiny matrix products.
+    onnxruntime is 3 to 8 times faster at than at a batch of tiny matrix products. Above `NARROW`
+    inputs a table a row no longer fits in the cache: x is laid out K times, with zeros but at its
+    cluster, and one product does it.
 
     Args:
         tables: [K, i + 1, o].
@@ -249,7 +274,18 @@ def affine_graph(tables: Tensor, x: Var, choice: Var) -> Var:
     Returns:
         [o, n].
     """
-    _, inputs, outputs = tables.shape
+    size, inputs, outputs = tables.shape
+    if inputs - 1 > NARROW:
+        mine = op.equal(
+            op.unsqueeze(choice, const([0], np.int64)), const(np.arange(size)[:, None], np.int64)
+        )
+        mine = op.cast(mine, to=np.float32)
+        spread = op.mul(
+            op.unsqueeze(mine, const([1], np.int64)), op.unsqueeze(x, const([0], np.int64))
+        )
+        flat = op.reshape(spread, const([size * (inputs - 1), -1], np.int64))
+        weights, biases = tables[:, :-1].flatten(0, 1).T, tables[:, -1].T
+        return op.add(op.matmul(const(weights), flat), op.matmul(const(biases), mine))
     own = op.transpose(op.gather(const(tables.flatten(1)), choice))
     *matrix, total = op.split(own, lengths([outputs] * inputs), axis=0)
     for row, value in zip(matrix, op.split(x, lengths([1] * (inputs - 1)), axis=0), strict=True):

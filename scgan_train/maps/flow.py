@@ -23,6 +23,14 @@ back stay, be it the identity.
 
 The lumpiest coordinate comes first, so that what jumps decides about what is smooth, and not the
 other way round. From five coordinates on, a second layer takes them in reverse order.
+
+Above `NARROW` dimensions a frame is the cluster's principal axes, the widest first, and only the leading
+ones are moved; the others stay Gaussian. One layer of the flow, trained for a while on the first
+`MOST_LEADING`, says how many: what coordinate j gains of rows kept back,
+
+    E[log p(v_j | v_1 .. v_(j-1))] - E[log N(v_j)],
+
+is its own, since coordinates after j have no part in it.
 """
 
 from __future__ import annotations
@@ -38,7 +46,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from scgan_train import graph
-from scgan_train.clusters import Clusters
+from scgan_train.clusters import NARROW, Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.graph import Var, const, op
 from scgan_train.maps.base import (
@@ -58,6 +66,10 @@ BOUND = 4.0  # of a spline, and of the logarithms that make it
 TWO_LAYERS = 5  # dimensions from which one order of the coordinates is not enough
 BATCH = 256
 JITTER = 0.02  # noise on training rows, in the cluster's frame
+MOST_LEADING = 24  # directions of a wide cluster that may be moved
+PROBE = 0.2  # share of the steps that say how many are
+ENOUGH = 0.005  # nats a row that one more must gain
+BACK = 0.1  # share of the rows that say so, and are kept back meanwhile
 EMBEDDING = 8  # numbers that stand for a discrete value
 TOGETHER = 16  # clusters whose densities a graph computes at once: what they hold stays small
 BURSTS = (0.125, 0.125, 0.25, 0.5)  # of the steps, where columns are given
@@ -210,14 +222,19 @@ class Triangular(nn.Module):
         self.register_buffer("before", torch.ones(e, e).tril(-1), persistent=False)
 
     def splines(self, v: Tensor, cluster: Tensor, context: Tensor | None = None) -> Spline:
-        """Return a spline for every coordinate of v [n, e], from the coordinates before it and context [n, c]."""
-        known = v.unsqueeze(1) * self.before  # [n, e, e]
-        hidden = known.transpose(0, 1) @ self.first + self.first_bias[cluster].transpose(0, 1)
+        """Return a spline for every coordinate of v [n, e], from the coordinates before it and context [n, c].
+
+        There may be fewer coordinates than networks; the first do it.
+        """
+        e = v.shape[1]
+        known = v.unsqueeze(1) * self.before[:e, :e]  # [n, e, e]
+        bias = self.first_bias[:, :e][cluster].transpose(0, 1)
+        hidden = known.transpose(0, 1) @ self.first[:e, :e] + bias
         if context is not None and self.context is not None:
-            hidden = hidden + context @ self.context
+            hidden = hidden + context @ self.context[:e]
         hidden = silu(hidden)
-        hidden = silu(hidden @ self.second + self.second_bias)
-        return Spline((hidden @ self.last).transpose(0, 1))
+        hidden = silu(hidden @ self.second[:e] + self.second_bias[:e])
+        return Spline((hidden @ self.last[:e]).transpose(0, 1))
 
     def inverse(
         self, v: Tensor, cluster: Tensor, context: Tensor | None = None
@@ -257,12 +274,12 @@ class Triangular(nn.Module):
             v.append(spline_graph(w[j], op.gemm(const(last[j]), hidden, transA=1, transB=1)))
         return v
 
-    def inverse_graph(self, v: Var, part: slice, context: Var | None) -> tuple[Var, Var]:
+    def inverse_graph(self, v: Var, e: int, part: slice, context: Var | None) -> tuple[Var, Var]:
         """Return `inverse` as graphs, w [k, n, e] and its logarithm [k, n] of v [k, n, e] in some clusters."""
-        first = self.first * self.before.unsqueeze(2)
+        first = (self.first * self.before.unsqueeze(2))[:, :e]
         sizes, slopes = torch.split(self.last, [2 * BINS, BINS - 1], -1)
         last = torch.cat([sizes, pad(slopes, (1, 1))], -1)
-        e, found = len(first), []
+        found = []
         own = op.split(v, lengths([1] * e), axis=2)
         for j in range(e):
             hidden = op.matmul(v, const(first[j]))
@@ -278,14 +295,16 @@ class Triangular(nn.Module):
 
 
 class FlowMapper(Mapper, Invertible):
-    """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's order.
+    """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's order, or its axes.
 
     Attributes:
         given: how many given numbers come first in the frame, p.
         order: of the frame's coordinates, [p + e].
+        leading: how many coordinates are moved; 0 before it is known.
     """
 
     order: Tensor
+    leading: Tensor
 
     @staticmethod
     def defaults(e: int, rows: int, steps: int = 0) -> dict[str, Any]:
@@ -305,8 +324,8 @@ class FlowMapper(Mapper, Invertible):
 
     @staticmethod
     def most_clusters(e: int) -> int:
-        """Return three a dimension, up to 16: the flow shares what clusters have in common."""
-        return min(16, 3 * e)
+        """Return three a dimension, up to 16, or 32 of a wide table: it shares what they have in common."""
+        return min(16, 3 * e) if e <= NARROW else 32
 
     def __init__(
         self,
@@ -320,17 +339,23 @@ class FlowMapper(Mapper, Invertible):
         size, e, self.given = len(clusters), self.noise, given
         context = given + EMBEDDING * len(sizes)
         self.layers = nn.ModuleList(
-            Triangular(size, e, int(config.width), generator, context)
+            Triangular(
+                size, e if given else min(e, MOST_LEADING), int(config.width), generator, context
+            )
             for _ in range(int(config.layers))
         )
         self.embeddings = nn.ParameterList(
             torch.randn(outcomes, EMBEDDING, generator=generator) for outcomes in sizes
         )
-        order = torch.cat([torch.arange(given), given + coordinate_order(clusters, given)])
+        wide = e > NARROW and not given  # given numbers need a triangular frame
+        own = torch.arange(e) if wide else coordinate_order(clusters, given)
+        order = torch.cat([torch.arange(given), given + own])
         ordered = clusters.factors.double()[:, order]
-        factors = torch.linalg.cholesky(ordered @ ordered.mT).float()
+        covariances = ordered @ ordered.mT
+        factors = (principal_axes if wide else torch.linalg.cholesky)(covariances).float()
         self.frame = Affine(clusters.means[:, order], factors)
         self.register_buffer("order", order, persistent=False)
+        self.register_buffer("leading", torch.tensor(0 if wide else e), persistent=wide)
 
     def context(self, choice: Tensor, a: Tensor) -> Tensor | None:
         """Return what networks see of given numbers' noise a [n, p] and the discrete values of choices, [n, c].
@@ -361,10 +386,11 @@ class FlowMapper(Mapper, Invertible):
         if given is not None and self.given:
             a = self.known(given, cluster)
         context = self.context(choice, a)
+        v, rest = w[:, : int(self.leading)], w[:, int(self.leading) :]
         for depth in reversed(range(len(self.layers))):
-            w = self.layers[depth](w, cluster, context)
-            w = w.flip(1) if depth else w
-        latents: Tensor = self.frame(torch.cat([a, w], 1), cluster)[:, self._back]
+            v = self.layers[depth](v, cluster, context)
+            v = v.flip(1) if depth else v
+        latents: Tensor = self.frame(torch.cat([a, v, rest], 1), cluster)[:, self._back]
         return latents
 
     @property
@@ -385,15 +411,18 @@ class FlowMapper(Mapper, Invertible):
         if len(self.embeddings):
             seen.append(op.transpose(self.context_graph(choice)))
         context = op.concat(seen, axis=0) if len(seen) > 1 else next(iter(seen), None)
-        v = op.split(op.transpose(w), lengths([1] * self.noise), axis=0)
+        moved, noise = int(self.leading), op.transpose(w)
+        sizes = [1] * moved + [self.noise - moved] * (moved < self.noise)
+        parts = op.split(noise, lengths(sizes), axis=0) if len(sizes) > 1 else (noise,)
+        v, rest = list(parts[:moved]), list(parts[moved:])
         for depth in reversed(range(len(self.layers))):
             layer = self.layers[depth]
             assert isinstance(layer, Triangular)
             if layer.last.any():  # else it is the identity
-                v = layer.graph(v, choice[-1], context)
+                v = list(layer.graph(v, choice[-1], context))
             v = v[::-1] if depth else v
         frame = Affine(self.frame.means[:, self._back], self.frame.factors[:, self._back])
-        return frame.graph(op.transpose(op.concat([*known, *v], axis=0)), choice)
+        return frame.graph(op.transpose(op.concat([*known, *v, *rest], axis=0)), choice)
 
     def whitened(self, latents: Tensor, cluster: Tensor) -> Tensor:
         """Return given numbers and latents [n, p + e] in the frames of their clusters [n], in the flow's order."""
@@ -413,7 +442,8 @@ class FlowMapper(Mapper, Invertible):
 
     def log_density(self, v: Tensor, cluster: Tensor, context: Tensor | None) -> Tensor:
         """Return the log-density [n] of rows v [n, e] in the frames of clusters [n]."""
-        w, gained = v, torch.zeros_like(v[:, 0])
+        w, rest = v[:, : int(self.leading)], v[:, int(self.leading) :]
+        gained = log_normal(rest)
         for depth, layer in enumerate(self.layers):
             assert isinstance(layer, Triangular)
             w, logs = layer.inverse(w.flip(1) if depth else w, cluster, context)
@@ -472,25 +502,42 @@ class FlowMapper(Mapper, Invertible):
                 )
                 context = op.concat([a, rows], axis=2)
         total = const(made.log_slopes()[part, None])
-        backwards = const(np.arange(self.noise)[::-1], np.int64)
+        moved = int(self.leading)
+        if moved < self.noise:
+            rest = op.gather(w, const(np.arange(moved, self.noise), np.int64), axis=2)
+            total = op.add(total, log_normal_graph(rest, self.noise - moved))
+            w = op.gather(w, const(np.arange(moved), np.int64), axis=2)
+        backwards = const(np.arange(moved)[::-1], np.int64)
         for depth, layer in enumerate(self.layers):
             assert isinstance(layer, Triangular)
             w = op.gather(w, backwards, axis=2) if depth else w
-            w, logs = layer.inverse_graph(w, part, context)
+            w, logs = layer.inverse_graph(w, moved, part, context)
             total = op.add(total, logs)
-        return op.add(total, log_normal_graph(w, self.noise))
+        return op.add(total, log_normal_graph(w, moved))
 
     def phases(
         self, latents: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Iterator[Phase]:
-        """Yield one phase of maximum likelihood; the weights' average is what stays.
+        """Yield phases of maximum likelihood; the weights' average is what stays.
 
-        Given numbers stand before the latents.
+        Given numbers stand before the latents. In many dimensions a short phase comes first, which says how many
+        coordinates are moved.
         """
-        yield self.phase("likelihood", int(self.config.steps), latents, labels)
+        steps = int(self.config.steps)
+        if self.noise > NARROW and not self.given:
+            back, used = split_rows(len(latents), generator)
+            yield self.phase(
+                "leading", math.ceil(PROBE * steps), latents[used], labels[used], probe=True
+            )
+            if not int(self.leading):
+                v = self.whitened(latents[back], cluster_of(labels[back]))
+                self.leading.fill_(self._worth_moving(v, labels[back]))
+        yield self.phase("likelihood", steps, latents, labels)
 
-    def phase(self, name: str, steps: int, latents: Tensor, labels: Tensor) -> Phase:
-        """Return a phase of so many steps; see `phases`."""
+    def phase(
+        self, name: str, steps: int, latents: Tensor, labels: Tensor, *, probe: bool = False
+    ) -> Phase:
+        """Return a phase of so many steps; see `phases`. As a probe, of the first layer alone."""
         whitened = self.whitened(latents, cluster_of(labels))
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -499,10 +546,46 @@ class FlowMapper(Mapper, Invertible):
             return whitened[index] + pad(noise, (self.given, 0)).to(whitened), labels[index]
 
         decay = 0.01 if len(self.layers) == 1 else 0.1  # two layers begin to copy rows
-        trained = nn.ModuleList([self.layers, self.embeddings])
-        parameters = list(trained.parameters())
-        player = Player("flow", parameters, self.loss, float(self.config.lr), weight_decay=decay)
+        trained = nn.ModuleList([self.layers[0] if probe else self.layers, self.embeddings])
+        parameters, loss = list(trained.parameters()), self.probe_loss if probe else self.loss
+        player = Player("flow", parameters, loss, float(self.config.lr), weight_decay=decay)
         return Phase(name, steps, draw, (player,), average=trained, decay=0.995)
+
+    def gains(self, v: Tensor, choice: Tensor) -> Tensor:
+        """Return what each of the first coordinates of rows v [n, e] gains by the first layer alone, [n, j]."""
+        layer = self.layers[0]
+        assert isinstance(layer, Triangular)
+        v = v[:, : len(layer.first)]
+        w, logs = layer.splines(v, cluster_of(choice), self.context(choice, v[:, :0])).inverse(v)
+        gained: Tensor = 0.5 * (v.square() - w.square()) + logs
+        return gained
+
+    def probe_loss(
+        self, v: Tensor, choice: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return minus the mean of what all of the first coordinates gain."""
+        return {"leading": -self.gains(v, choice).sum(1).mean()}
+
+    @torch.no_grad()
+    def _worth_moving(self, v: Tensor, choice: Tensor) -> int:
+        """Return up to which coordinate moving pays on rows kept back, v [n, e]; at least one."""
+        parts = zip(torch.split(v, 4096), torch.split(choice, 4096), strict=True)
+        each = torch.cat([self.gains(*part) for part in parts]).double().mean(0)
+        return int((each - ENOUGH).cumsum(0).argmax()) + 1
+
+
+def split_rows(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return which of n rows are kept back, at least one, and the others."""
+    order = torch.randperm(n, generator=generator)
+    back = max(1, int(BACK * n))
+    return order[:back], order[back:] if n > back else order
+
+
+def principal_axes(covariances: Tensor) -> Tensor:
+    """Return factors V sqrt(L) [K, e, e] of covariances V L V^T, the widest axis first."""
+    values, vectors = torch.linalg.eigh(covariances)
+    axes: Tensor = (vectors * values.clamp(min=0).sqrt().unsqueeze(1)).flip(2)
+    return axes
 
 
 class GivenFlowStage(Selected):

@@ -305,8 +305,10 @@ class Run:
         """Read stage 1."""
         return self._module("encoder", lambda _: Encoder(dims, self.config.encoder, Generator()))
 
-    def save_clusters(self, clusters: Clusters, labels: Tensor) -> None:
-        """Write the clusters and each training row's label [n]."""
+    def save_clusters(
+        self, clusters: Clusters, labels: Tensor, settled: Tensor | None = None
+    ) -> None:
+        """Write the clusters, each training row's label [n], and latents [n, e] where they were drawn anew."""
         parts = {
             "weights": clusters.weights,
             "means": clusters.means,
@@ -314,15 +316,16 @@ class Run:
             "em": torch.tensor(clusters.kind == "em"),
             "labels": labels.to(torch.int32),
         }
-        self.save_tensors("clusters", parts)
+        self.save_tensors("clusters", parts | ({} if settled is None else {"settled": settled}))
 
-    def load_clusters(self) -> tuple[Clusters, Tensor]:
-        """Read the clusters and each training row's label [n]."""
+    def load_clusters(self) -> tuple[Clusters, Tensor, Tensor | None]:
+        """Read the clusters, each training row's label [n], and latents [n, e] where they were drawn anew."""
         parts = self.load_tensors("clusters")
 
-        def build() -> tuple[Clusters, Tensor]:
+        def build() -> tuple[Clusters, Tensor, Tensor | None]:
+            settled = parts.pop("settled", None)
             labels, kind = parts.pop("labels").long(), "em" if parts.pop("em") else "kmeans"
-            return Clusters(**parts, kind=kind), labels
+            return Clusters(**parts, kind=kind), labels, settled
 
         return self._fitting("clusters", build)
 

@@ -119,10 +119,10 @@ class _Stages:
         self.given = self.run.load_given()
         conditions = self._conditions(self.kept, np.random.default_rng([self.seed, 0xC0]))
         together = torch.cat([conditions.h, latents], 1)
-        clusters, labels = self.clusters(together)
+        clusters, labels, settled = self.clusters(together, y)
         choices = joined(self.outcomes, labels)
         chain = self.head(joined(conditions.s, choices), conditions.h, clusters)
-        model = self.mapper(together, clusters, joined(conditions.s, choices), chain)
+        model = self.mapper(settled, clusters, joined(conditions.s, choices), chain)
         self.decoder(latents, model, y)
         self.figures()
 
@@ -187,21 +187,39 @@ class _Stages:
                 run.save_encoder(encoder)
         return _mapped(run.load_encoder(dims).to(self.device), y)
 
-    def clusters(self, latents: Tensor) -> tuple[Clusters, Tensor]:
-        """Return the clusters, and the label [n], of given numbers and latents [n, p + e]."""
-        run = self.run
+    def clusters(self, latents: Tensor, y: Tensor) -> tuple[Clusters, Tensor, Tensor]:
+        """Return the clusters, the label [n], and what maps are trained on, of given numbers and latents [n, p + e]."""
+        run, generator = self.run, generator_for(self.seed, "clusters")
         if not run.finished("clusters"):
             with self._stage("clusters"):
                 self.progress.spinner("clusters")
                 clusters, labels, run.facts["clusters"] = clustering.fit(
                     latents,
                     self.config.clusters,
-                    generator_for(self.seed, "clusters"),
+                    generator,
                     self.given.dims if self.given else 0,
                 )
-                run.save_clusters(clusters, labels)
-        clusters, labels = run.load_clusters()
-        return clusters, labels.to(self.device)
+                settled = None
+                if (bounds := self._bounds(y)) is not None and clusters.kind == "em":
+                    settled, clusters, labels = clustering.settle(
+                        latents, bounds, clusters, labels, generator
+                    )
+                run.save_clusters(clusters, labels, settled)
+        clusters, labels, settled = run.load_clusters()
+        settled = latents if settled is None else settled.to(latents)
+        return clusters, labels.to(self.device), settled
+
+    def _bounds(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return between which latents each row's lies, where numbers have an interval of scores."""
+        run, coordinates = self.run, self.run.load_coordinates()
+        plain = self.config.encoder.kind == "columns" and self.given is None
+        if not plain or not coordinates.scored.any():
+            return None
+        encoder = run.load_encoder(coordinates.dims).to(self.device)
+        made = self.table.values[self.kept][:, run.made]
+        bounds = coordinates.bounds(made, y.cpu().numpy())
+        low, high = (_mapped(encoder, torch.from_numpy(bound).to(y)) for bound in bounds)
+        return low, high
 
     def head(self, choices: Tensor, numbers: Tensor, clusters: Clusters) -> Chain | None:
         """Return the chain that draws choices [n, r + h], given the first r and numbers [n, p].

@@ -4,13 +4,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 from sklearn.mixture import GaussianMixture
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
 from scgan_train import groups as grouping
-from scgan_train.clusters import Assign, Clusters, fit
+from scgan_train.clusters import Assign, Clusters, fit, settle
 from scgan_train.config import ClusterConfig, Config, resolve
 from scgan_train.graph import argument, model
 from scgan_train.groups import split
@@ -121,6 +121,47 @@ def test_the_message_says_when_the_rows_allow_no_more():
     rows = torch.from_numpy(curves(600, 0)[0]).float()
     _, _, note = fit(rows, ClusterConfig(k=20, choose=True), seeded())
     assert note.startswith("20 clusters, the rows or the map allow no more")
+
+
+def test_few_rows_of_many_columns_borrow_the_correlations_of_all():
+    """Three blobs of one shape in 40 columns, 60 rows each: nearly as likely as with the true covariance."""
+    rng = np.random.default_rng(0)
+    shape = rng.standard_normal((40, 6)) @ rng.standard_normal((6, 40)) / 3
+    shape += 0.2 * np.eye(40)
+    covariance = shape @ shape.T
+    centres = 6 * rng.standard_normal((3, 40))
+
+    def draw(n: int) -> np.ndarray:
+        noise = rng.multivariate_normal(np.zeros(40), covariance, n)
+        return centres[np.arange(n) % 3] + noise
+
+    rows, fresh = draw(180), draw(900)
+    clusters, _, _ = fit(
+        torch.from_numpy(rows).float(), ClusterConfig(k=3, choose=False, split=False), seeded()
+    )
+    parts = [multivariate_normal(centre, covariance).logpdf(fresh) for centre in centres]
+    true = float((np.logaddexp.reduce(parts) - np.log(3)).mean())
+    assert log_likelihood(clusters, fresh) > true - 15  # with its own rows' alone: a loss of 60
+
+
+def test_scores_of_equal_numbers_are_drawn_by_what_the_other_columns_say():
+    """Two columns that are 0 in most rows, of correlation .9: spread at random, little of it is left."""
+    rng = np.random.default_rng(0)
+    exact = rng.multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]], 4000)
+    zero = exact < 0.5
+    low, high = np.where(zero, -4.0, exact), np.where(zero, 0.5, exact)
+    spread = norm.ppf(rng.random(zero.shape) * norm.cdf(0.5))
+    rows = torch.from_numpy(np.where(zero, spread, exact))
+    config = ClusterConfig(k=1, choose=False)
+    clusters, labels, _ = fit(rows, config, seeded())
+    bounds = torch.from_numpy(low), torch.from_numpy(high)
+    settled, clusters, _ = settle(rows, bounds, clusters, labels, seeded())
+    assert np.corrcoef(rows.T)[0, 1] < 0.6
+    assert np.corrcoef(settled.T)[0, 1] > 0.8
+    covariance = clusters.factors[0] @ clusters.factors[0].T
+    assert float(covariance[0, 1]) == pytest.approx(np.cov(settled.T)[0, 1], abs=0.01)
+    assert ((settled >= bounds[0]) & (settled <= bounds[1])).all()
+    assert torch.equal(settled[~torch.from_numpy(zero)], rows[~torch.from_numpy(zero)])
 
 
 @pytest.mark.parametrize("n", [200, 2000, 50_000])

@@ -24,6 +24,7 @@ def forms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every column the coordinate of its kind; `test_discrete` has discrete values and scores."""
     monkeypatch.setattr(discrete, "find", lambda *_: ())
     monkeypatch.setattr(coordinates, "is_scored", lambda column, present: False)
+    monkeypatch.setattr(discrete, "is_spiked", lambda column, cells: False)
 
 
 def there_and_back(table: Table) -> np.ndarray:

@@ -334,3 +334,19 @@ def test_one_row_that_is_held_out_is_a_table(tmp_path) -> None:
     run = train(Table(columns, values), settings(clusters={"k": 2}), tmp_path / "run")
     assert run.load_held_out().shape == (1, 2)
     assert "mse" in run.facts["figures"]
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(12, 12), (13, 0)])
+def test_many_columns_with_spikes_are_scored_instead_of_drawn_one_after_the_other(
+    width: int, drawn: int
+) -> None:
+    rng = np.random.default_rng(0)
+    amounts = np.where(rng.random((2000, width)) < 0.6, 0.0, rng.exponential(size=(2000, width)))
+    table = Table(tuple(Column(f"x{j}") for j in range(width)), amounts.astype(np.float32))
+    coordinates = Coordinates.fit(table)
+    assert len(coordinates.steps) == drawn
+    assert coordinates.scored.all() == (drawn == 0)
+    if not drawn:
+        y = rng.standard_normal((4000, width))
+        made = coordinates.inverse(y)
+        assert np.allclose((made == 0).mean(0), (amounts == 0).mean(0), atol=0.03)

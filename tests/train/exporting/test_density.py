@@ -147,7 +147,7 @@ def test_a_bundle_says_why_it_has_no_density(mixed_bundle: Path, plane: Model) -
     ):
         scgan_infer.load(mixed_bundle).log_prob([[0.0] * 8])
     run, seed = Run.load(plane.bundle.path.parent / "run"), torch.Generator()
-    parts, (clusters, _) = Parts.of(run), run.load_clusters()
+    parts, (clusters, *_) = Parts.of(run), run.load_clusters()
     assert not parts.flaw
     config = resolved(MapperConfig(kind="ot"), 2, 3000)
     transport = replace(parts, latents=latent_model("mapper", clusters, config, seed))
@@ -160,7 +160,7 @@ def test_a_bundle_says_why_it_has_no_density(mixed_bundle: Path, plane: Model) -
 
 def test_one_gaussian_and_noisy_centres_have_densities(plane: Model) -> None:
     run = Run.load(plane.bundle.path.parent / "run")
-    clusters, _ = run.load_clusters()
+    clusters, *_ = run.load_clusters()
     for kind in ("gaussian", "centers"):
         model = latent_model(kind, clusters, run.config.mapper, torch.Generator())
         assert not replace(Parts.of(run), latents=model).flaw

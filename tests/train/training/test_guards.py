@@ -76,12 +76,13 @@ def test_clusters_without_rows_are_dropped_and_that_is_said(
     tmp_path: Path, refine: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discrete, "find", lambda *_: ())  # three points are discrete values
+    monkeypatch.setattr(discrete, "is_spiked", lambda column, cells: False)
     rng = np.random.default_rng(0)
     values = np.repeat([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], 100, 0)[rng.permutation(300)]
     table = Table((Column("x"), Column("y")), values.astype(np.float32))
     config = settings(clusters={"k": 8, "refine": refine, "min_rows": 10})
     run = train(table, config, tmp_path / "run")
-    clusters, labels = run.load_clusters()
+    clusters, labels, _ = run.load_clusters()
     assert len(clusters) < 8
     assert "clusters have rows" in run.facts["clusters"]
     assert torch.bincount(labels, minlength=len(clusters)).min() > 0
