@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 import scgan_infer
 from scgan_infer.sampling import noise
+from scgan_infer.sampling.verify import differences
 from scgan_train import clusters as clustering
 from scgan_train.config import ClusterConfig, MapperConfig
 from scgan_train.graph import argument
@@ -67,15 +68,10 @@ def feeds(model, graph):
 
 
 def gap(x, model):
-    """The largest difference from `scgan sample`, in units of a column's spread."""
+    """The largest difference from `scgan sample`, in units of a column's spread; ties may fall either way."""
     expected = model.sample(ROWS, seed=SEED, start=START).astype(float)
     assert x.shape == expected.shape
-    difference = np.abs(x - expected)
-    for j, column in enumerate(model.columns):
-        if column.kind == "periodic":
-            difference[:, j] = np.minimum(difference[:, j], column.period - difference[:, j])
-    spread = expected.std(axis=0)
-    worst = (difference / np.where(spread > 0, spread, 1.0)).max()
+    worst = differences(expected, x, model.columns, expected.std(axis=0)).max()
     print(f"{worst:.1e} of a column's spread")
     return worst
 
