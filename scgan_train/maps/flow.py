@@ -221,20 +221,31 @@ class Triangular(nn.Module):
         self.context = uniform(math.sqrt(3 / context), e, context, hidden) if context else None
         self.register_buffer("before", torch.ones(e, e).tril(-1), persistent=False)
 
-    def splines(self, v: Tensor, cluster: Tensor, context: Tensor | None = None) -> Spline:
-        """Return a spline for every coordinate of v [n, e], from the coordinates before it and context [n, c].
+    def splines(
+        self,
+        v: Tensor,
+        cluster: Tensor,
+        context: Tensor | None = None,
+        own: slice | None = None,
+    ) -> Spline:
+        """Return splines for coordinates of v [n, e], from those before each and context [n, c].
 
-        There may be fewer coordinates than networks; the first do it.
+        Args:
+            v: there may be fewer coordinates than networks.
+            cluster: each row's [n].
+            context: what holds from the start.
+            own: the coordinates that get a spline; without it all.
         """
         e = v.shape[1]
-        known = v.unsqueeze(1) * self.before[:e, :e]  # [n, e, e]
-        bias = self.first_bias[:, :e][cluster].transpose(0, 1)
-        hidden = known.transpose(0, 1) @ self.first[:e, :e] + bias
+        own = own or slice(e)
+        known = v.unsqueeze(1) * self.before[own, :e]  # [n, own, e]
+        bias = self.first_bias[:, own][cluster].transpose(0, 1)
+        hidden = known.transpose(0, 1) @ self.first[own, :e] + bias
         if context is not None and self.context is not None:
-            hidden = hidden + context @ self.context[:e]
+            hidden = hidden + context @ self.context[own]
         hidden = silu(hidden)
-        hidden = silu(hidden @ self.second[:e] + self.second_bias[:e])
-        return Spline((hidden @ self.last[:e]).transpose(0, 1))
+        hidden = silu(hidden @ self.second[own] + self.second_bias[own])
+        return Spline((hidden @ self.last[own]).transpose(0, 1))
 
     def inverse(
         self, v: Tensor, cluster: Tensor, context: Tensor | None = None
@@ -245,9 +256,11 @@ class Triangular(nn.Module):
 
     def forward(self, w: Tensor, cluster: Tensor, context: Tensor | None = None) -> Tensor:
         """Return v [n, e], a coordinate a pass."""
-        v = torch.zeros_like(w)
+        v = w  # of which a network sees what is done
         for j in range(w.shape[1]):
-            v = torch.cat([v[:, :j], self.splines(v, cluster, context).forward(w)[:, j:]], 1)
+            own = slice(j, j + 1)
+            moved = self.splines(v, cluster, context, own).forward(w[:, own])
+            v = torch.cat([v[:, :j], moved, v[:, j + 1 :]], 1)
         return v
 
     def graph(self, w: Sequence[Var], cluster: Var, context: Var | None) -> Sequence[Var]:

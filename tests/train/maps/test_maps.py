@@ -15,6 +15,7 @@ from scgan_train.clusters import Clusters
 from scgan_train.config import ClusterConfig, MapperConfig
 from scgan_train.graph import argument, const, model, op
 from scgan_train.maps import MAPS
+from scgan_train.maps import flow as flows
 from scgan_train.maps.base import Affine, Invertible, Mapper, Members, log_normal
 from scgan_train.maps.flow import BINS, FlowMapper, Spline, Triangular, coordinate_order
 from scgan_train.maps.ot import TransportMapper, optimal_pairs
@@ -87,6 +88,21 @@ def test_a_frame_and_its_inverse_undo_each_other():
     w = torch.randn(50, 4, generator=seeded())
     torch.testing.assert_close(frame.inverse(frame(w, cluster), cluster), w, atol=1e-4, rtol=0)
     np.testing.assert_allclose(run(frame, w, cluster), frame(w, cluster), atol=1e-5)
+
+
+def test_a_pass_forward_computes_the_spline_of_one_coordinate(monkeypatch: pytest.MonkeyPatch):
+    """All of them in each of e passes took most of an export of 16 columns."""
+    computed = []
+
+    class Counted(Spline):
+        def __init__(self, raw: torch.Tensor) -> None:
+            computed.append(raw.shape[:-1].numel())
+            super().__init__(raw)
+
+    monkeypatch.setattr(flows, "Spline", Counted)
+    layer = Triangular(2, 6, 8, seeded())
+    layer(torch.randn(10, 6, generator=seeded()), torch.zeros(10).long())
+    assert sum(computed) == 10 * 6
 
 
 def invertible(k: int, e: int, sizes: tuple[int, ...] = ()) -> list[Invertible]:
