@@ -1,6 +1,7 @@
 """The tables of README.md, made from the JSON files beside it, each between its marks.
 
-python benchmarks/tables.py         after `quality.py`, `scale.py`, `mixed.py` or `posterior.py` has written JSON
+python benchmarks/tables.py         after `quality.py`, `scale.py`, `wide.py`, `mixed.py` or
+                                    `posterior.py` has written JSON
 
 <!-- table planes -->          of planes.json, of all its sets
 <!-- table real torsions -->   of real.json, of one set
@@ -43,6 +44,8 @@ def table(kind: str, name: str = "") -> str:
     results = json.loads(path.read_text("utf-8"))
     if kind == "scale":
         return markdown(scale(results))
+    if kind == "wide":
+        return f"{markdown(wide(results))}\nMedians over seeds, the largest in brackets.\n"
     if kind == "posterior":
         return f"{markdown(posterior(results))}\nMedians over seeds, the worst in brackets.\n"
     if kind == "mixed":
@@ -107,6 +110,41 @@ def scale(results: dict[str, Row]) -> list[list[str]]:
             for case, row in results.items()
         ),
     ]
+
+
+def wide(results: Sequence[Row]) -> list[list[str]]:
+    """Return the cells of what `wide.py` measured: of each case what other real rows score, then each model."""
+    head = "case, model, seeds, C2ST, off, missed, zeros, training s, export s, rows/s"
+    lines = [head.split(", ")]
+
+    def figures(own: Sequence[Row], part: str, zeros: str) -> list[str]:
+        names = (("c2st", ".3f"), ("off", ".2%"), ("missed", ".2%"))
+        shown = [cell([row[name].get(part) for row in own], form) for name, form in names]
+        return [*shown, cell([row[zeros] for row in own], ".0%")]
+
+    for case in dict.fromkeys(row["case"] for row in results):
+        same = [row for row in results if row["case"] == case]
+        first = [row for row in same if row["model"] == "scgan"]
+        lines.append(
+            [case, "real rows", f"{len(first)}", *figures(first, "floor", "zeros_real"), "", "", ""]
+        )
+        for model in dict.fromkeys(row["model"] for row in same):
+            own = [row for row in same if row["model"] == model]
+            title = model
+            if found := sorted({row["components"] for row in own if "components" in row}):
+                title += f", {found[0]}" + (f" to {found[-1]}" if len(found) > 1 else "")
+            lines.append(
+                [
+                    case,
+                    title,
+                    f"{len(own)}",
+                    *figures(own, "value", "zeros"),
+                    cell([row["seconds"] for row in own], ".0f"),
+                    cell([row.get("export") for row in own], ".1f"),
+                    cell([row.get("rate") for row in own], ",.0f"),
+                ]
+            )
+    return lines
 
 
 def mixed(results: Sequence[Row]) -> list[list[str]]:
