@@ -27,7 +27,7 @@ from scgan_train.nets import critic_loss, generator_loss, gradient_penalty, line
 from scgan_train.training import distributed
 from scgan_train.training.loop import Phase, Player, rows_of
 
-START_GAIN = 0.02
+SHARES_AVERAGED = 10  # the average is over about the last tenth of the steps
 
 Floats = NDArray[np.floating[Any]]
 
@@ -39,7 +39,7 @@ class Subspace(nn.Module):
         super().__init__()
         basis, _ = torch.linalg.qr(torch.randn(width, noise, generator=generator))
         self.basis = nn.Parameter(basis.contiguous())
-        self.importance = nn.Parameter(torch.full((noise,), START_GAIN))
+        self.importance = nn.Parameter(torch.zeros(noise))
 
     def forward(self, z: Tensor) -> Tensor:
         """Return how noise z [n, q_l] moves a layer [n, width]: U diag(s) z."""
@@ -131,6 +131,19 @@ class Decoder(nn.Module):
         solution = torch.linalg.lstsq(design, y.double(), driver=driver).solution
         self.skip.weight.copy_(solution[:-1].T)
         self.skip.bias.copy_(solution[-1])
+
+    @torch.no_grad()
+    def wake(self, lost: Tensor) -> None:
+        """Set all importances to the spread [] that reconstructions lose: critics hear no noise of less."""
+        for subspace in self._each_subspace():
+            subspace.importance.fill_(lost)
+
+    @torch.no_grad()
+    def put_out(self, lost: Tensor) -> None:
+        """Leave no noise where all of it is as `wake` left it: the phase that should teach it was undone."""
+        own: list[Tensor] = [subspace.importance for subspace in self._each_subspace()]
+        if own and (torch.cat(own) == lost.to(own[0])).all():
+            self.wake(torch.zeros_like(lost))
 
     @torch.no_grad()
     def error(self, latent: Tensor, y: Tensor) -> float:
@@ -228,6 +241,7 @@ class DecoderStage(nn.Module):
             yield Phase(name, steps, draw, (player,), floor=0.002, share=True, held_out=held_out)
             if not torch.isfinite(self.errors[index]):
                 self.errors[index] = decoder.error(*back)
+                decoder.wake(self.errors[index].sqrt())
             if self.errors[index] <= config.error or self._best(index + 1) != index:
                 break
         if config.steps:
@@ -237,10 +251,10 @@ class DecoderStage(nn.Module):
                 Player("critics", critics, self.critic_loss, config.critic_lr, betas),
                 Player("decoder", list(decoder.parameters()), self.loss, config.joint_lr, betas),
             )
-            ema = config.ema
-            yield Phase(
-                "critics", int(config.steps), draw, players, average=decoder, decay=ema, share=True
-            )
+            steps = int(config.steps)
+            decay = min(config.ema, steps / (steps + SHARES_AVERAGED))
+            yield Phase("critics", steps, draw, players, average=decoder, decay=decay, share=True)
+            decoder.put_out(self.errors[self._best(len(self.errors))].sqrt())
 
     def generate(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n generated rows of coordinates [n, d']."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -11,10 +13,12 @@ from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.decoder import Decoder, DecoderStage
 from scgan_train.maps import latent_model
-from scgan_train.training.loop import fit, generator_for
+from scgan_train.training import guards
+from scgan_train.training.loop import Phase, fit, generator_for
 
-CONFIG = settings(decoder={"warm_steps": 300, "steps": 150, "noise": 2}).decoder
-
+SMALL = {"widths": [32], "batch": 256, "critic_width": 64, "joint_lr": 2e-3, "critic_lr": 2e-3}
+CONFIG = settings(decoder={"warm_steps": 300, "steps": 600} | SMALL).decoder
+SMALLER = replace(CONFIG, batch=128, critic_width=32, warm_steps=200, steps=200)
 
 GAUSSIAN = latent_model(
     "gaussian",
@@ -48,17 +52,83 @@ def test_reconstruction_explains_what_the_latent_says(
 def test_the_whole_of_equation_4_teaches_the_noise_what_the_latent_loses(
     lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor],
 ) -> None:
-    stage, latent, _ = lossy
+    stage, latent, y = lossy
     with torch.no_grad():
         noise = torch.randn(len(latent), stage.decoder.noise, generator=generator_for(0, "z"))
         moved = (stage.decoder(latent, noise) - stage.decoder(latent)).std(0)
-    assert float(moved[2]) > 2 * float(moved[0])
+        lost = (y - stage.decoder(latent)).std(0)
+    assert float(moved[2]) > 0.7 * float(lost[2])
+    assert float(moved[0]) < 0.1
 
 
 def test_subspaces_stay_orthonormal(lossy: tuple[DecoderStage, torch.Tensor, torch.Tensor]) -> None:
     for subspace in lossy[0].decoder.subspaces:
         gram = subspace.basis.T @ subspace.basis
-        assert torch.allclose(gram, torch.eye(len(gram)), atol=0.02)
+        assert torch.allclose(gram, torch.eye(len(gram)), atol=0.05)
+
+
+def before_and_after(
+    latent: torch.Tensor, y: torch.Tensor, **options: object
+) -> tuple[Decoder, Decoder]:
+    """The decoder without and with the steps of equation 4; latents are generated from one Gaussian."""
+    stage = DecoderStage(
+        GAUSSIAN, latent, y, replace(SMALLER, **options), generator_for(0, "decoder")
+    )
+    before: list[Decoder] = []
+
+    def phases() -> Iterator[Phase]:
+        for phase in stage.phases(latent, y, (latent, y)):
+            if phase.name == "critics":
+                before.append(deepcopy(stage.decoder))
+            yield phase
+
+    fit("decoder", stage, lambda _: phases(), 0, Watcher())
+    return before[0], stage.decoder
+
+
+def test_the_critic_on_generations_empties_the_gap_and_reconstruction_holds_its_ground() -> None:
+    """Latents of rows are two lumps, generated ones lie between them, too: the paper's trade-off."""
+    generator = generator_for(0, "lumps")
+    lumps = torch.randn(1500, 1, generator=generator).sign()
+    lumps += 0.1 * torch.randn(1500, 1, generator=generator)
+    latent = torch.randn(2000, 1, generator=generator)
+    before, after = before_and_after(lumps, lumps)
+    z = torch.randn(2000, after.noise, generator=generator)
+    with torch.no_grad():
+        gaps = [float((own(latent, z).abs() < 0.6).float().mean()) for own in (before, after)]
+    assert gaps[0] > 0.4
+    assert gaps[1] < 0.3
+    assert after.error(lumps, lumps) < 0.012
+
+
+def test_the_critic_on_reconstructions_puts_them_among_the_rows() -> None:
+    """The second column is near 1 or -1, the latent does not say which; the least error lies between."""
+    generator = generator_for(0, "sides")
+    latent, noise = torch.randn(2, 1500, 1, generator=generator)
+    side = torch.where(torch.rand(1500, 1, generator=generator) < 0.7, 1.0, -1.0)
+    y = torch.cat([latent, side + 0.3 * noise], 1)
+    both = before_and_after(latent, y, reconstruction=1.0, lambda_r=3.0, lambda_x=0.0)
+    with torch.no_grad():
+        made = [own(latent)[:, 1].abs() for own in both]
+    off = [float(((side - 1).abs() > 0.5).float().mean()) for side in made]
+    assert off[0] > 0.9
+    assert off[1] < 0.4
+
+
+def test_noise_of_a_phase_that_is_undone_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "critic_won", lambda losses: bool(losses))
+    latent, y = torch.randn(2, 500, 1, generator=generator_for(0, "undone"))
+    _, after = before_and_after(latent, y, steps=30)
+    z = torch.ones(500, after.noise)
+    assert torch.equal(after(latent, z), after(latent))
+
+
+@pytest.mark.parametrize("steps", [30, 600, 10_000])
+def test_the_average_has_forgotten_where_equation_4_began(steps: int) -> None:
+    latent = torch.zeros(10, 1)
+    stage = DecoderStage(GAUSSIAN, latent, latent, replace(CONFIG, steps=steps), torch.Generator())
+    *_, phase = stage.phases(latent, latent, (latent, latent))
+    assert phase.decay**steps < 1e-3
 
 
 def test_every_parameter_hears_the_objective(

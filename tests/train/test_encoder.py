@@ -47,6 +47,32 @@ def test_cosine_similarity_on_a_circle_loses_it() -> None:
     assert lost > 0.2
 
 
+@pytest.mark.parametrize("noise", [0.1, 0.4])
+def test_the_noise_of_the_views_is_the_scale_of_what_is_near(noise: float) -> None:
+    """The best critic of noisy views is -|y - y'|^2 / (4 s^2), so that latents stretch by 1 / (2 s)."""
+    y = torch.randn(1000, 2, generator=generator_for(0, "plane"))
+    config = settings(encoder={"steps": 200, "latent_dim": 2, "kind": "mlp", "batch": 128})
+    encoder = Encoder(2, replace(config.encoder, noise=noise), generator_for(0, "test"))
+    fit("encoder", encoder, lambda _: encoder.phases(y), 0, Watcher())
+    step = 0.01 * torch.randn(1000, 2, generator=generator_for(1, "plane"))
+    with torch.no_grad():
+        stretch = (encoder(y + step) - encoder(y)).norm(dim=1) / step.norm(dim=1)
+    assert float(stretch.median()) == pytest.approx(1 / (2 * noise), rel=0.25)
+
+
+def test_neither_view_is_the_one_that_looks_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views 1 that coincide are as bad as views 2 that do: exchanging the noise changes nothing."""
+    config = settings(encoder={"latent_dim": 2, "kind": "columns"}).encoder
+    encoder = Encoder(2, config, generator_for(0, "test"))
+    y, *views = torch.randn(3, 50, 2, generator=generator_for(0, "views"))
+    views[0] = (y[:1] - y) / config.noise
+    losses = []
+    for drawn in (torch.stack(views), torch.stack(views[::-1])):
+        monkeypatch.setattr(torch, "randn", lambda *_, drawn=drawn, **__: drawn)
+        losses.append(encoder.loss(y, torch.Generator())["info_nce"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_latents_have_unit_mean_spread() -> None:
     _, latent = trained()
     assert float(latent.std(0).mean()) == pytest.approx(1, abs=1e-3)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,8 @@ class Watcher:
     def restore(self) -> dict[str, Tensor]:
         return self.state
 
+    def note(self, message: str) -> None: ...
+
 
 class Toy(nn.Module):
     def __init__(self) -> None:
@@ -88,6 +91,24 @@ def test_a_resumed_training_ends_in_the_same_bits(stopped_at: int) -> None:
     resumed = Toy()
     fit("toy", resumed, resumed.phases, 5, Watcher(state=watcher.state))
     assert torch.equal(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("decay", [None, 0.99])
+def test_the_average_settles_where_the_weights_cannot(decay: float | None) -> None:
+    """Steps that are too long dance around the best, 0, that the average comes near to, from far away."""
+    net = nn.Linear(1, 100, bias=False, device="meta").to_empty(device="cpu")
+    nn.init.constant_(net.weight, 5.0)
+
+    def loss(x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"error": (net.weight.T - x).square().mean()}
+
+    player = Player("player", list(net.parameters()), loss, 0.1, clip=100.0)
+    phase = Phase("phase", 1000, lambda g: (torch.randn(1, 100, generator=g),), (player,), floor=1)
+    if decay:
+        phase = replace(phase, average=net, decay=decay)
+    fit("test", net, lambda _: iter([phase]), 0, Watcher())
+    error = float(net.weight.detach().square().mean().sqrt())
+    assert error < 0.1 if decay else error > 0.15
 
 
 def test_another_seed_gives_other_weights() -> None:
