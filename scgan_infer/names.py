@@ -5,7 +5,8 @@ from typing import Literal, get_args
 Device = Literal["auto", "cpu", "cuda"]
 Latents = Literal["gaussian", "centers", "mapper", "real"]
 Missing = Literal["keep", "drop", "refuse"]  # what becomes of missing cells
-Preset = Literal["quick", "standard"]  # sizes of a training
+Size = Literal["quick", "standard"]  # of a training
+Preset = Literal["quick", "standard", "paper"]  # sizes, and the paper's method as published
 
 DEVICES: tuple[str, ...] = get_args(Device)
 LATENTS: tuple[str, ...] = get_args(Latents)

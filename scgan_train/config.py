@@ -174,6 +174,12 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "mapper": {"steps": 400},
         "decoder": {"warm_steps": 500},
     },
+    "paper": {
+        "encoder": {"kind": "mlp"},
+        "clusters": {"refine": False, "split": False},
+        "mapper": {"kind": "aae"},
+        "decoder": {"steps": 600, "joint_lr": 2e-3, "critic_lr": 2e-3},
+    },
 }
 
 

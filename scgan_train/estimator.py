@@ -56,7 +56,7 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
     """A generator of rows like those that it was fitted to.
 
     Args:
-        preset: "standard" or "quick".
+        preset: "standard", "quick" or "paper".
         config: settings that differ from the preset's, as `scgan_train.train` takes them.
         random_state: seed of the training; a numpy generator to draw it from; or None for another each time.
         device: "auto", "cpu" or "cuda", what trains.

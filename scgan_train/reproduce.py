@@ -2,11 +2,11 @@
 
     cell = (maps, plane, latent model, seed)      unit = all cells of a plane and seed
 
-`maps` is `default`, or `paper`: adversarial autoencoders on plain K-means, and the decoder trained with all of
-equation 4, so that the latent model acts on reconstructions as it does in the paper. In a unit what a cell
-does not change is trained once and copied: stage 1 for all; clusters for all but one Gaussian; under the default
-maps, where no critic looks at generations, the decoder. A finished cell is a JSON file, so any run of this
-can be resumed; a cell's run folder can be exported like any other.
+`maps` is `default`, or `paper`: the preset of that name, the paper's own, in which the latent model acts on
+reconstructions, as critics look at generations. In a unit what a cell does not change is trained once and
+copied: stage 1 for all of the same maps; clusters for all of those but one Gaussian; under the default maps
+the decoder. A finished cell is a JSON file, so any run of this can be resumed; a cell's run folder can be
+exported like any other.
 
     DIR/cells/MAPS-PLANE-LATENTS-SEED.json, .npz     figures, rows for the pictures
     DIR/runs/MAPS-PLANE-LATENTS-SEED/                run folders
@@ -37,7 +37,7 @@ from scgan_infer.errors import ScganError, UsageError
 from scgan_infer.files import write_bytes
 from scgan_infer.judging.figures import FIGURES, Figure, evaluate
 from scgan_infer.judging.layout import formatted
-from scgan_infer.names import LATENTS, Preset
+from scgan_infer.names import LATENTS, Size
 from scgan_infer.sampling.sessions import cores
 from scgan_train import config as configs
 from scgan_train.config import Config, resolve
@@ -53,11 +53,7 @@ Floats = NDArray[np.float32]
 
 MAPS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {
-        "clusters": {"refine": False, "split": False},
-        "mapper": {"kind": "aae"},
-        "decoder": {"steps": 600},
-    },
+    "paper": configs.PRESETS["paper"],
 }
 FILES = {  # of each stage that cells share
     "coordinates": ("coordinates.safetensors", "held_out.npy"),
@@ -99,7 +95,7 @@ class Plan:
 
     out: Path
     seeds: int = 1
-    preset: Preset = "standard"
+    preset: Size = "standard"
     settings: Mapping[str, Any] | None = None
     planes: tuple[str, ...] = tuple(DATASETS)
     rows: int = BUILT_IN_ROWS
@@ -245,7 +241,7 @@ def donors(cell: Cell, config: Config, earlier: Mapping[Cell, Run]) -> dict[str,
     """Return which earlier run of a unit gives each stage that this cell would train to the same bits."""
     alike = [other for other in earlier if other.maps == cell.maps]
     clustered = [other for other in alike if "gaussian" not in (other.latents, cell.latents)]
-    found = {"coordinates": list(earlier), "encoder": list(earlier), "clusters": clustered}
+    found = {"coordinates": list(earlier), "encoder": alike, "clusters": clustered}
     if config.decoder.steps == 0:
         found["decoder"] = alike
     return {stage: earlier[cells[0]] for stage, cells in found.items() if cells}

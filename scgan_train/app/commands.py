@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from scgan_infer.names import Device, Latents, Missing, Preset
+from scgan_infer.names import Device, Latents, Missing, Preset, Size
 from scgan_train.app import actions
 from scgan_train.app.actions import say, show
 from scgan_train.watch import Watch
@@ -107,7 +107,9 @@ def train(
     out: Annotated[File, option("--out -o", "Folder; default: new in runs/.", "RUN")] = None,
     config: Annotated[File, variable("--config -c", "TOML file of settings.", "FILE")] = None,
     assignments: Assignments = None,
-    preset: Annotated[Preset, variable("--preset", "Speed or quality.")] = "standard",
+    preset: Annotated[
+        Preset, variable("--preset", "Speed, quality, or the paper's method as published.")
+    ] = "standard",
     seed: Annotated[Whole, variable("--seed -s", "Random seed.", min=0)] = None,
     latents: Annotated[Latents | None, variable("--latents", "Default: mapper.")] = None,
     mapper: Annotated[Text, variable("--mapper", "Kind of map; default: auto.")] = None,
@@ -608,7 +610,7 @@ app.add_typer(plot, name="plot")
 def reproduce(
     seeds: Annotated[int, option("--seeds", "Trainings of each cell.", min=1)] = 1,
     out: Annotated[Path, option("--out -o", "Folder to write.", "DIR")] = Path("reproduced"),
-    preset: Annotated[Preset, option("--preset", "Speed or quality.")] = "standard",
+    preset: Annotated[Size, option("--preset", "Speed or quality.")] = "standard",
     jobs: Annotated[Whole, option("--jobs", "Processes; default: cores.", min=1)] = None,
     resume: Annotated[bool, option("--resume", "Go on with what is in --out.")] = False,
     force: Force = False,

@@ -43,7 +43,7 @@ def layers(
     """Return the settings asked for, and those that stand back where a run is resumed.
 
     Args:
-        preset: sizes of the training.
+        preset: name of what stands behind all settings.
         file: TOML file of settings.
         assignments: what `--set` was given, each time.
         options: the other options that are settings, by name; None where there is none.

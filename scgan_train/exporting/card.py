@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ def card(manifest: Manifest) -> str:
 
 A generator of rows like those of `{source}`, made by scgan {facts["scgan"]} from {facts["rows"]} rows
 (5 %, at most 10,000, held out of training). Latent model: {manifest.latents}{map_name}, {sizes["K"]} clusters.
+{_method(facts["config"], manifest.latents)}
 Not for statements about single rows of the training data; it holds no information that the data did not have.
 
 | column | kind | unit |
@@ -99,6 +101,19 @@ def plain(text: str) -> str:
     \<b\>\|p\_T
     """
     return MARKDOWN.sub(r"\\\1", visible(text))
+
+
+def _method(config: dict[str, Any], latents: str) -> str:
+    """Return in a sentence which parts of the paper's method a training with these settings has not."""
+    has = {
+        "the perceptron encoder": config["encoder"]["kind"] == "mlp",
+        "plain K-means": not (config["clusters"]["refine"] or config["clusters"]["split"]),
+        "adversarial autoencoders": config["mapper"]["kind"] == "aae" or latents != "mapper",
+        "the decoder's critics": config["decoder"]["steps"] > 0,
+    }
+    lacks = [part for part, there in has.items() if not there]
+    rest = f"all but {', '.join(lacks)}" if lacks else "the whole"
+    return f"Of the method of Drozdova et al. (2021) it has {rest} (docs/paper.md, --preset paper)."
 
 
 def _calls(manifest: Manifest) -> Iterator[str]:

@@ -62,9 +62,8 @@ def test_one_gaussian_is_worse_than_real_latents(lines):
 
 
 def test_cells_share_what_they_would_train_alike(plan, lines):
-    encoders = {bytes_of(plan, maps, latents, "encoder") for maps in MAPS for latents in LATENTS}
-    assert len(encoders) == 1
     for maps in MAPS:
+        assert len({bytes_of(plan, maps, latents, "encoder") for latents in LATENTS}) == 1
         assert len({bytes_of(plan, maps, latents, "clusters") for latents in LATENTS[1:]}) == 1
     assert len({bytes_of(plan, "default", latents, "decoder") for latents in LATENTS}) == 1
     assert len({bytes_of(plan, "paper", latents, "decoder") for latents in LATENTS}) == 4

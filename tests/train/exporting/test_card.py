@@ -6,9 +6,17 @@ import pytest
 import tiny
 
 from scgan_infer.columns import Column
+from scgan_train import datasets
+from scgan_train.config import Config, resolve
 from scgan_train.exporting.card import card
+from scgan_train.exporting.exporter import noted
 
-FACTS = {"scgan": "0.1.0", "rows": 10, "source": "rows.csv"}
+FACTS = {
+    "scgan": "0.1.0",
+    "rows": 10,
+    "source": "rows.csv",
+    "config": noted(resolve(Config(), datasets.table("abs", 1000, 0))),
+}
 
 
 def test_names_change_nothing_but_themselves():

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Barrier
@@ -19,6 +20,7 @@ import scgan_infer
 import scgan_train
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
+from scgan_train import config as configs
 from scgan_train.config import resolve
 from scgan_train.training.progress import StageObserver
 from scgan_train.training.run import STAGES, Run, locked
@@ -49,6 +51,20 @@ def test_held_out_rows_are_rows_and_are_few(mixed_run: Run) -> None:
     rows = {tuple(row) for row in mixed_table().values.tolist()}
     assert len(held) == 75
     assert all(tuple(row) in rows for row in held.tolist())
+
+
+def test_what_is_held_out_trains_nothing(tmp_path: Path) -> None:
+    """Other rows in the place of those: every stage ends in the same weights."""
+    decoder = {"warm_steps": 20, "widths": [16], "batch": 64, "critic_width": 16}
+    few = settings(encoder={"steps": 20}, mapper={"steps": 20}, decoder=decoder)
+    table = mixed_table(600)
+    run = train(table, few, tmp_path / "run")
+    held = {tuple(row) for row in run.load_held_out().tolist()}
+    out = np.array([tuple(row) in held for row in table.values.tolist()])
+    values = table.values.copy()
+    values[out] = values[~out][: out.sum()]
+    other = train(replace(table, values=values), few, tmp_path / "other")
+    assert weights(other) == weights(run)
 
 
 def test_same_seed_same_weights_and_another_seed_others(mixed_run: Run, tmp_path: Path) -> None:
@@ -199,6 +215,23 @@ def test_every_latent_model_trains_and_exports(latents: str, tmp_path: Path) -> 
     made = scgan_infer.load(bundle).sample(4000)
     between = (np.abs(made[:, 0]) < 1).mean()
     assert (between > 0.2) if latents == "gaussian" else (between < 0.01)
+
+
+def test_the_paper_s_own_method_trains_and_exports_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = 4.0 * rng.integers(2, size=(800, 1)) + rng.standard_normal((800, 2))
+    few = {"encoder": {"steps": 20}, "clusters": {"k": 2}, "mapper": {"steps": 20}}
+    decoder = {"warm_steps": 40, "steps": 10, "widths": [16], "batch": 64, "critic_width": 16}
+    config = configs.merge(configs.PRESETS["paper"], few, {"decoder": decoder})
+    run = scgan_train.train(values.astype(np.float32), config, tmp_path / "run")
+    assert run.config.encoder.kind == "mlp"
+    assert not run.config.clusters.refine
+    bundle = scgan_train.export(run, tmp_path / "bundle")
+    model = scgan_infer.load(bundle)
+    assert model.bundle.manifest.mapper == "aae"
+    assert model.bundle.manifest.sizes["q"] > 0
+    assert "it has the whole" in (bundle / "card.md").read_text()
+    assert np.isfinite(model.sample(1000)).all()
 
 
 @pytest.mark.parametrize("width", [2, 4])
