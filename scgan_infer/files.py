@@ -15,6 +15,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,7 +70,7 @@ def check_target(path: Path) -> None:
         raise DataError(f"{path}: is a pipe or device; name a file, or write to - and redirect it")
 
 
-def open_own(path: Path, *, create: bool = False) -> BinaryIO:
+def open_own(path: Path, *, create: bool = False) -> BufferedRandom:
     """Open a file of one's own at a name that others may know, to be read and written.
 
     Args:

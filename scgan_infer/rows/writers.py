@@ -3,13 +3,14 @@
 Rows go to `.NAME.part` in the same folder, by the format's `Stream` or, where a format can't be
 written front to back, as raw float32 rows that are converted at the end, a chunk at a time, to
 `.NAME.new`. Then fsync and rename. Every few seconds a checkpoint makes the rows so far safe and notes
-in `.NAME.state` how many they are and how many bytes; whoever resumes cuts the part there and goes
-on, to the same bytes. The part stays behind an interruption if it has a checkpoint; behind an error
-only if resuming was asked for.
+in `.NAME.state` how many they are, how many bytes and their SHA-256; whoever resumes cuts the part there,
+reads it again and goes on, to the same bytes. The part stays behind an interruption if it has a checkpoint;
+behind an error only if resuming was asked for.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -164,16 +165,18 @@ class FileWriter(Writer):
             raise DataError(f"{self.part}: is shorter than {self.state} says; remove both")
         with self.writing():
             self.file.truncate(size)
-            self.file.seek(size)
+            self.digest = hashlib.file_digest(self.file, "sha256")
             if left is None:
                 self.state.unlink(missing_ok=True)
-                self.file.write(self.stream.header(self.rows or 0))
+                self._put(self.stream.header(self.rows or 0))
+            elif left.get("sha256") != self.digest.hexdigest():
+                raise DataError(f"{self.part}: has changed; remove it and {self.state}")
 
     def write(self, values: Rows) -> None:
         """See `Writer.write`."""
         with self.writing():
             sound = _sound(values, self.columns)
-            self.file.write(self.stream.encode(sound, self.start + self.done))
+            self._put(self.stream.encode(sound, self.start + self.done))
             if hasattr(os, "posix_fadvise") and self.file.tell() - self.sent > WRITE_BACK:
                 self.sent = self.file.tell()
                 os.posix_fadvise(self.file.fileno(), 0, self.sent, os.POSIX_FADV_DONTNEED)
@@ -181,12 +184,17 @@ class FileWriter(Writer):
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self.checkpoint()
 
+    def _put(self, data: bytes | memoryview) -> None:
+        self.file.write(data)
+        self.digest.update(data)
+
     def checkpoint(self) -> None:
         """Make the rows so far safe, so that an interrupted writer's successor can go on after them."""
         with self.writing():
             self.file.flush()
             os.fsync(self.file.fileno())
-            put(self.state, {**self.job, "done": self.done, "bytes": self.file.tell()})
+            noted = {"bytes": self.file.tell(), "sha256": self.digest.hexdigest()}
+            put(self.state, {**self.job, "done": self.done, **noted})
         self.checkpointed, self.saved = True, time.monotonic()
 
     def _finish(self) -> None:

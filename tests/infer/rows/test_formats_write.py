@@ -148,6 +148,24 @@ def test_a_state_that_lies_is_refused(tmp_path):
         open_writer(path, COLUMNS, N, resume=True).__enter__()
 
 
+@pytest.mark.parametrize("shards", [False, True])
+def test_resuming_goes_on_with_no_part_that_has_changed(tmp_path, shards):
+    """Its size alone tells nothing: another's part may be as long."""
+    if shards:
+        begun_shards(tmp_path / "out")
+        part = tmp_path / "out" / ".part-000002.npy.part"
+        again = open_shards(tmp_path / "out", COLUMNS, N, 2000, resume=True)
+    else:
+        stop(open_writer(tmp_path / "rows.npy", COLUMNS, N), 1000)
+        part = tmp_path / ".rows.npy.part"
+        again = open_writer(tmp_path / "rows.npy", COLUMNS, N, resume=True)
+    content = bytearray(part.read_bytes())
+    content[-1] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(DataError, match=r"part: has changed; remove it and .*state"):
+        again.__enter__()
+
+
 WRITE = """
 import sys, time
 sys.path[:0] = {path!r}
