@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 
 import torch
+from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from scgan_infer.errors import ModelError
 from scgan_train.training import distributed
 from scgan_train.training.loop import CRITIC, HELD_OUT
 from scgan_train.training.run import Run
@@ -66,8 +69,16 @@ class StageObserver:
         """Write the checkpoint of this stage."""
         size = self.history.stat().st_size if self.history.exists() else 0
         name = torch.tensor(list(self.stage.encode()), dtype=torch.uint8)
-        self.run.save_tensors("checkpoint", state | {"stage": name, "history": torch.tensor(size)})
+        state = state | {"stage": name, "history": torch.tensor(size)}
+        self.run.save_tensors("checkpoint", state | {"seal": self._seal(state)})
         self.saved = time.monotonic()
+
+    def _seal(self, state: dict[str, Tensor]) -> Tensor:
+        """Return a hash of a checkpoint and of the settings and rows that it is of."""
+        of = (self.run.path / "config.toml").read_bytes() + self.run.facts["sha256"].encode()
+        values = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        digest = hashlib.sha256(of + tensors_to_bytes(values)).digest()
+        return torch.tensor(list(digest), dtype=torch.uint8)
 
     def note(self, message: str) -> None:
         """Keep a sentence with the run, and say it."""
@@ -76,9 +87,15 @@ class StageObserver:
             self.progress.watch.say(f"note: {message}")
 
     def restore(self) -> dict[str, Tensor]:
-        """Return this stage's checkpoint, if any, and cut the history back to where it was then."""
+        """Return this stage's checkpoint, if any, and cut the history back to where it was then.
+
+        Raises:
+            ModelError: It is damaged, or another run's.
+        """
         path = self.run.path / "checkpoint.safetensors"
         state = self.run.load_tensors("checkpoint") if path.exists() else {}
+        if state and not torch.equal(state.pop("seal", torch.empty(0)), self._seal(state)):
+            raise ModelError(f"{path} is not as this run left it; remove it to repeat its stage")
         if state and bytes(state["stage"].tolist()).decode() != self.stage:
             state = {}
         if self.history.exists():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from cases import mixed_table, settings
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 
 import scgan_infer
 import scgan_train
@@ -22,7 +22,7 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
 from scgan_train import config as configs
 from scgan_train.config import resolve
-from scgan_train.training.progress import StageObserver
+from scgan_train.training.progress import Progress, StageObserver
 from scgan_train.training.run import STAGES, Run, locked
 from scgan_train.training.stages import _create, train
 
@@ -100,6 +100,24 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     run = train(mixed_table(), whole.config, tmp_path / "run", "mixed.csv", resume=True)
     assert weights(run) == weights(whole)
     assert (run.path / "history.jsonl").read_bytes() == (whole.path / "history.jsonl").read_bytes()
+
+
+def test_a_checkpoint_that_this_run_did_not_leave_is_not_gone_on_with(tmp_path: Path) -> None:
+    """One of another run has the same names and shapes; a bit of this run's may have changed."""
+    runs = [Run(tmp_path / name, configs.Config(), "rows.csv", ()) for name in "ab"]
+    for number, run in enumerate(runs):
+        run.path.mkdir()
+        (run.path / "config.toml").touch()
+        run.facts["sha256"] = str(number)
+        StageObserver(Progress(run), "encoder").save({"weight": torch.zeros(3)})
+    own, other = (run.path / "checkpoint.safetensors" for run in runs)
+    observer, kept = StageObserver(Progress(runs[0]), "encoder"), own.read_bytes()
+    assert torch.equal(observer.restore()["weight"], torch.zeros(3))
+    damaged = load(kept) | {"weight": torch.ones(3)}
+    for content in (other.read_bytes(), save(damaged)):
+        own.write_bytes(content)
+        with pytest.raises(ModelError, match=r"checkpoint.*is not as this run left it; remove it"):
+            observer.restore()
 
 
 def test_a_folder_that_is_taken_is_left_alone(mixed_run: Run) -> None:
