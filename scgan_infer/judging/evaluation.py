@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
+MOST_DRAWN = 120  # columns that a report has pictures of: 20 pages of six
 MOST_REAL = 200_000  # held-out rows that a support is made of
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # of one dimension of the decoder's noise
 NOISE_ROWS = 1000  # moved by it
@@ -113,11 +114,16 @@ class Subject:
         return float(np.mean([row.tobytes() in known for row in self.real.values]))
 
     def page(self, figures: Figures, title: str, facts: dict[str, str]) -> str:
-        """Return figures and pictures as one page of HTML."""
-        from scgan_infer.judging.plots import data_and_samples, latent_clusters, png
+        """Return figures and pictures as one page of HTML; all of many columns are drawn, six a picture."""
+        from scgan_infer.judging.plots import data_and_samples, in_pages, latent_clusters, png
 
         values, columns = self.real.values, self.real.columns
         pictures = {"Data and samples": png(data_and_samples(values, self.samples, columns))}
+        parts = in_pages(range(len(columns))[:MOST_DRAWN])
+        for part in parts if len(parts) > 1 else []:
+            some = [columns[j] for j in part]
+            drawn = png(data_and_samples(values[:, part], self.samples[:, part], some))
+            pictures[f"Columns {part[0] + 1} to {part[-1] + 1} of {len(columns)}"] = drawn
         if self.again is not None and self.encoded is not None:
             beside = data_and_samples(values, self.again, columns, name="reconstructions")
             pictures["Data and its reconstructions"] = png(beside)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "data_and_samples",
     "given_slices",
+    "in_pages",
     "latent_clusters",
     "latent_models",
     "noise_directions",
@@ -133,9 +134,14 @@ def pages(out: Path, names: Sequence[str], chosen: str | None) -> Iterator[tuple
         if name not in names:
             raise UsageError(f"no column {name!r} to draw; there are {', '.join(names[:12])}")
     places = [names.index(name) for name in wanted]
-    parts = [places[k : k + MOST_COLUMNS] for k in range(0, len(places), MOST_COLUMNS)]
+    parts = in_pages(places)
     for number, part in enumerate(parts, 1):
         yield out if len(parts) == 1 else out.with_stem(f"{out.stem}-{number}"), part
+
+
+def in_pages(places: Sequence[int]) -> list[list[int]]:
+    """Cut columns into as many as a picture shows."""
+    return [list(places[k : k + MOST_COLUMNS]) for k in range(0, len(places), MOST_COLUMNS)]
 
 
 @styled

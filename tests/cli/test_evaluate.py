@@ -51,6 +51,19 @@ def test_a_bundle_is_judged_with_reconstructions_clusters_and_a_page(scgan, tmp_
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_page_shows_every_column(scgan, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("real", "made"):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(300, 8)).astype(np.float32))
+    command = ("evaluate", tmp_path / "real.npy", "--samples", tmp_path / "made.npy", "-n", 200)
+    done = scgan(*command, "--report", tmp_path / "page.html")
+    assert done.code == 0, done.err
+    text = (tmp_path / "page.html").read_text()
+    for caption in ("Data and samples", "Columns 1 to 6 of 8", "Columns 7 to 8 of 8"):
+        assert f"<h2>{caption}</h2>" in text
+    assert text.count("data:image/png;base64,") == 3
+
+
 def test_copies_of_training_rows_are_seen(scgan, tmp_path):
     known = table("abs", 1000, 3).values
     near = known + np.random.default_rng(0).normal(0, 1e-3, known.shape)
