@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
@@ -116,10 +116,12 @@ def save(figure: Figure, path: Path | str) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches."""
+    """Return an empty figure, in inches, which a notebook shows."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height))
+    figure._repr_png_ = partial(png, figure)  # type: ignore[attr-defined]
+    return figure
 
 
 def shown(text: str) -> str:

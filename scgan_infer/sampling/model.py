@@ -97,6 +97,11 @@ class Model:
                     raise
                 self.device = "cpu"
 
+    def __repr__(self) -> str:
+        sizes = self.manifest.sizes
+        of = f"{sizes['d']} columns, {sizes['K']} clusters"
+        return f"<Model {self.manifest.name!r}: {of}, {self.device}>"
+
     @property
     def manifest(self) -> Manifest:
         """What `bundle.json` says."""

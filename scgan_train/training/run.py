@@ -98,7 +98,7 @@ def locked(folder: Path) -> Iterator[None]:
                 path.unlink()
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A run folder and what is known of it.
 
@@ -115,6 +115,9 @@ class Run:
     source: str
     columns: tuple[Column, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Run {str(self.path)!r} of {self.source}, {len(self.columns)} columns>"
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from commands import Done
@@ -46,6 +48,17 @@ def test_off_a_terminal_a_line_says_how_far_it_is(
     for silent in (-1, None):
         level(silent)
         assert work(monkeypatch, capsys) == ""
+
+
+def test_a_notebook_that_draws_no_bars_has_lines(
+    level: Callable[[int | None], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    level(None)
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setattr(watch, "find_spec", lambda name: None)
+    assert work(monkeypatch, capsys).startswith("encoder: 50 of 200, about 0 s left")
 
 
 @pytest.mark.parametrize("width", [30, 60, 120])

@@ -57,6 +57,12 @@ def test_data_and_samples_have_the_same_axes_and_number_of_rows():
     assert "3,000 rows" in right.get_title()
 
 
+def test_notebooks_show_a_figure_that_a_cell_returns():
+    rows = table("abs", 100, 0).values
+    for figure in (plots.data_and_samples(rows, rows, XY), plots.latent_clusters(rows, rows[:, 0])):
+        assert figure._repr_png_() == plots.png(figure)
+
+
 def test_every_row_but_the_farthest_lies_within_the_axes():
     rows = np.random.default_rng(0).standard_cauchy((20_000, 2))
     axes = plots.data_and_samples(rows, rows, XY).axes[0]
