@@ -8,6 +8,7 @@ machine inside.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import onnx
@@ -20,7 +21,9 @@ from torch import Tensor
 from scgan_infer.bundle.rules import IR, OPSET
 from scgan_infer.errors import ParityError
 
-__all__ = ["Var", "argument", "const", "minus_infinity", "model", "op", "silu"]
+__all__ = ["Var", "again", "argument", "const", "minus_infinity", "model", "op", "silu"]
+
+SHARED = 64  # bytes of a constant that is made once: half of a graph's constants are a few numbers
 
 
 def argument(shape: Sequence[int | str], dtype: type[np.generic] = np.float32) -> Var:
@@ -29,9 +32,17 @@ def argument(shape: Sequence[int | str], dtype: type[np.generic] = np.float32) -
 
 
 def const(array: ArrayLike | Tensor, dtype: type[np.generic] = np.float32) -> Var:
-    """Return a constant of numbers or of a tensor; float32 unless said otherwise."""
-    values = array.numpy(force=True) if isinstance(array, Tensor) else array
-    return op.const(np.array(values, dtype, order="C"))
+    """Return a constant of numbers or of a tensor; float32 unless said otherwise. Equal small ones are one."""
+    numbers = array.numpy(force=True) if isinstance(array, Tensor) else array
+    values = np.array(numbers, dtype, order="C")
+    if values.nbytes > SHARED:
+        return op.const(values)
+    return _shared(values.tobytes(), values.dtype.str, values.shape)
+
+
+@cache
+def _shared(content: bytes, dtype: str, shape: tuple[int, ...]) -> Var:
+    return op.const(np.frombuffer(content, dtype).reshape(shape).copy())
 
 
 def minus_infinity() -> Var:
@@ -43,6 +54,13 @@ def minus_infinity() -> Var:
 def silu(x: Var) -> Var:
     """Return x sigmoid(x)."""
     return op.mul(x, op.sigmoid(x))
+
+
+def again(
+    inputs: Mapping[str, Var], outputs: Mapping[str, Var], values: Mapping[str, Var]
+) -> dict[str, Var]:
+    """Return a graph's outputs at other values of its inputs: nodes are copied, which is quicker than to make them."""
+    return dict(spox.inline(spox.build(dict(inputs), dict(outputs)))(**values))
 
 
 def model(inputs: Mapping[str, Var], outputs: Mapping[str, Var]) -> bytes:

@@ -40,7 +40,7 @@ from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.sampler import noise
 from scgan_train.given import Conditions, ConditionVars, Given
-from scgan_train.graph import Var, argument, const, minus_infinity, op
+from scgan_train.graph import Var, again, argument, const, minus_infinity, op
 from scgan_train.head import LatentModel, RealLatents
 from scgan_train.maps.base import Invertible
 from scgan_train.training.run import Run
@@ -225,12 +225,13 @@ class Parts:
         drawn = {"latent": latent, "choice": _together(choice)}
         yield "mappers.onnx", {"u": u, "w": w, **c}, drawn
         generated = self._decoded(latent, choice, z.get("z"))
-        yield "generator.onnx", {"u": u, "w": w, **z, **c}, {"x": generated}
+        takes, gives = {"u": u, "w": w, **z, **c}, {"x": generated}
+        yield "generator.onnx", takes, gives
         yield "decoder.onnx", *self._decoder_graph(z)
         seed, index = argument((1,), np.int64), argument(("n",), np.int64)
         u, w, own_z = noise(seed, index, sizes["m"], sizes["q"], sizes["h"])
-        sampled = self._decoded(*self.latents.graph(u, w, given), own_z)
-        yield "sampler.onnx", {"seed": seed, "index": index, **c}, {"x": sampled}
+        made = {"u": u, "w": w, **c} | ({} if own_z is None else {"z": own_z})
+        yield "sampler.onnx", {"seed": seed, "index": index, **c}, again(takes, gives, made)
         if not self.flaw:
             yield "density.onnx", {"x": x, **c}, {"log_density": self._log_density_graph(x, given)}
 

@@ -57,6 +57,26 @@ def test_graphs_keep_the_rules(name: str, mixed_bundle: Path) -> None:
     assert all(dim.dim_param == "n" for dim in first if dim.dim_value != 1)
 
 
+def test_latents_are_put_into_a_graph_once(
+    mixed_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wide flow has thousands of nodes, and making them took a third of its export."""
+    calls, made = [], LatentModel.graph
+    monkeypatch.setattr(
+        LatentModel, "graph", lambda self, *inputs: calls.append(1) or made(self, *inputs)
+    )
+    names = [name for name, _, _ in Parts.of(mixed_run).graphs()]
+    assert {"mappers.onnx", "generator.onnx", "sampler.onnx"} <= set(names)
+    assert len(calls) == 1
+
+
+def test_equal_small_constants_of_a_graph_are_one() -> None:
+    x = argument(("n", 2))
+    sums = op.add(op.add(x, const([1, 2])), const([1, 2]))
+    graph = onnx.load_from_string(model({"x": x}, {"y": op.add(sums, const([1, 3]))})).graph
+    assert len(graph.initializer) == 2
+
+
 def test_nothing_of_the_machine_is_inside(mixed_bundle: Path) -> None:
     machine = re.compile(rb"/root|/home|/tmp|/work|site-packages|\.py\b|stack_trace")
     for path in mixed_bundle.iterdir():
