@@ -57,9 +57,7 @@ def test_graphs_keep_the_rules(name: str, mixed_bundle: Path) -> None:
     assert all(dim.dim_param == "n" for dim in first if dim.dim_value != 1)
 
 
-def test_latents_are_put_into_a_graph_once(
-    mixed_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latents_are_put_into_a_graph_once(mixed_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wide flow has thousands of nodes, and making them took a third of its export."""
     calls, made = [], LatentModel.graph
     monkeypatch.setattr(
@@ -253,6 +251,7 @@ def test_a_decoder_s_graph_is_the_decoder(noise: int, affine) -> None:
     generator = torch.Generator().manual_seed(0)
     decoder = Decoder(3, 2, 16, 2, noise, generator)
     torch.nn.init.normal_(decoder.last, generator=generator)
+    decoder.wake(torch.tensor(0.1))
     inputs = {"latent": torch.randn(4096, 3, generator=generator).numpy()}
     arguments = {"latent": argument(("n", 3))}
     if noise:
