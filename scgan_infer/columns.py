@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from scgan_infer.kinds import KINDS, Kind
 from scgan_infer.kinds.base import MOST_DECIMALS, Storage
 
 ALWAYS = {"name", "kind", "unit", "missing"}
-NUMBERS = ("period", "low", "high", "slack", "anchor")
+NUMBERS = ("period", "low", "high", "slack", "anchor", "grid", "origin")
+DENOMINATOR = 10**6  # largest of a grid's step and origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Column:
         slack: How far over a wall a row may reach, and is taken as on it.
         decimals: Of generated values, as those of rounded data are.
         digits: Significant ones of generated values, as those of data rounded so are.
+        grid: Distance of neighbouring values, where that is no power of ten.
+        origin: A value that a grid has.
         anchor: What a cell's value in float32 is an offset from, where float32 can't carry the cell itself;
             `low` and `high` are values, not offsets.
         resolution: Of dates and times: M, D, h, m, s, ms or us, in which they are counted from 1970 on.
@@ -59,6 +63,8 @@ class Column:
     anchor: float | None = None
     resolution: str = ""
     pattern: str = ""
+    grid: float | None = None
+    origin: float = 0.0
 
     def __post_init__(self) -> None:
         why = self._flaw()
@@ -85,8 +91,12 @@ class Column:
             )
         if self.digits is not None and not (type(self.digits) is int and 1 <= self.digits <= 6):
             return f"digits must be a whole number from 1 to 6, not {self.digits!r}"
-        if self.digits is not None and self.decimals is not None:
-            return "decimals and digits can't both be set"
+        if sum(part is not None for part in (self.digits, self.decimals, self.grid)) > 1:
+            return "only one of decimals, digits and grid can be set"
+        if self.grid is not None and self.lattice[0] < 1:
+            return f"grid must be at least {1 / DENOMINATOR:g}, not {self.grid!r}"
+        if self.origin and self.grid is None:
+            return "origin needs a grid"
         return kind.check(self)
 
     @property
@@ -146,6 +156,18 @@ class Column:
     def step(self) -> float | None:
         """Distance of neighbouring values; None where any number may stand."""
         return self.rules.step(self)
+
+    @property
+    def lattice(self) -> tuple[int, int, float]:
+        """P, q and r of values (p k + r) / q, counted from the anchor; of a column that has a step."""
+        if self.grid is None:
+            return 1, 10 ** (self.decimals or 0), 0.0
+        parts = (self.grid, self.origin, self.anchor or 0.0)
+        step, origin, anchor = (Fraction(part).limit_denominator(DENOMINATOR) for part in parts)
+        q = math.lcm(step.denominator, (origin - anchor).denominator)
+        q = q if q <= 10 * DENOMINATOR else step.denominator
+        p = int(step * q)
+        return p, q, float((origin - anchor) * q % p) if p else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are set, for JSON."""

@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.kinds import Form
-from scgan_infer.kinds.base import NEAR, SMALL, Parameters, significant
+from scgan_infer.kinds.base import Parameters
 from scgan_infer.kinds.walls import MARGIN
 from scgan_train import discrete
 from scgan_train.discrete import Labels, Step, middles
 from scgan_train.graph import Var, const, minus_infinity, op
+from scgan_train.rounding import LARGE, Rounding
 
 Floats = NDArray[np.floating[Any]]
 Singles = NDArray[np.float32]
 
 JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are told apart without noise
-LARGE = 3e38
 CLOSED = {"turn", "between"}  # forms that have no open end
 CELLS = 4096  # of probability, that a score's table has
 MOST_SCORED = 1000  # distinct values of a column that has scores
@@ -86,18 +86,16 @@ class Block:
         index: Where they are among the columns, [k].
         place: Where they are among the coordinates.
         p: The form's parameters.
-        steps: Values to a unit [k], least and greatest value [k]; none where any number may stand.
+        rounding: Of the values; none where any number may stand.
         ends: The range [k] that was seen, at whose ends values are reflected; none where values may leave it.
-        digits: Significant ones [k], least and greatest value [k]; none where numbers are not rounded so.
     """
 
     form: Form
     index: NDArray[np.int64]
     place: slice
     p: Parameters
-    steps: tuple[Singles, Singles, Singles] | None
+    rounding: Rounding | None = None
     ends: tuple[Singles, Singles] | None = None
-    digits: tuple[Singles, Singles, Singles] | None = None
 
     def rows(self, f: Floats) -> Floats:
         """Return values [n, k] of f(x) [n, k]."""
@@ -105,15 +103,7 @@ class Block:
         if self.ends is not None:
             low, high = self.ends
             x = np.clip(low + np.abs(high - np.abs(high - x) - low), low, high)
-        if self.digits is not None:
-            digits, least, greatest = self.digits
-            return np.asarray(np.clip(significant(x, digits) + 0.0, least, greatest))
-        if self.steps is None:
-            return x
-        tens, least, greatest = self.steps
-        with np.errstate(over="ignore"):
-            x = np.rint(x * tens) / tens
-        return np.asarray(np.clip(x + 0.0, least, greatest))  # -0 + 0 is 0
+        return x if self.rounding is None else self.rounding.apply(x)
 
     def graph_log_slope(self, x: Var) -> Var:
         """Return log |f'(x)| [k, n] of values [k, n], as a graph."""
@@ -135,18 +125,7 @@ class Block:
             x = op.sub(high, op.abs(op.sub(high, x)))
             x = op.add(low, op.abs(op.sub(x, low)))
             x = op.min([op.max([x, low]), high])
-        if self.digits is not None:
-            digits, least, greatest = map(_upright, self.digits)
-            x = _significant(x, digits)
-            return op.min([op.max([x, const(least)]), const(greatest)])
-        if self.steps is None:
-            return x
-        tens, least, greatest = map(_upright, self.steps)
-        scaled = (tens != 1).any()
-        x = op.round(op.mul(x, const(tens)) if scaled else x)
-        x = op.div(x, const(tens)) if scaled else x
-        x = op.where(op.equal(x, const(0)), const(0), x)  # no -0
-        return op.min([op.max([x, const(least)]), const(greatest)])
+        return x if self.rounding is None else self.rounding.graph(x)
 
 
 class Coordinates:
@@ -189,22 +168,14 @@ class Coordinates:
         if self.scored[place].all():
             before = int(self.scored[: place.start].sum())
             table = self.tables[before : before + len(places)].T
-            return Block(SCORES, self.index[place], place, {"table": table}, None)
+            return Block(SCORES, self.index[place], place, {"table": table})
         columns = [self.columns[j] for j in self.index[place]]
-        form, steps, digits = columns[0].rules.form(columns[0]), None, None
-        walls = np.array([column.rules.ends(column) for column in columns])
-        least, greatest = np.clip(walls, -LARGE, LARGE).astype(np.float32).T
-        if columns[0].step is not None:
-            tens = np.array([10.0 ** (column.decimals or 0) for column in columns], np.float32)
-            steps = tens, least, greatest
-        elif columns[0].digits is not None:
-            counts = np.array([column.digits for column in columns], np.float32)
-            digits = counts, least, greatest
-        seen = None
+        form, seen = columns[0].rules.form(columns[0]), None
         if form.name not in CLOSED and not np.isnan(self.ends[:, place]).any():
             seen = self.ends[0, place], self.ends[1, place]
         parameters = form.parameters(columns, self.fitted[place])
-        return Block(form, self.index[place], place, parameters, steps, seen, digits)
+        rounding = Rounding.of(columns)
+        return Block(form, self.index[place], place, parameters, rounding, seen)
 
     @classmethod
     def fit(
@@ -463,7 +434,7 @@ class Coordinates:
         """
         in_order = np.array_equal(self.index, np.arange(len(self.columns)))
         plain = all(
-            block.form.name == "line" and not (block.steps or block.ends or block.digits)
+            block.form.name == "line" and not (block.rounding or block.ends)
             for block in self.blocks
         )
         if in_order and plain and not self.steps:
@@ -518,20 +489,6 @@ def _group(column: Column, scored: bool) -> tuple[str, bool, bool]:
     if scored:
         return SCORES.name, False, False
     return column.rules.form(column).name, column.step is not None, column.digits is not None
-
-
-def _significant(x: Var, digits: NDArray[Any]) -> Var:
-    """Return `significant` as a graph, of values [k, n] and digits [k, 1]."""
-    powers = const(10.0 ** np.arange(39))
-    size = op.mul(op.log(op.max([op.abs(x), const(SMALL)])), const(1 / np.log(10)))
-    exponent = op.floor(op.add(size, const(NEAR)))
-    places = op.sub(const(digits - 1), exponent)
-    up, down = (
-        op.gather(powers, op.cast(op.clip(part, const(0), const(38)), to=np.int64))
-        for part in (places, op.neg(places))
-    )
-    x = op.div(op.mul(op.round(op.div(op.mul(x, up), down)), down), up)
-    return op.where(op.equal(x, const(0)), const(0), x)
 
 
 def _upright(row: NDArray[Any]) -> NDArray[Any]:

@@ -210,6 +210,8 @@ def _cells(finding: Finding) -> tuple[str, ...]:
 def _range(finding: Finding) -> str:
     decimals = finding.column.decimals
     rounded = "" if decimals is None else f", {decimals} decimals"
+    if finding.column.grid is not None:
+        rounded = f", steps of {finding.column.grid:.6g}"
     if finding.column.digits is not None:
         rounded = f", {finding.column.digits} digits"
     ends = [f"{end:g}" for end in (finding.low, finding.high)]

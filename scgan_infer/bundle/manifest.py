@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from scgan_infer.bundle.interfaces import OPTIONAL, Interface, interfaces
 from scgan_infer.bundle.rules import MAX_BYTES, OPSET
-from scgan_infer.columns import Column
+from scgan_infer.columns import NUMBERS, Column
 from scgan_infer.errors import ModelError
 from scgan_infer.names import LATENTS
 
@@ -202,7 +202,7 @@ def _columns(columns: list[Any], d: int, where: str = "columns") -> tuple[Column
         valid = {key: _is_name(fields.get(key)) for key in ("name", "kind")}
         for key in ("unit", "resolution", "pattern"):
             valid[key] = fields.get(key, "") == "" or _is_name(fields[key])
-        for key in ("period", "low", "high", "slack", "anchor"):
+        for key in NUMBERS:
             valid[key] = key not in fields or _is_number(fields[key])
         valid["missing"] = isinstance(fields.get("missing", False), bool)
         valid["categories"] = isinstance(names, list) and all(map(_is_name, names))

@@ -2,14 +2,16 @@
 
 | kind     | domain                          | fields used                |
 | -------- | ------------------------------- | -------------------------- |
-| real     | any finite number               | decimals, anchor           |
-| log      | positive numbers                | decimals                   |
+| real     | any finite number               | rounding, anchor           |
+| log      | positive numbers                | decimals, grid, origin     |
 | periodic | [low, low + period)             | period, low                |
 | bounded  | [low, high], either open        | those two, low, high, slack |
-| integer  | whole numbers, -2**24 to 2**24  | low, high, slack, anchor   |
+| integer  | whole numbers, -2**24 to 2**24  | low, high, slack, anchor, grid, origin |
 | datetime | dates and times                 | those, resolution, pattern |
 | category | 0..C-1, index into names        | categories                 |
 | id       | 0; numbered where it is written | low, pattern               |
+
+Rounding is one of decimals, digits, or grid and origin.
 
 A new kind is a subclass of `Kind` and a line in `KINDS`; a form of its own, if it needs one, has its graph in
 `scgan_train.coordinates.GRAPHS`.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scgan_infer.kinds.guessing import Evidence
 
 MOST_DECIMALS = 6
+CERTAIN = 20.0  # nats, that something is beyond chance by
 SMALL, NEAR = 1e-30, 1e-6  # beside 0, and below a power of ten
 FARTHEST = 0.001  # share of rows at each end that a picture may draw on its edge
 TAIL = 2.0  # spans of the others that their tails may take before it does
@@ -84,7 +85,7 @@ class Kind(ABC):
         forms: All that `form` may return.
         named: Whether cells are names, however much they look like numbers.
         whole: Whether values are whole numbers, so that pictures show a cell for each.
-        learns_decimals: Whether decimals come from the rows where the user chose the kind.
+        learns_rounding: Whether how it is rounded comes from the rows where the user chose the kind.
         jitters: Whether training adds noise of one step to values of many steps.
         storage: How typed formats hold a cell of a column without an anchor.
         axis: Its scale in pictures.
@@ -95,7 +96,7 @@ class Kind(ABC):
     forms: ClassVar[tuple[Form, ...]] = (LINE,)
     named: ClassVar[bool] = False
     whole: ClassVar[bool] = False
-    learns_decimals: ClassVar[bool] = False
+    learns_rounding: ClassVar[bool] = False
     jitters: ClassVar[bool] = True
     storage: ClassVar[Storage] = "float32"
     axis: ClassVar[Literal["linear", "log"]] = "linear"
@@ -106,6 +107,8 @@ class Kind(ABC):
 
     def step(self, column: Column) -> float | None:
         """Return the distance of neighbouring values; None where any number may stand."""
+        if column.grid is not None:
+            return column.grid
         return None if column.decimals is None else 10.0**-column.decimals
 
     def ends(self, column: Column) -> tuple[float, float]:
@@ -115,10 +118,11 @@ class Kind(ABC):
         high = math.inf if high is None else high
         if self.step(column) is None:
             return low, high
-        scale = 10 ** (column.decimals or 0)
-        least = low if math.isinf(low) else math.ceil(round(low * scale, 6)) / scale
-        greatest = high if math.isinf(high) else math.floor(round(high * scale, 6)) / scale
-        return least, greatest
+        p, q, r = column.lattice
+        least = low if math.isinf(low) else (math.ceil(round((low * q - r) / p, 6)) * p + r) / q
+        if not math.isinf(high):
+            high = (math.floor(round((high * q - r) / p, 6)) * p + r) / q
+        return least, high
 
     def guess(self, evidence: Evidence) -> dict[str, Any] | None:
         """Return the fields of a column of this kind if the evidence is for it, else None."""
@@ -198,6 +202,12 @@ def significant(x: Raw, digits: Raw) -> Raw:
     places = (digits - 1 - exponent).astype(np.int64)
     up, down = powers[np.clip(places, 0, 38)], powers[np.clip(-places, 0, 38)]
     return np.asarray(np.rint(x * up / down) * down / up)
+
+
+def snapped(x: Raw, lattice: Sequence[Any] | Raw) -> Raw:
+    """Return the nearest (p k + r) / q to each number, for whole k; see `Column.lattice`."""
+    p, q, r = lattice
+    return np.asarray((np.rint((x * q - r) / p) * p + r) / q)
 
 
 def reach(values: Floats) -> tuple[float, float]:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Bounded(Walled):
     """See `scgan_infer.kinds.walls`."""
 
-    fields = Walled.fields | {"decimals", "digits"}
+    fields = Walled.fields | {"decimals", "digits", "grid", "origin"}
     marks = ("low", "high")
-    learns_decimals = True
+    learns_rounding = True
 
     def check(self, column: Column) -> str:
         if column.low is None and column.high is None:

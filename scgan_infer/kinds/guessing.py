@@ -2,6 +2,10 @@
 
 decimals: all numbers have at most so many, and half of them are repeated: then rows of the same kind are rounded too.
 
+grid: the numbers are multiples of a step from an origin on, to within e, which is half of their last decimal or a few
+of float32's own steps. That n different numbers from anywhere are has a probability of about (2 e / step)^n; it must
+be below exp(-`CERTAIN`).
+
 A wall is an end at which many values lie exactly, or one at which the density breaks off. Up to a wall
 values are evenly spaced: let s(k) be the mean distance between the k outermost; then s(a) / s(b) is
 about 1 for every a < b (below 1 if the density rises towards the wall), where a Gaussian tail has s(10) /
@@ -20,12 +24,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from scgan_infer.kinds.base import MOST_DECIMALS, NEAR, Floats, Raw, Values, significant
+from scgan_infer.kinds.base import CERTAIN, MOST_DECIMALS, NEAR, Floats, Raw, Values, significant
 
 EXACT = 2**24  # up to which float32 holds every whole number
 LARGEST = 2**53  # the same of float64
@@ -36,6 +41,10 @@ EASE = 1.3  # of the limits where the other end has a wall
 REPEATS = 100  # numbers that are rounded by chance in no table
 LARGE = 20  # of the largest numbers
 MOST_DIGITS = 6
+FEWEST_ON_GRID = 4  # different numbers
+MOST_STEPS = 12  # that the smallest distance may be
+CLEAR = 32.0  # times its error, that a step is at least
+FINEST = 4096  # denominator of a step
 ON_WALL = 20  # values that lie on a wall, or one in a thousand if that is more
 LIMITS = {3: 3.2, 10: 2.0, 30: 1.55, 100: 1.3, 300: 1.0}
 
@@ -114,7 +123,35 @@ class Evidence:
             return {}
         if self.digits is not None and self._has_digits():
             return {"digits": self.digits}
-        return {"decimals": self.decimals} if self.is_rounded() else {}
+        return self.grid() or ({"decimals": self.decimals} if self.is_rounded() else {})
+
+    def grid(self) -> dict[str, Any]:
+        """Return step and origin of a grid that is no power of ten, if the numbers lie on one."""
+        distinct = np.unique(self.values).astype(np.float64)
+        if len(distinct) < FEWEST_ON_GRID:
+            return {}
+        largest = float(np.abs(distinct).max())
+        error = 4 * float(np.spacing(np.float32(largest)))
+        if self.decimals is not None and 2 * error * 10.0**self.decimals < 1:
+            scale = 10**self.decimals
+            counts = np.rint(distinct * scale).astype(np.int64)
+            step = Fraction(int(np.gcd.reduce(np.diff(counts))), scale)
+            origin, error = Fraction(int(counts[0]), scale), 0.5 / scale
+        else:
+            found = step_of(distinct, error)
+            if found is None:
+                return {}
+            step, start = found
+            origin = Fraction(start).limit_denominator(step.denominator)
+            if abs(float(origin) - start) > error:
+                places = next(d for d in range(30) if abs(round(start, d) - start) <= error)
+                origin = Fraction(str(round(start, places)))
+        sure = len(distinct) * math.log(float(step) / (2 * error)) >= CERTAIN
+        if not sure or step == Fraction(1, 10 ** (self.decimals or 0)):
+            return {}
+        origin += Fraction(self.base)
+        origin -= step * math.floor(origin / step)
+        return {"grid": float(step)} | ({"origin": float(origin)} if origin else {})
 
     def _has_digits(self) -> bool:
         """Say whether digits count, not decimals: the largest numbers have fewer decimals than others."""
@@ -164,6 +201,56 @@ class Evidence:
             "high": _outward(top[0], scale) if top else None,
             "slack": max(wall[1] for wall in (top, bottom) if wall),
         }
+
+
+def step_of(values: Floats, error: float) -> tuple[Fraction, float] | None:
+    """Return the largest step that different numbers are multiples apart, and how far they are from its multiples.
+
+    The smallest distance is a few steps. Each guess is made more exact as numbers farther away are taken in.
+
+    Args:
+        values: ascending, [n].
+        error: what each may be off by.
+
+    >>> step_of(np.array([0.5, 1.5, 2.0]) / 3, 1e-9)[0]
+    Fraction(1, 6)
+    """
+    spans = values - values[0]
+    least = float(np.diff(values).min())
+    for count in range(1, MOST_STEPS + 1):
+        step, reach = least / count, 0.0
+        while step > CLEAR * error and reach < spans[-1]:
+            reach = max(2 * reach, float(spans[np.searchsorted(spans, reach, side="right")]))
+            part = spans[1 : np.searchsorted(spans, reach, side="right")]
+            counts = np.rint(part / step)
+            step = float(counts @ part / (counts @ counts))
+            if np.abs(part - counts * step).max() > 2 * error:
+                break
+        else:
+            if step <= CLEAR * error:
+                return None
+            exact = simplest(step, 2 * error / max(1.0, spans[-1] / step))
+            off = values - float(exact) * np.rint(values / float(exact))
+            turned = off[0] + (off - off[0]) - float(exact) * np.rint((off - off[0]) / float(exact))
+            fits = np.ptp(turned) <= 4 * error and exact.denominator <= FINEST
+            return (exact, float(turned.mean())) if fits else None
+    return None
+
+
+def simplest(value: float, error: float) -> Fraction:
+    """Return the fraction of the least denominator within an error.
+
+    >>> simplest(0.33334, 1e-4)
+    Fraction(1, 3)
+    """
+    most = 1
+    while abs(float(found := Fraction(value).limit_denominator(most)) - value) > error:
+        most = 2 * most
+    return next(
+        fraction
+        for q in range(1, found.denominator + 1)
+        if abs(float(fraction := Fraction(round(value * q), q)) - value) <= error
+    )
 
 
 def decimals_of(values: Raw, least: int = 0) -> int | None:

@@ -25,16 +25,23 @@ class Integer(Walled):
     whole = True
     storage: ClassVar[Storage] = "int32"
 
+    fields = Walled.fields | {"grid", "origin"}
+
+    def check(self, column: Column) -> str:
+        if (column.grid or 0) % 1 or column.origin % 1:
+            return f"a grid of whole numbers can't have steps of {column.grid} from {column.origin}"
+        return super().check(column)
+
     def step(self, column: Column) -> float:
-        return 1.0
+        return column.grid or 1.0
 
     def guess(self, evidence: Evidence) -> dict[str, Any] | None:
         if not evidence.whole:
             return None
         distinct, rows = len(np.unique(evidence.values)), len(evidence.values)
         if distinct <= FEW and rows >= REPEATED * distinct:
-            return {}
-        return evidence.walls() if rows >= MANY else None
+            return evidence.grid()
+        return evidence.grid() | evidence.walls() if rows >= MANY else None
 
     def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
         fault = (np.rint(values) != values) | (np.abs(values) > EXACT)

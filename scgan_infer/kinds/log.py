@@ -32,13 +32,14 @@ class Logarithm(Form):
 class Log(Kind):
     """f(x) = log x."""
 
-    fields = frozenset({"decimals"})
+    fields = frozenset({"decimals", "grid", "origin"})
     forms = (Logarithm(),)
-    learns_decimals = True
+    learns_rounding = True
     axis = "log"
 
     def ends(self, column: Column) -> tuple[float, float]:
-        return self.step(column) or 0.0, np.inf
+        p, q, r = column.lattice
+        return 0.0 if self.step(column) is None else (r or p) / q, np.inf
 
     def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
         refuse(values <= 0, raw, "is not positive, as a log column must be")

@@ -1,4 +1,4 @@
-"""Any finite number, perhaps with a fixed number of decimals."""
+"""Any finite number, perhaps rounded to decimals, to significant digits or to a grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Real(Kind):
     """f(x) = x."""
 
-    fields = frozenset({"decimals", "digits", "anchor"})
+    fields = frozenset({"decimals", "digits", "grid", "origin", "anchor"})
 
     def guess(self, evidence: Evidence) -> dict[str, Any]:
         """See `Kind.guess`; what is nothing else is this."""

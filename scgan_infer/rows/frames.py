@@ -18,6 +18,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from scgan_infer.columns import Column
+from scgan_infer.kinds.base import snapped
 from scgan_infer.rows.codecs.base import Raw, Rows, Untyped, typed
 
 
@@ -46,4 +47,4 @@ def _typed(raw: Raw, column: Column) -> Raw:
     if raw.dtype != np.float32:
         return raw
     numbers = raw.astype(np.float64)
-    return numbers if column.decimals is None else np.round(numbers, column.decimals)
+    return numbers if column.step is None else snapped(numbers, column.lattice)

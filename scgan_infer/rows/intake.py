@@ -427,9 +427,11 @@ class Intake:
             column = replace(column, anchor=anchor)
         if column != self.column:
             offsets = column.rules.hold(offsets, offsets, column)
-        learns = not self.known and column.rules.learns_decimals and column.decimals is None
-        if learns and evidence.is_rounded():
-            column = replace(column, decimals=self.decimals)
+        stated = column.step is not None or column.digits is not None
+        if not self.known and column.rules.learns_rounding and not stated:
+            found = evidence.rounding()
+            fields = {key: found[key] for key in found if key in column.rules.fields}
+            column = replace(column, **fields)
         return column, offsets
 
     def _anchored(self, values: Values | Floats) -> tuple[Values, float | None]:
@@ -458,7 +460,8 @@ class Intake:
         if anchor is None:
             anchor = float(np.rint((low + high) / 2))
         offsets = np.rint(counted - anchor).astype(np.float32)
-        walls = Evidence(offsets, low - anchor, high - anchor, 0).walls()
+        evidence = Evidence(offsets, low - anchor, high - anchor, 0, base=anchor)
+        walls = evidence.grid() | evidence.walls()
         seen = {"low": low, "high": high}
         walls |= {key: seen[key] for key in seen if walls.get(key) is not None}
         return self._build({"kind": "datetime", "anchor": anchor, **fields, **walls}), offsets

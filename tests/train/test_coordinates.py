@@ -9,7 +9,7 @@ from cases import mixed_table
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.kinds import KINDS, Form, Kind
-from scgan_infer.kinds.base import Parameters, Raw, significant
+from scgan_infer.kinds.base import Parameters, Raw, significant, snapped
 from scgan_train import coordinates, discrete, graph
 from scgan_train.coordinates import GRAPHS, SLOPES, Coordinates
 
@@ -43,13 +43,13 @@ def columns_of(kind: str, rng: np.random.Generator) -> list[Column]:
     """Return random columns of a kind, of each of its forms."""
     low = float(np.round(rng.normal(0, 50), 1))
     walls = [{"low": low}, {"high": low}, {"low": low, "high": low + rng.integers(3, 90)}]
-    decimals = [{}, {"decimals": int(rng.integers(0, 4))}]
+    decimals = [{}, {"decimals": int(rng.integers(0, 4))}, {"grid": 1 / 3, "origin": 0.1}]
     fields = {
         "real": [*decimals, {"digits": int(rng.integers(2, 6))}],
         "log": decimals,
         "periodic": [{"period": float(rng.uniform(1, 400)), "low": start} for start in (0.0, low)],
         "bounded": [wall | more for wall in walls for more in decimals],
-        "integer": [{}, *walls],
+        "integer": [{}, *walls, {"grid": 5.0, "origin": 2.0}],
         "category": [{"categories": tuple("abcde")}],
         "id": [{"low": 1.0}],
         "datetime": [
@@ -78,7 +78,7 @@ def values_of(column: Column, n: int, rng: np.random.Generator) -> np.ndarray:
     else:
         values = rng.normal(rng.normal(0, 100), rng.uniform(0.5, 30), n)
     if column.step:
-        values = np.round(values / column.step) * column.step
+        values = snapped(values, column.lattice)
     if column.digits:
         values = significant(values, column.digits)
     low, high = column.rules.ends(column)
@@ -183,7 +183,7 @@ def test_rows_come_back_and_wild_coordinates_stay_inside_the_domain(
     for j, column in enumerate(table.columns):
         assert np.array_equal(column.rules.hold(x[:, j], x[:, j], column), x[:, j]), column
         if column.step:
-            exact = np.rint(x[:, j].astype(float) / column.step) * column.step
+            exact = snapped(x[:, j].astype(float), column.lattice)
             assert np.array_equal(exact.astype(np.float32), x[:, j])
             assert not np.signbit(x[x == 0]).any()
 

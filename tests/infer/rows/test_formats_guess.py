@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from scgan_infer.columns import Column
+from scgan_infer.errors import UsageError
 from scgan_infer.kinds import KINDS
+from scgan_infer.kinds.base import snapped
 from scgan_infer.kinds.guessing import Evidence, decimals_of
 from scgan_infer.rows.formats import open_writer, read_table
 
@@ -122,11 +125,57 @@ def test_many_whole_numbers_are_integers_with_the_walls_they_have():
         (lambda rng: 1e6 + rng.random(3000), None),
         (lambda rng: rng.choice(rng.standard_normal(20), 3000), None),
         (lambda rng: rng.integers(0, 8, 3000) / 7, None),
-        (lambda rng: rng.integers(0, 8, 3000) / 8, 3),
+        (lambda rng: rng.integers(0, 8, 3000) / 8 + rng.integers(0, 2, 3000) / 1000, 3),
     ],
 )
 def test_decimals_are_those_that_repeat(values, decimals):
     assert guessed(values(np.random.default_rng(0))).get("decimals") == decimals
+
+
+GRIDS = {
+    "quarters": (lambda k: k * 0.25, 0.25, 0.0),
+    "thirds": (lambda k: k / 3, 1 / 3, 0.0),
+    "fives": (lambda k: k * 5, 5.0, 0.0),
+    "sevens from 3 on": (lambda k: k * 7 + 3, 7.0, 3.0),
+    "binary": (lambda k: k / 64, 1 / 64, 0.0),
+    "beside decimals": (lambda k: k * 0.05 + 0.02, 0.05, 0.02),
+    "a converter's": (lambda k: k * 0.0125 + 0.003, 0.0125, 0.003),
+    "no fraction": (lambda k: k * np.pi / 4, np.pi / 4, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("rows", [60, 3000])
+def test_other_grids_are_found_and_generated(name, rows):
+    make, step, origin = GRIDS[name]
+    values = make(np.random.default_rng(0).integers(-300, 2000, rows)).astype(np.float32)
+    (column,) = read_table(values[:, None]).columns
+    assert np.isclose(column.grid, step, rtol=1e-6)
+    assert np.isclose(column.origin, origin, atol=1e-4)
+    exact = snapped(values.astype(np.float64), column.lattice)
+    assert np.allclose(exact, values, atol=2 * np.spacing(values.max()))
+    assert Column.from_dict(column.to_dict()) == column
+
+
+def test_no_grid_is_found_by_chance():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        values = rng.standard_normal(int(rng.integers(4, 500))) * 10 ** rng.uniform(-3, 3)
+        assert "grid" not in guessed(values)
+        assert "grid" not in guessed(rng.integers(0, 50, int(rng.integers(4, 50))))
+    assert "grid" not in guessed([5, 10, 15, 20])
+    spoilt = np.append(5.0 * rng.integers(0, 100, 500), 7)
+    assert "grid" not in guessed(spoilt)
+
+
+def test_a_grid_can_be_said():
+    rows = np.random.default_rng(0).standard_normal((300, 1))
+    (column,) = read_table(rows, overrides={"x0": {"grid": 0.2, "kind": "real"}}).columns
+    assert column.step == 0.2
+    with pytest.raises(UsageError, match="only one of decimals, digits and grid"):
+        read_table(rows, overrides={"x0": {"kind": "real", "grid": 0.2, "digits": 2}})
+    with pytest.raises(UsageError, match="whole numbers"):
+        read_table(rows.round(), overrides={"x0": {"kind": "integer", "grid": 2.5}})
 
 
 def test_walls_of_a_rounded_column_are_rounded():

@@ -1,0 +1,95 @@
+"""Numbers that were rounded: to values (p k + r) / q for whole k, as decimals are, or to significant digits.
+
+p, q and r are whole (`Column.lattice`), so that a value is the float32 nearest to what is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_infer.columns import Column
+from scgan_infer.kinds.base import NEAR, SMALL, significant, snapped
+from scgan_train.graph import Var, const, op
+
+Floats = NDArray[np.floating[Any]]
+Singles = NDArray[np.float32]
+
+LARGE = 3e38
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How the k columns of a block are rounded, all of them in the same way.
+
+    Attributes:
+        lattice: p, q and r of each, [3, k]; none of numbers with significant digits.
+        digits: Significant ones [k]; none of numbers with steps.
+        least: Least value [k].
+        greatest: Greatest value [k].
+    """
+
+    lattice: Singles | None
+    digits: Singles | None
+    least: Singles
+    greatest: Singles
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> Rounding | None:
+        """Return how columns are rounded; None where any number may stand."""
+        ends = np.array([column.rules.ends(column) for column in columns])
+        least, greatest = np.clip(ends, -LARGE, LARGE).astype(np.float32).T
+        if columns[0].step is not None:
+            lattice = np.array([column.lattice for column in columns], np.float32).T
+            return cls(lattice, None, least, greatest)
+        if columns[0].digits is not None:
+            digits = np.array([column.digits for column in columns], np.float32)
+            return cls(None, digits, least, greatest)
+        return None
+
+    def apply(self, x: Floats) -> Floats:
+        """Return values [n, k], rounded and within their ends."""
+        if self.lattice is None:
+            assert self.digits is not None
+            rounded = significant(x, self.digits)
+        else:
+            with np.errstate(over="ignore"):
+                rounded = snapped(x, self.lattice)
+        return np.asarray(np.clip(rounded + 0.0, self.least, self.greatest))  # -0 + 0 is 0
+
+    def graph(self, x: Var, upright: bool = True) -> Var:
+        """Return `apply` as a graph, of values [k, n], or of [n, k] if not upright."""
+
+        def constant(row: Singles) -> Var:
+            return const(row[:, None] if upright else row)
+
+        if self.lattice is None:
+            assert self.digits is not None
+            x = _significant(x, constant(self.digits - 1))
+        else:
+            p, q, r = self.lattice
+            x = op.mul(x, constant(q)) if (q != 1).any() else x
+            x = op.sub(x, constant(r)) if r.any() else x
+            x = op.div(x, constant(p)) if (p != 1).any() else x
+            x = op.round(x)
+            x = op.mul(x, constant(p)) if (p != 1).any() else x
+            x = op.add(x, constant(r)) if r.any() else x
+            x = op.div(x, constant(q)) if (q != 1).any() else x
+        x = op.where(op.equal(x, const(0)), const(0), x)  # no -0
+        return op.min([op.max([x, constant(self.least)]), constant(self.greatest)])
+
+
+def _significant(x: Var, places: Var) -> Var:
+    """Return `significant` as a graph, of values and one less than their digits."""
+    powers = const(10.0 ** np.arange(39))
+    size = op.mul(op.log(op.max([op.abs(x), const(SMALL)])), const(1 / np.log(10)))
+    places = op.sub(places, op.floor(op.add(size, const(NEAR))))
+    up, down = (
+        op.gather(powers, op.cast(op.clip(part, const(0), const(38)), to=np.int64))
+        for part in (places, op.neg(places))
+    )
+    return op.div(op.mul(op.round(op.div(op.mul(x, up), down)), down), up)
