@@ -19,8 +19,8 @@ Given columns are inputs of every step: their numbers h, and embeddings of their
 
 so the gate begins as the exact posterior of the mixture and learns the rest.
 
-Where a step follows from another in every row of the training (a number from its name), it is put right by a table of
-the other's outcomes before the cluster is drawn.
+Where a step follows from another in every row of the training (a number from its name), or its number is never below
+another's, it is put right by a table of the other's outcomes before the cluster is drawn.
 
 Such a chain learns rows by heart within a few passes. So it is trained in bursts, each about twice as long
 as the one before, and the weights after the burst that is best on rows kept back stay.
@@ -56,7 +56,7 @@ WEIGHT_DECAY = 0.01
 COSINES = 12  # that numbers in order share, and so many numbers at least
 FREE = 0.3  # size of the free part of their embeddings
 GAIN = 0.001  # nats a row that a longer training must gain
-TIED = "tied_"
+TIED, LEAST = "tied_", "least_"
 UNSEEN = 0.01  # rows that each outcome of the first step has besides
 TRIANGLE = 256  # outcomes up to which cumulative sums are a matrix product
 
@@ -151,22 +151,30 @@ class Chain(nn.Module):
         ]
         return torch.stack(terms).sum()
 
-    def tie(self, step: int, other: int, table: Tensor) -> None:
-        """Let a step's outcome follow from another's, by the table [V] of the other's outcomes; both of r + h."""
-        self.register_buffer(f"{TIED}{step}_{other}", table)
+    def tie(self, step: int, other: int, table: Tensor, *, least: bool = False) -> None:
+        """Let a step's outcome follow from another's, by the table [V] of the other's outcomes; both of r + h.
+
+        If the table is of the least ones, the step keeps an outcome above.
+        """
+        self.register_buffer(f"{LEAST if least else TIED}{step}_{other}", table)
 
     @staticmethod
     def names_tie(name: str) -> bool:
         """Say whether a name of the state is that of a table that `tie` took."""
-        return name.startswith(TIED)
+        return name.startswith((TIED, LEAST))
 
     @property
-    def tied(self) -> Iterator[tuple[int, int, Tensor]]:
-        """The steps that follow from another, that other, and the table."""
-        for name, table in self.named_buffers(recurse=False):
-            if self.names_tie(name):
-                step, other = name.removeprefix(TIED).split("_")
-                yield int(step), int(other), table
+    def tied(self) -> Iterator[tuple[int, int, Tensor, bool]]:
+        """The steps that hang on another, that other, the table, and whether it is of least ones; in order."""
+        for kind in (
+            TIED,
+            LEAST,
+            TIED,
+        ):  # what follows from a step that was raised follows once more
+            for name, table in self.named_buffers(recurse=False):
+                if name.startswith(kind):
+                    step, other = name.removeprefix(kind).split("_")
+                    yield int(step), int(other), table, kind == LEAST
 
     @torch.no_grad()
     def select(self, u: Tensor, given: Conditions) -> Tensor:
@@ -175,8 +183,9 @@ class Chain(nn.Module):
         choice = torch.cat([given.s, drawn], 1)
         for j in range(len(self.sizes)):
             if j == len(self.sizes) - 1:
-                for step, other, table in self.tied:
-                    choice[:, step] = table[choice[:, other]]
+                for step, other, table, least in self.tied:
+                    index = table[choice[:, other]]
+                    choice[:, step] = torch.maximum(index, choice[:, step]) if least else index
             sums = self.logits(choice, given.h, j).to(u).softmax(1).cumsum(1)
             choice[:, self.known + j] = (u[:, j, None] >= sums[:, :-1]).sum(1)
         return choice[:, self.known :]
@@ -188,9 +197,10 @@ class Chain(nn.Module):
         known = self._known_graph(given)
         for j, size in enumerate(self.sizes):
             if j == len(self.sizes) - 1:
-                for step, other, table in self.tied:
+                for step, other, table, least in self.tied:
                     outcomes = [*given.s, *chosen]
                     index = op.gather(const(table, np.int64), outcomes[other])
+                    index = op.max([index, outcomes[step]]) if least else index
                     chosen[step - self.known] = index
                     place = step + (given.h is not None)
                     known[place] = op.gather(const(self.embeddings[step]), index)

@@ -147,6 +147,7 @@ class Config:
         given: names of the columns that are inputs and never generated.
         missing: what becomes of missing cells: they are data (`keep`), drop their rows, or are refused.
         tails: whether generated numbers may leave the range that was seen.
+        constraints: whether what holds between number columns in all rows is looked for and kept.
         header: whether the first line of a text file has the names; without, they are x0, x1, ...
         max_rows: rows kept for training, a uniform sample where the data has more.
     """
@@ -156,6 +157,7 @@ class Config:
     device: Device = "auto"
     missing: Missing = "keep"
     tails: bool = False
+    constraints: bool = True
     max_rows: int = 2_000_000
     select: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
@@ -191,7 +193,7 @@ def resolve(config: Config, rows: Table) -> Config:
         UsageError: an unknown kind of map, or something that there is not with given columns.
     """
     from scgan_train import discrete
-    from scgan_train.coordinates import continuous
+    from scgan_train.coordinates import continuous, find_constraints, learned
     from scgan_train.given import divide, part
     from scgan_train.maps import choose, resolved
 
@@ -205,6 +207,7 @@ def resolve(config: Config, rows: Table) -> Config:
             f"decoder.steps = {config.decoder.steps}: the decoder has no critics where columns are given; leave it out"
         )
     rows = part(rows, made)
+    rows = learned(rows, find_constraints(rows)) if config.constraints else rows
     steps_drawn = discrete.find(rows)
     encoder, clusters, mapper = config.encoder, config.clusters, config.mapper
     dims = len(continuous(rows, steps_drawn))

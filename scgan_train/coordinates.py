@@ -15,7 +15,7 @@ that scale and shift are folded into: the rows of y are graph_rows(scale y + shi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -26,7 +26,8 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.kinds import Form
 from scgan_infer.kinds.base import Parameters
 from scgan_infer.kinds.walls import MARGIN
-from scgan_train import discrete
+from scgan_train import constraints, discrete
+from scgan_train.constraints import Constraint
 from scgan_train.discrete import Labels, Step, middles
 from scgan_train.graph import Var, const, minus_infinity, op
 from scgan_train.rounding import LARGE, Rounding
@@ -132,7 +133,9 @@ class Coordinates:
     """The map of one data set: `forward` to standardised coordinates, `inverse` back, in the precision they get.
 
     Attributes:
-        columns: The d columns.
+        outer: The d columns.
+        constraints: What holds between them.
+        columns: What coordinates are of: those of which a remainder is learned have it in their place.
         steps: What the head draws, h - 1 steps.
         dims: Number d' of coordinates; never 0: a table of discrete values alone has one that says nothing.
         index: The column of each coordinate, int64 [d'].
@@ -145,7 +148,9 @@ class Coordinates:
     """
 
     def __init__(self, columns: Sequence[Column], state: Mapping[str, NDArray[Any]]) -> None:
-        self.columns = tuple(columns)
+        self.outer = tuple(columns)
+        self.constraints = constraints.load(columns, state)
+        self.columns = constraints.inner(columns, self.constraints)
         self.steps = discrete.load(state)
         self.index: NDArray[np.int64] = state["index"]
         self.fitted, self.shift, self.scale, self.constant = (
@@ -185,6 +190,7 @@ class Coordinates:
         *,
         tails: bool = False,
         given: bool = False,
+        constrained: bool = True,
     ) -> Coordinates:
         """Return the coordinates of a table.
 
@@ -192,8 +198,12 @@ class Coordinates:
             table: All rows: what is discrete and what varies is asked of them, as kinds are and as `resolve` does.
             kept: The rows that train; what forms need, means and standard deviations come from them alone.
             tails: Whether values may leave the range that was seen.
-            given: Whether the columns are given: numbers are neither drawn nor scored then.
+            given: Whether the columns are given: numbers are neither drawn, scored nor constrained then.
+            constrained: Whether constraints between columns are looked for.
         """
+        found = find_constraints(table, tails) if constrained and not given else ()
+        outer = table.columns
+        table = learned(table, found)
         columns, steps = table.columns, discrete.find(table, given)
         varying, stepped = continuous(table, steps), {step.column for step in steps}
         values = table.values[kept]
@@ -223,21 +233,20 @@ class Coordinates:
             "scored": np.array([j in tables for j in index]).astype(np.uint8),
             "tables": np.array([tables[j] for j in index if j in tables]).reshape(-1, CELLS),
             **discrete.state(steps),
+            **constraints.state(found),
         }
         state = {key: np.asarray(part) for key, part in state.items()}
         nothing = {"shift": np.zeros(len(index)), "scale": np.ones(len(index))}
-        bare = cls(columns, state | nothing)
+        bare = cls(outer, state | nothing)
         raw = np.where(present[:, bare.index], bare._raw(bare._safe(values)), np.nan)
         counted = np.isfinite(raw).any(0)
         shift, deviation = np.zeros(len(index)), np.zeros(len(index))
         shift[counted] = np.nanmean(raw[:, counted], 0)
         deviation[counted] = np.nanstd(raw[:, counted], 0)
         scale = np.where(deviation > 0, deviation, 1.0)
-        shift[bare.scored], scale[bare.scored] = (
-            0.0,
-            1.0,
-        )  # equal numbers are spread over their scores
-        return cls(columns, state | {"shift": shift, "scale": scale})
+        # equal numbers are spread over their scores
+        shift[bare.scored], scale[bare.scored] = 0.0, 1.0
+        return cls(outer, state | {"shift": shift, "scale": scale})
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that, with the columns, make it again."""
@@ -251,6 +260,7 @@ class Coordinates:
             "scored": self.scored.astype(np.uint8),
             "tables": self.tables,
             **discrete.state(self.steps),
+            **constraints.state(self.constraints),
         }
 
     @classmethod
@@ -278,16 +288,23 @@ class Coordinates:
 
     def choose(self, x: Floats) -> Labels:
         """Return the outcome of every step [n, h-1] of rows [n, d]."""
-        return discrete.choose(self.steps, x)
+        return discrete.choose(self.steps, constraints.forward(x, self.constraints))
 
-    def forward(self, x: Floats, rng: np.random.Generator | None = None) -> Floats:
+    def forward(
+        self, x: Floats, rng: np.random.Generator | None = None, *, jitter: bool = False
+    ) -> Floats:
         """Return coordinates [n, d'] of rows [n, d].
 
         Args:
             x: The rows.
             rng: Fills coordinates of cells that the head draws with normal numbers, and spreads equal numbers over
                 their scores; without it, 0 and their middle.
+            jitter: Whether numbers that are steps apart have noise of one step; see `dequantise`.
         """
+        x = constraints.forward(x, self.constraints)
+        if jitter:
+            assert rng is not None
+            x = self.dequantise(x, rng)
         safe = np.where(np.isnan(x), self.anchor, x) if self.steps else x
         raw = self._raw(safe)
         for block in self.blocks:
@@ -312,6 +329,7 @@ class Coordinates:
         It is minus infinity outside the columns' domains, and where what has no coordinate is none of the values that
         were seen; NaN where a cell is missing or heavy that has a coordinate in other rows.
         """
+        x = constraints.forward(x, self.constraints)
         total = np.zeros(len(x), x.dtype)
         if self.continuous:
             parts = [block.form.log_slope(x[:, block.index], block.p) for block in self.blocks]
@@ -334,7 +352,7 @@ class Coordinates:
 
         They are y itself but where a number has an interval of scores.
         """
-        low, high = y.copy(), y.copy()
+        x, low, high = constraints.forward(x, self.constraints), y.copy(), y.copy()
         safe = np.where(np.isnan(x), self.anchor, x) if self.steps else x
         for block in self.blocks:
             if isinstance(block.form, Scores):
@@ -355,9 +373,9 @@ class Coordinates:
         for k, step in enumerate(self.steps):
             assert choice is not None
             x[:, step.column] = step.fill(x[:, step.column], choice[:, k])
-        return x
+        return constraints.inverse(x, self.constraints)
 
-    def dequantise(self, values: Singles, rng: np.random.Generator) -> Singles:
+    def dequantise(self, values: Floats, rng: np.random.Generator) -> Floats:
         """Return rows [n, d] with uniform noise of one step on columns that have steps and take many values.
 
         Only where the cell has a coordinate, and that is no score.
@@ -373,6 +391,7 @@ class Coordinates:
 
     def graph_choose(self, x: Var) -> list[Var]:
         """Return `choose` of rows [n, d] as graphs, [n] each."""
+        x = self._graph_learned(x)
         return [
             step.choose_graph(op.gather(x, const(step.column, np.int64), axis=1))
             for step in self.steps
@@ -380,6 +399,7 @@ class Coordinates:
 
     def graph_log_slope(self, x: Var) -> Var:
         """Return `log_slope` as a graph."""
+        x = self._graph_learned(x)
         columns = op.transpose(x)
         cells = op.gather(columns, const(self.index, np.int64), axis=0)
         slopes = op.mul(cells, const(0))
@@ -404,6 +424,7 @@ class Coordinates:
 
     def graph_forward(self, x: Var) -> Var:
         """See `forward`, of rows [n, d] alone."""
+        x = self._graph_learned(x)
         absent = self._graph_absent(x) if self.steps else None
         x = op.gather(op.transpose(x), const(self.index, np.int64), axis=0)
         if self.steps:
@@ -437,7 +458,7 @@ class Coordinates:
             block.form.name == "line" and not (block.rounding or block.ends)
             for block in self.blocks
         )
-        if in_order and plain and not self.steps:
+        if in_order and plain and not self.steps and not self.constraints:
             return f
         f = op.transpose(f)
         x = op.concat([block.graph_rows(_part(f, block)) for block in self.blocks], axis=0)
@@ -452,7 +473,10 @@ class Coordinates:
                 wide = op.unsqueeze(own, const([0], np.int64))
                 cells[step.column] = step.fill_graph(cells[step.column], wide)
             x = op.concat(cells, axis=0)
-        return op.transpose(x)
+        return op.transpose(constraints.inverse_graph(x, self.constraints, len(self.columns)))
+
+    def _graph_learned(self, x: Var) -> Var:
+        return constraints.forward_graph(x, self.constraints, len(self.columns))
 
 
 def continuous(table: Table, steps: Sequence[Step]) -> list[int]:
@@ -462,6 +486,26 @@ def continuous(table: Table, steps: Sequence[Step]) -> list[int]:
     varying = np.flatnonzero(values.min(0) < values.max(0)).tolist()
     varying += [step.column for step in steps if step.rest and step.column not in varying]
     return sorted(set(varying) - drawn) or [0]
+
+
+def find_constraints(table: Table, tails: bool = False) -> tuple[Constraint, ...]:
+    """Return the constraints that hold between the columns of a table; with tails, they hold no number to its range."""
+    steps = discrete.find(table)
+    drawn = {step.column for step in steps if not step.rest}
+    heavy = {step.column for step in steps if len(step.numbers)}
+    free = []
+    for j, column in enumerate(table.columns):
+        present = table.values[:, j]
+        scored = column.step is None and is_scored(column, present[~np.isnan(present)])
+        free += [j] if j not in drawn | heavy and not scored else []
+    found = constraints.find(table, free, drawn)
+    return tuple(replace(c, ends=(-np.inf, np.inf)) if tails and c.side else c for c in found)
+
+
+def learned(table: Table, found: Sequence[Constraint]) -> Table:
+    """Return the table of what is learned where constraints hold."""
+    values = constraints.forward(table.values, found)
+    return Table(constraints.inner(table.columns, found), values, table.notes)
 
 
 def is_scored(column: Column, present: Singles) -> bool:

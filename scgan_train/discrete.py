@@ -14,7 +14,7 @@ without missing cells have none: their coordinates are scores, which keep the sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgan_infer.columns import Column, Table
+from scgan_infer.kinds.base import CERTAIN
+from scgan_infer.kinds.datetime import clock_of, unit_of
 from scgan_train.graph import Var, const, op
 
 Singles = NDArray[np.float32]
@@ -36,7 +38,7 @@ SPIKE = 0.005
 TALL, PROMINENT = 3.0, 20.0
 NEIGHBOURS = 5  # on either side, that a spike is compared with
 LEAST = 20  # rows of a heavy value
-CERTAIN = 20.0  # nats
+LOOSE = 0.95  # share of rows that keep a bound by chance
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
 
@@ -234,6 +236,42 @@ def follows(choices: Labels, sizes: Sequence[int], known: int) -> dict[tuple[int
                 break
         else:
             free.append(j)
+    return found
+
+
+def least(
+    steps: Sequence[Step], columns: Sequence[Column], choices: Labels, tied: Collection[int]
+) -> dict[tuple[int, int], Labels]:
+    """Return which steps' numbers are never below another's, and the least outcome of each for each of the other's.
+
+    Of columns all of whose numbers are drawn outright; beyond chance, and not by their ranges, as for `constraints`.
+
+    Args:
+        steps: All steps.
+        columns: All columns.
+        choices: Outcomes [n, h - 1].
+        tied: Steps that follow from others.
+    """
+    numbers = {
+        k: (step.numbers.astype(np.float64) + (column.anchor or 0.0)) * unit_of(column)
+        for k, step in enumerate(steps)
+        if not (step.rest or (column := columns[step.column]).rules.named)
+    }
+    rng, found = np.random.default_rng(0), {}
+    mean = {k: own[np.minimum(choices[:, k], len(own) - 1)].mean() for k, own in numbers.items()}
+    for k, own in sorted(numbers.items(), key=lambda item: mean[item[0]]):
+        for other, values in numbers.items():
+            a, b = columns[steps[other].column], columns[steps[k].column]
+            if k == other or k in tied or clock_of(a) != clock_of(b):
+                continue
+            both = (choices[:, k] < len(own)) & (choices[:, other] < len(values))
+            low, high = values[choices[both, other]], own[choices[both, k]]
+            if len(low) and (low <= high).all():
+                p = float((low <= rng.permutation(high)).mean())
+                if p <= LOOSE and -len(low) * np.log(max(p, 1 / len(low))) >= CERTAIN:
+                    table = np.zeros(steps[other].size, np.int64)
+                    table[: len(values)] = np.minimum(np.searchsorted(own, values), len(own) - 1)
+                    found[k, other] = table
     return found
 
 

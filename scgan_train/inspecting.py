@@ -18,7 +18,9 @@ import tomli_w
 from scgan_infer.columns import Column, Table, quoted
 from scgan_train import discrete
 from scgan_train.config import Config, resolve
+from scgan_train.coordinates import find_constraints
 from scgan_train.discrete import Step
+from scgan_train.given import divide, part
 
 CIRCLES = {"radians": 2 * math.pi, "degrees": 360.0}
 COVERED = 0.98  # of a circle, from which on a range looks like one
@@ -65,6 +67,7 @@ class Inspection:
         seconds: About how long a training takes on one core.
         notes: What was noticed when they were read.
         reading: The settings that they were read with.
+        constraints: What holds between columns in all rows, and will hold in generated ones.
     """
 
     rows: int
@@ -74,6 +77,7 @@ class Inspection:
     seconds: float
     notes: tuple[str, ...]
     reading: Mapping[str, Any]
+    constraints: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
         """Yield notes and a table for people, and the hints below it."""
@@ -90,6 +94,8 @@ class Inspection:
         for finding in self.findings:
             for hint in finding.hints:
                 yield f"note: column {finding.column.name} {hint}"
+        if self.constraints:
+            yield f"note: kept in generated rows: {'; '.join(self.constraints)} (--set constraints=false: not)"
         if self.guessed:
             setting = quote(f"--set=columns.{quoted(self.guessed[0])}.kind=real")
             yield f"note: kinds were guessed where none were set; {setting} says otherwise"
@@ -109,6 +115,9 @@ class Inspection:
 
 def inspect(table: Table, config: Config) -> Inspection:
     """Return what the columns of a table are taken for, and what a training with these settings will cost."""
+    made, _ = divide(table.columns, config.given)
+    rows = part(table, made)
+    found = find_constraints(rows) if config.constraints else ()
     steps = {step.column: step for step in discrete.find(table)}
     findings = tuple(
         _finding(column, table.values[:, j], steps.get(j)) for j, column in enumerate(table.columns)
@@ -130,6 +139,7 @@ def inspect(table: Table, config: Config) -> Inspection:
         seconds=seconds,
         notes=table.notes,
         reading=reading,
+        constraints=tuple(constraint.shown(rows.columns) for constraint in found),
     )
 
 

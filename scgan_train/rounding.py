@@ -61,11 +61,11 @@ class Rounding:
                 rounded = snapped(x, self.lattice)
         return np.asarray(np.clip(rounded + 0.0, self.least, self.greatest))  # -0 + 0 is 0
 
-    def graph(self, x: Var, upright: bool = True) -> Var:
-        """Return `apply` as a graph, of values [k, n], or of [n, k] if not upright."""
+    def graph(self, x: Var) -> Var:
+        """Return `apply` as a graph, of values [k, n]."""
 
         def constant(row: Singles) -> Var:
-            return const(row[:, None] if upright else row)
+            return const(row[:, None])
 
         if self.lattice is None:
             assert self.digits is not None

@@ -43,11 +43,13 @@ class Outcomes:
         column: The column's place.
         values: By index; None for a missing cell.
         rest: Whether the index behind the last value is one, too: another number.
+        remainder: Whether the values are what its number is more or less than others say.
     """
 
     column: int
     values: tuple[float | None, ...]
     rest: bool
+    remainder: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Manifest:
     def fields(self) -> dict[str, Any]:
         """Return what JSON holds: the format's number, then the other keys sorted."""
         fields = {**asdict(self), "columns": [column.to_dict() for column in self.columns]}
+        fields["steps"] = [_without(step, "remainder") for step in fields["steps"]]
         del fields["given"]
         if self.given:
             fields["given"] = [
@@ -150,6 +153,11 @@ class Manifest:
     def interfaces(self) -> dict[str, Interface]:
         """The inputs and outputs of each graph that the bundle may hold."""
         return interfaces(self.format, self.sizes)
+
+
+def _without(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return fields without one that says nothing."""
+    return {key: value for key, value in fields.items() if value or key != name}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -259,7 +267,9 @@ def _steps(steps: Any, columns: tuple[Column, ...], h: int) -> tuple[Outcomes, .
             fields, "column", _is_int(fields.get("column"), 0, len(columns) - 1), f"steps[{k}]."
         )
         _expect(fields, "rest", isinstance(fields.get("rest"), bool), f"steps[{k}].")
-        made.append(Outcomes(fields["column"], tuple(fields["values"]), fields["rest"]))
+        apart = fields.get("remainder", False)
+        _expect(fields, "remainder", isinstance(apart, bool), f"steps[{k}].")
+        made.append(Outcomes(fields["column"], tuple(fields["values"]), fields["rest"], apart))
     if len({step.column for step in made}) != len(made):
         raise ModelError(f"{FILE}: two steps are of the same column")
     return tuple(made)

@@ -230,6 +230,17 @@ def minutes_of(zone: str) -> int:
     return (1 if zone[0] == "+" else -1) * (60 * int(zone[1:3]) + int(zone[-2:]))
 
 
+def unit_of(column: Column) -> float:
+    """Return how many seconds a count of a column of dates is; 1 of numbers, and of months."""
+    return MICROSECONDS.get(column.resolution, 10**6) / 10**6
+
+
+def clock_of(column: Column) -> tuple[bool, str, bool]:
+    """Return what two columns must have in common for their values to be compared."""
+    dates = bool(column.resolution)
+    return dates, zone_of(column.pattern) if dates else "", column.resolution == "M"
+
+
 def are_dates(cells: Sequence[Any]) -> bool:
     """Say whether all cells are spelt as dates."""
     return all(isinstance(cell, str) and SPELT.fullmatch(cell) for cell in cells)

@@ -136,7 +136,11 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
     """
     from scgan_infer.rows.codecs.base import number
 
-    steps = {manifest.columns[step.column].name: k for k, step in enumerate(manifest.steps)}
+    steps = {
+        manifest.columns[step.column].name: k
+        for k, step in enumerate(manifest.steps)
+        if not step.remainder
+    }
     if name not in steps:
         raise UsageError(
             f"{name} is no column of discrete values; those are {', '.join(steps) or 'none'}"

@@ -1,7 +1,8 @@
 """What `encode` writes of a row: its latent, then the discrete columns by name, then the cluster.
 
 A column that is drawn outright is written as it is. Of one that the head draws heavy values of, it is said which: a
-value, `missing`, or `other` where the cell has a coordinate.
+value, `missing`, or `other` where the cell has a coordinate. Of one that is put together from others and a remainder it
+is said so of the remainder.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def rows_of(manifest: Manifest, latent: Floats, choice: Integers) -> Floats:
 
 
 def _column(column: Column, step: Outcomes) -> Column:
+    if step.remainder:
+        column = Column(f"{column.name} remainder", missing=column.missing)
     if not step.rest:
         return column
     from scgan_infer.rows.codecs.text import csv_stream

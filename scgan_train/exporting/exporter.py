@@ -77,6 +77,7 @@ def export(run: Run, path: Path) -> Path:
         *quality_warnings(figures),
         *share_warnings(parts.outcomes(rows, parts.together(generated, given))),
     ]
+    learned = {one.column for one in parts.coordinates.constraints if one.learned}
     manifest = Manifest(
         name=run.path.name,
         columns=parts.columns,
@@ -85,7 +86,7 @@ def export(run: Run, path: Path) -> Path:
         mapper=run.facts.get("map", ""),
         thresholds=tuple(parts.latents.thresholds.tolist()),
         steps=tuple(
-            Outcomes(step.column, tuple(_listed(step.values)), step.rest)
+            Outcomes(step.column, tuple(_listed(step.values)), step.rest, step.column in learned)
             for step in parts.coordinates.steps
         ),
         files={},

@@ -84,7 +84,7 @@ class Parts:
         assign, decoder = Assign(clusters), run.load_decoder()
         places = run.made, run.given
         given = run.load_given()
-        own = coordinates.columns
+        own = coordinates.outer
         return cls(own, coordinates, encoder, assign, latents, decoder, given, places)
 
     @property
@@ -297,7 +297,9 @@ class Parts:
             for x in (rows, generated)
         ]
         clusters = [f"cluster {i}" for i in range(self.sizes["K"])]
-        steps = [step.names(self.columns[step.column]) for step in self.coordinates.steps]
+        steps = [
+            step.names(self.coordinates.columns[step.column]) for step in self.coordinates.steps
+        ]
         for j, names in enumerate([*steps, clusters]):
             yield names, both[0][:, j], both[1][:, j]
 

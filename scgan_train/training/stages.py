@@ -31,12 +31,13 @@ from scgan_train import clusters as clustering
 from scgan_train.chain import Chain, ChainStage
 from scgan_train.clusters import Assign, Clusters
 from scgan_train.config import Config, resolve
-from scgan_train.coordinates import Coordinates
+from scgan_train.constraints import unwalled
+from scgan_train.coordinates import Coordinates, find_constraints
 from scgan_train.decoder import DecoderStage
-from scgan_train.discrete import follows
+from scgan_train.discrete import follows, least
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.parts import Parts
-from scgan_train.given import Conditions, Given, part
+from scgan_train.given import Conditions, Given, divide, part
 from scgan_train.head import LatentModel, RealLatents, joined
 from scgan_train.maps import latent_model
 from scgan_train.maps.base import Mapper
@@ -81,6 +82,13 @@ def train(
         TrainingError: a loss stopped being finite.
     """
     config = resolve(config, table)
+    if config.constraints:
+        made, _ = divide(table.columns, config.given)
+        free = unwalled(part(table, made).columns, find_constraints(part(table, made)))
+        columns = dict(zip(made, free, strict=True))
+        table = replace(
+            table, columns=tuple(columns.get(j, c) for j, c in enumerate(table.columns))
+        )
     _check_enough(table, config, source)
     path = distributed.broadcast_path(path)
     first = distributed.rank() == 0
@@ -133,18 +141,20 @@ class _Stages:
         if not run.finished("coordinates"):
             with self._stage("coordinates"):
                 run.save_held_out(self.table.values[self.held])
-                run.save_coordinates(Coordinates.fit(table, self.kept, tails=self.config.tails))
+                tails, constrained = self.config.tails, self.config.constraints
+                made = Coordinates.fit(table, self.kept, tails=tails, constrained=constrained)
+                run.save_coordinates(made)
                 if run.given:
                     run.save_given(Given.fit(part(self.table, run.given), self.kept))
         coordinates = run.load_coordinates()
         self.sizes = tuple(step.size for step in coordinates.steps)
-        named = [column.rules.named for column in table.columns]
+        named = [column.rules.named for column in coordinates.columns]
         self.numbers = tuple(
             0 if named[step.column] else len(step.numbers) for step in coordinates.steps
         )
         self.outcomes = torch.from_numpy(coordinates.choose(rows)).to(self.device)
         rng = np.random.default_rng([self.seed, 0xDE])
-        y = coordinates.forward(coordinates.dequantise(rows, rng), rng)
+        y = coordinates.forward(rows, rng, jitter=True)
         held = table.values[self.held]
         self.held_y = self._tensor(coordinates.forward(held, np.random.default_rng(0)))
         self.held_outcomes = torch.from_numpy(coordinates.choose(held)).to(self.device)
@@ -242,8 +252,16 @@ class _Stages:
                 assert isinstance(stage.best, Chain)
                 own = choices[:, :-1].cpu().numpy()
                 sizes = [len(table) for table in stage.best.embeddings]
-                for (step, other), table in follows(own, sizes, stage.best.known).items():
+                known, tied = stage.best.known, follows(own, sizes, stage.best.known)
+                for (step, other), table in tied.items():
                     stage.best.tie(step, other, torch.from_numpy(table))
+                if self.config.constraints:
+                    coordinates = run.load_coordinates()
+                    alone = {step - known for step, _ in tied}
+                    bounds = least(coordinates.steps, coordinates.columns, own[:, known:], alone)
+                    for (step, other), table in bounds.items():
+                        places = step + known, other + known
+                        stage.best.tie(*places, torch.from_numpy(table), least=True)
                 run.save_head(stage.best)
         loaded = run.load_head(self.sizes, clusters)
         return loaded and loaded.to(self.device)

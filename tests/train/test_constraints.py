@@ -1,0 +1,172 @@
+"""What holds between number columns in all rows of a table holds in every row that coordinates are turned into."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from scgan_infer.columns import Table
+from scgan_infer.rows.formats import read_table
+from scgan_train import graph
+from scgan_train.config import Config, resolve
+from scgan_train.coordinates import Coordinates, find_constraints
+from scgan_train.inspecting import inspect
+
+N = 600
+
+
+def columns(seed: int = 0) -> dict[str, np.ndarray]:
+    """Return columns between which something holds, and one that is free."""
+    rng = np.random.default_rng(seed)
+    price, tax = (rng.gamma(2.0, 20.0, N).round(2) for _ in range(2))
+    exact = rng.normal(50, 10, (N, 2))
+    celsius = rng.normal(15, 8, N).round(1)
+    begin = np.datetime64("2024-01-01") + rng.integers(0, 300, N)
+    shares = np.sort(rng.normal(0, 1, (N, 3)), 1).astype(np.float32)
+    return {
+        "price": price,
+        "tax": tax,
+        "total": (price + tax).round(2),
+        "left": exact[:, 0].round(1),
+        "right": exact[:, 1].round(1),
+        "both": exact.sum(1).round(1),
+        "celsius": celsius,
+        "fahrenheit": (1.8 * celsius + 32).round(1),
+        "least": shares[:, 0],
+        "mean": shares[:, 1],
+        "most": shares[:, 2],
+        "begin": begin,
+        "end": begin + rng.integers(0, 200, N),
+        "free": rng.standard_normal(N),
+    }
+
+
+def table(missing: bool = False, seed: int = 0) -> Table:
+    parts = columns(seed)
+    if missing:
+        rng = np.random.default_rng(1)
+        parts["price"] = np.where(rng.random(N) < 0.2, np.nan, parts["price"])
+        parts["total"] = np.where(rng.random(N) < 0.1, np.nan, parts["total"])
+        parts["mean"] = np.where(rng.random(N) < 0.3, np.nan, parts["mean"])
+        parts["end"] = np.where(rng.random(N) < 0.2, np.datetime64("NaT"), parts["end"])
+        parts["celsius"] = np.where(rng.random(N) < 0.2, np.nan, parts["celsius"])
+        parts["fahrenheit"] = np.where(np.isnan(parts["celsius"]), np.nan, parts["fahrenheit"])
+    return read_table(parts)
+
+
+def check(rows: Table, x: np.ndarray) -> None:
+    """Check that generated rows keep what held in the rows."""
+    at = {
+        name: x[:, j].astype(np.float64) + (column.anchor or 0.0)
+        for j, (name, column) in enumerate(zip(rows.names, rows.columns, strict=True))
+    }
+
+    def worst(own: np.ndarray) -> float:
+        return float(np.abs(own[~np.isnan(own)]).max())
+
+    assert worst(at["price"] + at["tax"] - at["total"]) < 1e-4
+    assert worst(at["left"] + at["right"] - at["both"]) < 0.1001
+    assert worst(np.round(1.8 * at["celsius"] + 32, 1) - at["fahrenheit"]) < 1e-4
+    assert worst(np.minimum(at["mean"] - at["least"], 0)) == 0
+    assert worst(np.minimum(at["most"] - at["mean"], 0)) == 0
+    assert worst(np.minimum(at["most"] - at["least"], 0)) == 0
+    assert worst(np.minimum(at["end"] - at["begin"], 0)) == 0
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_they_are_found_and_hold_in_wild_rows(missing: bool) -> None:
+    rows = table(missing)
+    mapped = Coordinates.fit(rows)
+    shown = {constraint.shown(rows.columns) for constraint in mapped.constraints}
+    assert {"total = price + tax", "both = left + right"} <= shown
+    assert "fahrenheit = 1.8 celsius + 32" in shown
+    check(rows, rows.values)
+    rng = np.random.default_rng(0)
+    y = (3 * rng.standard_normal((4000, mapped.dims))).astype(np.float32)
+    choice = np.stack([rng.integers(step.size, size=len(y)) for step in mapped.steps], 1)
+    x = mapped.inverse(y, choice)
+    check(rows, x)
+    may_miss = [column.missing for column in rows.columns]
+    assert np.array_equal(np.isnan(x).any(0), may_miss)
+    for j, column in enumerate(rows.columns):
+        there = x[~np.isnan(x[:, j]), j]
+        if not {"total", "both", "fahrenheit"} & {column.name}:
+            seen = rows.values[:, j]
+            assert np.nanmin(seen) <= there.min() <= there.max() <= np.nanmax(seen)
+    choices = list(range(len(mapped.steps)))
+    inputs = {"y": y * mapped.scale + mapped.shift} | {f"c{k}": choice[:, k] for k in choices}
+    arguments = {"y": graph.argument(["n", mapped.dims])}
+    arguments |= {f"c{k}": graph.argument(["n"], np.int64) for k in choices}
+    made = mapped.graph_rows(arguments["y"], [arguments[f"c{k}"] for k in choices])
+    session = onnxruntime.InferenceSession(graph.model(arguments, {"x": made}))
+    (theirs,) = session.run(None, inputs)
+    assert np.array_equal(np.isnan(theirs), np.isnan(x))
+    check(rows, theirs)
+    assert (np.abs(theirs - x) > 1e-4 * np.nanstd(x, 0)).mean() < 1e-3
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_rows_come_back_and_graphs_see_the_same(missing: bool) -> None:
+    rows = table(missing)
+    mapped = Coordinates.fit(rows)
+    again = Coordinates.load(rows.columns, mapped.state())
+    assert repr(again.constraints) == repr(mapped.constraints)
+    y, choice = mapped.forward(rows.values), again.choose(rows.values)
+    back = mapped.inverse(y, choice)
+    assert np.array_equal(np.isnan(back), np.isnan(rows.values))
+    assert np.nanmax(np.abs(back - rows.values) / np.nanstd(rows.values, 0)) < 1e-4
+    x = graph.argument(["n", len(rows.columns)])
+    outputs = {"y": mapped.graph_forward(x), "slope": mapped.graph_log_slope(x)}
+    outputs |= {f"c{k}": own for k, own in enumerate(mapped.graph_choose(x))}
+    session = onnxruntime.InferenceSession(graph.model({"x": x}, outputs))
+    ours, slope, *chosen = session.run(None, {"x": rows.values})
+    assert np.allclose(ours, y, atol=1e-4)
+    assert np.array_equal(np.stack(chosen, 1), choice)
+    assert np.allclose(slope, mapped.log_slope(rows.values), atol=1e-3, equal_nan=True)
+    broken = rows.values.copy()
+    broken[:, rows.names.index("total")] += 5
+    assert (mapped.log_slope(broken)[~np.isnan(broken).any(1)] == -np.inf).all() or missing
+
+
+def test_equal_columns_that_miss_other_cells() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal(N).round(3)
+    parts = {"free": rng.standard_normal(N), "first": first.copy(), "second": first.copy()}
+    for name in ("first", "second"):
+        parts[name][rng.random(N) < 0.3] = np.nan
+    rows = read_table(parts)
+    mapped = Coordinates.fit(rows)
+    back = mapped.inverse(mapped.forward(rows.values), mapped.choose(rows.values))
+    assert np.allclose(back, rows.values, atol=1e-4, equal_nan=True)
+    y = rng.standard_normal((3000, mapped.dims)).astype(np.float32)
+    choice = np.stack([rng.integers(step.size, size=len(y)) for step in mapped.steps], 1)
+    x = mapped.inverse(y, choice)
+    both = ~np.isnan(x[:, 1:]).any(1)
+    assert both.sum() > 100
+    assert np.array_equal(x[both, 1], x[both, 2])
+    alone = np.isnan(x[:, 1]) & ~np.isnan(x[:, 2])
+    assert alone.sum() > 100 and np.abs(x[alone, 2]).max() < 5
+
+
+def test_nothing_is_found_by_chance_or_because_of_ranges() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        values = rng.standard_normal((40, 12)) * rng.uniform(0.1, 10, 12)
+        values[:, :4] = rng.integers(0, 5, (40, 4))
+        values[:, 0] -= 1000
+        assert not find_constraints(read_table(values))
+    near = rng.standard_normal((N, 2))
+    near[:, 1] += 2 * np.abs(near[:, 0]) + 1
+    near[0, 1] = near[0, 0] - 1  # one row that breaks it
+    assert not find_constraints(read_table(near))
+
+
+def test_they_can_be_switched_off_and_are_shown() -> None:
+    rows = table()
+    assert not Coordinates.fit(rows, constrained=False).constraints
+    text = "\n".join(inspect(rows, Config()).lines())
+    assert "total = price + tax" in text and "end >= begin" in text
+    assert "total = price + tax" not in "\n".join(inspect(rows, Config(constraints=False)).lines())
+    free, kept = (resolve(Config(constraints=on), rows) for on in (False, True))
+    assert int(free.encoder.latent_dim) > int(kept.encoder.latent_dim)
