@@ -402,7 +402,7 @@ class Coordinates:
         x = self._graph_learned(x)
         columns = op.transpose(x)
         cells = op.gather(columns, const(self.index, np.int64), axis=0)
-        slopes = op.mul(cells, const(0))
+        slopes = op.mul(op.where(op.isnan(cells), const(0), cells), const(0))
         if self.continuous:
             parts = [block.graph_log_slope(_part(cells, block)) for block in self.blocks]
             slopes = op.sub(op.concat(parts, axis=0), const(_upright(np.log(self.scale))))

@@ -21,6 +21,7 @@ from torch import Tensor
 from scgan_infer.errors import ScganError
 from scgan_infer.judging.figures import off_shares
 
+TINY = 1e-9  # variance of coordinates that are all the same
 LEAST_RANK = 0.1
 OUTRIGHT = 0.05
 WORST = {"c2st": 0.55, "mse": 0.5}
@@ -54,6 +55,8 @@ def check_encoder(latents: Tensor, y: Tensor) -> None:
         TrainingError: they are not finite, or have lost all directions but one.
     """
     found, wanted = 0.0, min(effective_rank(y), latents.shape[1])
+    if not wanted:
+        return
     if torch.isfinite(latents).all():
         found = effective_rank(latents)
     if found < min(1.0, wanted) * 0.99 or found - 1 < LEAST_RANK * (wanted - 1):
@@ -70,7 +73,7 @@ def check_decoder(again: Tensor, y: Tensor) -> None:
         TrainingError: they are.
     """
     error, constant = (float(part.square().mean()) for part in (again - y, y - y.mean(0)))
-    if not error <= constant:
+    if not error <= max(constant, TINY):
         raise TrainingError(
             f"stage decoder: its reconstructions have squared error {error:.3g}, a constant has {constant:.3g}; "
             "lower decoder.lr, or give it more decoder.warm_steps"

@@ -146,7 +146,8 @@ def test_equal_columns_that_miss_other_cells() -> None:
     assert both.sum() > 100
     assert np.array_equal(x[both, 1], x[both, 2])
     alone = np.isnan(x[:, 1]) & ~np.isnan(x[:, 2])
-    assert alone.sum() > 100 and np.abs(x[alone, 2]).max() < 5
+    assert alone.sum() > 100
+    assert np.abs(x[alone, 2]).max() < 5
 
 
 def test_nothing_is_found_by_chance_or_because_of_ranges() -> None:
@@ -166,7 +167,8 @@ def test_they_can_be_switched_off_and_are_shown() -> None:
     rows = table()
     assert not Coordinates.fit(rows, constrained=False).constraints
     text = "\n".join(inspect(rows, Config()).lines())
-    assert "total = price + tax" in text and "end >= begin" in text
+    assert "total = price + tax" in text
+    assert "end >= begin" in text
     assert "total = price + tax" not in "\n".join(inspect(rows, Config(constraints=False)).lines())
     free, kept = (resolve(Config(constraints=on), rows) for on in (False, True))
     assert int(free.encoder.latent_dim) > int(kept.encoder.latent_dim)

@@ -248,6 +248,41 @@ def test_a_step_that_follows_from_another_is_right_in_every_row() -> None:
     assert (found[4, 1][made[:, 1]] == made[:, 4]).all()
 
 
+def test_a_step_that_is_never_below_another_is_so_in_every_row() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(6, size=2000).astype(np.float32)
+    b = (a + rng.integers(0, 5, 2000)).astype(np.float32)
+    b[rng.random(2000) < 0.2] = np.nan
+    columns = (
+        Column("free", "integer"),
+        Column("a", "integer"),
+        Column("b", "integer", missing=True),
+    )
+    cells = np.column_stack([rng.integers(6, size=2000), a, b]).astype(np.float32)
+    steps = discrete.find(Table(columns, cells))
+    rows, names = discrete.choose(steps, cells), [columns[step.column].name for step in steps]
+    bounds = discrete.least(steps, columns, rows, ())
+    assert [(names[step], names[other]) for step, other in bounds] == [("b", "a")]
+    assert not discrete.least(steps, columns, rows, {names.index("b")})
+    chain = Chain([*(step.size for step in steps), 3], generator_for(0, "bounds"))
+    for places, table in bounds.items():
+        chain.tie(*places, torch.from_numpy(table), least=True)
+    u = torch.rand(4096, 4, generator=generator_for(0, "u"))
+    argued = argument(("n", 4))
+    made = chain.graph(argued, ConditionVars(None, ()))
+    graph = model({"u": argued}, {str(k): step for k, step in enumerate(made)})
+    theirs = np.stack(onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()}), 1)
+    ours = chain.select(u, nothing(u)).numpy()
+    assert (theirs != ours).any(1).mean() < 1e-3
+    for chosen in (ours, theirs):
+        drawn = {
+            name: np.append(step.values, np.nan)[chosen[:, k]]
+            for k, (name, step) in enumerate(zip(names, steps, strict=True))
+        }
+        assert not (drawn["b"] < drawn["a"]).any()
+        assert np.isnan(drawn["b"]).mean() > 0.02
+
+
 def test_a_chain_stops_before_it_knows_few_rows_by_heart() -> None:
     """Outcomes that depend on nothing: what is kept is no worse than their shares."""
     draw = lambda n, name: torch.randint(8, (n, 4), generator=generator_for(0, name))  # noqa: E731
