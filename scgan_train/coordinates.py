@@ -497,6 +497,7 @@ def find_constraints(table: Table, tails: bool = False) -> tuple[Constraint, ...
     for j, column in enumerate(table.columns):
         present = table.values[:, j]
         scored = column.step is None and is_scored(column, present[~np.isnan(present)])
+        scored |= discrete.is_spiked(column, present)
         free += [j] if j not in drawn | heavy and not scored else []
     found = constraints.find(table, free, drawn)
     return tuple(replace(c, ends=(-np.inf, np.inf)) if tails and c.side else c for c in found)

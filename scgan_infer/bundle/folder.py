@@ -12,7 +12,8 @@
                           least and greatest number seen, null of names}, ...], in the order of c
       steps               what each step of choice but the last, the cluster, draws: [{column: its place,
                           values: by outcome, null for a missing cell, rest: whether the outcome behind the
-                          last value says that another number stands}, ...]
+                          last value says that another number stands, remainder: true where a value is by how
+                          much the cell differs from what other columns say}, ...]
       latents, mapper     the latent model (gaussian, centers, mapper, real); the kind of map, "" for none
       thresholds          K integers that do not fall, the last 2^24; u = k / 2^24 selects cluster i if
                           thresholds[i-1] <= k < thresholds[i]; with h > 1 or g > 0 the clusters' shares of the rows
