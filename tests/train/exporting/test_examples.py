@@ -17,7 +17,6 @@ import pytest
 import tiny
 
 import scgan_infer
-from scgan_infer import bundle as bundles
 from scgan_infer.judging.distances import Space, c2st
 from scgan_infer.sampling.noise import block_noise
 from scgan_train.exporting.triton import repository
@@ -38,7 +37,7 @@ def either(request, tmp_path_factory):
     """A bundle with decoder noise z, and one without."""
     if request.param == "noise":
         return request.getfixturevalue("mixed_bundle")
-    return bundles.save(tmp_path_factory.mktemp("quiet") / "tiny", *tiny.without_noise())
+    return tiny.save(tmp_path_factory.mktemp("quiet") / "tiny", *tiny.without_noise())
 
 
 def run(*command, **more):
