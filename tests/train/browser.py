@@ -99,6 +99,13 @@ class Browser:
             self.urls.append(parameters["request"]["url"])
         return answer
 
+    def seconds(self) -> float:
+        """Return for how long all processes of the browser have computed."""
+        kept, self.session = self.session, ""
+        found = self.call("SystemInfo.getProcessInfo")["processInfo"]
+        self.session = kept
+        return float(sum(one["cpuTime"] for one in found))
+
     def run(self, code: str) -> Any:
         """Return the value of an expression, awaited."""
         result = self.call(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -116,27 +114,28 @@ def test_rows_are_those_of_scgan_sample(browser, address, models, tmp_path, name
 
 
 def test_it_is_quick(browser, address):
-    """First samples within 3 s of a cold load and 100,000 rows within 1 s, where nobody else wants the cores."""
+    """First samples within 3 s of a cold load, 100,000 rows within 1 s, of processor time: others may want it too."""
     first, rows = [], []
     browser.call("Network.setCacheDisabled", cacheDisabled=True)
-    for seed in range(4):
-        began = time.monotonic()
+    browser.call("Performance.enable", timeDomain="threadTicks")
+    for seed in range(3):
+        before = browser.seconds()
         visit(browser, address, anew=True)
-        first.append((time.monotonic() - began) / crowd())
+        first.append(browser.seconds() - before)
+        before = busy(browser)
         visit(browser, address, f"bundle=checkerboard&n=100000&seed={seed}")
-        took = int(browser.status().rpartition(" in ")[2].removesuffix(" ms."))
-        rows.append(took / 1000 / crowd())
-        if min(first) < 3 and min(rows) < 1:
-            break
+        rows.append(busy(browser) - before)
+    browser.call("Performance.disable")
     browser.call("Network.setCacheDisabled", cacheDisabled=False)
     print(f"first samples after {first} s, 100,000 rows in {rows} s")
     assert min(first) < 3
     assert min(rows) < 1
 
 
-def crowd() -> float:
-    """Return how many want each core."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+def busy(browser: Browser) -> float:
+    """Return for how long the page's thread has computed."""
+    metrics = browser.call("Performance.getMetrics")["metrics"]
+    return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
 
 
 def test_the_address_holds_the_state(browser, address):
