@@ -107,5 +107,8 @@ def export(run: Run | str | Path, path: str | Path) -> Path:
 
     from scgan_train.exporting.exporter import export as write
     from scgan_train.training.run import Run
+    from scgan_train.watch import Watch
 
-    return write(run if isinstance(run, Run) else Run.load(Path(run)), Path(path))
+    with Watch() as watch:
+        watch.begin("export")
+        return write(run if isinstance(run, Run) else Run.load(Path(run)), Path(path))

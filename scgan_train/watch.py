@@ -15,9 +15,9 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from importlib.util import find_spec
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from typing import TYPE_CHECKING, Self
 
 from scgan_infer.text import visible
@@ -46,7 +46,7 @@ class Watch:
         self.level = level or 0
         self.bars = shown and bars
         self.lines = shown and not bars and (level is not None or notebook)
-        self.over = Event()
+        self.over, self.drawing = Event(), RLock()
         self.display: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
         self.name, self.done, self.text = "", 0, ""
@@ -54,24 +54,26 @@ class Watch:
         self.entered = self.begun = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self.lines:
-            Thread(target=self._tick, daemon=True).start()
+        if self.lines or self.bars:
+            Thread(target=copy_context().run, args=(self._tick,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.over.set()
-        self._end()
-        if self.display is not None:
-            self.display.stop()
+        with self.drawing:
+            self._end()
+            if self.display is not None:
+                self.display.stop()
 
     def begin(self, name: str, total: int | None = None) -> None:
         """Begin another kind of work, of so many steps if that is known."""
-        self._end()
-        self.name, self.total, self.done, self.text = name, total, 0, ""
-        self.begun = time.monotonic()
-        if self.display is not None and name in self.tasks:
-            self.display.reset(self.tasks[name], total=total)
-        self._draw()
+        with self.drawing:
+            self._end()
+            self.name, self.total, self.done, self.text = name, total, 0, ""
+            self.begun = time.monotonic()
+            if self.display is not None and name in self.tasks:
+                self.display.reset(self.tasks[name], total=total)
+            self._draw()
 
     def show(self, done: int, text: str = "") -> None:
         """Say how many steps are done, and what else there is to say."""
@@ -89,15 +91,16 @@ class Watch:
     def _draw(self) -> None:
         if not self.bars or time.monotonic() - self.entered < PATIENCE:
             return
-        if self.display is None:
-            from rich.console import Console
+        with self.drawing:
+            if self.display is None:
+                from rich.console import Console
 
-            self.display = bars(Console(stderr=True))
-            self.display.start()
-        if self.name not in self.tasks:
-            self.tasks[self.name] = self.display.add_task(self.name, text="")
-        task = self.tasks[self.name]
-        self.display.update(task, completed=self.done, total=self.total, text=self.text)
+                self.display = bars(Console(stderr=True))
+                self.display.start()
+            if self.name not in self.tasks:
+                self.tasks[self.name] = self.display.add_task(self.name, total=self.total, text="")
+            task = self.tasks[self.name]
+            self.display.update(task, completed=self.done, total=self.total, text=self.text)
 
     def _end(self) -> None:
         """Finish what was begun."""
@@ -109,9 +112,14 @@ class Watch:
         self.name = ""
 
     def _tick(self) -> None:
-        while not self.over.wait(EVERY[self.level]):
-            if self.name:
+        """Show work that may not say how far it is, until it is over."""
+        while not self.over.wait(EVERY[self.level] if self.lines else PATIENCE):
+            if self.lines and self.name:
                 self.say(self.line())
+            elif self.bars:
+                with self.drawing:
+                    if self.name and not self.over.is_set():
+                        self._draw()
 
     def line(self) -> str:
         """Return how far it is, in words.

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 
 import pytest
@@ -48,6 +49,20 @@ def test_off_a_terminal_a_line_says_how_far_it_is(
     for silent in (-1, None):
         level(silent)
         assert work(monkeypatch, capsys) == ""
+
+
+def test_work_that_does_not_say_how_far_it_is_has_a_bar_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "PATIENCE", 0.02)
+    shown = Watch()
+    shown.bars, shown.lines = True, False
+    drawn = Event()
+    monkeypatch.setattr(shown, "_draw", drawn.set)
+    with shown:
+        shown.begin("export")
+        drawn.clear()
+        assert drawn.wait(60)
 
 
 def test_a_notebook_that_draws_no_bars_has_lines(
