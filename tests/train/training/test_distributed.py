@@ -82,6 +82,7 @@ def loses_one(out: str) -> None:
     from scgan_train.training.run import Run
 
     progress.CHECKPOINT_SECONDS = -1.0
+    Path(out, "config.toml").touch()
     rows = torch.randn(600, 50, generator=torch.Generator().manual_seed(0))
     layer = torch.nn.Linear(50, 400)
     calls = 0
@@ -96,7 +97,7 @@ def loses_one(out: str) -> None:
     with distributed.group():
         player = Player("player", list(layer.parameters()), loss, 1e-3)
         phase = Phase("phase", 10, rows_of(rows, batch=64), (player,), share=True)
-        observer = Progress(Run(Path(out), Config(), "", ())).stage("stage")
+        observer = Progress(Run(Path(out), Config(), "", (), {"sha256": ""})).stage("stage")
         fit("stage", layer, lambda _: iter([phase]), 0, observer)
 
 
