@@ -42,6 +42,7 @@ FIT_ROWS = 30_000  # rows that K-means and expectation-maximisation look at
 CHOICE_ROWS = 12_000  # rows that the choice of K looks at
 STEPS = 30  # of expectation-maximisation
 CHOICE_STEPS = 10  # of those, while K is chosen
+STARTS = 24  # over K, of fits with given coordinates, of which few clusters have poor local optima
 HELD = 0.2  # share of the rows that scores
 FEW_ROWS = 1000  # up to so many rows, every fifth scores in its turn
 ENOUGH = 0.01  # nats a row that more clusters must gain
@@ -147,14 +148,14 @@ def fit(
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
     note = f"{k} clusters, as asked"
     if config.choose:
-        k, note = _choose(rows, groups, floor, k, config.refine, rng, 1 if given else 4)
+        k, note = _choose(rows, groups, floor, k, config.refine, rng, given)
     kernel = np.maximum(floor, _kernel(rows))
     labels = np.zeros(len(rows), np.int64)
     parts: list[Mixture] = []
     for group, own_k in enumerate(_apportion(k, groups)):
         inside = np.flatnonzero(groups == group)
         own_floor = kernel if len(inside) <= rows.shape[1] else floor
-        mixture, own_labels = _fit_group(rows[inside], own_k, own_floor, config.refine, rng)
+        mixture, own_labels = _fit_group(rows[inside], own_k, own_floor, config.refine, rng, given)
         labels[inside] = own_labels + sum(len(part.means) for part in parts)
         parts.append(mixture)
     counts = np.bincount(labels)
@@ -172,12 +173,13 @@ def fit(
 
 
 def _fit_group(
-    rows: Array, k: int, floor: Array, refine: bool, rng: np.random.Generator
+    rows: Array, k: int, floor: Array, refine: bool, rng: np.random.Generator, given: int
 ) -> tuple[Mixture, Labels]:
     """Fit k components, draw each row's component, and measure those again by their own rows."""
     centre = rows.mean(0)
     held_out = HELD if refine else 0.0
-    mixture, _ = _maximise(rows - centre, k, floor, refine, rng, held_out, FIT_ROWS, STEPS)
+    limits = held_out, FIT_ROWS, STEPS, given
+    mixture, _ = _maximise(rows - centre, k, floor, refine, rng, *limits)
     labels = _owners(rows - centre, mixture, rng if refine else None)
     labels = np.unique(labels, return_inverse=True)[1].reshape(-1)  # none without a row
     mixture = _mixture(_sums(rows - centre, labels), floor, mixture.pull)
@@ -341,32 +343,60 @@ def _maximise(
     held_out: float,
     most: int,
     steps: int,
+    given: int,
 ) -> tuple[Mixture, float]:
     """Return K-means or, if asked, the step of expectation-maximisation, and then the pull, that score best.
 
-    The score is the mean log-likelihood of the share of rows that is held out of the fit.
+    The score is the mean log-likelihood of the share of rows that is held out of the fit. With given coordinates it is
+    that of the others given those, and the best of some fits is taken.
     """
     seen = rows if len(rows) <= most else rows[rng.choice(len(rows), most, replace=False)]
     held, used = np.split(rng.permutation(len(seen)), [int(held_out * len(seen))])
     if len(held) < 2:
         held = used = np.arange(len(seen))
-    mixture = best = _mixture(_sums(seen[used], _kmeans(seen[used], k, refine, rng)), floor)
+    parts = seen[used], seen[held]
+    if not given or not refine:
+        return _climb(*parts, k, floor, refine, rng, steps)
+    starts = max(1, STARTS // k) if k > 1 else 1
+    climbed = [_climb(*parts, k, floor, refine, rng, steps)[0] for _ in range(starts)]
+    scored = [(mixture, _conditional(parts[1], mixture, given)) for mixture in climbed]
+    return max(scored, key=lambda pair: pair[1])
+
+
+def _climb(
+    used: Array,
+    held: Array,
+    k: int,
+    floor: Array,
+    refine: bool,
+    rng: np.random.Generator,
+    steps: int,
+) -> tuple[Mixture, float]:
+    """Return the step that scores best on rows held out, and its score; see `_maximise`."""
+    mixture = best = _mixture(_sums(used, _kmeans(used, k, refine, rng)), floor)
     score, stale = -np.inf, 0
     for _ in range(steps if refine and len(best.means) > 1 else 1):
-        now = _expect(seen[held], mixture)[1]
+        now = _expect(held, mixture)[1]
         stale = 0 if now > score + 1e-3 else stale + 1
         if now > score:
             best, score = mixture, now
         if stale == 3:
             break
-        mixture = _mixture(_expect(seen[used], mixture)[0], floor)
-    if refine and rows.shape[1] > NARROW:
-        statistics = _expect(seen[used], best)[0]
+        mixture = _mixture(_expect(used, mixture)[0], floor)
+    if refine and used.shape[1] > NARROW:
+        statistics = _expect(used, best)[0]
         for pull in PULLS:
             mixture = _mixture(statistics, floor, pull)
-            now = _expect(seen[held], mixture)[1]
+            now = _expect(held, mixture)[1]
             best, score = (mixture, now) if now > score else (best, score)
     return best, score
+
+
+def _conditional(rows: Array, mixture: Mixture, given: int) -> float:
+    """Return the mean log-likelihood of rows [n, p + e], given their first p coordinates."""
+    means, factors = mixture.means[:, :given], mixture.factors[:, :given, :given]
+    known = Mixture(mixture.weights, means, factors)
+    return _expect(rows, mixture)[1] - _expect(rows[:, :given], known)[1]
 
 
 def _sums(rows: Array, labels: Labels) -> Array:
@@ -410,18 +440,23 @@ def _choose(
     most: int,
     refine: bool,
     rng: np.random.Generator,
-    start: int,
+    given: int,
 ) -> tuple[int, str]:
-    """Return K by the held-out log-likelihood of short fits, doubled from `start` until it falls; and why.
+    """Return K by the held-out log-likelihood of short fits, doubled from 4 until it falls; and why.
 
+    With given coordinates it is doubled from 1, and the likelihood is conditional: what given coordinates do among
+    themselves needs no clusters, and each that is needless cuts what a flow would learn from all of its rows.
     It is the smallest K within `ENOUGH` of the best: twice the clusters cost twice the tables.
     """
     least = int(groups.max()) + 1
     most = max(most, least)
     scores: dict[int, float] = {}
-    k = min(max(start, least), most)
+    seed = int(rng.integers(2**62)) if given else 0
+    k = min(max(1 if given else 4, least), most)
     while k not in scores:
-        scores[k] = _score(rows, groups, k, floor, refine, rng)
+        if given:  # the same rows score every K
+            rng = np.random.default_rng(seed)
+        scores[k] = _score(rows, groups, k, floor, refine, rng, given)
         if scores[k] < max(scores.values()):
             break
         k = min(2 * k, most)
@@ -433,7 +468,13 @@ def _choose(
 
 
 def _score(
-    rows: Array, groups: Labels, k: int, floor: Array, refine: bool, rng: np.random.Generator
+    rows: Array,
+    groups: Labels,
+    k: int,
+    floor: Array,
+    refine: bool,
+    rng: np.random.Generator,
+    given: int,
 ) -> float:
     """Return the held-out log-likelihood of k clusters: a mean over five cuts of few rows."""
     total = 0.0
@@ -443,6 +484,7 @@ def _score(
         most = max(int(CHOICE_ROWS * share), min(len(inside), 5 * rows.shape[1]))
         cuts = 5 if len(inside) <= FEW_ROWS else 1
         for _ in range(cuts):
-            fitted = _maximise(inside, own_k, floor, refine, rng, HELD, most, CHOICE_STEPS)
+            limits = HELD, most, CHOICE_STEPS, given
+            fitted = _maximise(inside, own_k, floor, refine, rng, *limits)
             total += share / cuts * fitted[1]
     return total

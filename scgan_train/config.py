@@ -47,7 +47,8 @@ class EncoderConfig:
         similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
         temperature: tau, which divides the similarity.
         noise: standard deviation of the noise of the two views, in standardised units.
-        steps: training steps; `auto` is 500 of `mlp`, 200 of up to 16 `columns`, and none above: each is a line then.
+        steps: training steps; `auto` is 500 of `mlp`, 200 of up to 16 `columns`, and none above, or where columns are
+            given: each is a line then.
     """
 
     kind: Literal["auto", "columns", "mlp"] = "auto"
@@ -213,7 +214,7 @@ def resolve(config: Config, rows: Table) -> Config:
     dims = len(continuous(rows, steps_drawn))
     e = _or(encoder.latent_dim, min(dims, MOST_LATENTS))
     kind = _or(encoder.kind, "columns" if e == dims else "mlp")
-    curved = 200 if e <= MOST_CURVED else 0
+    curved = 200 if e <= MOST_CURVED and not given else 0
     steps = _or(encoder.steps, curved if kind == "columns" else 500)
     if config.latents == "gaussian":
         clusters = replace(clusters, k=1, split=False)

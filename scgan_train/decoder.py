@@ -5,7 +5,8 @@
 U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along directions of its
 own, by importances s_l, around the origin mu_l, which is the bias of the layer before. z = 0
 reconstructs; without noise there is no z. The affine skip S starts as the least-squares fit, the
-last W as zero. The objective is equation 4: squared error of reconstructions with z fixed, a critic
+last W as zero; where the skip is exact, as behind an encoder of lines, nothing is trained and graphs have no layers.
+The objective is equation 4: squared error of reconstructions with z fixed, a critic
 on reconstructions, a critic on generations. Layers: He et al., "EigenGAN", ICCV 2021.
 """
 
@@ -28,6 +29,7 @@ from scgan_train.training import distributed
 from scgan_train.training.loop import Phase, Player, rows_of
 
 SHARES_AVERAGED = 10  # the average is over about the last tenth of the steps
+EXACT = 1e-9  # mean squared error of a skip that needs no layers
 
 Floats = NDArray[np.floating[Any]]
 
@@ -106,6 +108,12 @@ class Decoder(nn.Module):
     def graph(self, latent: Var, z: Var | None, affine: tuple[Floats, Floats] | None = None) -> Var:
         """Return `forward` as a graph, then scale and shift [d'] of `affine`, folded into it."""
         scale, shift = affine or (np.ones(len(self.last)), np.zeros(len(self.last)))
+        last = scale[:, None] * self.last.double().numpy(force=True)
+        skip = scale[:, None] * self.skip.weight.double().numpy(force=True)
+        bias = scale * self.skip.bias.double().numpy(force=True) + shift
+        y = op.add(op.matmul(latent, const(skip.T)), const(bias))
+        if z is None and not last.any():
+            return y
         h, parts = (
             latent,
             op.split(z, num_outputs=len(self.layers), axis=1) if z is not None else (),
@@ -117,10 +125,6 @@ class Decoder(nn.Module):
                 directions = self._each_subspace()[index].directions()
                 h = op.add(h, op.matmul(parts[index], const(directions)))
             h = silu(h)
-        last = scale[:, None] * self.last.double().numpy(force=True)
-        skip = scale[:, None] * self.skip.weight.double().numpy(force=True)
-        bias = scale * self.skip.bias.double().numpy(force=True) + shift
-        y = op.add(op.matmul(latent, const(skip.T)), const(bias))
         return op.add(op.matmul(h, const(last.T)), y)
 
     @torch.no_grad()
@@ -176,7 +180,7 @@ class DecoderStage(nn.Module):
     that still lowers the error by a tenth. The smaller one is the faster one.
 
     Attributes:
-        errors: of each width, infinite where it was not trained.
+        errors: of each width, infinite where it was not trained; 0 of the first where its skip is exact.
     """
 
     errors: Tensor
@@ -207,6 +211,8 @@ class DecoderStage(nn.Module):
         self.to(y.device)
         for decoder in self._each():
             decoder.start(latent, y)
+        if not config.steps and self._each()[0].error(latent, y) <= EXACT:
+            self.errors[0] = 0.0
 
     def _each(self) -> list[Decoder]:
         return [decoder for decoder in self.decoders if isinstance(decoder, Decoder)]
@@ -232,6 +238,8 @@ class DecoderStage(nn.Module):
             back: latents and coordinates of rows kept back.
         """
         config = self.config
+        if not self.errors[0]:
+            return
         draw = rows_of(latent, y, batch=min(config.batch, len(y)))
         for index, decoder in enumerate(self._each()):
             weights = [w for key, w in decoder.named_parameters() if "subspaces" not in key]

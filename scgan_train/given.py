@@ -9,7 +9,7 @@ is needed. What leaves the range that was seen by more than `REACH` standard dev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
+from scgan_train.config import Config
 from scgan_train.coordinates import Coordinates
 from scgan_train.graph import Var, const, op
 
@@ -162,3 +163,21 @@ def part(table: Table, places: Sequence[int]) -> Table:
     """Return some columns of a table."""
     columns = tuple(table.columns[j] for j in places)
     return Table(columns, np.ascontiguousarray(table.values[:, places]), table.notes)
+
+
+def unwalled(table: Table, config: Config) -> Table:
+    """Return a table whose generated columns have no two guessed walls, where others are given.
+
+    Given the others, numbers seldom reach the walls of all rows; on the way to logits, what moves on a line would bend.
+    Rows still stay in the range that was seen.
+    """
+    if not config.given:
+        return table
+    columns = []
+    for column in table.columns:
+        told = {"kind", "low", "high"} & config.columns.get(column.name, {}).keys()
+        guessed = column.kind == "bounded" and column.slack > 0 and None not in column.walls
+        if guessed and not told and column.name not in config.given:
+            column = replace(column, kind="real", low=None, high=None, slack=0.0)
+        columns.append(column)
+    return replace(table, columns=tuple(columns))

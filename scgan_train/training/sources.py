@@ -11,6 +11,7 @@ from scgan_infer.columns import Table
 from scgan_infer.rows.formats import read_table
 from scgan_train.config import Config
 from scgan_train.datasets import source_of
+from scgan_train.given import unwalled
 
 BUILT_IN_ROWS = 52_632  # 5 % are held out, so 50,000 train
 
@@ -26,7 +27,7 @@ def load(data: Any, config: Config) -> tuple[str, Table]:
         DataError: data that can't be read.
         UsageError: columns chosen or described that are not there.
     """
-    table = read_table(
+    guessed = read_table(
         source_of(data, BUILT_IN_ROWS, config.seed),
         names=list(config.select) or None,
         overrides=config.columns,
@@ -35,4 +36,5 @@ def load(data: Any, config: Config) -> tuple[str, Table]:
         missing=config.missing,
         header=config.header,
     )
+    table = unwalled(guessed, config)
     return str(data) if isinstance(data, str | Path) and str(data) != "-" else "rows", table
