@@ -74,6 +74,25 @@ class Conditional:
             "slices": [vars(part) for part in self.slices],
         }
 
+    def tables(self) -> dict[str, list[tuple[str, ...]]]:
+        """Return tables of text by caption, head first."""
+        found = {}
+        if self.ranks:
+            held = [
+                (rank.column, f"{rank.p:.3g}", *(f"{share:.1%}" for share in rank.covered))
+                for rank in self.ranks
+            ]
+            head = ("column", "p of uniform ranks", *(f"middle {share:.0%}" for share in SHARES))
+            found[f"True values among {DRAWS} drawn at their conditions"] = [head, *held]
+        if self.slices:
+            worst = [
+                (part.column, part.where, f"{part.c2st:.3f}", str(part.rows))
+                for part in self.slices
+            ]
+            head = ("given column", "where", "C2ST", "rows")
+            found["Condition and row where a given column lies, the worst first"] = [head, *worst]
+        return found
+
     def lines(self) -> Iterator[str]:
         """Yield a table for people."""
         yield ""

@@ -113,7 +113,13 @@ class Subject:
         known = {row.tobytes() for row in self.train}
         return float(np.mean([row.tobytes() in known for row in self.real.values]))
 
-    def page(self, figures: Figures, title: str, facts: dict[str, str]) -> str:
+    def page(
+        self,
+        figures: Figures,
+        title: str,
+        facts: dict[str, str],
+        conditional: Conditional | None = None,
+    ) -> str:
         """Return figures and pictures as one page of HTML; all of many columns are drawn, six a picture."""
         from scgan_infer.judging.plots import data_and_samples, in_pages, latent_clusters, png
 
@@ -128,7 +134,8 @@ class Subject:
             beside = data_and_samples(values, self.again, columns, name="reconstructions")
             pictures["Data and its reconstructions"] = png(beside)
             pictures["Latents of the data, by cluster"] = png(latent_clusters(*self.encoded))
-        return html(figures, pictures, title, facts=facts)
+        more = conditional.tables() if conditional else None
+        return html(figures, pictures, title, facts=facts, more=more)
 
 
 def from_model(

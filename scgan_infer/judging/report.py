@@ -34,6 +34,7 @@ def html(
     title: str,
     *,
     facts: Mapping[str, str] | None = None,
+    more: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> str:
     """Lay out figures and pictures as one page of HTML.
 
@@ -42,6 +43,7 @@ def html(
         pictures: PNG bytes by caption.
         title: of the page.
         facts: what was measured, as name and value: the model, the data, the date, the command.
+        more: tables by caption, head first.
     """
     overall = [
         (measure.title, *formatted(name, figure), f"{measure.meaning}; {measure.details}")
@@ -60,6 +62,10 @@ def html(
         f"<h2>{escape(name)}</h2>{_table(table)}" + _left_out(total)
         for table in tables(figures, MOST_LINES)[1:]
         for name, total in [_section(figures, table[0][0])]
+    )
+    details += "".join(
+        f"<h2>{escape(name)}</h2>{_table(table[: MOST_LINES + 1])}" + _left_out(len(table) - 1)
+        for name, table in (more or {}).items()
     )
     return f"""<!doctype html>
 <html lang="en">

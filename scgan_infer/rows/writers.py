@@ -280,7 +280,7 @@ def taken_up(state: Path, job: Mapping[str, Any], part: Path) -> dict[str, Any]:
         raise DataError(f"{state}: can't be read ({error}); remove it to start again") from error
     if other:
         raise DataError(
-            f"{part}: is the beginning of other rows (other model, seed, columns or number); "
+            f"{part}: is the beginning of other rows (other model, seed, conditions, columns or number); "
             "remove it, or begin again"
         )
     return noted

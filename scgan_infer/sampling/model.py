@@ -156,8 +156,8 @@ class Model:
     ) -> Any:
         """Return the rows of `sample`, arguments and all, by column, categories by name.
 
-        Given columns are among them, where they were in training, their numbers as they came. See
-        `scgan_infer.rows.frames.frame`.
+        Given columns are among them, where they were in training, their numbers as they came, or in float32 of a
+        `Given`. See `scgan_infer.rows.frames.frame`.
         """
         from scgan_infer.rows.copies import all_copied
         from scgan_infer.rows.formats import read_raw
@@ -169,6 +169,8 @@ class Model:
         if found is None:
             return frame(made, self.columns, start)
         rows = self.together(made, found.rows(start, start + len(made)))
+        if isinstance(table, Given):
+            return frame(rows, self.manifest.whole, start)
         if not found.each:
             table = {name: [value] for name, value in table.items()}
         cells = read_raw(table, [column.loose for column in self.given])

@@ -478,7 +478,7 @@ def evaluate(
     if seen > 0.5:
         say(f"note: {seen:.0%} of the rows of {data} were trained on; give rows not trained on")
     if report is not None:
-        page = judged.page(figures, f"{judged.origin} against {data}", facts)
+        page = judged.page(figures, f"{judged.origin} against {data}", facts, conditional)
         write_bytes(report, page.encode())
         say(f"report: {report}")
     found = {**facts, "verdict": verdict(figures)._asdict(), **figures.to_dict()}

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from commands import Done
 
+import scgan_infer
 import scgan_train
 from scgan_infer.columns import Column
+from scgan_infer.sampling.draw import Draw
+from scgan_infer.sampling.engines import ENGINES, Job
+from scgan_infer.sampling.given import given_of
+from scgan_infer.sampling.model import Model
 
 Scgan = Callable[..., Done]
 COLUMNS = (Column("energy"),)
@@ -133,3 +141,80 @@ def test_conditions_are_judged_as_rows_are(scgan: Scgan, bundle: Path, tmp_path:
     scgan(*asked).failed(7, "has no column 'eta'")
     (tmp_path / "c.csv").write_text("energy,eta\n0.5,2\n77,0\n")
     assert "energy lies beyond its training range in 1 of 2 conditions" in scgan(*asked).err
+
+
+def test_the_report_has_ranks_and_slices(scgan: Scgan, bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(5)
+    energy, eta = rng.random(600), rng.normal(size=600)
+    response = energy + eta + 0.1 * rng.normal(size=600)
+    np.savez(tmp_path / "rows.npz", energy=energy, response=response, eta=eta)
+    page = tmp_path / "page.html"
+    done = scgan("evaluate", tmp_path / "rows.npz", "-m", bundle, "-n", 300, "--report", page)
+    assert done.code == 0, done.err
+    assert "<th>p of uniform ranks</th>" in page.read_text()
+    assert "<td>response</td>" in page.read_text()
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Let a sampling checkpoint what it has written, and be interrupted after so many pieces."""
+    from scgan_infer.rows import writers
+
+    compute, made = Model.compute, []
+
+    def dying(self: Model, *of: Any) -> Any:
+        made.append(of)
+        if len(made) > calls:
+            raise KeyboardInterrupt
+        return compute(self, *of)
+
+    monkeypatch.setattr(writers, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(Model, "compute", dying)
+
+
+@pytest.mark.parametrize("more", [(), ("--shard", "2/3"), ("--rows-per-file", 20_000)])
+def test_an_interrupted_sampling_goes_on_with_the_same_conditions_alone(
+    scgan: Scgan, bundle: Path, tmp_path: Path, more: tuple[object, ...]
+) -> None:
+    rng = np.random.default_rng(1)
+    for name in ("c", "other"):
+        np.save(tmp_path / f"{name}.npy", rng.random((20_000, 2), np.float32))
+    asked = ("sample", "-m", bundle, "--each", 5, "--threads", 1, *more, "--given")
+    straight, out = tmp_path / "straight", tmp_path / "out"
+    if not more or more[0] == "--shard":
+        straight, out = tmp_path / "straight.csv", tmp_path / "out.csv"
+    assert scgan(*asked, tmp_path / "c.npy", "-o", straight).code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, 2)
+        assert scgan(*asked, tmp_path / "c.npy", "-o", out, "--resume").code == 130
+    again = ("-o", out, "--resume")
+    scgan(*asked, tmp_path / "other.npy", *again).failed(7, "conditions")
+    done = scgan(*asked, tmp_path / "c.npy", *again)
+    assert done.code == 0, done.err
+    assert "going on after" in done.err
+    files = [straight] if straight.is_file() else sorted(straight.iterdir())
+    for file in files:
+        same = out if file == straight else out / file.name
+        assert same.read_bytes() == file.read_bytes()
+
+
+def test_a_worker_that_is_killed_changes_no_conditional_row(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("scgan_infer.sampling.engines.TASK_BYTES", 2**17)
+    model = scgan_infer.load(bundle, "cpu", 1)
+    c = np.random.default_rng(1).random((100_000, 2), np.float32)
+    given = given_of(model.manifest, c)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        job = Job(model, draw=Draw(len(c)), scheduler=cluster.scheduler_address, given=given)
+        stream = ENGINES["dask"](job)
+        parts = [next(stream)]
+        os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
+        parts += stream
+    np.testing.assert_array_equal(np.concatenate(parts), model.sample(given=c))

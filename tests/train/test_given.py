@@ -15,6 +15,7 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.page import write
 from scgan_infer.rows.formats import read_table
+from scgan_infer.sampling.given import given_of
 from scgan_infer.sampling.model import Model
 from scgan_infer.sampling.verify import verify
 from scgan_train.chain import Chain
@@ -282,6 +283,11 @@ def test_tables_have_all_columns_and_given_numbers_as_they_came(
     assert list(made) == list(table().names)
     assert list(made["phi"]) == np.repeat(numbers[:, 0], 2).tolist()
     assert list(made["species"]) == np.repeat(names, 2).tolist()
+    held = model.sample_table(given=given_of(model.manifest, given, 2), start=3)
+    assert list(held) == list(made)
+    assert list(held["phi"]) == np.repeat(conditions[1:6, 0], 2)[3:].tolist()
+    for name in ("species", "r", "pt"):
+        assert list(held[name]) == list(made[name])[3:]
 
 
 @NEEDED[0]

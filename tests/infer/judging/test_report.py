@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scgan_infer.columns import Column
+from scgan_infer.judging.conditional import Conditional, Ranks, Slice
 from scgan_infer.judging.figures import FIGURES, evaluate
 from scgan_infer.judging.layout import formatted
 from scgan_infer.judging.report import html
@@ -86,3 +87,21 @@ def test_names_are_escaped_and_pictures_are_whole(page):
 def test_long_tables_are_cut_and_say_so(page):
     assert "and 10 more" in page.words
     assert sum(bool(re.fullmatch(r"\d+", word)) for word in page.words) == 30
+
+
+def test_conditional_figures_stand_behind_the_others(figures):
+    ranks = Ranks("<x>", 0.25, (0.68, 0.953))
+    slices = [Slice("a & b", f"slice {k}", 50 + k, 0.9 - k / 100) for k in range(35)]
+    more = Conditional((ranks,), tuple(slices)).tables()
+    page = Page(html(figures, {}, "", more=more))
+    assert page.open == []
+    words = [word for word in page.words if word]
+    at = words.index("p of uniform ranks")
+    assert words[at - 1 : at + 7] == [
+        *("column", "p of uniform ranks", "middle 68%", "middle 95%"),
+        *("<x>", "0.25", "68.0%", "95.3%"),
+    ]
+    at = words.index("slice 0")
+    assert words[at - 1 : at + 4] == ["a & b", "slice 0", "0.900", "50", "a & b"]
+    assert "and 5 more" in words
+    assert "slice 30" not in words
