@@ -1,7 +1,6 @@
 """The tables of README.md, made from the JSON files beside it, each between its marks.
 
-python benchmarks/tables.py         after `quality.py`, `scale.py`, `wide.py`, `mixed.py` or
-                                    `posterior.py` has written JSON
+python benchmarks/tables.py         after another script here has written JSON
 
 <!-- table planes -->          of planes.json, of all its sets
 <!-- table real torsions -->   of real.json, of one set
@@ -48,6 +47,8 @@ def table(kind: str, name: str = "") -> str:
         return f"{markdown(wide(results))}\nMedians over seeds, the largest in brackets.\n"
     if kind == "posterior":
         return f"{markdown(posterior(results))}\nMedians over seeds, the worst in brackets.\n"
+    if kind == "conditions":
+        return f"{markdown(conditions(results))}\nMedians over seeds, the worst in brackets.\n"
     if kind == "mixed":
         return f"{markdown(mixed(results))}\nMedians over seeds, the worst in brackets.\n"
     rows = [row for row in results["results"] if name in ("", row["set"])]
@@ -183,18 +184,35 @@ def mixed(results: Sequence[Row]) -> list[list[str]]:
 
 def posterior(results: Sequence[Row]) -> list[list[str]]:
     """Return the cells of what `posterior.py` measured, beside what was published."""
-    head = "task, seeds, C2ST, published NPE, best sequential, smallest p of ranks, training s, export s"
+    head = "task, seeds, C2ST, published NPE, best sequential, smallest p of ranks, training s, processor s, export s"
     lines = [head.split(", ")]
     for name in dict.fromkeys(row["set"] for row in results):
         own = [row for row in results if row["set"] == name]
         figures = [
             cell([float(np.mean(row["c2st"])) for row in own], ".3f"),
-            *(f"{value:.3f}" for value in PUBLISHED[name]),
+            *(f"{value:.3f}" for value in PUBLISHED.get(name, ())),
+            *([""] * (0 if name in PUBLISHED else 2)),
             cell([min(row["ranks"]) for row in own], ".3f", min),
             cell([row["seconds"] for row in own], ".0f"),
+            cell([row["processor"] for row in own], ".0f"),
             cell([row["export"] for row in own], ".1f"),
         ]
         lines.append([name, f"{len(own)}", *figures])
+    return lines
+
+
+def conditions(results: Sequence[Row]) -> list[list[str]]:
+    """Return the cells of what `conditions.py` measured."""
+    head = "set, model, seeds, C2ST, training processor s, rows/s, rows/s without given columns"
+    lines = [head.split(", ")]
+    for name, model in dict.fromkeys((row["set"], row["model"]) for row in results):
+        own = [row for row in results if (row["set"], row["model"]) == (name, model)]
+        figures = [
+            cell([row["c2st"] for row in own], ".3f"),
+            cell([row["processor"] for row in own], ".0f"),
+        ]
+        figures += [cell([row.get(key) for row in own], ".0f", min) for key in ("rate", "free")]
+        lines.append([name, model, f"{len(own)}", *figures])
     return lines
 
 

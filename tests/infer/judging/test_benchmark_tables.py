@@ -66,10 +66,19 @@ def test_the_worst_of_a_share_that_should_be_a_half_is_the_farthest_from_it(tabl
 
 def test_posteriors_stand_beside_what_was_published(tables):
     def row(c2st, ranks):
-        of = {"set": "two_moons", "seconds": 60, "export": 1.5}
+        of = {"set": "two_moons", "seconds": 60, "processor": 20.0, "export": 1.5}
         return of | {"c2st": c2st, "ranks": ranks}
 
     lines = tables.posterior([row([0.5, 0.6], [0.3, 0.2]), row([0.5, 0.5], [0.9, 0.1])])
     assert lines[1] == (
-        ["two_moons", "2", "0.525 (0.550)", "0.606", "0.554", "0.150 (0.100)", "60", "1.5"]
+        ["two_moons", "2", "0.525 (0.550)", "0.606", "0.554", "0.150 (0.100)", "60", "20", "1.5"]
     )
+
+
+def test_conditions_have_the_slowest_rate_of_all_seeds_behind_the_median(tables):
+    ours = {"set": "dimuon", "model": "scgan", "processor": 40.0, "free": 300.0}
+    flow = {"set": "dimuon", "model": "spline flow", "c2st": 0.62, "processor": 90.0}
+    rows = [{**ours, "c2st": 0.52, "rate": 200.0}, flow, {**ours, "c2st": 0.54, "rate": 100.0}]
+    scgan, other = tables.conditions(rows)[1:]
+    assert scgan == ["dimuon", "scgan", "2", "0.530 (0.540)", "40", "150 (100)", "300"]
+    assert other == ["dimuon", "spline flow", "1", "0.620", "90", "", ""]
