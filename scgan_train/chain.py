@@ -255,12 +255,15 @@ class Chain(nn.Module):
 
     def _logits_graph(self, known: Sequence[Var], given: ConditionVars, step: int) -> Var:
         """Return `logits` of a step that sees something as a graph."""
-        x = known[0] if len(known) == 1 else op.concat(known, axis=1)
-        logits = mlp_graph(self.networks[step - self.lone], x)
+        network, costs = self.networks[step - self.lone], None
         if self.gate and step == len(self.sizes) - 1:
             assert given.h is not None
-            logits = op.sub(logits, op.transpose(self.gate.costs_graph(given.h)))
-        return logits
+            costs = op.transpose(self.gate.costs_graph(given.h))
+            if not any(weight.any() for weight in list(network.parameters())[-2:]):
+                return op.neg(costs)  # nothing was learned
+        x = known[0] if len(known) == 1 else op.concat(known, axis=1)
+        logits = mlp_graph(network, x)
+        return logits if costs is None else op.sub(logits, costs)
 
 
 class Sharing(nn.Module):

@@ -404,7 +404,7 @@ class Coordinates:
         cells = op.gather(columns, const(self.index, np.int64), axis=0)
         slopes = op.mul(op.where(op.isnan(cells), const(0), cells), const(0))
         if self.continuous:
-            parts = [block.graph_log_slope(_part(cells, block)) for block in self.blocks]
+            parts = [block.graph_log_slope(self._part(cells, block)) for block in self.blocks]
             slopes = op.sub(op.concat(parts, axis=0), const(_upright(np.log(self.scale))))
         total = op.reduce_sum(slopes, const([0], np.int64), keepdims=0)
         for j, values in self._listed():
@@ -426,14 +426,30 @@ class Coordinates:
         """See `forward`, of rows [n, d] alone."""
         x = self._graph_learned(x)
         absent = self._graph_absent(x) if self.steps else None
-        x = op.gather(op.transpose(x), const(self.index, np.int64), axis=0)
+        x = op.transpose(x)
+        if not self._in_order:
+            x = op.gather(x, const(self.index, np.int64), axis=0)
         if self.steps:
             x = op.where(op.isnan(x), const(_upright(self.anchor[self.index])), x)
-        raw = op.concat([block.graph_forward(_part(x, block)) for block in self.blocks], axis=0)
+        raw = op.concat(
+            [block.graph_forward(self._part(x, block)) for block in self.blocks], axis=0
+        )
         y = op.div(op.sub(raw, const(_upright(self.shift))), const(_upright(self.scale)))
         if absent is not None:
             y = op.where(absent, const(0), y)
         return op.transpose(y)
+
+    @property
+    def _in_order(self) -> bool:
+        """Whether coordinates are those of all columns, in their order."""
+        return np.array_equal(self.index, np.arange(len(self.columns)))
+
+    def _part(self, y: Var, block: Block) -> Var:
+        """Return the coordinates [k, n] of a block."""
+        if len(self.blocks) == 1:
+            return y
+        place = np.arange(block.place.start, block.place.stop)
+        return op.gather(y, const(place, np.int64), axis=0)
 
     def _graph_absent(self, x: Var) -> Var:
         """Return which cells [d', n] of rows [n, d] have no coordinate."""
@@ -453,16 +469,15 @@ class Coordinates:
 
         Columns lie along axis 0 meanwhile: along a short last axis, broadcasting is ten times slower.
         """
-        in_order = np.array_equal(self.index, np.arange(len(self.columns)))
         plain = all(
             block.form.name == "line" and not (block.rounding or block.ends)
             for block in self.blocks
         )
-        if in_order and plain and not self.steps and not self.constraints:
+        if self._in_order and plain and not self.steps and not self.constraints:
             return f
         f = op.transpose(f)
-        x = op.concat([block.graph_rows(_part(f, block)) for block in self.blocks], axis=0)
-        if not in_order:
+        x = op.concat([block.graph_rows(self._part(f, block)) for block in self.blocks], axis=0)
+        if not self._in_order:
             x = op.gather(x, const(self.slot, np.int64), axis=0)
         if self.still.any():
             still, constant = _upright(self.still), _upright(self.anchor)  # finite
@@ -539,11 +554,6 @@ def _group(column: Column, scored: bool) -> tuple[str, bool, bool]:
 def _upright(row: NDArray[Any]) -> NDArray[Any]:
     """Return [k] as [k, 1], one number a column where columns lie along axis 0."""
     return row[:, None]
-
-
-def _part(y: Var, block: Block) -> Var:
-    """Return the coordinates [k, n] of a block."""
-    return op.gather(y, const(np.arange(block.place.start, block.place.stop), np.int64), axis=0)
 
 
 def _scores(x: Var, p: Parameters) -> Var:

@@ -128,7 +128,9 @@ class Given:
         if not self.dims:
             return ConditionVars(None, s)
         y = self.coordinates.graph_forward(c)
-        parts = [op.gather(y, const(self.straight, np.int64), axis=1)]
+        parts = [y]
+        if not np.array_equal(self.straight, np.arange(self.coordinates.dims)):
+            parts = [op.gather(y, const(self.straight, np.int64), axis=1)]
         if len(self.turned):
             angle = op.gather(y, const(self.turned, np.int64), axis=1)
             angle = op.add(op.mul(angle, const(self.rate)), const(self.start))

@@ -129,31 +129,35 @@ class Spline:
 def spline_graph(x: Var, raw: Var) -> Var:
     """Return `Spline(raw).forward(x)` of x [1, n] as a graph.
 
-    Knots stay in units of their unnormalised sums. Before and after the slopes raw [3 BINS + 1, n]
-    holds a row of zeros, for the slopes 1 at both ends.
+    Knots are times the unnormalised sum of their sizes. Before and after the slopes raw [3 BINS + 1, n]
+    holds a row of zeros, for the slopes 1 at both ends. One product makes knots, sums and slopes, and they are looked
+    up together: a row at a time costs as much as its operators are many.
     """
     parts = op.exp(op.clip(raw, const(-BOUND), const(BOUND)))
-    sizes, slopes = op.split(parts, lengths([2 * BINS, BINS + 1]), axis=0)
-    knots = op.matmul(const(np.kron(np.eye(2), np.tri(BINS + 1, BINS, -1))), sizes)
-    _, inner, width, _, height = op.split(knots, lengths([1, BINS - 1, 1, BINS, 1]), axis=0)
+    knots = BOUND * (2 * np.tri(BINS + 1, BINS, -1) - 1)
+    sums = np.kron(np.eye(2), np.concatenate([knots, np.ones((1, BINS))]))
+    wide, slopes = len(sums), BINS + 1
+    table = np.zeros((wide + slopes, 2 * BINS + slopes))
+    table[:wide, : 2 * BINS], table[wide:, 2 * BINS :] = sums, np.eye(slopes)
+    rows = op.matmul(const(table), parts)
+    cut = lengths([1, BINS - 1, 1, 1, BINS + 1, 1, BINS + 1])
+    _, inner, _, width, _, height, _ = op.split(rows, cut, axis=0)
     inside = op.clip(x, const(-BOUND), const(BOUND))
-    at = op.mul(op.add(op.mul(inside, const(0.5 / BOUND)), const(0.5)), width)
+    at = op.mul(inside, width)
     passed = op.cast(op.less_or_equal(inner, at), to=np.float32)
     index = op.cast(op.matmul(const(np.ones((1, BINS - 1))), passed), to=np.int64)
-    corners = const([[0], [1], [BINS + 1], [BINS + 2]], np.int64)
-    left, right, low, high = op.split(
-        op.gather_elements(knots, op.add(index, corners), axis=0), lengths([1] * 4), axis=0
-    )
-    ends = op.add(index, const([[0], [1]], np.int64))
-    start, end = op.split(op.gather_elements(slopes, ends, axis=0), lengths([1, 1]), axis=0)
+    corners = np.add.outer(np.arange(3) * (BINS + 2), np.arange(2)).reshape(6, 1)
+    found = op.gather_elements(rows, op.add(index, const(corners, np.int64)), axis=0)
+    left, right, low, high, start, end = op.split(found, lengths([1] * 6), axis=0)
     run, rise = op.sub(right, left), op.sub(high, low)
     z = op.div(op.sub(at, left), run)
     mean = op.div(op.mul(rise, width), op.mul(run, height))
-    bend = op.sub(z, op.mul(z, z))
-    above = op.add(op.mul(mean, op.sub(z, bend)), op.mul(start, bend))
+    square = op.mul(z, z)
+    bend = op.sub(z, square)
+    above = op.add(op.mul(mean, square), op.mul(start, bend))
     below = op.add(mean, op.mul(op.sub(op.sub(op.add(start, end), mean), mean), bend))
     y = op.div(op.add(low, op.mul(rise, op.div(above, below))), height)
-    return op.add(op.mul(y, const(2 * BOUND)), op.sub(x, op.add(inside, const(BOUND))))
+    return op.add(y, op.sub(x, inside))
 
 
 def inverse_spline_graph(y: Var, raw: Var) -> tuple[Var, Var]:
