@@ -267,3 +267,20 @@ def test_assign_agrees_with_exact_likelihoods_and_exports():
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     (exported,) = session.run(None, {"latent": rows.numpy()})
     assert np.array_equal(exported, found.numpy())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_clusters_with_given_coordinates_are_those_that_what_is_given_asks_for(seed: int):
+    """A crescent that |a + b| and a - b move: more clusters fit the rows of all places, two those of one place."""
+    rng = np.random.default_rng(seed)
+    made, angle = rng.uniform(-1, 1, (3000, 2)), rng.uniform(-np.pi / 2, np.pi / 2, 3000)
+    given = np.column_stack([-np.abs(made.sum(1)), made[:, 1] - made[:, 0]]) / np.sqrt(2)
+    given += rng.normal(0.1, 0.01, (3000, 1)) * np.column_stack([np.cos(angle), np.sin(angle)])
+    rows = torch.from_numpy(np.hstack([given, made])).float()
+    clusters, _, note = fit(rows, ClusterConfig(12, True), seeded(seed), 2)
+    assert len(clusters) == 2, note
+    side = clusters.means[:, 2:].sum(1)
+    assert side.min() < -0.3
+    assert side.max() > 0.3
+    joint = fit(rows, ClusterConfig(12, True), seeded(seed))[0]
+    assert len(joint) > 2

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 
+import onnx
 import pytest
 import torch
 from cases import settings
@@ -12,6 +13,7 @@ from test_loop import Watcher
 from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.decoder import Decoder, DecoderStage
+from scgan_train.graph import argument, model
 from scgan_train.maps import latent_model
 from scgan_train.training import guards
 from scgan_train.training.loop import Phase, fit, generator_for
@@ -193,3 +195,17 @@ def test_a_stage_stopped_at_any_width_goes_on_to_the_same_decoder(stopped_at: in
     resumed = trained(Watcher(state=watcher.state))
     assert whole.decoder.width == resumed.decoder.width == 16
     assert torch.equal(whole.decoder.last, resumed.decoder.last)
+
+
+def test_behind_lines_nothing_is_trained_and_the_graph_has_no_layers() -> None:
+    latent = torch.randn(500, 2, generator=generator_for(0, "data"))
+    y = latent @ torch.tensor([[1.0, 0.5], [0.0, 2.0]]) + 3
+    config = replace(CONFIG, steps=0)
+    stage = DecoderStage(GAUSSIAN, latent, y, config, generator_for(0, "decoder"))
+    assert not list(stage.phases(latent, y, (latent, y)))
+    assert stage.decoder.error(latent, y) < 1e-9
+    x = argument(("n", 2))
+    graph = onnx.load_from_string(model({"x": x}, {"y": stage.decoder.graph(x, None)}))
+    assert {node.op_type for node in graph.graph.node} == {"Add", "MatMul", "Identity"}
+    bent = DecoderStage(GAUSSIAN, latent, y + latent.square(), config, generator_for(0, "decoder"))
+    assert next(bent.phases(latent, y, (latent, y))).steps == config.warm_steps

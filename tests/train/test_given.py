@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from browser import NEEDED, RUNTIME, Browser, saved, served, visit
 from cases import mixed_table, settings
 
 import scgan_infer
+import scgan_train
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.page import write
@@ -24,6 +26,7 @@ from scgan_train.config import MapperConfig, resolve
 from scgan_train.exporting.exporter import export
 from scgan_train.given import Conditions, Given, divide
 from scgan_train.maps.flow import FlowMapper
+from scgan_train.training import sources
 from scgan_train.training.loop import generator_for
 from scgan_train.training.stages import train
 
@@ -359,3 +362,42 @@ def test_slices_are_drawn(model: Model, name: str) -> None:
     assert len(picture.axes) == (5 if name == "phi" else 3) * 4
     with pytest.raises(UsageError, match="no given column; those are phi"):
         given_picture(model, table().values, "r")
+
+
+def test_walls_are_not_guessed_where_columns_are_given() -> None:
+    rng = np.random.default_rng(0)
+    made = rng.uniform(-1, 1, (2000, 2))
+    data = {"a": made[:, 0], "b": made[:, 1], "c": made.sum(1) + rng.normal(size=2000)}
+
+    def columns(**more: object) -> dict[str, Column]:
+        table = sources.load(data, settings(**more))[1]
+        return {column.name: column for column in table.columns}
+
+    free = columns()
+    assert {name: column.kind for name, column in free.items()} == {
+        "a": "bounded",
+        "b": "bounded",
+        "c": "real",
+    }
+    assert [column.kind for column in columns(given=["c"]).values()] == ["real"] * 3
+    told = {"a": {"kind": "bounded", "low": -1.0, "high": 1.0}}
+    assert [c.kind for c in columns(given=["c"], columns=told).values()] == [
+        *("bounded", "real", "real")
+    ]
+    assert columns(given=["a"])["a"] == free["a"]
+
+
+def test_rows_stay_in_the_range_that_was_seen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a = rng.uniform(-1, 1, 500)
+    run = scgan_train.train(
+        {"a": a, "c": a + 0.5 * rng.normal(size=500)},
+        {"given": ["c"], "mapper": {"steps": 10}, "device": "cpu"},
+        tmp_path / "run",
+    )
+    model = scgan_infer.load(export(run, tmp_path / "bundle"), "cpu", 1)
+    made = model.sample(given={"c": 1.2}, n=5000)
+    assert a.min() <= made.min()
+    assert 0.8 < made.max() <= a.max()
+    names = {node.op_type for node in onnx.load(tmp_path / "bundle" / "decoder.onnx").graph.node}
+    assert "Sigmoid" not in names  # lines need no layers
