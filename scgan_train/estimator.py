@@ -34,7 +34,8 @@ class _Sampler:
 
     def __init__(self, path: Path) -> None:
         self.bundle = bundles.load(path)
-        self.extras = {name: (path / name).read_bytes() for name in EXTRAS}
+        there = [name for name in EXTRAS if name in self.bundle.manifest.files]
+        self.extras = {name: (path / name).read_bytes() for name in there}
 
     @cached_property
     def model(self) -> Model:

@@ -33,6 +33,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from scgan_infer.arguments import whole
 from scgan_infer.bundle.interfaces import BLOCK as BLOCK
 
 TOGETHER = 4  # blocks whose noise is made at a time
@@ -75,12 +76,14 @@ def philox(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint
 
 def uniforms(seed: int, start: int, n: int) -> Floats:
     """Return the numbers that choose the clusters of samples start..start+n-1: [n], multiples of 2^-24."""
+    seed, start, n = whole("seed", seed), whole("start", start), whole("n", n)
     blocks = [_block(seed, block, ())[0] for block in _blocks(start, n)]
     return np.concatenate(blocks)[start % BLOCK :][:n]
 
 
 def normals(seed: int, start: int, n: int, stream: int, count: int) -> Floats:
     """Return `count` standard normals of a stream for each of samples start..start+n-1: [n, count]."""
+    seed, start, n = whole("seed", seed), whole("start", start), whole("n", n)
     blocks = [_block(seed, block, ((stream, count),))[1] for block in _blocks(start, n)]
     return np.concatenate(blocks)[start % BLOCK :][:n]
 
@@ -96,6 +99,7 @@ def block_noise(
         u [n] that chooses the cluster ([n, h] a row's choice, where h > 1), w [n, m] for the mapper and z [n, q] for
         the decoder, in new arrays: the bits that `uniforms` and `normals` give for the same samples.
     """
+    seed, block = whole("seed", seed), whole("block", block)
     u, w, z = _block(seed, block, ((MAPPER, m), (DECODER, q)), blocks, h)
     return u, w, z
 

@@ -227,3 +227,14 @@ def test_normals_are_normal_and_independent(draws):
 def features(w, z):
     x = np.concatenate([w, z], axis=1).astype(np.float64)
     return np.concatenate([x, (x**2 - 1) / math.sqrt(2)], axis=1)
+
+
+def test_numbers_of_few_bits_name_the_same_noise():
+    made, wanted = (
+        noise.block_noise(np.uint8(3), np.uint8(255), 2, 1),
+        noise.block_noise(3, 255, 2, 1),
+    )
+    assert all(map(np.array_equal, made, wanted))
+    seed, start, n = np.uint8(3), np.int32(2**31 - 2), np.uint8(5)
+    assert np.array_equal(noise.uniforms(seed, start, n), noise.uniforms(3, 2**31 - 2, 5))
+    assert np.array_equal(noise.normals(seed, start, n, 1, 2), noise.normals(3, 2**31 - 2, 5, 1, 2))
