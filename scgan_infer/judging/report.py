@@ -24,6 +24,7 @@ th:first-child, td:first-child, .words { text-align: left }
 td { white-space: nowrap } td.words { white-space: normal; color: #444 }
 img { max-width: 100%; height: auto; display: block } figure { margin: 1rem 0 }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .8rem 0 }
+tr:target { background: #fff3c4 } a { color: inherit }
 dt { color: #666 } dd { margin: 0; overflow-wrap: anywhere }
 """
 
@@ -79,17 +80,26 @@ def html(
 </head>
 <body>
 <h1>{escape(title)}</h1>
-<p><strong>{escape(str(verdict(figures)))}</strong></p>
+<p><strong>{_linked(figures)}</strong></p>
 <dl>{known}</dl>
 <h2>Figures</h2>
 <p>{escape(heading(figures))}, which is what a perfect generator would score. A column's spread is
 its standard deviation, of a log column in logarithms.</p>
-{_table([("figure", "value", "floor", "±", "what it says"), *overall])}
+{_table([("figure", "value", "floor", "±", "what it says"), *overall], list(figures.overall))}
 {shown}
 {details}
 </body>
 </html>
 """
+
+
+def _linked(figures: Figures) -> str:
+    """Return the verdict, where each figure leads to its line below and what that says."""
+    text = escape(str(verdict(figures)))
+    for name, figure in figures.overall.items():
+        said = escape(f"{FIGURES[name].title} {formatted(name, figure)[0]} ±")
+        text = text.replace(said, f"<a href='#{name}'>{said}</a>")
+    return text
 
 
 def _section(figures: Figures, head: str) -> tuple[str, int]:
@@ -105,7 +115,8 @@ def _left_out(total: int) -> str:
     return f"<p>and {total - MOST_LINES} more</p>" if total > MOST_LINES else ""
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
+    """Return a table of text, head first; `names` are those of its lines, for links."""
     head, *body = rows
 
     def line(cells: Sequence[str], tag: str) -> str:
@@ -114,5 +125,8 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
             f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
         )
 
-    lines = "\n".join(f"<tr>{line(cells, 'td')}</tr>" for cells in body)
+    marks = [f" id='{name}'" for name in names] or [""] * len(body)
+    lines = "\n".join(
+        f"<tr{mark}>{line(cells, 'td')}</tr>" for mark, cells in zip(marks, body, strict=True)
+    )
     return f"<table><thead><tr>{line(head, 'th')}</tr></thead><tbody>\n{lines}\n</tbody></table>"

@@ -63,8 +63,9 @@ def page(figures):
 def test_the_page_is_well_formed_and_needs_nothing_else(figures, page):
     assert page.open == []
     assert {"script", "link", "iframe", "base", "object"}.isdisjoint(tag for tag, _ in page.tags)
-    sources = [value for _, of in page.tags for key, value in of.items() if key in ("src", "href")]
+    sources = [of["src"] for _, of in page.tags if "src" in of]
     assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(of["href"].startswith("#") for _, of in page.tags if "href" in of)
     assert "url(" not in html(figures, {}, "")
 
 
@@ -75,6 +76,13 @@ def test_every_figure_has_its_value_its_floor_and_its_sentence(figures, page):
         at = page.words.index(f"{of.meaning}; {of.details}")
         cells = [word for word in page.words[:at] if word][-4:]
         assert cells == [of.title, *formatted(name, figure)]
+
+
+def test_figures_of_the_verdict_lead_to_their_sentences(page):
+    links = [of["href"][1:] for _, of in page.tags if "href" in of]
+    lines = [of["id"] for tag, of in page.tags if tag == "tr" and "id" in of]
+    assert "c2st" in links
+    assert set(links) <= set(lines) == set(FIGURES)
 
 
 def test_names_are_escaped_and_pictures_are_whole(page):
