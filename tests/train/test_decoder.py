@@ -104,11 +104,14 @@ def test_the_critic_on_generations_empties_the_gap_and_reconstruction_holds_its_
 
 
 def test_the_critic_on_reconstructions_puts_them_among_the_rows() -> None:
-    """The second column is near 1 or -1, the latent does not say which; the least error lies between."""
+    """The second column is near 1 or -1, the latent does not say which; the least error lies between.
+
+    Generated latents lie elsewhere, and say nothing about these.
+    """
     generator = generator_for(0, "sides")
-    latent, noise = torch.randn(2, 1500, 1, generator=generator)
+    first, noise = 0.5 * torch.randn(2, 1500, 1, generator=generator)
     side = torch.where(torch.rand(1500, 1, generator=generator) < 0.7, 1.0, -1.0)
-    y = torch.cat([latent, side + 0.3 * noise], 1)
+    latent, y = 3 + first, torch.cat([first, side + 0.6 * noise], 1)
     both = before_and_after(latent, y, reconstruction=1.0, lambda_r=3.0, lambda_x=0.0)
     with torch.no_grad():
         made = [own(latent)[:, 1].abs() for own in both]
