@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 MOST_LATENTS = 128  # dimensions that `auto` keeps
 MOST_CLUSTERS = 256  # that `auto` considers
-MOST_CURVED = 16  # columns whose curves are trained
 ROWS_A_CLUSTER = 10  # on average at least, and three a dimension
 ENOUGH_ROWS = 40  # of a cluster, whatever the dimension: correlations are shrunken
 
@@ -47,8 +46,7 @@ class EncoderConfig:
         similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
         temperature: tau, which divides the similarity.
         noise: standard deviation of the noise of the two views, in standardised units.
-        steps: training steps; `auto` is 500 of `mlp`, 200 of up to 16 `columns`, and none above, or where columns are
-            given: each is a line then.
+        steps: training steps; `auto` is 500 of `mlp`, and none of `columns`: each is a line then.
     """
 
     kind: Literal["auto", "columns", "mlp"] = "auto"
@@ -126,8 +124,8 @@ class DecoderConfig:
     warm_steps: int = 1500
     steps: int | Auto = "auto"
     lr: float = 2e-3
-    joint_lr: float = 2e-4
-    critic_lr: float = 4e-4
+    joint_lr: float = 2e-3
+    critic_lr: float = 2e-3
     critic_width: int = 128
     reconstruction: float = 10.0
     lambda_r: float = 0.1
@@ -181,7 +179,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "encoder": {"kind": "mlp"},
         "clusters": {"refine": False, "split": False},
         "mapper": {"kind": "aae"},
-        "decoder": {"steps": 600, "joint_lr": 2e-3, "critic_lr": 2e-3},
+        "decoder": {"steps": 600},
     },
 }
 
@@ -214,8 +212,7 @@ def resolve(config: Config, rows: Table) -> Config:
     dims = len(continuous(rows, steps_drawn))
     e = _or(encoder.latent_dim, min(dims, MOST_LATENTS))
     kind = _or(encoder.kind, "columns" if e == dims else "mlp")
-    curved = 200 if e <= MOST_CURVED and not given else 0
-    steps = _or(encoder.steps, curved if kind == "columns" else 500)
+    steps = _or(encoder.steps, 0 if kind == "columns" else 500)
     if config.latents == "gaussian":
         clusters = replace(clusters, k=1, split=False)
     allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, min(3 * e, ENOUGH_ROWS)))

@@ -18,7 +18,7 @@ from scgan_train.maps import latent_model
 from scgan_train.training import guards
 from scgan_train.training.loop import Phase, fit, generator_for
 
-SMALL = {"widths": [32], "batch": 256, "critic_width": 64, "joint_lr": 2e-3, "critic_lr": 2e-3}
+SMALL = {"widths": [32], "batch": 256, "critic_width": 64}
 CONFIG = settings(decoder={"warm_steps": 300, "steps": 600} | SMALL).decoder
 SMALLER = replace(CONFIG, batch=128, critic_width=32, warm_steps=200, steps=200)
 
