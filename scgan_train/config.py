@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Auto = Literal["auto"]
 T = TypeVar("T")
 
-MOST_LATENTS = 128  # dimensions that `auto` keeps
+MOST_LATENTS = 256  # dimensions that `auto` keeps
 MOST_CLUSTERS = 256  # that `auto` considers
 ROWS_A_CLUSTER = 10  # on average at least, and three a dimension
 ENOUGH_ROWS = 40  # of a cluster, whatever the dimension: correlations are shrunken
@@ -42,7 +42,7 @@ class EncoderConfig:
 
     Attributes:
         kind: `columns` (a monotone curve a column), `mlp`, or `auto` (columns where the latent keeps every dimension).
-        latent_dim: e; `auto` keeps all varying columns up to 128.
+        latent_dim: e; `auto` keeps all varying columns up to 256.
         similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
         temperature: tau, which divides the similarity.
         noise: standard deviation of the noise of the two views, in standardised units.

@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
+from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
 from scgan_train import config as configs
 from scgan_train.app.settings import assignment
@@ -80,3 +82,11 @@ def test_an_average_never_keeps_more_than_all() -> None:
         UsageError, match=r"setting decoder.ema = 1.5: a finite number from 0 to 1 is needed"
     ):
         build("decoder.ema", 1.5)
+
+
+@pytest.mark.parametrize(("width", "kept", "kind"), [(256, 256, "columns"), (257, 256, "mlp")])
+def test_a_wide_table_keeps_all_its_dimensions_up_to_256(width: int, kept: int, kind: str) -> None:
+    rows = np.random.default_rng(0).standard_normal((300, width), np.float32)
+    table = Table(tuple(Column(f"x{j}") for j in range(width)), rows)
+    encoder = configs.resolve(configs.Config(device="cpu"), table).encoder
+    assert (encoder.latent_dim, encoder.kind) == (kept, kind)
