@@ -26,6 +26,7 @@ Auto = Literal["auto"]
 T = TypeVar("T")
 
 MOST_LATENTS = 256  # dimensions that `auto` keeps
+MOST_BESIDE_GIVEN = 16  # the same where columns are given: a flow moves all of them then
 MOST_CLUSTERS = 256  # that `auto` considers
 ROWS_A_CLUSTER = 10  # on average at least, and three a dimension
 ENOUGH_ROWS = 40  # of a cluster, whatever the dimension: correlations are shrunken
@@ -42,7 +43,7 @@ class EncoderConfig:
 
     Attributes:
         kind: `columns` (a monotone curve a column), `mlp`, or `auto` (columns where the latent keeps every dimension).
-        latent_dim: e; `auto` keeps all varying columns up to 256.
+        latent_dim: e; `auto` keeps all varying columns up to 256, or 16 where some are given.
         similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
         temperature: tau, which divides the similarity.
         noise: standard deviation of the noise of the two views, in standardised units.
@@ -210,7 +211,8 @@ def resolve(config: Config, rows: Table) -> Config:
     steps_drawn = discrete.find(rows)
     encoder, clusters, mapper = config.encoder, config.clusters, config.mapper
     dims = len(continuous(rows, steps_drawn))
-    e = _or(encoder.latent_dim, min(dims, MOST_LATENTS))
+    most_latents = MOST_BESIDE_GIVEN if given else MOST_LATENTS
+    e = _or(encoder.latent_dim, min(dims, most_latents))
     kind = _or(encoder.kind, "columns" if e == dims else "mlp")
     steps = _or(encoder.steps, 0 if kind == "columns" else 500)
     if config.latents == "gaussian":

@@ -84,9 +84,19 @@ def test_an_average_never_keeps_more_than_all() -> None:
         build("decoder.ema", 1.5)
 
 
-@pytest.mark.parametrize(("width", "kept", "kind"), [(256, 256, "columns"), (257, 256, "mlp")])
-def test_a_wide_table_keeps_all_its_dimensions_up_to_256(width: int, kept: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("width", "given", "kept", "kind"),
+    [
+        (256, (), 256, "columns"),
+        (257, (), 256, "mlp"),
+        (17, ("x0",), 16, "columns"),
+        (18, ("x0",), 16, "mlp"),
+    ],
+)
+def test_a_wide_table_keeps_all_its_dimensions_up_to_256(
+    width: int, given: tuple[str, ...], kept: int, kind: str
+) -> None:
     rows = np.random.default_rng(0).standard_normal((300, width), np.float32)
     table = Table(tuple(Column(f"x{j}") for j in range(width)), rows)
-    encoder = configs.resolve(configs.Config(device="cpu"), table).encoder
+    encoder = configs.resolve(configs.Config(device="cpu", given=given), table).encoder
     assert (encoder.latent_dim, encoder.kind) == (kept, kind)
