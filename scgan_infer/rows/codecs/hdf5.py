@@ -26,6 +26,10 @@ from scgan_infer.rows.codecs.base import (
 from scgan_infer.rows.codecs.budget import HELD
 
 INFLATION = 1032  # of DEFLATE, at most
+LZF_INFLATION = 88  # a back-reference of 3 bytes gives up to 264
+READ = (
+    "gzip, lzf, shuffle and fletcher32"  # filters; others believe what the file says of their sizes
+)
 TEXTS = 1 << 28  # bytes of texts that one call may read, if each is as long as the file
 
 
@@ -87,18 +91,30 @@ class Hdf5Reader(Reader):
 
     def _inflate(self, name: str, part: Untyped) -> None:
         """Refuse chunks that inflate to more than a chunk: HDF5 stops only when it has all of it in memory."""
-        made, deflate = part.id.get_create_plist(), self.h5py.h5z.FILTER_DEFLATE
-        times = [made.get_filter(k)[0] for k in range(made.get_nfilters())].count(deflate)
-        if times > 1:
+        made, z = part.id.get_create_plist(), self.h5py.h5z
+        filters = [made.get_filter(k)[0] for k in range(made.get_nfilters())]
+        packers = {z.FILTER_DEFLATE: INFLATION, z.FILTER_LZF: LZF_INFLATION}
+        if not {*filters} <= {*packers, z.FILTER_SHUFFLE, z.FILTER_FLETCHER32}:
+            raise DataError(
+                f"{self.path}: dataset {name!r} is stored by another filter than {READ}; "
+                "write it again: h5repack -f GZIP=4"
+            )
+        used = [packer for packer in filters if packer in packers]
+        if len(used) > 1:
             raise DataError(f"{self.path}: dataset {name!r} is compressed twice; write it again")
         large: list[tuple[int, ...]] = []
 
         def note(chunk: Untyped) -> None:
-            if chunk.size * INFLATION > HELD:
+            if chunk.size * packers[used[0]] > HELD:
                 large.append(chunk.chunk_offset)
 
-        if times:
+        if used:
             part.id.chunk_iter(note)
+        if large and used[0] == z.FILTER_LZF:
+            raise DataError(
+                f"{self.path}: dataset {name!r} has packed chunks of more than "
+                f"{HELD // LZF_INFLATION} bytes; write it again in smaller ones"
+            )
         for offset in large:
             left, room = part.id.read_direct_chunk(offset)[1], math.prod(part.chunks)
             room, inflater = room * part.dtype.itemsize, zlib.decompressobj()

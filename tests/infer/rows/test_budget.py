@@ -252,6 +252,41 @@ def test_hdf5_values_of_variable_length(tmp_path):
         assert read_table(path, names=["a"]).values.tolist() == [[1.0]] * 4
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"compression": "gzip", "shuffle": True, "fletcher32": True}, None),
+        ({"compression": "lzf", "shuffle": True}, None),
+        ({"scaleoffset": 3}, "another filter than gzip, lzf"),
+        ({"compression": "szip"}, "another filter than gzip, lzf"),
+    ],
+)
+def test_hdf5_filters_that_take_their_sizes_from_the_file_are_not_run(tmp_path, options, why):
+    """With another number of elements than there are, scale-offset ends the process."""
+    h5py = pytest.importorskip("h5py")
+    if options.get("compression") == "szip" and not h5py.h5z.filter_avail(h5py.h5z.FILTER_SZIP):
+        options = {"scaleoffset": 2}
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["y"] = np.arange(2000.0)
+        file.create_dataset("x", data=np.arange(2000) % 77 / 8, chunks=(1000,), **options)
+    if why is None:
+        assert len(read_table(tmp_path / "rows.h5")) == 2000
+        return
+    with pytest.raises(DataError, match=f"dataset 'x' is stored by {why}.*h5repack"):
+        read_table(tmp_path / "rows.h5")
+
+
+def test_large_packed_chunks_of_lzf(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        noise = np.random.default_rng(0).normal(size=(20_000, 2))
+        file.create_dataset("x", data=noise, chunks=noise.shape, compression="lzf")
+    assert read_table(tmp_path / "rows.h5").values.shape == noise.shape
+    monkeypatch.setattr("scgan_infer.rows.codecs.hdf5.HELD", 20 << 20)
+    with pytest.raises(DataError, match="packed chunks of more than 238312 bytes"):
+        read_table(tmp_path / "rows.h5")
+
+
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 def test_page_headers_agree_with_the_footer(tmp_path, version, compression):
