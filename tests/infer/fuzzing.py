@@ -47,8 +47,8 @@ JSON_VALUES = (*NUMBERS, *TEXTS, None, True, [], {}, [[]], {"a": 1}, DEEP, 5000 
 RAW = (b"NaN", b"-Infinity", b"1e999", b"[" * 100_000, b'{"a":1,"a":2}', b"\xff\xfe", b"1" * 5000)
 
 
-# lines that are no failure: what is done, on what
-SAID = re.compile(r"device: |bundle: |note: |\d+ rows: ")
+# lines that are no failure: what is done, on what, and how far it is
+SAID = re.compile(r"device: |bundle: |note: |\d+ rows: |[a-z]+: [\d,]+ (of|s)\b")
 
 
 def damaged(data, rng):
