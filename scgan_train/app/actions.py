@@ -174,6 +174,8 @@ def given(
         DataError: conditions that don't fit the given columns.
         UsageError: options that don't go together, or conditions that can't be read.
     """
+    import csv
+
     import numpy as np
 
     from scgan_infer.rows.formats import read_raw
@@ -186,15 +188,20 @@ def given(
         return None, 10_000 if n is None else n, {}
     single = "=" in text and not Path(text).exists()
     if single:
-        pairs = [pair.partition("=") for pair in text.split(",")]
+        pairs = [pair.partition("=") for pair in next(csv.reader([text]))]
+        names = [name.strip() for name, *_ in pairs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"--given names {twice[0]} twice; name it once, or name a file")
         if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
-            raise UsageError(f"--given {wrong[0]!r}: write it as a=1,b=2, or name a file")
+            raise UsageError(
+                f'--given {wrong[0]!r}: write it as a=1,b=2 or "a=1, 2",b=2, or name a file'
+            )
         if each is not None or keep is not None:
             option = "--keep" if each is None else "--each"
             raise UsageError(
                 f"{option} is for the conditions of a file; one condition has --n rows"
             )
-        one = {name.strip(): value for name, _, value in pairs}
+        one = dict(zip(names, [value for *_, value in pairs], strict=True))
         found = given_of(model.manifest, one)
         many = 10_000 if n is None else n
         cells = {name: np.array([value], dtype=object) for name, value in one.items()}

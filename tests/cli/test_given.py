@@ -112,6 +112,8 @@ def test_parts_and_starts_are_parts_of_the_whole(
 def test_one_condition_has_as_many_rows_as_are_asked_for(scgan: Scgan, bundle: Path) -> None:
     out = scgan("sample", "-m", bundle, "--given", "energy=0.50,eta=7", "-n", 3).out
     assert [line.split(",")[::2] for line in out.splitlines()[1:]] == [["0.50", "7"]] * 3
+    quoted = scgan("sample", "-m", bundle, "--given", '"energy=0.50",eta=7', "-n", 3).out
+    assert quoted == out
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,7 @@ def test_one_condition_has_as_many_rows_as_are_asked_for(scgan: Scgan, bundle: P
         (["--given", "C", "-n", "3"], "leave --n out"),
         (["--given", "energy=1,eta=2", "--each", "3"], "one condition has --n rows"),
         (["--given", "energy=1,eta", "-n", "3"], "write it as a=1,b=2"),
+        (["--given", "energy=1,eta=2,eta=3", "-n", "3"], "names eta twice"),
         (["--each", "3"], "--each is for the conditions of a file"),
         (["--given", "-"], "name a file"),
         (["--given", "C", "--keep", "response"], "the bundle has a column of that name"),
