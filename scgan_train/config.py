@@ -172,7 +172,6 @@ class Config:
 PRESETS: dict[Preset, dict[str, Any]] = {
     "standard": {},
     "quick": {
-        "encoder": {"steps": 150},
         "mapper": {"steps": 400},
         "decoder": {"warm_steps": 500},
     },

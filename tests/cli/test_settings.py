@@ -55,7 +55,6 @@ def test_layers(tmp_path: Path) -> None:
     assert from_dict(merge(defaults, wanted)) == from_dict(
         {
             "seed": 5,
-            "encoder": {"steps": 150},
             "mapper": {"kind": "flow", "width": 32, "lr": 0.1, "steps": 400},
             "clusters": {"min_rows": 5, "k": "auto"},
             "decoder": {"warm_steps": 500},
