@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Column, Table
 from scgan_infer.kinds import Form
 from scgan_infer.kinds.base import Parameters
+from scgan_infer.kinds.bend import BEND, FARTHEST, bend_of
 from scgan_infer.kinds.walls import MARGIN
 from scgan_train import constraints, discrete
 from scgan_train.constraints import Constraint
@@ -141,6 +142,7 @@ class Coordinates:
         index: The column of each coordinate, int64 [d'].
         ends: Between which values of each coordinate's column lie, float32 [2, d']; nan where they may leave
             the range that was seen.
+        bends: Centre and width of each coordinate of a column with long tails, float32 [2, d']; nan of others.
         tables: Of each coordinate that is a score, float32 [s, CELLS]; `scored` says of which.
         shift: float32 [d'].
         scale: float32 [d'].
@@ -159,12 +161,16 @@ class Coordinates:
         self.dims = len(self.index)
         self.ends = np.asarray(state.get("ends", np.full((2, self.dims), np.nan)), np.float32)
         self.scored = np.asarray(state.get("scored", np.zeros(self.dims)), np.bool_)
+        self.bends = np.asarray(state.get("bends", np.full((2, self.dims), np.nan)), np.float32)
         self.tables = np.asarray(state.get("tables", np.zeros((0, CELLS))), np.float32)
         self.slot = np.zeros(len(self.columns), np.int64)
         self.slot[self.index] = np.arange(self.dims)
         self.still = ~np.isin(np.arange(len(self.columns)), self.index)
         groups = groupby(
-            range(self.dims), lambda k: _group(self.columns[self.index[k]], bool(self.scored[k]))
+            range(self.dims),
+            lambda k: _group(
+                self.columns[self.index[k]], bool(self.scored[k]), bool(self.bends[0, k] < np.inf)
+            ),
         )
         self.blocks = [self._block(list(places)) for _, places in groups]
 
@@ -179,6 +185,9 @@ class Coordinates:
         if form.name not in CLOSED and not np.isnan(self.ends[:, place]).any():
             seen = self.ends[0, place], self.ends[1, place]
         parameters = form.parameters(columns, self.fitted[place])
+        if not np.isnan(self.bends[:, place]).any():
+            form = BEND
+            parameters = {"centre": self.bends[0, place], "width": self.bends[1, place]}
         rounding = Rounding.of(columns)
         return Block(form, self.index[place], place, parameters, rounding, seen)
 
@@ -217,9 +226,11 @@ class Coordinates:
                 or (j not in stepped and discrete.is_spiked(columns[j], table.values[:, j]))
             )
         }
-        groups = {_group(columns[j], j in tables): None for j in varying}
-        index = [j for group in groups for j in varying if _group(columns[j], j in tables) == group]
-        own = {j: values[present[:, j], j] for j in index}
+        own = {j: values[present[:, j], j] for j in varying}
+        plain = [j for j in varying if j not in tables and not given]
+        bends = {j: bend for j in plain if (bend := _bend(columns[j], own[j], tails))}
+        kinds = {j: _group(columns[j], j in tables, j in bends) for j in varying}
+        index = [j for group in dict.fromkeys(kinds.values()) for j in varying if kinds[j] == group]
         fitted = [
             columns[j].rules.form(columns[j]).fit(columns[j], own[j]) if len(own[j]) else 0.0
             for j in index
@@ -235,6 +246,8 @@ class Coordinates:
             **discrete.state(steps),
             **constraints.state(found),
         }
+        if bends:
+            state["bends"] = np.array([bends.get(j, (np.nan, np.nan)) for j in index]).T
         state = {key: np.asarray(part) for key, part in state.items()}
         nothing = {"shift": np.zeros(len(index)), "scale": np.ones(len(index))}
         bare = cls(outer, state | nothing)
@@ -261,6 +274,7 @@ class Coordinates:
             "tables": self.tables,
             **discrete.state(self.steps),
             **constraints.state(self.constraints),
+            **({} if np.isnan(self.bends).all() else {"bends": self.bends}),
         }
 
     @classmethod
@@ -530,6 +544,18 @@ def is_scored(column: Column, present: Singles) -> bool:
     return len(present) >= REPEATED * distinct and JITTER_ABOVE < distinct <= MOST_SCORED
 
 
+def _bend(column: Column, present: Singles, tails: bool) -> tuple[float, float] | None:
+    """Return the bend of a column with long tails; what may leave its range can't be held to a wall by one."""
+    form = column.rules.form(column)
+    if BEND not in column.rules.forms or form.name in CLOSED or (tails and form.name != "line"):
+        return None
+    if len(present) < 2:
+        return None
+    parameters = form.parameters([column], np.array([form.fit(column, present)], np.float32))
+    own = form.coordinate(present[:, None].astype(np.float64), parameters)
+    return bend_of(present, own[:, 0])
+
+
 def _quantiles(present: Singles) -> Singles:
     """Return the value in the middle of each cell of probability, float32 [CELLS]."""
     place = ((np.arange(CELLS) + 0.5) / CELLS * len(present)).astype(np.int64)
@@ -544,11 +570,12 @@ def _present(x: Floats, steps: Sequence[Step]) -> NDArray[np.bool_]:
     return present
 
 
-def _group(column: Column, scored: bool) -> tuple[str, bool, bool]:
+def _group(column: Column, scored: bool, bent: bool) -> tuple[str, bool, bool]:
     """Return what the columns of a block have in common."""
     if scored:
         return SCORES.name, False, False
-    return column.rules.form(column).name, column.step is not None, column.digits is not None
+    name = BEND.name if bent else column.rules.form(column).name
+    return name, column.step is not None, column.digits is not None
 
 
 def _upright(row: NDArray[Any]) -> NDArray[Any]:
@@ -632,6 +659,25 @@ def _beyond_back(f: Var, p: Parameters) -> Var:
     return op.add(const(p["wall"]), op.mul(const(p["spread"]), t))
 
 
+def _bent(x: Var, p: Parameters) -> Var:
+    t = op.div(op.sub(x, const(p["centre"])), const(p["width"]))
+    size = op.abs(t)
+    size = op.log(op.add(size, op.sqrt(op.add(op.mul(size, size), const(1)))))
+    return op.where(op.less(t, const(0)), op.neg(size), size)
+
+
+def _bent_back(f: Var, p: Parameters) -> Var:
+    f = op.clip(f, const(-FARTHEST), const(FARTHEST))
+    twice = op.sub(op.exp(f), op.exp(op.neg(f)))
+    return op.add(const(p["centre"]), op.mul(const(p["width"] / 2), twice))
+
+
+def _bent_slope(x: Var, p: Parameters) -> Var:
+    t = op.div(op.sub(x, const(p["centre"])), const(p["width"]))
+    grown = op.mul(const(0.5), op.log(op.add(op.mul(t, t), const(1))))
+    return op.sub(const(-np.log(p["width"])), grown)
+
+
 def _flat(x: Var, p: Parameters) -> Var:
     return op.mul(x, const(0))
 
@@ -675,6 +721,7 @@ GRAPHS: dict[str, tuple[Callable[[Var, Parameters], Var], Callable[[Var, Paramet
     "between": (_between, _between_back),
     "above": (_beyond, _beyond_back),
     "below": (_beyond, _beyond_back),
+    "bend": (_bent, _bent_back),
 }
 
 # log |f'(x)| of every form but scores, which have none; see `Form.log_slope`.
@@ -685,4 +732,5 @@ SLOPES: dict[str, Callable[[Var, Parameters], Var]] = {
     "between": _between_slope,
     "above": _beyond_slope,
     "below": _beyond_slope,
+    "bend": _bent_slope,
 }

@@ -82,7 +82,7 @@ class Kind(ABC):
     Attributes:
         fields: Those of `Column` that it uses, beside name, kind and unit.
         marks: Fields that mean this kind when the user sets them and no kind.
-        forms: All that `form` may return.
+        forms: All that `form` may return, and a bend where long tails may have one.
         named: Whether cells are names, however much they look like numbers.
         whole: Whether values are whole numbers, so that pictures show a cell for each.
         learns_rounding: Whether how it is rounded comes from the rows where the user chose the kind.

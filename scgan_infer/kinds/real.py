@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scgan_infer.kinds.base import LINE, Form, Kind
+from scgan_infer.kinds.bend import BEND
 from scgan_infer.kinds.guessing import Evidence
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 class Real(Kind):
     """f(x) = x."""
 
+    forms = (LINE, BEND)
     fields = frozenset({"decimals", "digits", "grid", "origin", "anchor"})
 
     def guess(self, evidence: Evidence) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgan_infer.kinds.base import LINE, Form, Kind, Parameters, Raw, Values, refuse
+from scgan_infer.kinds.bend import BEND
 
 if TYPE_CHECKING:
     from scgan_infer.columns import Column
@@ -104,7 +105,7 @@ class Walled(Kind):
     """Base of kinds with walls."""
 
     fields = frozenset({"low", "high", "slack", "anchor"})
-    forms = (BETWEEN, ABOVE, BELOW, LINE)
+    forms = (BETWEEN, ABOVE, BELOW, LINE, BEND)
 
     def check(self, column: Column) -> str:
         step = self.step(column)

@@ -357,3 +357,45 @@ def test_a_new_form_needs_its_graph_and_no_more(monkeypatch: pytest.MonkeyPatch)
     assert np.allclose(run(mapped.graph_forward, 2, values), y, atol=1e-5)
     assert np.allclose(run(inverse_graph(mapped), 2, y), values, rtol=1e-4, atol=1e-5)
     assert np.allclose(mapped.inverse(y), values, rtol=1e-4, atol=1e-5)
+
+
+def test_long_tails_are_bent_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    n = 4000
+    tails = {
+        "factors": np.exp(2 * rng.standard_normal(n)),
+        "from a wall": np.exp(2 * rng.standard_normal(n)) + 3,
+        "both sides": np.sinh(2 * rng.standard_normal(n)) + 50,
+    }
+    plain = {
+        "normal": rng.standard_normal(n),
+        "level": rng.uniform(-1, 1, n),
+        "two": rng.standard_normal(n) + rng.choice([-5, 5], n),
+        "rising": rng.gamma(2.0, 1.0, n),
+    }
+    columns = [Column(name) for name in [*tails, *plain]]
+    columns[1] = Column("from a wall", "bounded", low=3.0)
+    values = np.column_stack([*tails.values(), *plain.values()]).astype(np.float32)
+    mapped = Coordinates.fit(Table(tuple(columns), values))
+    bent = {mapped.columns[j].name for j in mapped.index[~np.isnan(mapped.bends[0])]}
+    assert bent == set(tails)
+    y = mapped.forward(values)
+    assert np.abs(mapped.inverse(y) - values).max() < 1e-3 * np.abs(values).max()
+    again = Coordinates.load(columns, mapped.state())
+    assert np.array_equal(again.forward(values), y)
+    d = len(columns)
+    assert np.allclose(run(mapped.graph_forward, d, values), y, atol=1e-4)
+    wild = 3 * rng.standard_normal((3000, d)).astype(np.float32)
+    x = mapped.inverse(wild)
+    assert (x.min(0) >= values.min(0)).all()
+    assert (x.max(0) <= values.max(0)).all()
+    np.testing.assert_allclose(run(inverse_graph(mapped), d, wild), x, rtol=1e-3, atol=1e-3)
+    wide, step = values.astype(np.float64), 1e-5 * values.std(0)
+    for j in np.flatnonzero(np.isin([column.name for column in columns], list(tails))):
+        part = Coordinates.fit(Table((columns[j],), values[:, [j]]))
+        near = [part.forward(wide[:, [j]] + side * step[j]) for side in (-1, 1)]
+        slope = np.log((near[1] - near[0])[:, 0] / (2 * step[j]))
+        inside = np.abs(part.log_slope(wide[:, [j]]) - slope) < 0.01
+        assert inside.mean() > 0.99
+        graph_slope = run(part.graph_log_slope, 1, values[:, [j]])
+        np.testing.assert_allclose(graph_slope, part.log_slope(values[:, [j]]), atol=1e-3)
