@@ -44,7 +44,9 @@ class Integer(Walled):
         return evidence.grid() | evidence.walls() if rows >= MANY else None
 
     def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
-        fault = (np.rint(values) != values) | (np.abs(values) > EXACT)
+        fault = np.rint(values) != values
+        if column is None or column.anchor is None:
+            fault |= np.abs(values) > EXACT
         refuse(fault, raw, "is not a whole number up to 2**24, as an integer column needs")
         return super().hold(raw, values, column)
 

@@ -14,8 +14,10 @@ anchor is told: see `scgan_infer.kinds.guessing.anchor_of`.
 
 A missing cell (empty, NaN, null, NA) is NaN; a column that was trained without any refuses one.
 
-Refused always: infinite cells, numbers beyond float32, text among numbers, and a column of whole
-numbers of which float32 (exact up to 2**24) would change one, counted from an anchor or not.
+Refused always: infinite cells, numbers beyond float32, text among numbers, and a column of whole numbers of which
+float32 (exact up to 2**24), counted from an anchor or not, would let a tenth fall together; of fewer numbers than half
+the rows such a column is a category, else its numbers keep 7 digits, which is noted. A known column takes none that
+float32 would change, unless it has an anchor.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from scgan_infer.kinds import KINDS, BadCellError, Kind
 from scgan_infer.kinds.base import Floats, Raw, Values, refuse, shown
 from scgan_infer.kinds.datetime import Dates, Datetime, are_dates, counts, zone_of
 from scgan_infer.kinds.guessing import (
+    ALIKE,
     EXACT,
+    LARGEST,
     Evidence,
     anchor_of,
     decimals_of,
@@ -42,6 +46,7 @@ from scgan_infer.kinds.guessing import (
     has_anchor,
 )
 from scgan_infer.kinds.id import FEWEST, Id, shape
+from scgan_infer.kinds.real import Real
 from scgan_infer.rows.codecs.base import number
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
@@ -90,6 +95,7 @@ class Intake:
         self.decimals: int | None = 0
         self.digits: int | None = 1
         self.rounded: BadCellError | None = None
+        self.large = False
         self.wide = False
         self.names: dict[str, int] | None = None
         self.dates: Dates | None = None
@@ -183,7 +189,8 @@ class Intake:
             raise BadCellError(0, f"{raw[0]} is a number and no date; {LEAVE_OUT}")
         if raw.dtype.kind not in "fiub":
             raise BadCellError(0, f"{raw.dtype} is neither number nor text; {LEAVE_OUT}")
-        if self.text and self.column is None:
+        far = raw.dtype.kind in "fiu" and float(np.abs(raw).max(initial=0)) > EXACT
+        if self.text and (self.column is None or far):
             return self._named(self._spelt(raw))
         return self._numbers(raw)
 
@@ -257,7 +264,10 @@ class Intake:
         """Return numbers as the names of categories."""
         refuse(~np.isfinite(raw), raw, f"is missing or infinite; {self.remedy}")
         distinct, inverse = np.unique(raw, return_inverse=True)
-        names = [f"{v:.9g}" if isinstance(v, float) else str(v) for v in distinct.tolist()]
+        names = [
+            f"{v:.9g}" if isinstance(v, float) and (v % 1 or abs(v) > LARGEST) else f"{v:.0f}"
+            for v in distinct.tolist()
+        ]
         spelt: list[str] = np.array(names, dtype=object)[inverse].tolist()
         return spelt
 
@@ -354,8 +364,14 @@ class Intake:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of how it was read."""
-        cut = self.dates is not None and self.dates.finer
-        return (f"column {self.name}: dates are taken to the microsecond",) if cut else ()
+        if self.dates is not None and self.dates.finer:
+            return (f"column {self.name}: dates are taken to the microsecond",)
+        if self.large:
+            return (
+                f"column {self.name}: whole numbers beyond 2**24 are kept to 7 digits; "
+                f"if they name something, set {self.setting}=id or category",
+            )
+        return ()
 
     def finish(self) -> None:
         """Judge what only the whole column shows.
@@ -363,10 +379,24 @@ class Intake:
         Raises:
             BadCellError: All are whole numbers, and float32 would change one.
         """
-        if self.decimals == 0 and self.rounded and not (self.text or isinstance(self.kind, Id)):
-            near = self.high - self.low < EXACT and has_anchor(self.low, self.high)
-            if not (near and self.may_anchor and self.wide):
-                raise self.rounded
+        taken = self.may_anchor and self.wide and self._reach <= LARGEST and not self.known
+        if self.is_large and not taken:
+            assert self.rounded
+            raise self.rounded
+
+    @property
+    def is_large(self) -> bool:
+        """Whether all are whole numbers, and float32 would change one, counted from an anchor or not."""
+        named = self.text or isinstance(self.kind, Id)
+        if self.known and self.column is not None and self.column.anchor is not None:
+            return False
+        near = self.high - self.low < EXACT and has_anchor(self.low, self.high)
+        near = near and self.may_anchor and self.wide
+        return self.decimals == 0 and self.rounded is not None and not (named or near)
+
+    @property
+    def _reach(self) -> float:
+        return max(-self.low, self.high)
 
     def settle(self, values: Values | Floats) -> tuple[Column, Values]:
         """Return the column that was taken, and its values (all, or a sample), float32 [n].
@@ -395,6 +425,8 @@ class Intake:
             return self.column or numbered, np.zeros(len(values), np.float32)
         if self.column is None and self.names is not None:
             return self._categories(values.astype(np.float32), self.names)
+        if self.is_large and not self.known:
+            return self._large(values.astype(np.float64))
         offsets, anchor = self._anchored(values)
         low, high = self.low - (anchor or 0.0), self.high - (anchor or 0.0)
         evidence = Evidence(
@@ -433,6 +465,31 @@ class Intake:
             fields = {key: found[key] for key in found if key in column.rules.fields}
             column = replace(column, **fields)
         return column, offsets
+
+    def _large(self, values: Floats) -> tuple[Column, Values]:
+        """Return what whole numbers make that float32 has no place for: names if they repeat, else their first digits.
+
+        Raises:
+            BadCellError: Too many of them would fall together.
+        """
+        distinct, index = np.unique(values, return_inverse=True)
+        if self.kind is None and 2 * len(distinct) <= self.rows and len(distinct) <= MOST_NAMES:
+            names = tuple(f"{value:.0f}" for value in distinct)
+            column = self._build({"kind": "category", "categories": names})
+            return column, index.reshape(-1).astype(np.float32)
+        anchor = float(self.settings.get("anchor") or 0.0)
+        if not anchor and has_anchor(self.low, self.high):
+            anchor = float(np.rint((self.low + self.high) / 2))
+        offsets = (values - anchor).astype(np.float32)
+        if len(np.unique(offsets)) < ALIKE * len(distinct):
+            assert self.rounded
+            raise self.rounded
+        self.large = True
+        evidence = Evidence(offsets, self.low - anchor, self.high - anchor, None, rows=self.rows)
+        found = {} if isinstance(self.kind, Real) else evidence.walls()
+        fields = {"kind": self.settings.get("kind") or "integer", "anchor": anchor}
+        column = self._build({**fields, **_moved(found, anchor)})
+        return column, column.rules.hold(offsets, offsets, column)
 
     def _anchored(self, values: Values | Floats) -> tuple[Values, float | None]:
         """Return cells as offsets from an anchor, and the anchor, if they have one."""

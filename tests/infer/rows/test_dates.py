@@ -126,8 +126,33 @@ def test_whole_numbers_near_each_other_are_exact():
     table = read_table({"t": np.array(stamps)})
     column = table.columns[0]
     assert column.rules.cells(table.values[:, 0], column).tolist() == stamps.tolist()
+
+
+def test_whole_numbers_that_float32_has_no_place_for():
+    rng = np.random.default_rng(0)
+    year = 1_700_000_000_000 + rng.integers(0, 31_536_000_000, 500)
+    people = np.exp(rng.normal(12, 2.5, 500)).astype(np.int64)
+    for cells in (year, people):
+        table = read_table({"t": cells})
+        column = table.columns[0]
+        again = column.rules.cells(table.values[:, 0], column)
+        assert again.dtype == np.int64
+        assert np.abs(again - cells).max() <= 1e-7 * np.ptp(cells)
+        assert "kept to 7 digits" in table.notes[0]
+        known = read_table({"t": cells}, columns=table.columns)
+        assert np.array_equal(known.values, table.values)
+        advised = read_table({"t": cells}, overrides={"t": {"kind": "id"}}).columns[0]
+        assert advised.is_id
+    codes = rng.choice(rng.integers(10**9, 10**12, 20), 500)
+    table = read_table({"t": codes})
+    column = table.columns[0]
+    assert column.kind == "category"
+    assert [int(cell) for cell in column.rules.cells(table.values[:, 0], column)] == codes.tolist()
+    assert np.array_equal(read_table({"t": codes}, columns=table.columns).values, table.values)
+    lumps = np.concatenate([np.arange(300), 10**15 + np.arange(300)])
     with pytest.raises(DataError, match="is too large for float32"):
-        read_table({"t": stamps * 1000})
+        read_table({"t": lumps})
+    assert read_table({"t": lumps}, overrides={"t": {"kind": "id"}}).columns[0].is_id
 
 
 def test_walls_are_values_and_not_offsets():
