@@ -7,7 +7,9 @@ The head and the maps learn the remainder r in place of x_j, and x_j is put toge
     equal     b = f a + g, or c = a + b        r is 0, up to what rounding each column for itself left: one step
     at least  a <= b (or the other way round)  r is a distance, never below 0 (never above)
 
-A column of which some numbers are drawn outright is learned as it is, and only held to its bound.
+A column is learned as it is, and only held to its bound, where some of its numbers are drawn outright, or few of its
+rows are near the bound, so that few would cross it (a share of less than `CROWD` is nearer than `NEAR` standard
+deviations). What crosses a bound is reflected at it.
 Where a part of the base is missing, the next of its bases is taken; where none is there, a number that is none of the
 column's stands for it.
 
@@ -33,13 +35,14 @@ from scgan_infer.kinds.base import CERTAIN
 from scgan_infer.kinds.datetime import clock_of, unit_of
 from scgan_train.discrete import LOOSE
 from scgan_train.graph import Var, const, op
-from scgan_train.rounding import Rounding
+from scgan_train.rounding import LARGE, Rounding
 
 Floats = NDArray[np.floating[Any]]
 Array = NDArray[np.float64]
 
 KINDS = ("real", "bounded", "integer", "datetime")
 TIGHT = 0.05
+NEAR, CROWD = 0.05, 0.05
 MOST_COLUMNS = 128  # of a table that is searched
 SAMPLE = 2000  # rows that are looked at first
 FEW = 24  # of them that all sums are tried on
@@ -169,7 +172,9 @@ class Constraint:
         end = _rounded(self.roundings[0], np.asarray(safe, x.dtype))
         end = np.where(self.side * (safe - end) > 0, end + self.side * (self.owner.step or 0), end)
         outside = ~gone & (self.side * (end - own) > 0)
-        return np.asarray(np.where(outside, end, own), x.dtype)
+        turned = np.clip(2 * end - own, *self.ends)
+        turned = np.where(self.side * (end - turned) > 0, end, turned)
+        return np.asarray(np.where(outside, turned, own), x.dtype)
 
     def restore_graph(self, cells: Sequence[Var]) -> Var:
         """Return `restore` as a graph; see `base_graph`."""
@@ -197,7 +202,12 @@ class Constraint:
         if self.owner.step is not None:
             next_one = op.add(end, const(self.side * self.owner.step))
             end = op.where(beyond(end, safe), next_one, end)
-        return op.where(op.and_(op.not_(gone), beyond(own, end)), end, own)
+        least, most = (const(np.clip(limit, -LARGE, LARGE)) for limit in self.ends)
+        turned = op.sub(op.add(end, end), own)
+        turned = op.where(op.less(turned, least), least, turned)
+        turned = op.where(op.greater(turned, most), most, turned)
+        turned = op.where(beyond(turned, end), end, turned)
+        return op.where(op.and_(op.not_(gone), beyond(own, end)), turned, own)
 
     def shown(self, columns: Sequence[Column]) -> str:
         """Return it as people write it."""
@@ -528,10 +538,14 @@ class _Search:
     def _keep(self, a: int, b: int) -> bool:
         """Put a bound on one of two columns, and say whether one can have it."""
         pairs = [(b, a, 1), (a, b, -1)]
+        apart = self.exact[:, b] - self.exact[:, a]
+        apart = apart[~np.isnan(apart)]
+        crowded = (apart < NEAR * np.nanstd(self.exact[:, b])).mean() >= CROWD
         learned = [
             pair
             for pair in pairs
-            if pair[0] in self.free
+            if crowded
+            and pair[0] in self.free
             and unit_of(self.columns[pair[0]]) <= unit_of(self.columns[pair[1]])
         ]
         held = [pair for pair in pairs if pair[0] not in self.drawn]

@@ -524,8 +524,8 @@ def find_constraints(table: Table, tails: bool = False) -> tuple[Constraint, ...
     heavy = {step.column for step in steps if len(step.numbers)}
     free = []
     for j, column in enumerate(table.columns):
-        present = table.values[:, j]
-        scored = column.step is None and is_scored(column, present[~np.isnan(present)])
+        present = table.values[~np.isnan(table.values[:, j]), j]
+        scored = column.step is None and is_scored(column, present)
         scored |= discrete.is_spiked(column, present)
         free += [j] if j not in drawn | heavy and not scored else []
     found = constraints.find(table, free, drawn)
