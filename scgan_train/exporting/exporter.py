@@ -193,7 +193,10 @@ def parity(
             spread = np.ones(()) if ours.ndim == 1 else np.nanstd(ours, 0)
             error = difference(ours[-batch:], theirs, columns, spread, chained)
             if not error <= TOLERANCE:
-                wide = {key: value.astype(np.float64) for key, value in inputs.items()}
+                wide = {
+                    key: value if value.dtype.kind == "i" else value.astype(np.float64)
+                    for key, value in inputs.items()
+                }
                 exact = compute(wide)[output]
                 if not error <= ROUNDING * difference(exact, ours, columns, spread, chained):
                     raise ParityError(

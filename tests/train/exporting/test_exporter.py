@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,14 @@ from onnx.reference import ReferenceEvaluator
 import scgan_infer
 from scgan_infer import bundle
 from scgan_infer.errors import ModelError, ParityError, UsageError
-from scgan_infer.sampling.verify import verify
+from scgan_infer.sampling.verify import TOLERANCE, verify
 from scgan_train import config as configs
 from scgan_train import train
 from scgan_train.clusters import Clusters
 from scgan_train.decoder import Decoder
 from scgan_train.exporting import exporter
 from scgan_train.exporting.exporter import difference, export, parity
-from scgan_train.exporting.parts import Parts
+from scgan_train.exporting.parts import Arrays, Parts
 from scgan_train.graph import argument, const, model, op
 from scgan_train.head import GRID, LatentModel
 from scgan_train.maps import latent_model
@@ -311,3 +312,23 @@ def test_a_network_that_overflows_is_not_exported() -> None:
     rows = np.array([[0.0], [np.inf]])
     with pytest.raises(ModelError, match=r"decoder\.onnx: the trained network gives infinite"):
         parity("decoder.onnx", lambda inputs: {"x": rows}, b"", {})
+
+
+def test_a_graph_may_be_as_inexact_as_its_network_where_choices_are_inputs() -> None:
+    inputs = {
+        "latent": np.ones((4096, 1), np.float32),
+        "choice": np.arange(4096, dtype=np.int64)[:, None] % 2,
+    }
+    arguments = {"latent": argument(("n", 1)), "choice": argument(("n", 1), np.int64)}
+    scale = np.array([1.0, 3.0])
+    x = op.mul(arguments["latent"], op.gather(const(scale), arguments["choice"]))
+    graph = model(arguments, {"x": x})
+
+    def compute(off: float) -> Callable[[Arrays], Arrays]:
+        def inner(values: Arrays) -> Arrays:
+            rough = off if values["latent"].dtype == np.float32 else 0.0
+            return {"x": values["latent"] * scale[values["choice"]].astype(np.float32) + rough}
+
+        return inner
+
+    assert parity("decoder.onnx", compute(1e-3), graph, inputs) > TOLERANCE
