@@ -163,9 +163,13 @@ BOTH: dict[str, tuple[Model, Settings]] = {
     "scgan": (ours, {}),
 }
 CRITICS: dict[str, tuple[Model, Settings]] = {
-    "neither": (ours, {"decoder": {"steps": 0}}),
-    "critic on reconstructions": (ours, {"decoder": {"steps": 1200, "lambda_x": 0.0}}),
-    "both critics and noise": (ours, {"decoder": {"steps": 1200}}),
+    "noise by likelihood": (ours, {}),
+    "noise by likelihood, both critics": (ours, {"decoder": {"steps": 600}}),
+    "perceptron, neither": (ours, {"encoder": {"kind": "mlp"}}),
+    "perceptron, both critics and noise": (
+        ours,
+        {"encoder": {"kind": "mlp"}, "decoder": {"steps": 600}},
+    ),
 }
 KINDS = {  # the longest trainings first
     "real": Kind(real, BOTH, REAL_CUTS),

@@ -42,15 +42,17 @@ class EncoderConfig:
     """Stage 1 (equation 1 of the paper).
 
     Attributes:
-        kind: `columns` (a monotone curve a column), `mlp`, or `auto` (columns where the latent keeps every dimension).
+        kind: `columns` (a monotone curve a column), `linear`, `mlp`, or `auto` (columns where the latent keeps every
+            dimension, else linear).
         latent_dim: e; `auto` keeps all varying columns up to 256, or 16 where some are given.
         similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
         temperature: tau, which divides the similarity.
         noise: standard deviation of the noise of the two views, in standardised units.
-        steps: training steps; `auto` is 500 of `mlp`, and none of `columns`: each is a line then.
+        steps: training steps; `auto` is 500 of `mlp`, and none of others: a column's curve is a line then, and `linear`
+            stays at the principal axes.
     """
 
-    kind: Literal["auto", "columns", "mlp"] = "auto"
+    kind: Literal["auto", "columns", "linear", "mlp"] = "auto"
     latent_dim: int | Auto = "auto"
     similarity: Literal["euclidean", "cosine"] = "euclidean"
     temperature: float = 1.0
@@ -107,10 +109,11 @@ class DecoderConfig:
             back is at most `error` is taken, or the last that still lowers it by a tenth.
         error: mean squared error of coordinates that is small enough, in their variances.
         layers: hidden layers, each with its own noise subspace.
-        noise: noise dimensions a layer, where there is noise; q = layers * noise.
-        warm_steps: steps of reconstruction alone, noise off.
-        steps: steps of the whole objective, with critics and noise; `auto` is none: nowhere did
-            they pay. Without steps there is no noise, q = 0.
+        noise: noise dimensions a layer, where there are critics; q = layers * noise. A linear encoder has noise of as
+            many dimensions as it loses at the decoder's output instead.
+        warm_steps: steps of reconstruction alone, noise off, and of the likelihood of noise at the output.
+        steps: steps of the whole objective, with critics and noise in every layer; `auto` is none:
+            nowhere did they pay.
         reconstruction: weight of the squared error with z fixed.
         lambda_r: weight of the critic on reconstructions.
         lambda_x: weight of the critic on generations.
@@ -212,8 +215,8 @@ def resolve(config: Config, rows: Table) -> Config:
     dims = len(continuous(rows, steps_drawn))
     most_latents = MOST_BESIDE_GIVEN if given else MOST_LATENTS
     e = _or(encoder.latent_dim, min(dims, most_latents))
-    kind = _or(encoder.kind, "columns" if e == dims else "mlp")
-    steps = _or(encoder.steps, 0 if kind == "columns" else 500)
+    kind = _or(encoder.kind, "columns" if e == dims else "linear")
+    steps = _or(encoder.steps, 500 if kind == "mlp" else 0)
     if config.latents == "gaussian":
         clusters = replace(clusters, k=1, split=False)
     allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, min(3 * e, ENOUGH_ROWS)))

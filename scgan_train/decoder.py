@@ -6,8 +6,10 @@ U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along
 own, by importances s_l, around the origin mu_l, which is the bias of the layer before. z = 0
 reconstructs; without noise there is no z. The affine skip S starts as the least-squares fit, the
 last W as zero; where the skip is exact, as behind an encoder of lines, nothing is trained and graphs have no layers.
-The objective is equation 4: squared error of reconstructions with z fixed, a critic
-on reconstructions, a critic on generations. Layers: He et al., "EigenGAN", ICCV 2021.
+Where the latent has fewer dimensions than the row, noise enters at the output, too, and is fitted by likelihood to
+residuals of rows that the decoder has not seen (`subspace`). The objective is equation 4: squared error of
+reconstructions with z fixed, a critic on reconstructions, a critic on generations. Layers: He et al., "EigenGAN", ICCV
+2021.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from scgan_train.config import DecoderConfig
 from scgan_train.graph import Var, const, op, silu
 from scgan_train.head import LatentModel
 from scgan_train.nets import critic_loss, generator_loss, gradient_penalty, linear, mlp
+from scgan_train.subspace import Residual, Subspace, principal
 from scgan_train.training import distributed
 from scgan_train.training.loop import Phase, Player, rows_of
 
@@ -34,31 +37,12 @@ EXACT = 1e-9  # mean squared error of a skip that needs no layers
 Floats = NDArray[np.floating[Any]]
 
 
-class Subspace(nn.Module):
-    """Where z_l enters a layer: h + U diag(s) z, U orthonormal [width, q_l]."""
-
-    def __init__(self, width: int, noise: int, generator: torch.Generator) -> None:
-        super().__init__()
-        basis, _ = torch.linalg.qr(torch.randn(width, noise, generator=generator))
-        self.basis = nn.Parameter(basis.contiguous())
-        self.importance = nn.Parameter(torch.zeros(noise))
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Return how noise z [n, q_l] moves a layer [n, width]: U diag(s) z."""
-        return z @ self.directions()
-
-    def directions(self) -> Tensor:
-        """Return diag(s) U^T [q_l, width]."""
-        return (self.basis * self.importance).T
-
-    def orthogonality(self) -> Tensor:
-        """Return |U^T U - 1|^2."""
-        gram = self.basis.T @ self.basis
-        return (gram - torch.eye(len(gram), device=gram.device)).square().sum()
-
-
 class Decoder(nn.Module):
     """The stack: (latent [n, e], z [n, q]) to coordinates [n, d'].
+
+    Args:
+        noise: dimensions of noise that enter at each layer.
+        restored: those that enter at the output.
 
     Attributes:
         noise: q; 0 where the stack has no subspaces.
@@ -72,6 +56,7 @@ class Decoder(nn.Module):
         layers: int,
         noise: int,
         generator: torch.Generator,
+        restored: int = 0,
     ) -> None:
         super().__init__()
         inputs = [latent_dim] + [width] * (layers - 1)
@@ -79,9 +64,10 @@ class Decoder(nn.Module):
         self.subspaces = nn.ModuleList(
             Subspace(width, noise, generator) for _ in range(layers if noise else 0)
         )
-        self.noise = layers * noise
+        self.noise = layers * noise + restored
         self.last = nn.Parameter(torch.zeros(dims, width))
         self.skip = linear(latent_dim, dims, generator)
+        self.residual = Residual(latent_dim, dims, restored, generator) if restored else None
 
     def forward(self, latent: Tensor, z: Tensor | None = None) -> Tensor:
         """Return coordinates [n, d']; z is None, or zero, to reconstruct."""
@@ -89,20 +75,29 @@ class Decoder(nn.Module):
         for layer, move in zip(self.layers, self._moves(z), strict=True):
             h = layer(h)
             h = nn.functional.silu(h if move is None else h + move)
-        return torch.addmm(self.skip(latent), h, self.last.T)
+        y = torch.addmm(self.skip(latent), h, self.last.T)
+        if self.residual is None or z is None:
+            return y
+        return y + self.residual.add(latent, z[:, -self.restored :])
+
+    @property
+    def restored(self) -> int:
+        """Dimensions of the noise that enters at the output, the last ones of z."""
+        return 0 if self.residual is None else len(self.residual.importance)
 
     def _each_subspace(self) -> list[Subspace]:
         return [subspace for subspace in self.subspaces if isinstance(subspace, Subspace)]
 
     def _moves(self, z: Tensor | None) -> Sequence[Tensor | None]:
-        if z is None or not self.noise:
+        if z is None or not self.subspaces:
             return [None] * len(self.layers)
-        parts = torch.split(z, self.noise // len(self.layers), -1)
+        parts = torch.tensor_split(z[:, : self.noise - self.restored], len(self.layers), 1)
         return [subspace(part) for subspace, part in zip(self.subspaces, parts, strict=True)]
 
     def orthogonality(self) -> Tensor:
         """Return the sum of |U^T U - 1|^2 over the subspaces."""
         terms = [subspace.orthogonality() for subspace in self._each_subspace()]
+        terms += [self.residual.orthogonality()] if self.residual else []
         return sum(terms, self.last.new_zeros(()))
 
     def graph(self, latent: Var, z: Var | None, affine: tuple[Floats, Floats] | None = None) -> Var:
@@ -114,18 +109,26 @@ class Decoder(nn.Module):
         y = op.add(op.matmul(latent, const(skip.T)), const(bias))
         if z is None and not last.any():
             return y
-        h, parts = (
-            latent,
-            op.split(z, num_outputs=len(self.layers), axis=1) if z is not None else (),
-        )
+        h, parts = latent, self._split_graph(z)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
             h = op.add(op.matmul(h, const(layer.weight.T)), const(layer.bias))
-            if z is not None:
+            if self.subspaces and parts:
                 directions = self._each_subspace()[index].directions()
                 h = op.add(h, op.matmul(parts[index], const(directions)))
             h = silu(h)
-        return op.add(op.matmul(h, const(last.T)), y)
+        y = op.add(op.matmul(h, const(last.T)), y)
+        if self.residual is None or not parts:
+            return y
+        return op.add(y, self.residual.add_graph(latent, parts[-1], scale))
+
+    def _split_graph(self, z: Var | None) -> Sequence[Var]:
+        """Return the noise of each layer, and of the output."""
+        if z is None:
+            return ()
+        inner = [len(subspace.importance) for subspace in self._each_subspace()]
+        sizes = [*inner, *([self.restored] if self.restored else [])]
+        return op.split(z, const(sizes, np.int64), axis=1)
 
     @torch.no_grad()
     def start(self, latent: Tensor, y: Tensor) -> None:
@@ -159,6 +162,11 @@ class Decoder(nn.Module):
         return {"reconstruction": (self(latent) - y).square().mean()}
 
     @property
+    def deterministic(self) -> list[nn.Parameter]:
+        """What reconstructs: all parameters but those of the noise."""
+        return [*self.layers.parameters(), self.last, *self.skip.parameters()]
+
+    @property
     def width(self) -> int:
         """Hidden units a layer."""
         return self.last.shape[1]
@@ -167,23 +175,34 @@ class Decoder(nn.Module):
     def of_shapes(cls, tensors: dict[str, Tensor]) -> Decoder:
         """Return an untrained decoder of the same shape as a saved one."""
         layers = sum(name.startswith("layers.") and name.endswith("weight") for name in tensors)
-        importances = tensors.get("subspaces.0.importance", torch.empty(0))
+        noise, restored = (
+            len(tensors.get(f"{name}.importance", ())) for name in ("subspaces.0", "residual")
+        )
         dims, width = tensors["last"].shape
         latent_dim = tensors["skip.weight"].shape[1]
-        return cls(latent_dim, dims, width, layers, len(importances), torch.Generator())
+        return cls(latent_dim, dims, width, layers, noise, torch.Generator(), restored)
 
 
 class DecoderStage(nn.Module):
-    """Decoders of growing width until one is wide enough, then its two critics (equation 4).
+    """Decoders of growing width until one is wide enough, then its noise, then its two critics (equation 4).
 
     The first whose error on rows kept back is at most `DecoderConfig.error` is taken, or the last
-    that still lowers the error by a tenth. The smaller one is the faster one.
+    that still lowers the error by a tenth. The smaller one is the faster one. Where the latent has
+    fewer dimensions than the row, most of the error can't be lowered: there the error is the
+    geometric mean of the residuals' variances along what noise restores, and 2 % of it are enough.
+    Each half of the rows then trains a decoder of that width, and noise at the output is fitted to
+    the residuals of the other half; rows kept back say by how much these are too wide.
+
+    Args:
+        restored: noise dimensions at the output; without, critics teach noise in each layer.
 
     Attributes:
         errors: of each width, infinite where it was not trained; 0 of the first where its skip is exact.
+        calibrated: whether the noise's spread was compared with rows kept back.
     """
 
     errors: Tensor
+    calibrated: Tensor
 
     def __init__(
         self,
@@ -192,24 +211,29 @@ class DecoderStage(nn.Module):
         y: Tensor,
         config: DecoderConfig,
         generator: torch.Generator,
+        restored: int = 0,
     ) -> None:
         super().__init__()
         dims, width = y.shape[1], config.critic_width
         self.config = config
+        self.restored = restored
+        noise = config.noise if config.steps and not restored else 0
         self.decoders = nn.ModuleList(
-            Decoder(
-                *(latent.shape[1], dims, units, config.layers),
-                config.noise if config.steps else 0,
-                generator,
-            )
+            Decoder(latent.shape[1], dims, units, config.layers, noise, generator, restored)
             for units in config.widths
         )
         self.register_buffer("errors", torch.full((len(config.widths),), torch.inf).double())
+        self.register_buffer("calibrated", torch.zeros(()))
         self.on_reconstructions = mlp([dims, width, width, 1], generator)
         self.on_generations = mlp([dims, width, width, 1], generator)
+        self.halves = nn.ModuleList(
+            Decoder(latent.shape[1], dims, units, config.layers, 0, generator)
+            for units in (config.widths if restored else ())
+            for _ in range(2)
+        )
         self._model = [model]  # not a part of what is trained
         self.to(y.device)
-        for decoder in self._each():
+        for decoder in [*self._each(), *self._each_half()]:
             decoder.start(latent, y)
         if not config.steps and self._each()[0].error(latent, y) <= EXACT:
             self.errors[0] = 0.0
@@ -217,17 +241,28 @@ class DecoderStage(nn.Module):
     def _each(self) -> list[Decoder]:
         return [decoder for decoder in self.decoders if isinstance(decoder, Decoder)]
 
+    def _each_half(self) -> list[Decoder]:
+        return [half for half in self.halves if isinstance(half, Decoder)]
+
     @property
     def decoder(self) -> Decoder:
         """The decoder of the width that was taken."""
         return self._each()[self._best(len(self.errors))]
 
     def _best(self, tried: int) -> int:
-        """Return which of the first widths is taken: the last that lowers the error by a tenth."""
-        best = 0
+        """Return which of the first widths is taken: the last that lowers the error by enough."""
+        best, enough = 0, 0.98 if self.restored else 0.9
         for index, error in enumerate(self.errors[:tried].tolist()):
-            best = index if error <= 0.9 * float(self.errors[best]) else best
+            best = index if error <= enough * float(self.errors[best]) else best
         return best
+
+    @torch.no_grad()
+    def _error(self, decoder: Decoder, latent: Tensor, y: Tensor) -> float:
+        """Return the error that widths are compared by, of coordinates [n, d']."""
+        if not self.restored:
+            return decoder.error(latent, y)
+        variances = principal(y - decoder(latent))[0][: self.restored]
+        return float(variances.log().mean().exp())
 
     def phases(self, latent: Tensor, y: Tensor, back: tuple[Tensor, Tensor]) -> Iterator[Phase]:
         """Yield a phase a width, then, if it has steps, the whole of equation 4.
@@ -242,16 +277,18 @@ class DecoderStage(nn.Module):
             return
         draw = rows_of(latent, y, batch=min(config.batch, len(y)))
         for index, decoder in enumerate(self._each()):
-            weights = [w for key, w in decoder.named_parameters() if "subspaces" not in key]
+            weights = decoder.deterministic
             player = Player("decoder", weights, decoder.loss, config.lr)
             name = f"width {decoder.width}"
             steps, held_out = config.warm_steps, partial(decoder.error, *back)
             yield Phase(name, steps, draw, (player,), floor=0.002, share=True, held_out=held_out)
             if not torch.isfinite(self.errors[index]):
-                self.errors[index] = decoder.error(*back)
+                self.errors[index] = self._error(decoder, *back)
                 decoder.wake(self.errors[index].sqrt())
             if self.errors[index] <= config.error or self._best(index + 1) != index:
                 break
+        if self.restored and len(y) > 1:
+            yield from self._restore(latent, y, back)
         if config.steps:
             decoder, betas = self.decoder, (0.0, 0.99)
             critics = [*self.on_reconstructions.parameters(), *self.on_generations.parameters()]
@@ -263,6 +300,39 @@ class DecoderStage(nn.Module):
             decay = min(config.ema, steps / (steps + SHARES_AVERAGED))
             yield Phase("critics", steps, draw, players, average=decoder, decay=decay, share=True)
             decoder.put_out(self.errors[self._best(len(self.errors))].sqrt())
+
+    def _restore(self, latent: Tensor, y: Tensor, back: tuple[Tensor, Tensor]) -> Iterator[Phase]:
+        """Yield a phase that trains a decoder on each half, and one of the noise of the other half's residuals."""
+        config, best = self.config, self._best(len(self.errors))
+        decoder, pair = self.decoder, self._each_half()[2 * best : 2 * best + 2]
+        n = len(y) // 2
+        halves = [(latent[k : 2 * n : 2], y[k : 2 * n : 2]) for k in range(2)]
+        for half, rows in zip(pair, halves, strict=True):
+            player = Player("decoder", half.deterministic, half.loss, config.lr)
+            draw = rows_of(*rows, batch=min(config.batch, n))
+            yield Phase("half", config.warm_steps, draw, (player,), floor=0.002, share=True)
+        with torch.no_grad():
+            latents = torch.cat([rows[0] for rows in halves])
+            unseen = [
+                rows[1] - half(rows[0]) for half, rows in zip(pair[::-1], halves, strict=True)
+            ]
+            residuals, held_out = torch.cat(unseen), back[1] - decoder(back[0])
+        noise = decoder.residual
+        assert noise is not None
+        if not noise.importance.any():
+            noise.start(residuals)
+        player = Player("noise", noise.moved, noise.loss, config.lr, weight_decay=0.01)
+        draw = rows_of(latents, residuals, batch=min(config.batch, len(latents)))
+        yield Phase(
+            *("noise", config.warm_steps, draw, (player,)),
+            average=noise,
+            decay=0.995,
+            share=True,
+            held_out=lambda: float(noise.nats(back[0], held_out)),
+        )
+        if not self.calibrated:
+            noise.calibrate(latents, held_out)
+            self.calibrated.fill_(1)
 
     def generate(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n generated rows of coordinates [n, d']."""

@@ -97,10 +97,11 @@ class Encoder(nn.Module):
         self.config = config
         self.latent_dim = int(config.latent_dim)
         slope = math.sqrt(config.temperature) / (2 * config.noise)
+        hidden = [config.width] * 2 if config.kind == "mlp" else []
         self.net: nn.Module = (
             ColumnCurves(dims, slope, generator, bent=int(config.steps) > 0)
             if config.kind == "columns"
-            else mlp([dims, config.width, config.width, self.latent_dim], generator)
+            else mlp([dims, *hidden, self.latent_dim], generator)
         )
         self.register_buffer("center", torch.zeros(self.latent_dim))
         self.register_buffer("spread", torch.ones(()))
@@ -169,6 +170,19 @@ class Encoder(nn.Module):
             warmup=100,
             share=True,
         )
+
+    @torch.no_grad()
+    def start(self, y: Tensor) -> None:
+        """Take the principal axes of coordinates [n, d'] for a linear encoder's: contrast leads to those.
+
+        Views differ by as much noise in every direction, so the widest directions tell rows apart best.
+        """
+        if self.config.kind == "linear":
+            *_, layer = self.net.children()
+            assert isinstance(layer, nn.Linear)
+            _, axes = torch.linalg.eigh(torch.cov(y.double().T))
+            layer.weight.copy_(axes.flip(1)[:, : self.latent_dim].T)
+            layer.weight.mul_(math.sqrt(self.config.temperature) / (2 * self.config.noise))
 
     @torch.no_grad()
     def calibrate(self, y: Tensor) -> None:

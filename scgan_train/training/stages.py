@@ -179,6 +179,7 @@ class _Stages:
             with self._stage("encoder"):
                 encoder = Encoder(dims, self.config.encoder, generator_for(seed, "encoder"))
                 encoder = encoder.to(self.device)
+                encoder.start(y)
                 observer = self.progress.stage("encoder")
                 batch = min(self.config.encoder.batch, len(y)) * distributed.size()
                 few = self.held_y[:batch]
@@ -336,7 +337,9 @@ class _Stages:
                 used, back = _split(len(y), seed, KEPT_BACK)
                 latent, target, kept_back = latents[used], y[used], (latents[back], y[back])
                 generator = generator_for(seed, "decoder")
-                stage = DecoderStage(model, latent, target, config, generator)
+                linear = self.config.encoder.kind == "linear"
+                lost = y.shape[1] - latents.shape[1] if linear else 0
+                stage = DecoderStage(model, latent, target, config, generator, lost)
                 observer = self.progress.stage("decoder")
                 phases = stage.phases(latent, target, kept_back)
                 fit("decoder", stage, lambda _: phases, seed, observer)

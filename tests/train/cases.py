@@ -47,3 +47,14 @@ def mixed_table(n: int = 1500) -> Table:
         ]
     )
     return Table(columns, values.astype(np.float32))
+
+
+def lossy_table(n: int, seed: int) -> Table:
+    """Two columns in pieces that go together, of which a latent is made; heavy tails and tenths, which it loses."""
+    rng = np.random.default_rng(seed)
+    apart = 3.0 * rng.choice([-1, 1], n) + rng.standard_normal(n)
+    wide = 0.9 * apart + rng.standard_normal(n)
+    tenths = np.round(2 * rng.standard_normal(n) + 0.1 * wide, 1)
+    columns = (Column("apart"), Column("wide"), Column("tails"), Column("tenths", decimals=1))
+    values = [apart, wide, rng.standard_t(2, n), tenths]
+    return Table(columns, np.column_stack(values).astype(np.float32))

@@ -88,9 +88,9 @@ def test_an_average_never_keeps_more_than_all() -> None:
     ("width", "given", "kept", "kind"),
     [
         (256, (), 256, "columns"),
-        (257, (), 256, "mlp"),
+        (257, (), 256, "linear"),
         (17, ("x0",), 16, "columns"),
-        (18, ("x0",), 16, "mlp"),
+        (18, ("x0",), 16, "linear"),
     ],
 )
 def test_a_wide_table_keeps_all_its_dimensions_up_to_256(

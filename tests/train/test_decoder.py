@@ -180,15 +180,75 @@ def test_a_wider_one_that_does_not_lower_the_error_is_not_taken() -> None:
     assert {phase for phase, _ in watcher.seen} == {"width 4", "width 8"}
 
 
-@pytest.mark.parametrize("stopped_at", [200, 600, 1000, 1220])
-def test_a_stage_stopped_at_any_width_goes_on_to_the_same_decoder(stopped_at: int) -> None:
+def restored(
+    latent: torch.Tensor, y: torch.Tensor, back: int, lost: int, **more: object
+) -> tuple[DecoderStage, torch.Tensor]:
+    """Train a decoder whose noise restores, and return what that adds to coordinates."""
+    config = replace(CONFIG, **{"steps": 0, "lr": 5e-3} | more)
+    generator = generator_for(6, "decoder")
+    stage = DecoderStage(GAUSSIAN, latent[back:], y[back:], config, generator, lost)
+    kept = latent[:back], y[:back]
+    fit("decoder", stage, lambda _: stage.phases(latent[back:], y[back:], kept), 0, Watcher())
+    with torch.no_grad():
+        z = torch.randn(len(latent), stage.decoder.noise, generator=generator_for(0, "z"))
+        return stage, stage.decoder(latent, z) - stage.decoder(latent)
+
+
+def test_noise_restores_the_spread_that_the_latent_lost_where_it_lost_it() -> None:
+    """Two columns have a known spread given the latent, one of them one that depends on it; they correlate."""
+    generator = generator_for(7, "lost")
+    latent = torch.randn(4000, 1, generator=generator)
+    first, second = torch.randn(2, 4000, 1, generator=generator)
+    spread = (latent / 2).exp()
+    y = torch.cat([latent, latent.sin() + first, spread * (0.8 * first + 0.6 * second)], 1)
+    stage, added = restored(latent, y, 400, 2, widths=(16,), warm_steps=800)
+    lost = torch.cat([first, spread], 1).square().mean(0).sqrt()
+    assert (added.std(0)[1:] / lost).tolist() == pytest.approx([1, 1], abs=0.1)
+    assert added[:, 0].std() < 0.05
+    for rows in (latent[:, 0] > 0.5, latent[:, 0] < -0.5):
+        even = added[rows, 1:] / torch.cat([torch.ones_like(spread), spread], 1)[rows]
+        assert even.std(0).tolist() == pytest.approx([1, 1], abs=0.12)
+        assert float(torch.corrcoef(even.T)[0, 1]) == pytest.approx(0.8, abs=0.1)
+    with torch.no_grad():
+        still = stage.decoder(latent, torch.zeros(len(latent), 2))
+    assert torch.equal(still, stage.decoder(latent))
+
+
+def test_noise_is_that_of_rows_which_the_decoder_has_not_seen() -> None:
+    """A wide decoder learns few rows by heart: residuals of those are half as wide as those of other rows."""
+    generator = generator_for(8, "few")
+    latent = torch.randn(600, 6, generator=generator)
+    y = torch.cat([latent, torch.randn(600, 1, generator=generator)], 1)
+    more = {"widths": (64,), "warm_steps": 400, "batch": 128}
+    stage, added = restored(latent[:350], y[:350], 30, 1, **more)
+    with torch.no_grad():
+        own, other = (
+            (stage.decoder(latent[rows]) - y[rows])[:, 6].std()
+            for rows in (slice(30, 350), slice(350, 600))
+        )
+    assert own < 0.7 * other
+    assert 0.9 < float(added[:, 6].std() / other) < 1.25
+
+
+@pytest.mark.parametrize(
+    ("stopped_at", "widths"),
+    [
+        *((at, (4, 8, 16)) for at in (200, 600, 1000, 1220)),
+        *((at, (4,)) for at in (300, 500, 700, 810)),
+    ],
+)
+def test_a_stage_stopped_at_any_phase_goes_on_to_the_same_decoder(
+    stopped_at: int, widths: tuple[int, ...]
+) -> None:
     generator = generator_for(4, "waves")
     latent = 2 * torch.randn(1000, 1, generator=generator)
     y = torch.cat([latent, torch.sin(2 * latent)], 1)
-    config = replace(CONFIG, widths=(4, 8, 16), error=1e-9, warm_steps=400, steps=30)
+    lost = int(len(widths) == 1)
+    steps = 200 if lost else 400
+    config = replace(CONFIG, widths=widths, error=1e-9, warm_steps=steps, steps=30)
 
     def trained(watcher: Watcher) -> DecoderStage:
-        stage = DecoderStage(GAUSSIAN, latent, y, config, generator_for(5, "decoder"))
+        stage = DecoderStage(GAUSSIAN, latent, y, config, generator_for(5, "decoder"), lost)
         fit("decoder", stage, lambda _: stage.phases(latent, y, (latent, y)), 0, watcher)
         return stage
 
@@ -196,8 +256,9 @@ def test_a_stage_stopped_at_any_width_goes_on_to_the_same_decoder(stopped_at: in
     with pytest.raises(KeyboardInterrupt):
         trained(watcher)
     resumed = trained(Watcher(state=watcher.state))
-    assert whole.decoder.width == resumed.decoder.width == 16
-    assert torch.equal(whole.decoder.last, resumed.decoder.last)
+    assert whole.decoder.width == resumed.decoder.width == widths[-1]
+    for one, other in zip(whole.decoder.parameters(), resumed.decoder.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_behind_lines_nothing_is_trained_and_the_graph_has_no_layers() -> None:

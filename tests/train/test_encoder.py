@@ -37,6 +37,27 @@ def left_unexplained(y: torch.Tensor, latent: torch.Tensor) -> float:
     return float((fitted - y).square().mean() / within)
 
 
+def test_a_linear_encoder_keeps_the_principal_axes_and_contrast_leaves_it_there() -> None:
+    y = torch.randn(1000, 4, generator=generator_for(0, "rows"))
+    y *= torch.tensor([0.3, 2.0, 1.0, 0.1])
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=generator_for(1, "turn"))).Q
+    config = settings(encoder={"kind": "linear", "latent_dim": 2, "steps": 100}).encoder
+    encoder = Encoder(4, config, generator_for(0, "test"))
+
+    def lost() -> float:
+        latent = encoder(y @ turn).double()
+        centred = latent - latent.mean(0)
+        back = centred @ torch.linalg.lstsq(centred, y.double()).solution
+        return float((y - y.mean(0) - back).square().mean(0).sum())
+
+    with torch.no_grad():
+        encoder.start(y @ turn)
+        assert lost() == pytest.approx(0.1, rel=0.1)
+    fit("encoder", encoder, lambda _: encoder.phases(y @ turn), 0, Watcher())
+    with torch.no_grad():
+        assert lost() == pytest.approx(0.1, rel=0.1)
+
+
 @pytest.mark.parametrize("kind", ["columns", "mlp"])
 def test_a_row_s_position_within_its_cluster_survives(kind: str) -> None:
     assert left_unexplained(*trained(kind=kind)) < 0.02

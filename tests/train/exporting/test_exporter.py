@@ -246,16 +246,20 @@ def test_graphs_select_the_cluster_that_the_thresholds_name(limits: list[int]) -
         assert runtime.run(["choice"], {"u": u, "w": w})[0].tolist() == wanted
 
 
-@pytest.mark.parametrize("noise", [0, 3])
+@pytest.mark.parametrize(("noise", "restored"), [(0, 0), (3, 0), (0, 2), (3, 2)])
 @pytest.mark.parametrize("affine", [None, (np.array([2.0, 1e-3]), np.array([1.0, 1e4]))])
-def test_a_decoder_s_graph_is_the_decoder(noise: int, affine) -> None:
+def test_a_decoder_s_graph_is_the_decoder(noise: int, restored: int, affine) -> None:
     generator = torch.Generator().manual_seed(0)
-    decoder = Decoder(3, 2, 16, 2, noise, generator)
+    decoder = Decoder(3, 2, 16, 2, noise, generator, restored)
     torch.nn.init.normal_(decoder.last, generator=generator)
-    decoder.wake(torch.tensor(0.1))
+    decoder.wake(torch.tensor(0.5))
+    if decoder.residual:
+        decoder.residual.start(torch.randn(100, 2, generator=generator) ** 3)
+        for weight in decoder.residual.parameters():
+            torch.nn.init.normal_(weight, std=0.3, generator=generator)
     inputs = {"latent": torch.randn(4096, 3, generator=generator).numpy()}
     arguments = {"latent": argument(("n", 3))}
-    if noise:
+    if decoder.noise:
         inputs["z"] = torch.randn(4096, decoder.noise, generator=generator).numpy()
         arguments["z"] = argument(("n", decoder.noise))
     y = decoder.graph(arguments["latent"], arguments.get("z"), affine)
@@ -268,7 +272,7 @@ def test_a_decoder_s_graph_is_the_decoder(noise: int, affine) -> None:
             return {"y": decoder(*tensors.values()).numpy() * scale + shift}
 
     assert parity("decoder", compute, graph, inputs) < 1e-5
-    if noise:
+    if decoder.noise:
         still = dict(inputs, z=0 * inputs["z"])
         with pytest.raises(ParityError):
             parity("decoder", lambda _: compute(still), graph, inputs)
