@@ -5,6 +5,7 @@ A module that is skipped as a whole is known to pytest-xdist's workers alone, wh
 
 import os
 import shutil
+import signal
 from collections import Counter
 
 import pytest
@@ -13,6 +14,13 @@ from hypothesis import HealthCheck, settings
 # examples take what time a busy machine has for them
 settings.register_profile("scgan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("scgan")
+
+# what a shell starts in the background, or nohup, is deaf to these, and so would be what tests interrupt
+for sent in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(sent) is signal.SIG_IGN:
+        signal.signal(sent, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # how reasons begin or end: pytest's importorskip, a package of a file format, a runtime for Node or browsers
 PIP, NPM = ("could not import", "without "), "make node"

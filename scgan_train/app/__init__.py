@@ -57,12 +57,15 @@ def deaf() -> None:
     """Ignore signals that ask for an end.
 
     Python puts their defaults back while it ends, which would change the code; and when one process fails, torchrun
-    ends the others, even those that are about to end.
+    ends the others, even those that are about to end. Python also notes an interrupt that leaves code compiled from
+    a string, as dataclasses are made of, even if it is caught further out, and ends by SIGINT itself in place of the
+    exit code; the next such code takes the note back.
     """
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    exec("")
 
 
 def again(ignored: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -87,6 +88,31 @@ def test_after_a_while(model: Path, tmp_path: Path, seconds: float) -> None:
             process.kill()
     Done(process.returncode, "", err).failed(130, "interrupted")
     assert list(tmp_path.iterdir()) == []
+
+
+IN_A_STRING = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from scgan_train.app import guarded
+
+def program():
+    try:
+        exec("os.kill(os.getpid(), signal.SIGINT); signal.pause()", globals())
+    except KeyboardInterrupt:
+        return 143
+
+guarded(program)
+"""
+
+
+def test_in_code_compiled_from_a_string(tmp_path: Path) -> None:
+    """As dataclasses are made of: `python -m` would end by SIGINT, whatever the exit code."""
+    (tmp_path / "program.py").write_text(IN_A_STRING, "utf-8")
+    paths = f"{tmp_path}{os.pathsep}{ENVIRONMENT.get('PYTHONPATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-m", "program"], env=ENVIRONMENT | {"PYTHONPATH": paths}, timeout=60
+    )
+    assert done.returncode == 143
 
 
 IN_NATIVE_CODE = """
