@@ -509,12 +509,12 @@ class Coordinates:
 
 
 def continuous(table: Table, steps: Sequence[Step]) -> list[int]:
-    """Return the columns that have a coordinate; the first if none would."""
+    """Return the columns that have a coordinate; if none would, one that is drawn (its is noise), or the first."""
     drawn = {step.column for step in steps if not step.rest}
     values = table.values
     varying = np.flatnonzero(values.min(0) < values.max(0)).tolist()
     varying += [step.column for step in steps if step.rest and step.column not in varying]
-    return sorted(set(varying) - drawn) or [0]
+    return sorted(set(varying) - drawn) or sorted(drawn)[:1] or [0]
 
 
 def find_constraints(table: Table, tails: bool = False) -> tuple[Constraint, ...]:

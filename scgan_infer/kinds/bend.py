@@ -10,10 +10,8 @@ FARTHEST = 40.0  # of a coordinate
 FEWEST = 100  # rows
 MOST = 20_000  # of them that are looked at
 WIDTHS = 10.0 ** -np.arange(0, 4.1, 0.5)  # of the middle half's spread
-CURVED, NORMAL = (
-    0.1,
-    0.025,
-)  # of the variance, that normal quantiles leave unexplained, before and after
+CURVED = 0.5  # of the variance, that normal quantiles leave unexplained, before
+NORMAL = 0.025  # and after
 
 
 class Bend(Form):

@@ -29,10 +29,12 @@ def scgan(
     def run(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["scgan", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+        finally:  # a test that fails must not leave the others deaf
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         taken = capsys.readouterr()
         assert isinstance(stop.value.code, int)
         return Done(stop.value.code, taken.out, taken.err)

@@ -372,6 +372,7 @@ def test_long_tails_are_bent_and_nothing_else() -> None:
         "level": rng.uniform(-1, 1, n),
         "two": rng.standard_normal(n) + rng.choice([-5, 5], n),
         "rising": rng.gamma(2.0, 1.0, n),
+        "a factor of ten": np.exp(0.8 * rng.standard_normal(n)),
     }
     columns = [Column(name) for name in [*tails, *plain]]
     columns[1] = Column("from a wall", "bounded", low=3.0)

@@ -26,6 +26,7 @@ NOTHING_CONTINUOUS: dict[str, dict[str, Any]] = {
         "same": np.full(N, 7.0),
         "may miss": np.where(RNG.random(N) < 0.3, "", "k"),
     },
+    "first the same": {"same": np.full(N, 7.0), "name": RNG.choice(list("xyz"), N)},
     "one number or none": {"x": np.where(RNG.random(N) < 0.3, np.nan, 5.0)},
     "constant": {"x": np.full(50, 3.0), "name": np.full(50, "x")},
     "a sum": {"first": DICE[0], "second": DICE[1], "pips": DICE.sum(0)},
