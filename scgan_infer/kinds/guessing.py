@@ -238,7 +238,7 @@ def step_of(values: Floats, error: float) -> tuple[Fraction, float] | None:
 
 
 def simplest(value: float, error: float) -> Fraction:
-    """Return the fraction of the least denominator within an error.
+    """Return the fraction of the least denominator within an error, or, where that is beyond `FINEST`, any.
 
     >>> simplest(0.33334, 1e-4)
     Fraction(1, 3)
@@ -246,11 +246,9 @@ def simplest(value: float, error: float) -> Fraction:
     most = 1
     while abs(float(found := Fraction(value).limit_denominator(most)) - value) > error:
         most = 2 * most
-    return next(
-        fraction
-        for q in range(1, found.denominator + 1)
-        if abs(float(fraction := Fraction(round(value * q), q)) - value) <= error
-    )
+    few = range(1, min(found.denominator, FINEST) + 1)
+    q = next((q for q in few if abs(round(value * q) / q - value) <= error), None)
+    return found if q is None else Fraction(round(value * q), q)
 
 
 def decimals_of(values: Raw, least: int = 0) -> int | None:
