@@ -13,9 +13,7 @@ the same columns without given ones, in the same process.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,9 +23,9 @@ import numpy as np
 import torch
 from cases import Case, real
 from numpy.typing import NDArray
+from results import Results, options
 
 import scgan_infer
-from scgan_infer.files import write_bytes
 from scgan_infer.judging.figures import paired_c2st
 from scgan_train import config as configs
 from scgan_train.coordinates import Coordinates
@@ -122,24 +120,16 @@ def spline_flow(case: Case, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what is not in the file yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("sets", nargs="*", help=", ".join(GIVEN))
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=HERE / "conditions.json")
-    asked = parser.parse_args()
+    asked = options(__doc__, HERE / "conditions.json", "sets", GIVEN, 1).parse_args()
     torch.set_num_threads(1)
-    results = json.loads(asked.out.read_text("utf-8")) if asked.out.exists() else []
-    have = {(row["set"], row["seed"], row["model"]) for row in results}
+    results = Results(asked.out)
     for seed in range(asked.seeds):
         for case in real(seed, asked.sets or list(GIVEN)):
             for name, fit in (("scgan", ours), ("spline flow", spline_flow)):
-                if (case.name, seed, name) in have:
+                if results.have(set=case.name, seed=seed, model=name):
                     continue
                 row = {"set": case.name, "seed": seed, **fit(case, seed)}
-                results.append(row)
-                write_bytes(asked.out, json.dumps(results, indent=1).encode())
+                results.add(row)
                 print(row, flush=True)
 
 

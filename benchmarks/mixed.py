@@ -18,7 +18,6 @@ trained again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -28,8 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-
-from scgan_infer.files import write_bytes
+from results import Results, options
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared" / "data"
@@ -188,26 +186,19 @@ def main() -> None:
     if sys.argv[1:2] == ["one"]:
         print(json.dumps(one(Path(sys.argv[2]), int(sys.argv[3]))))
         return
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("sets", nargs="*", help=", ".join(TARGETS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = options(__doc__, HERE / "mixed.json", "sets", TARGETS, 3)
     parser.add_argument("--judge", default=sys.executable, help="Python that has the extra `bench`")
-    parser.add_argument("--out", type=Path, default=HERE / "mixed.json")
     asked = parser.parse_args()
-    results = json.loads(asked.out.read_text("utf-8")) if asked.out.exists() else []
-    have = {(row["set"], row["seed"]) for row in results}
+    results = Results(asked.out)
     for seed in range(asked.seeds):
         for name in asked.sets or TARGETS:
-            if (name, seed) in have:
+            if results.have(set=name, seed=seed):
                 continue
             row = measured(name, seed, asked.judge)
             if row is None:
                 print(f"{name}: its file is not in {SHARED}", flush=True)
                 continue
-            results.append(row)
-            write_bytes(asked.out, json.dumps(results, indent=1).encode())
+            results.add(row)
             print(
                 json.dumps({key: row[key] for key in ("set", "seed", "seconds", "figures")}),
                 flush=True,

@@ -18,8 +18,6 @@ rows each of its posterior, which is the mixture cut at the prior's end.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from results import Results, options
 
 import scgan_infer
 import scgan_train
-from scgan_infer.files import write_bytes
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared" / "data"
@@ -153,22 +151,14 @@ def measured(task: str, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what is not in posterior.json yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("tasks", nargs="*", help=", ".join(TASKS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=HERE / "posterior.json")
-    asked = parser.parse_args()
-    results = json.loads(asked.out.read_text("utf-8")) if asked.out.exists() else []
-    have = {(row["set"], row["seed"]) for row in results}
+    asked = options(__doc__, HERE / "posterior.json", "tasks", TASKS, 3).parse_args()
+    results = Results(asked.out)
     for seed in range(asked.seeds):
         for task in asked.tasks or TASKS:
-            if (task, seed) in have:
+            if results.have(set=task, seed=seed):
                 continue
             row = measured(task, seed)
-            results.append(row)
-            write_bytes(asked.out, json.dumps(results, indent=1).encode())
+            results.add(row)
             mean = np.mean(row["c2st"])
             print(
                 f"{task}, seed {seed}: C2ST {mean:.3f} ({min(row['c2st']):.3f} to {max(row['c2st']):.3f}), "
