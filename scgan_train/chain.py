@@ -166,11 +166,8 @@ class Chain(nn.Module):
     @property
     def tied(self) -> Iterator[tuple[int, int, Tensor, bool]]:
         """The steps that hang on another, that other, the table, and whether it is of least ones; in order."""
-        for kind in (
-            TIED,
-            LEAST,
-            TIED,
-        ):  # what follows from a step that was raised follows once more
+        # what follows from a step that was raised follows once more
+        for kind in (TIED, LEAST, TIED):
             for name, table in self.named_buffers(recurse=False):
                 if name.startswith(kind):
                     step, other = name.removeprefix(kind).split("_")
