@@ -11,7 +11,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -21,6 +21,7 @@ from scgan_infer.names import Device, Latents, Missing, Preset
 
 if TYPE_CHECKING:
     from scgan_infer.columns import Table
+    from scgan_train.constraints import Constraint
 
 Auto = Literal["auto"]
 T = TypeVar("T")
@@ -187,15 +188,33 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 }
 
 
-def resolve(config: Config, rows: Table) -> Config:
+def constraints_of(config: Config, rows: Table) -> tuple[Constraint, ...]:
+    """Return the constraints between the generated columns of rows; none where settings switch them off.
+
+    Raises:
+        UsageError: a given column that there is not, or no column that is generated.
+    """
+    from scgan_train.coordinates import find_constraints
+    from scgan_train.given import divide, part
+
+    made, _ = divide(rows.columns, config.given)
+    return find_constraints(part(rows, made), config.tails) if config.constraints else ()
+
+
+def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | None = None) -> Config:
     """Return the configuration without "auto": what the rows ask for in its place.
+
+    Args:
+        config: the settings.
+        rows: all rows.
+        constraints: `constraints_of` them, where they are known already.
 
     Raises:
         DeviceError: the device asked for is not there.
         UsageError: an unknown kind of map, or something that there is not with given columns.
     """
     from scgan_train import discrete
-    from scgan_train.coordinates import continuous, find_constraints, learned
+    from scgan_train.coordinates import continuous, learned
     from scgan_train.given import divide, part
     from scgan_train.maps import choose, resolved
 
@@ -208,8 +227,8 @@ def resolve(config: Config, rows: Table) -> Config:
         raise UsageError(
             f"decoder.steps = {config.decoder.steps}: the decoder has no critics where columns are given; leave it out"
         )
-    rows = part(rows, made)
-    rows = learned(rows, find_constraints(rows)) if config.constraints else rows
+    found = constraints_of(config, rows) if constraints is None else constraints
+    rows = learned(part(rows, made), found)
     steps_drawn = discrete.find(rows)
     encoder, clusters, mapper = config.encoder, config.clusters, config.mapper
     dims = len(continuous(rows, steps_drawn))

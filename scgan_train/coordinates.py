@@ -196,21 +196,22 @@ class Coordinates:
         cls,
         table: Table,
         kept: NDArray[np.int64] | slice = slice(None),
+        found: Sequence[Constraint] | None = None,
         *,
         tails: bool = False,
         given: bool = False,
-        constrained: bool = True,
     ) -> Coordinates:
         """Return the coordinates of a table.
 
         Args:
             table: All rows: what is discrete and what varies is asked of them, as kinds are and as `resolve` does.
             kept: The rows that train; what forms need, means and standard deviations come from them alone.
+            found: Constraints between the columns, where they were looked for already.
             tails: Whether values may leave the range that was seen.
             given: Whether the columns are given: numbers are neither drawn, scored nor constrained then.
-            constrained: Whether constraints between columns are looked for.
         """
-        found = find_constraints(table, tails) if constrained and not given else ()
+        if found is None:
+            found = () if given else find_constraints(table, tails)
         outer = table.columns
         table = learned(table, found)
         columns, steps = table.columns, discrete.find(table, given)

@@ -7,7 +7,7 @@ missing cells, and what a user may want to change.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 from typing import Any
@@ -17,10 +17,10 @@ import tomli_w
 
 from scgan_infer.columns import Column, Table, quoted
 from scgan_train import discrete
-from scgan_train.config import Config, resolve
-from scgan_train.coordinates import find_constraints
+from scgan_train.config import Config, constraints_of, resolve
+from scgan_train.constraints import Constraint
 from scgan_train.discrete import Step
-from scgan_train.given import divide, part
+from scgan_train.given import divide
 
 CIRCLES = {"radians": 2 * math.pi, "degrees": 360.0}
 COVERED = 0.98  # of a circle, from which on a range looks like one
@@ -113,11 +113,16 @@ class Inspection:
         return tomli_w.dumps({**self.reading, "columns": columns})
 
 
-def inspect(table: Table, config: Config) -> Inspection:
-    """Return what the columns of a table are taken for, and what a training with these settings will cost."""
+def inspect(
+    table: Table, config: Config, constraints: Sequence[Constraint] | None = None
+) -> Inspection:
+    """Return what the columns of a table are taken for, and what a training with these settings will cost.
+
+    `constraints` are `constraints_of` the table, where they are known already.
+    """
     made, _ = divide(table.columns, config.given)
-    rows = part(table, made)
-    found = find_constraints(rows) if config.constraints else ()
+    columns = [table.columns[j] for j in made]
+    found = constraints_of(config, table) if constraints is None else constraints
     steps = {step.column: step for step in discrete.find(table)}
     findings = tuple(
         _finding(column, table.values[:, j], steps.get(j)) for j, column in enumerate(table.columns)
@@ -127,7 +132,7 @@ def inspect(table: Table, config: Config) -> Inspection:
         for column in table.columns
         if column.kind in GUESSED and column.name not in config.columns
     )
-    seconds = _cost(resolve(config, table), len(steps))
+    seconds = _cost(resolve(config, table, found), len(steps))
     reading: dict[str, Any] = {"header": False} if not config.header else {}
     if config.select:
         reading["select"] = list(config.select)
@@ -139,7 +144,7 @@ def inspect(table: Table, config: Config) -> Inspection:
         seconds=seconds,
         notes=table.notes,
         reading=reading,
-        constraints=tuple(constraint.shown(rows.columns) for constraint in found),
+        constraints=tuple(constraint.shown(columns) for constraint in found),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from scgan_train import config as configs
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from scgan_train.constraints import Constraint
     from scgan_train.training.run import Run
 
 RUNS = Path("runs")
@@ -72,9 +73,9 @@ def train(
         config = own = configs.from_dict(configs.merge(defaults, settings))
     source, table = sources.load(DEFAULT if data is None else data, own)
 
-    def begin() -> None:
+    def begin(constraints: Sequence[Constraint]) -> None:
         if not resume and source not in DATASETS:
-            for line in inspect(table, config).lines():
+            for line in inspect(table, config, constraints).lines():
                 tell(line)
 
     path = out or free_folder(source)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -30,9 +30,9 @@ from scgan_infer.errors import DataError, UsageError
 from scgan_train import clusters as clustering
 from scgan_train.chain import Chain, ChainStage
 from scgan_train.clusters import Assign, Clusters
-from scgan_train.config import Config, resolve
-from scgan_train.constraints import unwalled
-from scgan_train.coordinates import Coordinates, find_constraints
+from scgan_train.config import Config, constraints_of, resolve
+from scgan_train.constraints import Constraint, unwalled
+from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import DecoderStage
 from scgan_train.discrete import follows, least
 from scgan_train.encoder import Encoder
@@ -62,7 +62,7 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
-    begin: Callable[[], None] = lambda: None,
+    begin: Callable[[Sequence[Constraint]], None] = lambda constraints: None,
 ) -> Run:
     """Run the three stages on a table and return the finished run.
 
@@ -73,7 +73,7 @@ def train(
         source: what the run says of where the rows came from.
         resume: go on from the last finished stage or checkpoint.
         force: remove a run that is in the folder, once nothing stands against the new one.
-        begin: called when nothing stands against the training any more.
+        begin: called with the constraints when nothing stands against the training any more.
 
     Raises:
         DataError: fewer rows than clusters, or other rows than those that the run began with.
@@ -81,14 +81,12 @@ def train(
         UsageError: the folder is taken, another training is at work there, or a setting does not fit the data.
         TrainingError: a loss stopped being finite.
     """
-    config = resolve(config, table)
-    if config.constraints:
-        made, _ = divide(table.columns, config.given)
-        free = unwalled(part(table, made).columns, find_constraints(part(table, made)))
-        columns = dict(zip(made, free, strict=True))
-        table = replace(
-            table, columns=tuple(columns.get(j, c) for j, c in enumerate(table.columns))
-        )
+    constraints = constraints_of(config, table)
+    config = resolve(config, table, constraints)
+    made, _ = divide(table.columns, config.given)
+    free = dict(zip(made, unwalled(part(table, made).columns, constraints), strict=True))
+    columns = (free.get(j, column) for j, column in enumerate(table.columns))
+    table = replace(table, columns=tuple(columns))
     _check_enough(table, config, source)
     path = distributed.broadcast_path(path)
     first = distributed.rank() == 0
@@ -97,17 +95,19 @@ def train(
     with locked(path) if first else nullcontext():
         distributed.barrier()
         run = _resumed(path, table, config) if resume else Run.load(path)
-        begin()
+        begin(constraints)
         with _one_thread(), Progress(run) as progress:
-            _Stages(table, run, progress).finish()
+            _Stages(table, constraints, run, progress).finish()
     return run
 
 
 class _Stages:
     """The stages of one run; each is skipped where the run has it already."""
 
-    def __init__(self, table: Table, run: Run, progress: Progress) -> None:
-        self.table, self.run, self.progress = table, run, progress
+    def __init__(
+        self, table: Table, constraints: Sequence[Constraint], run: Run, progress: Progress
+    ) -> None:
+        self.table, self.constraints, self.run, self.progress = table, constraints, run, progress
         self.config, self.seed = run.config, run.config.seed
         self.device = torch.device(self.config.device)
         if self.config.device == "cuda" and (local := distributed.local()) is not None:
@@ -141,8 +141,8 @@ class _Stages:
         if not run.finished("coordinates"):
             with self._stage("coordinates"):
                 run.save_held_out(self.table.values[self.held])
-                tails, constrained = self.config.tails, self.config.constraints
-                made = Coordinates.fit(table, self.kept, tails=tails, constrained=constrained)
+                tails = self.config.tails
+                made = Coordinates.fit(table, self.kept, self.constraints, tails=tails)
                 run.save_coordinates(made)
                 if run.given:
                     run.save_given(Given.fit(part(self.table, run.given), self.kept))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnxruntime
 import pytest
 
 from scgan_infer.columns import Table
 from scgan_infer.rows.formats import read_table
-from scgan_train import graph
+from scgan_train import constraints, graph, train
 from scgan_train.config import Config, resolve
 from scgan_train.coordinates import Coordinates, find_constraints
 from scgan_train.inspecting import inspect
@@ -168,10 +171,26 @@ def test_nothing_is_found_by_chance_or_because_of_ranges() -> None:
 
 def test_they_can_be_switched_off_and_are_shown() -> None:
     rows = table()
-    assert not Coordinates.fit(rows, constrained=False).constraints
+    assert not Coordinates.fit(rows, found=()).constraints
     text = "\n".join(inspect(rows, Config()).lines())
     assert "total = price + tax" in text
     assert "end >= begin" in text
     assert "total = price + tax" not in "\n".join(inspect(rows, Config(constraints=False)).lines())
     free, kept = (resolve(Config(constraints=on), rows) for on in (False, True))
     assert int(free.encoder.latent_dim) > int(kept.encoder.latent_dim)
+
+
+def test_a_training_looks_for_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {name: cells for name, cells in columns().items() if name in ("price", "tax", "total")}
+    searches, find = [], constraints.find
+
+    def counted(*args: Any) -> Any:
+        searches.append(args)
+        return find(*args)
+
+    monkeypatch.setattr(constraints, "find", counted)
+    few = {"clusters": {"k": 1}, "mapper": {"steps": 1}, "decoder": {"widths": 8, "warm_steps": 1}}
+    run = train(rows, few, tmp_path / "run")
+    assert len(searches) == 1
+    kept = run.load_coordinates().constraints
+    assert [c.shown(run.columns) for c in kept] == ["total = price + tax"]
