@@ -18,6 +18,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scgan_train.training import distributed, guards
@@ -212,17 +213,11 @@ def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
         if phase.share:
             batch = tuple(map(distributed.local_part, batch))
         terms: dict[str, Tensor] = {}
-        for player, loss_of, optimizer in zip(
-            phase.players, losses_of, state.optimizers, strict=True
-        ):
+        for loss_of, descent in zip(losses_of, state.descents, strict=True):
             losses = loss_of(*batch, state.generator)
             loss = sum(losses.values(), torch.zeros(()))
-            torch.autograd.backward(loss, inputs=player.parameters)
-            nn.utils.clip_grad_norm_(player.parameters, player.clip)
-            for group in optimizer.param_groups:
-                group["lr"] = player.lr * _schedule(step, phase)
-            optimizer.step()
-            optimizer.zero_grad()
+            torch.autograd.backward(loss, inputs=descent.player.parameters)
+            descent.step(_schedule(step, phase))
             terms |= losses
         state.update_averages(step)
         if step % LOG_EVERY == 0 or step == phase.steps - 1:
@@ -236,6 +231,50 @@ def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for weight, average in zip(state.weights, state.averages, strict=True):
             weight.copy_(average)
+
+
+class Descent:
+    """AdamW on a player's parameters, as a call of torch's function: its class imports torch's compiler, for a second.
+
+    Attributes:
+        moments: of each parameter by name: how many steps it took, and the averages of its gradient and its square.
+    """
+
+    def __init__(self, player: Player) -> None:
+        self.player = player
+        self.moments = {
+            "step": [
+                torch.zeros((), dtype=torch.float32, device=p.device) for p in player.parameters
+            ],
+            "exp_avg": [torch.zeros_like(p) for p in player.parameters],
+            "exp_avg_sq": [torch.zeros_like(p) for p in player.parameters],
+        }
+
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        """Clip the gradients, take a step at this share of the learning rate, and forget them."""
+        player = self.player
+        nn.utils.clip_grad_norm_(player.parameters, player.clip)
+        moved = [j for j, p in enumerate(player.parameters) if p.grad is not None]
+        steps, averages, squares = ([own[j] for j in moved] for own in self.moments.values())
+        adamw(
+            [player.parameters[j] for j in moved],
+            [gradient for p in player.parameters if (gradient := p.grad) is not None],
+            averages,
+            squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=player.betas[0],
+            beta2=player.betas[1],
+            lr=player.lr * share,
+            weight_decay=player.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+        for parameter in player.parameters:
+            parameter.grad = None
 
 
 class _State:
@@ -257,10 +296,7 @@ class _State:
     ) -> None:
         self.stage, self.module, self.phase, self.index = stage, module, phase, index
         self.generator, self.observer = generator, observer
-        self.optimizers = [
-            torch.optim.AdamW(p.parameters, p.lr, p.betas, weight_decay=p.weight_decay, fused=True)
-            for p in phase.players
-        ]
+        self.descents = [Descent(player) for player in phase.players]
         self.weights = list(phase.average.parameters()) if phase.average else []
         self.averages = [weight.detach().clone() for weight in self.weights]
         self._average = get_ema_multi_avg_fn(phase.decay)  # type: ignore[no-untyped-call]
@@ -308,9 +344,7 @@ class _State:
         state |= {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
         state |= {f"before.{name}": tensor for name, tensor in self.before.items()}
         state |= {f"average.{i}": tensor for i, tensor in enumerate(self.averages)}
-        for i, optimizer in enumerate(self.optimizers):
-            for j, moments in optimizer.state_dict()["state"].items():
-                state |= {f"optimizer.{i}.{j}.{name}": moment for name, moment in moments.items()}
+        state |= dict(self._moments())
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
     def restore(self, state: dict[str, Tensor]) -> int:
@@ -319,15 +353,18 @@ class _State:
         self.critic_losses = state["critic_losses"].tolist()
         for i, average in enumerate(self.averages):
             average.copy_(state[f"average.{i}"])
-        for i, optimizer in enumerate(self.optimizers):
-            moments: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _part(state, f"optimizer.{i}.").items():
-                j, moment = name.split(".")
-                moments.setdefault(int(j), {})[moment] = tensor
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for name, moment in self._moments():
+            if name in state:
+                moment.copy_(state[name])
         self.generator.set_state(state["generator"])
         return int(state["step"])
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the moments of all parameters by name."""
+        for i, descent in enumerate(self.descents):
+            for name, own in descent.moments.items():
+                for j, moment in enumerate(own):
+                    yield f"optimizer.{i}.{j}.{name}", moment
 
 
 def _schedule(step: int, phase: Phase) -> float:

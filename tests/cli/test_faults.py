@@ -39,7 +39,8 @@ def start():
         try:
             cli.main()
         except SystemExit as stop:
-            os._exit(stop.code)
+            compiler = "torch._dynamo" in sys.modules  # takes a second to import, for nothing
+            os._exit(9 if compiler else stop.code)
     return child
 
 def ended(child):

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 import scgan_train
 from scgan_train.nets import mlp
-from scgan_train.training.loop import Phase, Player, TrainingError, fit, generator_for, rows_of
+from scgan_train.training.loop import (
+    Descent,
+    Phase,
+    Player,
+    TrainingError,
+    fit,
+    generator_for,
+    rows_of,
+)
 
 SMALL = {
     "device": "cpu",
@@ -109,6 +117,24 @@ def test_the_average_settles_where_the_weights_cannot(decay: float | None) -> No
     fit("test", net, lambda _: iter([phase]), 0, Watcher())
     error = float(net.weight.detach().square().mean().sqrt())
     assert error < 0.1 if decay else error > 0.15
+
+
+def test_a_step_is_that_of_adamw() -> None:
+    mine, theirs = (nn.Linear(3, 2) for _ in range(2))
+    theirs.load_state_dict(mine.state_dict())
+    player = Player("all", list(mine.parameters()), dict, 0.1, (0.5, 0.9), 0.01, clip=2.0)
+    descent = Descent(player)
+    adamw = torch.optim.AdamW(theirs.parameters(), 0.1, (0.5, 0.9), weight_decay=0.01, fused=True)
+    for share in (1.0, 0.5, 0.25):
+        for net in (mine, theirs):
+            net(torch.eye(3)).pow(4).sum().backward()
+        descent.step(share)
+        nn.utils.clip_grad_norm_(theirs.parameters(), 2.0)
+        adamw.param_groups[0]["lr"] = 0.1 * share
+        adamw.step()
+        adamw.zero_grad()
+        assert torch.equal(mine.weight, theirs.weight)
+        assert torch.equal(mine.bias, theirs.bias)
 
 
 def test_another_seed_gives_other_weights() -> None:
