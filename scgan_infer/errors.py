@@ -13,11 +13,27 @@ A message is one line: what was wrong, the value at fault, what to do.
 
 
 def install(extra: str) -> str:
-    """Return the command that installs an extra; scgan is on no package index.
+    """Return a command that installs an extra from where scgan itself came (`direct_url.json` of PEP 610).
 
-    >>> install("plot")
-    "pip install '.[plot]' in a checkout of scgan"
+    A wheel file or checkout that is gone, and an unpacked one that was never installed, leave the general form.
+
+    >>> "[plot]" in install("plot")
+    True
     """
+    import json
+    from importlib.metadata import Distribution
+    from pathlib import Path
+    from shlex import quote
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    for found in Distribution.discover(name="scgan"):
+        origin = json.loads(found.read_text("direct_url.json") or "{}")
+        url = urlsplit(origin.get("url", ""))
+        path = url2pathname(url.path)
+        if url.scheme == "file" and Path(path).exists():
+            editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
+            return f"pip install {editable}{quote(f'{path}[{extra}]')}"
     return f"pip install '.[{extra}]' in a checkout of scgan"
 
 

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from scgan_infer.errors import UsageError
+from scgan_infer.errors import UsageError, install
 from scgan_infer.text import visible
 from scgan_train.watch import LEVEL, Watch
 
@@ -82,6 +83,8 @@ def next_step() -> str:
     if Path("bundle.json").is_file():
         return "this folder is a bundle; next: scgan sample --model . --n 10"
     made = [*Path("exported").glob("*/bundle.json"), *Path("runs").glob("*/run.json")]
+    if not made and find_spec("torch") is None:
+        return f"next: scgan sample --n 10000 --out samples.npy; to train, first {install('train')}"
     if not made:
         return "next: scgan train, or scgan inspect FILE with rows of yours"
     newest = max(made, key=lambda path: path.stat().st_mtime)
@@ -379,5 +382,8 @@ def about(manifest: Manifest) -> Iterator[str]:
     for name, file in sorted(manifest.files.items()):
         yield f"  {name:<16} {file['bytes']:>9} bytes  sha256 {file['sha256'][:16]}"
     for title, entries in (("provenance", manifest.provenance), ("metrics", manifest.metrics)):
-        shown = (f"{key} {value}" for key, value in entries.items() if not isinstance(value, dict))
-        yield f"{title}: {', '.join(shown)}"
+        yield f"{title}:"
+        for key, value in entries.items():
+            if not isinstance(value, dict):
+                for one in value if isinstance(value, list) else [value]:
+                    yield f"  {key:<16} {one}"

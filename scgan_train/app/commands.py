@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-plot = typer.Typer(help="Draw samples, clusters, latents, losses or noise, as PNG, PDF or SVG.")
+plot = typer.Typer(help="Draw samples, clusters, latents, losses or noise.")
 
 
 def option(names: str, text: str, metavar: str | None = None, **more: Any) -> Any:
@@ -154,7 +154,10 @@ def inspect(
     header: Header = None,
     force: Force = False,
 ) -> None:
-    """Show what the columns of DATA are taken for, before anything is trained."""
+    """Show what the columns of DATA are taken for.
+
+    Nothing is trained; rows that training would refuse are refused.
+    """
     from scgan_infer.files import write_bytes
     from scgan_train import inspect as look
     from scgan_train.app.settings import layers
@@ -303,7 +306,7 @@ def encode(
     scheduler: Scheduler = None,
     force: Force = False,
 ) -> None:
-    """Write latent, discrete columns and cluster of each row of DATA."""
+    """Write latent, discrete values and cluster of each row."""
     from scgan_infer.sampling.encoded import columns_of
     from scgan_infer.sampling.engines import Job
     from scgan_train.datasets import source_of
@@ -532,7 +535,10 @@ def plot_given(
     out: Picture = Path("given.png"),
     force: Force = False,
 ) -> None:
-    """Draw rows of DATA beside rows generated at their conditions, where a given column is low to high."""
+    """Draw DATA beside rows generated at its conditions.
+
+    A row of pictures for each range of a given column, low to high, or for each of its names.
+    """
     from scgan_infer.judging.evaluation import given_picture
     from scgan_train.datasets import judges
 
@@ -568,7 +574,7 @@ def plot_latents(
     out: Picture = Path("latents.png"),
     force: Force = False,
 ) -> None:
-    """Draw the latents of DATA beside those that each model generates from."""
+    """Draw the latents of DATA beside those of each model."""
     from scgan_infer.judging.evaluation import latent_picture
     from scgan_infer.sampling.model import load
     from scgan_train.datasets import judges

@@ -11,7 +11,8 @@ from importlib import metadata
 
 from scgan_infer.errors import install
 
-RUNTIMES = ("cpu", "gpu", "dev")  # extras that are told of by themselves, or not at all
+RUNTIMES = ("cpu", "gpu")  # extras that are told of by themselves
+DEVELOPERS = ("bench", "dev", "tables")  # and those that only work on scgan needs
 CUDA = ("cudart", "cublas", "cudnn")
 
 
@@ -29,7 +30,7 @@ def extras() -> dict[str, list[str]]:
     for line in metadata.requires("scgan") or []:
         wanted, _, marker = line.partition(";")
         extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
-        if extra and extra[1] not in RUNTIMES:
+        if extra and extra[1] not in RUNTIMES + DEVELOPERS:
             found.setdefault(extra[1], []).extend(
                 re.findall(r"[\w.-]+", re.split("[<>=!~]", wanted)[0])
             )
@@ -45,10 +46,10 @@ def report() -> Iterator[str]:
         yield (
             f"clash: onnxruntime {cpu} and onnxruntime-gpu {gpu} install the same folder; "
             "pip uninstall onnxruntime onnxruntime-gpu, "
-            f"then {install('cpu')}, or '.[gpu]'"
+            f"then {install('cpu')}, or the same with [gpu]"
         )
     if not (cpu or gpu):
-        yield f"onnxruntime: missing, nothing samples; {install('cpu')}, or '.[gpu]'"
+        yield f"onnxruntime: missing, nothing samples; {install('cpu')}, or the same with [gpu]"
     else:
         yield from _runtime()
     for extra, packages in extras().items():

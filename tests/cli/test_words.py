@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 import typer
 from commands import ENVIRONMENT, ROOT, Done
 
+from scgan_infer.errors import install
+from scgan_train.app import actions
 from scgan_train.app.commands import app
 
 Scgan = Callable[..., Done]
@@ -96,6 +99,50 @@ def test_printed_commands_run_and_lead_from_rows_to_samples(
     assert scgan(*sample).code == 0
     assert len(np.load("samples.npy")) == 10_000
     assert "--out samples-2.npy" in scgan().err
+
+
+def test_lists_of_commands_are_whole_sentences(scgan: Scgan) -> None:
+    for words in ((), ("plot",)):
+        text = scgan(*words, "--help").out.partition("Commands:")[2]
+        assert len(text.splitlines()) > 5
+        assert all(line.endswith(".") and "..." not in line for line in text.split("\n")[1:-1])
+
+
+@pytest.mark.parametrize("torch", [None, "torch"])
+def test_without_torch_the_next_step_is_one_that_can_be_taken(
+    scgan: Scgan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(actions, "find_spec", lambda name: torch)
+    said = scgan().err
+    assert ("next: scgan train" in said) == (torch is not None)
+    if torch is None:
+        words = shlex.split(said.partition("next: scgan ")[2].partition(";")[0])
+        assert scgan(*words).code == 0
+        assert Path("samples.npy").exists()
+
+
+@pytest.mark.parametrize("kind", ["wheel", "checkout", "editable", "gone", "index"])
+def test_what_is_missing_is_installed_from_where_scgan_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """pip notes that, in the form of PEP 610."""
+    source = tmp_path / "my wheels"
+    if kind != "gone":
+        source.mkdir()
+    origin = {"url": source.as_uri(), "dir_info": {"editable": kind == "editable"}}
+    if kind == "index":
+        origin = {}
+    info = tmp_path / "site" / "scgan-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: scgan\nVersion: 0.1.0\n")
+    (info / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.setattr(sys, "path", [str(info.parent)])
+    words = shlex.split(install("plot"))
+    if kind in ("gone", "index"):
+        assert words[:3] == ["pip", "install", ".[plot]"]
+    else:
+        assert words == ["pip", "install", *["-e"] * (kind == "editable"), f"{source}[plot]"]
 
 
 def test_help_by_word_is_help_by_option(scgan: Scgan) -> None:

@@ -181,7 +181,7 @@ def test_a_scheduler_that_does_not_answer_is_a_usage_error(model, monkeypatch):
 
 def test_a_missing_dask_is_named_with_its_install_command(model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(UsageError, match=r"pip install '\.\[dask\]' in a checkout"):
+    with pytest.raises(UsageError, match=r"pip install .*dask"):
         list(ENGINES["dask"](Job(model, draw=Draw(10))))
 
 
