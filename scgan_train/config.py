@@ -284,6 +284,22 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def differing(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested settings that differ from the defaults.
+
+    >>> differing({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": 1, "y": 1}, "b": 3})
+    {'a': {'y': 2}}
+    """
+    found = {}
+    for key, value in settings.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value, default = differing(value, default), {}
+        if value != default:
+            found[key] = value
+    return found
+
+
 def read(path: Path) -> dict[str, Any]:
     """Read a TOML file of settings.
 

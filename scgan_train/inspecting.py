@@ -17,7 +17,7 @@ import tomli_w
 
 from scgan_infer.columns import Column, Table, quoted
 from scgan_train import discrete
-from scgan_train.config import Config, constraints_of, resolve
+from scgan_train.config import Config, constraints_of, differing, merge, resolve, to_dict
 from scgan_train.constraints import Constraint
 from scgan_train.discrete import Step
 from scgan_train.given import divide
@@ -66,7 +66,7 @@ class Inspection:
         guessed: Names of the number columns whose kind was not set and is not real.
         seconds: About how long a training takes on one core.
         notes: What was noticed when they were read.
-        reading: The settings that they were read with.
+        asked: The settings that differ from the defaults.
         constraints: What holds between columns in all rows, and will hold in generated ones.
     """
 
@@ -76,7 +76,7 @@ class Inspection:
     guessed: tuple[str, ...]
     seconds: float
     notes: tuple[str, ...]
-    reading: Mapping[str, Any]
+    asked: Mapping[str, Any]
     constraints: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
@@ -101,7 +101,7 @@ class Inspection:
             yield f"note: kinds were guessed where none were set; {setting} says otherwise"
 
     def settings(self) -> str:
-        """Return how to read the rows, and the columns, as settings in TOML, which `scgan train --config` takes."""
+        """Return what was asked for and found, as settings in TOML, which `scgan train --config` takes."""
         columns = {}
         for finding in self.findings:
             fields = finding.column.to_dict()
@@ -110,7 +110,7 @@ class Inspection:
                 for key, value in fields.items()
                 if key not in ("name", "categories", "missing")
             }
-        return tomli_w.dumps({**self.reading, "columns": columns})
+        return tomli_w.dumps(merge(self.asked, {"columns": columns}))
 
 
 def inspect(
@@ -133,9 +133,6 @@ def inspect(
         if column.kind in GUESSED and column.name not in config.columns
     )
     seconds = _cost(resolve(config, table, found), len(steps))
-    reading: dict[str, Any] = {"header": False} if not config.header else {}
-    if config.select:
-        reading["select"] = list(config.select)
     return Inspection(
         rows=len(table),
         repeated=_repeated(table.values),
@@ -143,7 +140,7 @@ def inspect(
         guessed=guessed,
         seconds=seconds,
         notes=table.notes,
-        reading=reading,
+        asked=differing(to_dict(config), to_dict(Config())),
         constraints=tuple(constraint.shown(columns) for constraint in found),
     )
 

@@ -144,11 +144,18 @@ def read_table(
             raise DataError(f"{reader.label}: a cell is missing in every row")
         for intake in intakes:
             intake.missing = False
-    settled = []
+    settled, faults = [], []
     for j, intake in enumerate(intakes):
-        with _blaming(reader, intake):
+        try:
             column, values[:, j] = intake.settle(values[:, j])
             settled.append(column)
+        except BadCellError as error:
+            faults.append((intake, error))
+    for intake, error in faults:
+        more = [repr(other.name) for other, _ in faults if other is not intake]
+        also = f"; nor can columns be taken as they are: {_listed(more, 12)}" if more else ""
+        with _blaming(reader, intake):
+            raise BadCellError(error.row, f"{error}{also}")
     notes = (*reader.notes, *(note for intake in intakes for note in intake.notes))
     return Table(tuple(settled), values.astype(np.float32, copy=False), notes)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,6 @@ def test_the_advice_on_kinds_is_a_setting_that_can_be_written() -> None:
 
 
 def test_the_columns_as_settings_give_the_same_columns_again() -> None:
-    import tomllib
-
     found = scgan_train.inspect(rows())
     config = configs.from_dict(tomllib.loads(found.settings()))
     again = sources.load(rows(), config)[1]
@@ -74,12 +73,20 @@ def test_the_columns_as_settings_give_the_same_columns_again() -> None:
 
 def test_the_settings_read_the_same_rows(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("".join(f"{k},{k}.5,{k % 7}.25\n" for k in range(40)))
-    asked = {"header": False, "select": ["x1", "x2"]}
+    asked = {"header": False, "select": ["x1", "x2"], "given": ["x2"], "clusters": {"k": 3}}
     found = scgan_train.inspect(str(tmp_path / "rows.csv"), asked)
     config = configs.from_dict(tomllib.loads(found.settings()))
     again = sources.load(tmp_path / "rows.csv", config)[1]
     assert again.names == ("x1", "x2")
     assert len(again) == 40
+    assert (config.given, config.clusters.k) == (("x2",), 3)
+
+
+def test_a_column_that_was_left_out_stays_out() -> None:
+    table = {"name": np.array([f"name {k % 50}" for k in range(60)], object), "a": np.arange(60)}
+    found = scgan_train.inspect(table, {"columns": {"name": {"kind": "drop"}}})
+    config = configs.from_dict(tomllib.loads(found.settings()))
+    assert sources.load(table, config)[1].names == ("a",)
 
 
 def test_what_was_noticed_while_reading_is_shown() -> None:

@@ -51,7 +51,7 @@ CSV = {
     ),
     "number in text": (
         "a,k\n1,x\n3,y\n2,7\n",
-        "text with 3 different values in 3 rows is no category; set columns.k.kind=drop or",
+        "text with 3 different values in 3 rows is no category; set --set=columns.k.kind=drop or",
     ),
     "first row": ("a,b\n1,2\n3,\n,\n", "column 'b', row 2"),
     "first column": ("a,b\n1,2\n,\n", "column 'a', row 2"),
@@ -425,7 +425,7 @@ def test_a_missing_package_is_named_with_its_install_command(tmp_path, suffix, m
     monkeypatch.setitem(sys.modules, package, None)
     path = tmp_path / f"rows{suffix}"
     path.write_bytes(b"anything")
-    command = f"pip install '.[{FORMATS[suffix].extra}]'"
+    command = rf"pip install .*\[{FORMATS[suffix].extra}\]"
     for use in (lambda: read_table(path), lambda: open_writer(tmp_path / f"new{suffix}", REAL)):
         with pytest.raises(DataError) as caught:
             use()

@@ -85,7 +85,7 @@ def test_leading_zeros_make_codes(tmp_path):
 def test_a_code_that_comes_late_is_named(tmp_path):
     (tmp_path / "rows.csv").write_text("zip,x\n" + "12345,1\n" * 200_000 + "01234,1\n")
     with pytest.raises(
-        DataError, match=r"row 200001 .*'01234' is a code among numbers; set columns.zip.kind"
+        DataError, match=r"row 200001 .*'01234' is a code among numbers; set --set=columns.zip.kind"
     ):
         read_table(tmp_path / "rows.csv")
 
@@ -98,7 +98,10 @@ def test_a_code_that_comes_late_is_named(tmp_path):
         (["1", "n.d."], "empty the cell if it stands for a missing one"),
         ([f"{k}.5%" for k in range(N)], "is text; write the numbers without signs"),
         ([f"{1 + k % 28}.03.20{10 + k // 28}" for k in range(N)], "write dates as YYYY-MM-DD"),
-        ([f"name {k % 50}" for k in range(N)], "set columns.x.kind=drop or columns.x.kind=id or"),
+        (
+            [f"name {k % 50}" for k in range(N)],
+            "set --set=columns.x.kind=drop or --set=columns.x.kind=id or",
+        ),
     ],
 )
 def test_text_among_numbers_gets_advice(cells, words):
@@ -109,3 +112,9 @@ def test_text_among_numbers_gets_advice(cells, words):
 def test_text_with_a_few_numbers_is_text():
     cells = np.array(["ABC", "00M", "0E0", "ABD", "7"] * 40, object)
     assert read_table({"iata": cells}).columns[0].kind == "category"
+
+
+def test_all_columns_at_fault_are_named_at_once():
+    cells = np.array([f"name {k % 50}" for k in range(N)], object)
+    with pytest.raises(DataError, match=r"column 'a', row 1: .* as they are: 'c'$"):
+        read_table({"a": cells, "b": np.arange(N), "c": cells})

@@ -1,5 +1,6 @@
 """The sampling contract: sample i is a function of (bundle, seed, i), and of nothing else."""
 
+import re
 import hashlib
 import importlib.metadata
 import multiprocessing
@@ -479,7 +480,7 @@ def test_a_missing_onnxruntime_is_named_with_its_install_command(tiny_path):
         "try:\n    scgan_infer.load(sys.argv[1], 'cpu').sample(1)\n"
         "except UsageError as error:\n    print(error)"
     )
-    assert "pip install '.[cpu]'" in _run(code, tiny_path).stdout
+    assert re.search(r"pip install .*\[cpu\]", _run(code, tiny_path).stdout)
 
 
 def test_the_version_is_the_installed_one():
