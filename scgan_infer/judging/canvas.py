@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Column
 from scgan_infer.errors import UsageError, install
 from scgan_infer.files import write_bytes
+from scgan_infer.kinds.datetime import Datetime, counts
 from scgan_infer.text import visible
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 DATA, SAMPLES, INK, PALE = "#0072B2", "#D55E00", "#333333", "#C8C8C8"
-OKABE_ITO = (DATA, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", SAMPLES, "#F0E442", "#777777")
-CLUSTERS = (*OKABE_ITO, "#882255", "#332288", "#999933", "#000000")
+OKABE_ITO = (DATA, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", SAMPLES, "#777777")
+# yellow, the faintest on white, is the last to be taken
+CLUSTERS = (*OKABE_ITO, "#882255", "#332288", "#999933", "#000000", "#F0E442")
 STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -147,7 +149,10 @@ def fit_axis(
 ) -> None:
     """Give an axis the column's name, unit, range and ticks."""
     label = f"{column.name} [{column.unit}]" if column.unit else column.name
-    if column.anchor is not None:
+    if isinstance(column.rules, Datetime):
+        places, dates, common = date_ticks(column, edges, ticks)
+        label += f" ({common})" if common else ""
+    elif column.anchor is not None:
         label += f" - {column.rules.spell(0.0, column)}"
     settings = {
         "label": shown(fill(label, LONGEST_LINE)),
@@ -170,12 +175,31 @@ def fit_axis(
         inches = axes.get_window_extent().width / axes.figure.dpi
         if which == "x" and LETTER * max(map(len, names)) * len(names) > 0.9 * inches:
             axes.tick_params(axis="x", labelrotation=90)
+    elif isinstance(column.rules, Datetime):
+        axes.set(**{f"{which}ticks": places, f"{which}ticklabels": dates})
     elif column.rules.axis == "linear":
         axes.locator_params(axis=which, nbins=ticks)
         if np.abs(edges).max() >= LARGE:
             from matplotlib.ticker import EngFormatter
 
             getattr(axes, f"{which}axis").set_major_formatter(EngFormatter(sep=""))
+
+
+def date_ticks(column: Column, edges: Rows, ticks: int) -> tuple[Rows, list[str], str]:
+    """Return places on the axis of a column of dates, what stands there, and what the dates have in common."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num, num2date
+
+    assert isinstance(column.rules, Datetime)
+    ends = column.rules.moments(edges[[0, -1]].astype(np.float32), column)
+    locator = AutoDateLocator(minticks=2, maxticks=ticks, interval_multiples=True)
+    days = locator.tick_values(*num2date(date2num(ends)))
+    formatter = ConciseDateFormatter(locator)
+    names = formatter.format_ticks(days)
+    moments = np.array([day.replace(tzinfo=None) for day in num2date(days)], "datetime64[us]")
+    exact = moments.astype(np.int64).astype(np.float64)
+    places = counts(exact, column.resolution, "") - (column.anchor or 0.0)
+    inside = (places >= edges[0]) & (places <= edges[-1])
+    return places[inside], [names[k] for k in np.flatnonzero(inside)], formatter.get_offset()
 
 
 def histogram(
@@ -209,8 +233,8 @@ def crowd(rows: Rows, edges: Sequence[Rows], whole: bool) -> Rows:
     """Return how many rows [n, 2] there are in each cell; by a kernel, unless each number has a cell."""
     from scipy.ndimage import gaussian_filter
 
-    counts: Rows = np.histogram2d(rows[:, 0], rows[:, 1], bins=list(edges))[0]
-    return counts if whole else np.asarray(gaussian_filter(counts, KERNEL, mode="reflect"))
+    found: Rows = np.histogram2d(rows[:, 0], rows[:, 1], bins=list(edges))[0]
+    return found if whole else np.asarray(gaussian_filter(found, KERNEL, mode="reflect"))
 
 
 def within(rows: Rows, edges: Sequence[Rows]) -> Rows:
@@ -221,8 +245,8 @@ def within(rows: Rows, edges: Sequence[Rows]) -> Rows:
 
 def tallest(rows: Rows, edges: Sequence[Rows], *, whole: bool = False) -> float:
     """Return what nearly all cells that hold rows [n, 2] stay below; see `crowd`."""
-    counts = crowd(within(rows, edges), edges, whole)
-    return float(np.quantile(counts[counts > 0], 0.995)) if counts.any() else 1.0
+    heights = crowd(within(rows, edges), edges, whole)
+    return float(np.quantile(heights[heights > 0], 0.995)) if heights.any() else 1.0
 
 
 def cloud(
@@ -233,16 +257,16 @@ def cloud(
     from scipy.ndimage import map_coordinates
 
     rows = within(rows, edges)
-    counts = crowd(rows, edges, whole)
+    heights = crowd(rows, edges, whole)
     shade, scale = shades(colour), PowerNorm(0.5, 0, max(top, 1e-9))
     if whole:
-        density = np.ma.masked_equal(counts, 0).T
+        density = np.ma.masked_equal(heights, 0).T
         axes.pcolormesh(edges[0], edges[1], density, cmap=shade, norm=scale, rasterized=True)
         return
     cells = [
         np.interp(rows[:, k], ends, np.arange(len(ends))) - 0.5 for k, ends in enumerate(edges)
     ]
-    around = map_coordinates(counts, cells, order=1, mode="nearest")
+    around = map_coordinates(heights, cells, order=1, mode="nearest")
     order = np.argsort(around, kind="stable")
     x, y = rows[order].T
     axes.scatter(
@@ -254,6 +278,7 @@ def cloud(
         cmap=shade,
         norm=scale,
         rasterized=True,
+        clip_on=False,  # those on the edge would be halves
     )
 
 

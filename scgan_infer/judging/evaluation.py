@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 MOST_DRAWN = 120  # columns that a report has pictures of: 20 pages of six
+MOST_SEEN = 0.5  # of the held-out rows may have been trained on, as where rows repeat
 MOST_REAL = 200_000  # held-out rows that a support is made of
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # of one dimension of the decoder's noise
 NOISE_ROWS = 1000  # moved by it
@@ -75,6 +76,8 @@ class Subject:
     def figures(self, seed: int = 0) -> Figures:
         """Measure everything that there are rows for: with a model, reconstructions and clusters too.
 
+        Of rows that were trained on themselves nobody can tell copies, and the support has no reach.
+
         Args:
             seed: of the cuts and the classifier.
 
@@ -89,7 +92,7 @@ class Subject:
             self.real.values,
             self.samples,
             columns=self.real.columns,
-            train=self.train,
+            train=None if self.seen() > MOST_SEEN else self.train,
             reconstructed=None if self.again is None else (self.real.values, self.again),
             clusters=clusters,
             n=self.n,

@@ -43,7 +43,7 @@ def verdict(figures: Figures) -> Verdict:
     }
     worst = max(grades.values())
     named = [name for name, grade in grades.items() if grade == worst] if worst else ["c2st"]
-    why = ", ".join(_said(name, figures.overall[name]) for name in named)
+    why = ", ".join(said(name, figures.overall[name]) for name in named)
     if not worst:
         few = (
             "" if figures.rows["generated"] >= LEAST_JUDGED_ROWS else ", as far as so few rows tell"
@@ -59,7 +59,8 @@ def _grade(name: str, figure: Figure) -> int:
     return int(beyond > abs(fair)) + int(beyond > abs(bad))
 
 
-def _said(name: str, figure: Figure) -> str:
+def said(name: str, figure: Figure) -> str:
+    """Return a figure in words, with its error and floor."""
     value, floor, error = formatted(name, figure)
     return f"{FIGURES[name].title} {value} ± {error} (floor {floor})"
 

@@ -235,14 +235,15 @@ def training_curves(history: Path | str) -> Figure:
         if HELD_OUT in terms and term == _watched(terms):
             held = np.array(terms[HELD_OUT])
             axes.plot(*held.T, color=SAMPLES, linewidth=1.5, label="held out")
-            axes.legend(fontsize=8)
             losses = np.concatenate([losses, held[:, 1]])
         if losses.min() > 0 and losses.max() > 20 * losses.min():
             axes.set_yscale("log")
         axes.locator_params(axis="x", nbins=4)
-        axes.set(title=TITLES.get(term, term.replace("_", " ")), ylabel=name)
+        axes.set(title=name, ylabel=TITLES.get(term, term.replace("_", " ")))
         if i + width >= len(panels):
             axes.set_xlabel("step")
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines[1:]}
+    figure.legend(handles=list(lines.values()), loc="outside lower right", ncols=2, fontsize=9)
     return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from scgan_infer.judging.figures import FIGURES, Figures
-from scgan_infer.judging.layout import formatted, heading, tables, verdict
+from scgan_infer.judging.layout import formatted, heading, said, tables, verdict
 
 MOST_LINES = 30
 
@@ -97,8 +97,8 @@ def _linked(figures: Figures) -> str:
     """Return the verdict, where each figure leads to its line below and what that says."""
     text = escape(str(verdict(figures)))
     for name, figure in figures.overall.items():
-        said = escape(f"{FIGURES[name].title} {formatted(name, figure)[0]} ±")
-        text = text.replace(said, f"<a href='#{name}'>{said}</a>")
+        words = escape(said(name, figure))
+        text = text.replace(words, f"<a href='#{name}'>{words}</a>")
     return text
 
 

@@ -151,11 +151,11 @@ def read_table(
             settled.append(column)
         except BadCellError as error:
             faults.append((intake, error))
-    for intake, error in faults:
-        more = [repr(other.name) for other, _ in faults if other is not intake]
+    for intake, fault in faults[:1]:
+        more = [repr(other.name) for other, _ in faults[1:]]
         also = f"; nor can columns be taken as they are: {_listed(more, 12)}" if more else ""
         with _blaming(reader, intake):
-            raise BadCellError(error.row, f"{error}{also}")
+            raise BadCellError(fault.row, f"{fault}{also}")
     notes = (*reader.notes, *(note for intake in intakes for note in intake.notes))
     return Table(tuple(settled), values.astype(np.float32, copy=False), notes)
 

@@ -464,6 +464,7 @@ def evaluate(
     import json
 
     from scgan_infer.files import write_bytes
+    from scgan_infer.judging.evaluation import MOST_SEEN
     from scgan_infer.judging.layout import table_text, verdict
     from scgan_train.datasets import subject
 
@@ -478,8 +479,11 @@ def evaluate(
     if train is not None:
         facts["train"] = str(train)
     seen = judged.seen()
-    if seen > 0.5:
-        say(f"note: {seen:.0%} of the rows of {data} were trained on; give rows not trained on")
+    if seen > MOST_SEEN:
+        say(
+            f"note: {seen:.0%} of the rows of {data} were trained on; give rows not trained on: "
+            "these can't show copies or what was learned by heart"
+        )
     if report is not None:
         page = judged.page(figures, f"{judged.origin} against {data}", facts, conditional)
         write_bytes(report, page.encode())

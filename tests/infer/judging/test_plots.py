@@ -11,6 +11,7 @@ import pytest
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.judging import plots
+from scgan_infer.rows.formats import read_table
 from scgan_train.datasets import table
 
 Text = pytest.importorskip("matplotlib.text").Text
@@ -188,8 +189,8 @@ def test_training_curves_show_every_number_of_the_history(tmp_path):
     ]
     history.write_text("\n".join(json.dumps(line) for line in lines))
     axes = plots.training_curves(history).axes
-    assert [panel.get_title() for panel in axes] == ["loss", "mse", "critic"]
-    assert [panel.get_ylabel() for panel in axes] == ["encoder contrast", "decoder joint", ""]
+    assert [panel.get_ylabel() for panel in axes] == ["loss", "mse", "critic"]
+    assert [panel.get_title() for panel in axes] == ["encoder contrast", "decoder joint", ""]
     steps, losses = axes[0].lines[0].get_data()
     assert np.array_equal(steps, np.arange(0, 200, 2))
     assert losses == pytest.approx(np.exp(-steps / 20))
@@ -255,7 +256,7 @@ def test_many_curves_fill_the_page_in_rows(tmp_path):
     lines += [{"stage": "last", "step": step, **dict.fromkeys("abcdefg", 1.0)} for step in range(3)]
     history.write_text("\n".join(map(json.dumps, lines)))
     figure = plots.training_curves(history)
-    assert [panel.get_ylabel() for panel in figure.axes] == ["s0", "s1", "s2", "last", *[""] * 6]
+    assert [panel.get_title() for panel in figure.axes] == ["s0", "s1", "s2", "last", *[""] * 6]
     assert figure.get_figwidth() < 1.5 * figure.get_figheight() + 3
 
 
@@ -375,10 +376,35 @@ def test_curves_stand_beside_their_held_out_values_with_the_right_sign(tmp_path)
         for step in range(5)
     ]
     (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (axes,) = plots.training_curves(tmp_path / "history.jsonl").axes
-    assert axes.get_title() == "minus log-likelihood"
+    figure = plots.training_curves(tmp_path / "history.jsonl")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "minus log-likelihood"
+    (key,) = figure.legends
+    assert [text.get_text() for text in key.get_texts()] == ["training", "held out"]
+    assert not key.get_window_extent().overlaps(axes.get_window_extent())
     held = next(line for line in axes.lines if line.get_label() == "held out")
     assert held.get_xydata().tolist() == [[0, 3.5], [2, 1.5], [4, -0.5]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "first"),
+    [
+        (["2012-01-01", "2015-12-31"], ["2012", "2013", "2014", "2015"], 0),
+        (["2012-01", "2015-12"], ["2012", "2013", "2014", "2015"], 0),
+        (["2024-05-31 18:00:00", "2024-05-31 18:00:40"], ["10", "20", "30", "40"], 10),
+    ],
+)
+def test_the_axis_of_a_column_of_dates_has_dates(cells, labels, first):
+    dates = read_table({"day": np.array(cells * 20, object)})
+    values = dates.values.astype(float)
+    (axes,) = plots.data_and_samples(values, values, dates.columns).axes
+    axes.figure.draw_without_rendering()
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert [text for text in shown if text in labels] == labels
+    assert axes.get_xlabel() == ("day (2024-May-31\n18:00)" if first else "day")
+    place = axes.get_xticks()[shown.index(labels[0])]
+    assert place == pytest.approx(values.min() + first, abs=1e-3 * np.ptp(values))
 
 
 def test_every_column_is_on_a_page(tmp_path):

@@ -1,11 +1,11 @@
 """The sampling contract: sample i is a function of (bundle, seed, i), and of nothing else."""
 
-import re
 import hashlib
 import importlib.metadata
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
