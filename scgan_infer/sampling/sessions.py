@@ -19,7 +19,6 @@ from scgan_infer.errors import DeviceError, UsageError, install
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 FATAL = 4
-SAME_AS_REQUESTED = 1
 FORK_SECONDS = 10.0
 
 
@@ -146,7 +145,7 @@ def onnxruntime() -> ModuleType:
     memory = runtime.OrtMemoryInfo(
         "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
     )
-    arena = runtime.OrtArenaCfg(memory_limit(), SAME_AS_REQUESTED, -1, -1)
+    arena = runtime.OrtArenaCfg(memory_limit(), -1, -1, -1)  # the rest is as onnxruntime has it
     runtime.create_and_register_allocator(memory, arena)
     module: ModuleType = runtime
     return module
