@@ -49,9 +49,8 @@ def atomic(path: str | Path, new: Path | None = None) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
                 new.replace(path)
-            except BaseException:
+            finally:
                 new.unlink(missing_ok=True)
-                raise
         sync_folder(path.parent)
     except OSError as error:
         why = error.strerror or error

@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -423,16 +423,14 @@ def _create(path: Path, table: Table, config: Config, source: str, force: bool) 
     facts = {"rows": len(table), "sha256": table.fingerprint()}
     try:
         new.mkdir(parents=True, exist_ok=True)
-        with locked(new):
-            try:
-                Run(new, config, source, table.columns, facts).save()
-                if taken:
-                    with locked(path):
-                        shutil.rmtree(path)
-                new.rename(path)
-            except BaseException:
-                shutil.rmtree(new, ignore_errors=True)
-                raise
+        with locked(new), ExitStack() as undone:
+            undone.callback(shutil.rmtree, new, ignore_errors=True)
+            Run(new, config, source, table.columns, facts).save()
+            if taken:
+                with locked(path):
+                    shutil.rmtree(path)
+            new.rename(path)
+            undone.pop_all()
     except OSError as error:
         raise DataError(
             f"can't make the run folder {path}: {error.strerror}; choose another"

@@ -12,6 +12,7 @@ import importlib
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self, TypeAlias
@@ -89,13 +90,12 @@ class Reader(ABC):
         return ()
 
     def __enter__(self) -> Self:
-        try:
+        with ExitStack() as undone:
+            undone.push(self)
             with self.budget.working():
                 self.open()
                 self.budget.columns(len(self.names))
-        except BaseException:
-            self.__exit__()
-            raise
+            undone.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
