@@ -14,7 +14,7 @@ that scale and shift are folded into: the rows of y are graph_rows(scale y + shi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Column, Table
 from scgan_infer.kinds import Form
 from scgan_infer.kinds.base import Parameters
-from scgan_infer.kinds.bend import BEND, FARTHEST, bend_of
-from scgan_infer.kinds.walls import MARGIN
+from scgan_infer.kinds.bend import BEND, bend_of
 from scgan_train import constraints, discrete
 from scgan_train.constraints import Constraint
-from scgan_train.discrete import Labels, Step, middles
+from scgan_train.discrete import Labels, Step
+from scgan_train.forms import CELLS, GRAPHS, SCORES, Scores, scores_back_graph, scores_graph
 from scgan_train.graph import Var, const, minus_infinity, op
 from scgan_train.rounding import LARGE, Rounding
 
@@ -38,45 +38,8 @@ Singles = NDArray[np.float32]
 
 JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are told apart without noise
 CLOSED = {"turn", "between"}  # forms that have no open end
-CELLS = 4096  # of probability, that a score's table has
 MOST_SCORED = 1000  # distinct values of a column that has scores
 REPEATED = 4  # times, on average, that each of them is there
-
-
-class Scores(Form):
-    """Normal scores: Phi(y) is the share of rows below x, somewhere within the share of x itself.
-
-    The way back looks up the value at Phi(y) in a table of `CELLS`, so it is one of those that were seen.
-    """
-
-    name = "scores"
-
-    def coordinate(self, x: Floats, p: Parameters) -> Floats:
-        """Return the middle of each value's scores."""
-        return self.within(x, p, np.full(x.shape, 0.5))
-
-    def within(self, x: Floats, p: Parameters, share: Floats) -> Floats:
-        """Return the score at a share [n, k] of the way through those of the nearest value in the table."""
-        from scipy.special import ndtri
-
-        columns = []
-        for cells, part, table in zip(x.T, share.T, p["table"].T, strict=True):
-            values, counts = np.unique(table, return_counts=True)
-            nearest = np.searchsorted(middles(values), cells.astype(np.float32), side="right")
-            below = (counts.cumsum() - counts)[nearest]
-            columns.append(ndtri((below + part * counts[nearest]) / CELLS))
-        limit = ndtri(0.25 / CELLS)
-        return np.asarray(np.clip(np.stack(columns, 1), limit, -limit), x.dtype)
-
-    def inverse(self, y: Floats, p: Parameters) -> Floats:
-        """Return the values at the shares of rows that the scores are."""
-        from scipy.special import ndtr
-
-        cell = np.clip(np.floor(CELLS * ndtr(y)), 0, CELLS - 1).astype(np.int64)
-        return np.asarray(np.take_along_axis(p["table"], cell, 0), y.dtype)
-
-
-SCORES = Scores()
 
 
 @dataclass(frozen=True)
@@ -107,21 +70,24 @@ class Block:
             x = np.clip(low + np.abs(high - np.abs(high - x) - low), low, high)
         return x if self.rounding is None else self.rounding.apply(x)
 
+    def _upright(self) -> Parameters:
+        return {name: _upright(row) for name, row in self.p.items()}
+
     def graph_log_slope(self, x: Var) -> Var:
         """Return log |f'(x)| [k, n] of values [k, n], as a graph."""
-        return SLOPES[self.form.name](x, {name: _upright(row) for name, row in self.p.items()})
+        return GRAPHS[self.form.name].log_slope(x, self._upright())
 
     def graph_forward(self, x: Var) -> Var:
         """Return f(x) [k, n] of values [k, n], as a graph."""
         if self.form is SCORES:
-            return _scores(x, self.p)
-        return GRAPHS[self.form.name][0](x, {name: _upright(row) for name, row in self.p.items()})
+            return scores_graph(x, self.p)
+        return GRAPHS[self.form.name].forward(x, self._upright())
 
     def graph_rows(self, f: Var) -> Var:
         """Return values [k, n] of f(x) [k, n], as a graph; see `rows`."""
         if self.form is SCORES:
-            return _scores_back(f, self.p)
-        x = GRAPHS[self.form.name][1](f, {name: _upright(row) for name, row in self.p.items()})
+            return scores_back_graph(f, self.p)
+        x = GRAPHS[self.form.name].back(f, self._upright())
         if self.ends is not None:
             low, high = (const(_upright(end)) for end in self.ends)
             x = op.sub(high, op.abs(op.sub(high, x)))
@@ -212,55 +178,25 @@ class Coordinates:
         """
         if found is None:
             found = () if given else find_constraints(table, tails)
-        outer = table.columns
-        table = learned(table, found)
-        columns, steps = table.columns, discrete.find(table, given)
-        varying, stepped = continuous(table, steps), {step.column for step in steps}
-        values = table.values[kept]
-        present = _present(values, steps)
-        tables = {
-            j: _quantiles(values[present[:, j], j])
-            for j in varying
-            if not given
-            and (
-                is_scored(columns[j], values[present[:, j], j])
-                or (j not in stepped and discrete.is_spiked(columns[j], table.values[:, j]))
-            )
-        }
-        own = {j: values[present[:, j], j] for j in varying}
-        plain = [j for j in varying if j not in tables and not given]
-        bends = {j: bend for j in plain if (bend := _bend(columns[j], own[j], tails))}
-        kinds = {j: _group(columns[j], j in tables, j in bends) for j in varying}
-        index = [j for group in dict.fromkeys(kinds.values()) for j in varying if kinds[j] == group]
-        fitted = [
-            columns[j].rules.form(columns[j]).fit(columns[j], own[j]) if len(own[j]) else 0.0
-            for j in index
-        ]
-        ends = np.array([(own[j].min(), own[j].max()) if len(own[j]) else (0, 0) for j in index]).T
-        state = {
-            "ends": np.full(ends.shape, np.nan) if tails else ends,
-            "index": np.array(index),
-            "fitted": np.array(fitted),
-            "constant": values[0],
-            "scored": np.array([j in tables for j in index]).astype(np.uint8),
-            "tables": np.array([tables[j] for j in index if j in tables]).reshape(-1, CELLS),
+        inner = learned(table, found)
+        steps, values = discrete.find(inner, given), inner.values[kept]
+        state: dict[str, Any] = {
+            **_described(inner, values, steps, tails, given),
             **discrete.state(steps),
             **constraints.state(found),
         }
-        if bends:
-            state["bends"] = np.array([bends.get(j, (np.nan, np.nan)) for j in index]).T
-        state = {key: np.asarray(part) for key, part in state.items()}
-        nothing = {"shift": np.zeros(len(index)), "scale": np.ones(len(index))}
-        bare = cls(outer, state | nothing)
-        raw = np.where(present[:, bare.index], bare._raw(bare._safe(values)), np.nan)
+        dims = len(state["index"])
+        bare = cls(table.columns, state | {"shift": np.zeros(dims), "scale": np.ones(dims)})
+        present = _present(values, steps)[:, bare.index]
+        raw = np.where(present, bare._raw(bare._safe(values)), np.nan)
         counted = np.isfinite(raw).any(0)
-        shift, deviation = np.zeros(len(index)), np.zeros(len(index))
+        shift, deviation = np.zeros(dims), np.zeros(dims)
         shift[counted] = np.nanmean(raw[:, counted], 0)
         deviation[counted] = np.nanstd(raw[:, counted], 0)
         scale = np.where(deviation > 0, deviation, 1.0)
         # equal numbers are spread over their scores
         shift[bare.scored], scale[bare.scored] = 0.0, 1.0
-        return cls(outer, state | {"shift": shift, "scale": scale})
+        return cls(table.columns, state | {"shift": shift, "scale": scale})
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that, with the columns, make it again."""
@@ -518,6 +454,40 @@ def continuous(table: Table, steps: Sequence[Step]) -> list[int]:
     return sorted(set(varying) - drawn) or sorted(drawn)[:1] or [0]
 
 
+def _described(
+    table: Table, values: Singles, steps: Sequence[Step], tails: bool, given: bool
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of `Coordinates.state` that say what each coordinate is, from the rows [n, d] that train."""
+    columns, stepped = table.columns, {step.column for step in steps}
+    varying, present = continuous(table, steps), _present(values, steps)
+    own = {j: values[present[:, j], j] for j in varying}
+    scored, bends = [], {}
+    for j in [] if given else varying:
+        spiked = j not in stepped and discrete.is_spiked(columns[j], table.values[:, j])
+        if is_scored(columns[j], own[j]) or spiked:
+            scored.append(j)
+        elif bend := _bend(columns[j], own[j], tails):
+            bends[j] = bend
+    kinds = {j: _group(columns[j], j in scored, j in bends) for j in varying}
+    index = [j for group in dict.fromkeys(kinds.values()) for j in varying if kinds[j] == group]
+    fitted = [
+        columns[j].rules.form(columns[j]).fit(columns[j], own[j]) if len(own[j]) else 0.0
+        for j in index
+    ]
+    ends = np.array([(own[j].min(), own[j].max()) if len(own[j]) else (0, 0) for j in index]).T
+    described = {
+        "ends": np.full(ends.shape, np.nan) if tails else ends,
+        "index": np.array(index),
+        "fitted": np.array(fitted),
+        "constant": values[0],
+        "scored": np.isin(index, scored).astype(np.uint8),
+        "tables": np.array([_quantiles(own[j]) for j in index if j in scored]).reshape(-1, CELLS),
+    }
+    if bends:
+        described["bends"] = np.array([bends.get(j, (np.nan, np.nan)) for j in index]).T
+    return described
+
+
 def find_constraints(table: Table, tails: bool = False) -> tuple[Constraint, ...]:
     """Return the constraints that hold between the columns of a table; with tails, they hold no number to its range."""
     steps = discrete.find(table)
@@ -582,156 +552,3 @@ def _group(column: Column, scored: bool, bent: bool) -> tuple[str, bool, bool]:
 def _upright(row: NDArray[Any]) -> NDArray[Any]:
     """Return [k] as [k, 1], one number a column where columns lie along axis 0."""
     return row[:, None]
-
-
-def _scores(x: Var, p: Parameters) -> Var:
-    """Return `Scores.coordinate` of values [k, n]: the score of the nearest value that has one."""
-    columns = []
-    for table, cells in zip(
-        p["table"].T, op.split(x, num_outputs=p["table"].shape[1]), strict=True
-    ):
-        values = np.unique(table)
-        scores = SCORES.coordinate(values[:, None], {"table": table[:, None]})[:, 0]
-        passed = op.greater_or_equal(cells, const(middles(values)[:, None]))
-        passed = op.cast(passed, to=np.float32)
-        index = op.cast(op.reduce_sum(passed, const([0], np.int64)), to=np.int64)
-        columns.append(op.gather(const(scores), index))
-    return op.concat(columns, axis=0)
-
-
-def _scores_back(y: Var, p: Parameters) -> Var:
-    """Return `Scores.inverse` of scores [k, n]."""
-    share = op.mul(op.add(op.erf(op.mul(y, const(np.sqrt(0.5)))), const(1)), const(CELLS / 2))
-    share = op.clip(share, const(0), const(CELLS - 1))
-    starts = const(CELLS * np.arange(p["table"].shape[1])[:, None], np.int64)
-    return op.gather(const(p["table"].T.reshape(-1)), op.add(op.cast(share, to=np.int64), starts))
-
-
-def _line(x: Var, p: Parameters) -> Var:
-    return x
-
-
-def _log(x: Var, p: Parameters) -> Var:
-    return op.log(x)
-
-
-def _exp(f: Var, p: Parameters) -> Var:
-    return op.exp(op.clip(f, const(-87.0), const(88.0)))
-
-
-def _within(turn: Var, p: Parameters) -> Var:
-    period = const(p["period"])
-    return op.sub(turn, op.mul(period, op.floor(op.div(turn, period))))
-
-
-def _turn(x: Var, p: Parameters) -> Var:
-    return _within(op.sub(x, const(p["cut"])), p)
-
-
-def _turn_back(f: Var, p: Parameters) -> Var:
-    turn = _within(op.sub(op.add(f, const(p["cut"])), const(p["low"])), p)
-    turn = op.where(op.less(turn, const(p["period"])), turn, const(0))
-    return op.min([op.add(const(p["low"]), turn), const(p["last"])])
-
-
-def _between(x: Var, p: Parameters) -> Var:
-    share = op.clip(op.div(op.sub(x, const(p["low"])), const(p["range"])), const(0), const(1))
-    share = op.add(const(MARGIN), op.mul(const(1 - 2 * MARGIN), share))
-    return op.log(op.div(share, op.sub(const(1), share)))
-
-
-def _between_back(f: Var, p: Parameters) -> Var:
-    share = op.div(op.sub(op.sigmoid(f), const(MARGIN)), const(1 - 2 * MARGIN))
-    share = op.clip(share, const(0), const(1))
-    x = op.add(const(p["low"]), op.mul(const(p["range"]), share))
-    return op.min([x, const(p["high"])])
-
-
-def _beyond(x: Var, p: Parameters) -> Var:
-    distance = op.div(op.sub(x, const(p["wall"])), const(p["spread"]))
-    t = op.add(const(MARGIN), op.max([distance, const(0)]))
-    return op.add(t, op.log(op.sub(const(1), op.exp(op.neg(t)))))
-
-
-def _beyond_back(f: Var, p: Parameters) -> Var:
-    tail = op.log(op.add(const(1), op.exp(op.neg(op.abs(f)))))
-    softplus = op.add(op.max([f, const(0)]), tail)
-    t = op.max([op.sub(softplus, const(MARGIN)), const(0)])
-    return op.add(const(p["wall"]), op.mul(const(p["spread"]), t))
-
-
-def _bent(x: Var, p: Parameters) -> Var:
-    t = op.div(op.sub(x, const(p["centre"])), const(p["width"]))
-    size = op.abs(t)
-    size = op.log(op.add(size, op.sqrt(op.add(op.mul(size, size), const(1)))))
-    return op.where(op.less(t, const(0)), op.neg(size), size)
-
-
-def _bent_back(f: Var, p: Parameters) -> Var:
-    f = op.clip(f, const(-FARTHEST), const(FARTHEST))
-    twice = op.sub(op.exp(f), op.exp(op.neg(f)))
-    return op.add(const(p["centre"]), op.mul(const(p["width"] / 2), twice))
-
-
-def _bent_slope(x: Var, p: Parameters) -> Var:
-    t = op.div(op.sub(x, const(p["centre"])), const(p["width"]))
-    grown = op.mul(const(0.5), op.log(op.add(op.mul(t, t), const(1))))
-    return op.sub(const(-np.log(p["width"])), grown)
-
-
-def _flat(x: Var, p: Parameters) -> Var:
-    return op.mul(x, const(0))
-
-
-def _log_slope(x: Var, p: Parameters) -> Var:
-    positive = op.greater(x, const(0))
-    return op.where(positive, op.neg(op.log(x)), minus_infinity())
-
-
-def _turn_slope(x: Var, p: Parameters) -> Var:
-    return _where_inside(x, p["low"], p["last"], const(0))
-
-
-def _between_slope(x: Var, p: Parameters) -> Var:
-    share = op.clip(op.div(op.sub(x, const(p["low"])), const(p["range"])), const(0), const(1))
-    share = op.add(const(MARGIN), op.mul(const(1 - 2 * MARGIN), share))
-    flat = op.mul(op.mul(const(p["range"]), share), op.sub(const(1), share))
-    slope = op.log(op.div(const(1 - 2 * MARGIN), flat))
-    return _where_inside(x, p["low"], p["high"], slope)
-
-
-def _beyond_slope(x: Var, p: Parameters) -> Var:
-    distance = op.div(op.sub(x, const(p["wall"])), const(p["spread"]))
-    t = op.add(const(MARGIN), op.max([distance, const(0)]))
-    flat = op.mul(const(np.abs(p["spread"])), op.sub(const(1), op.exp(op.neg(t))))
-    inside = op.greater_or_equal(distance, const(0))
-    return op.where(inside, op.neg(op.log(flat)), minus_infinity())
-
-
-def _where_inside(x: Var, low: Singles, high: Singles, slope: Var) -> Var:
-    """Return the slope between the ends, and minus infinity beyond."""
-    inside = op.and_(op.greater_or_equal(x, const(low)), op.less_or_equal(x, const(high)))
-    return op.where(inside, slope, minus_infinity())
-
-
-# The graph of every form, x to f(x) and back; see `Form` for the mathematics.
-GRAPHS: dict[str, tuple[Callable[[Var, Parameters], Var], Callable[[Var, Parameters], Var]]] = {
-    "line": (_line, _line),
-    "log": (_log, _exp),
-    "turn": (_turn, _turn_back),
-    "between": (_between, _between_back),
-    "above": (_beyond, _beyond_back),
-    "below": (_beyond, _beyond_back),
-    "bend": (_bent, _bent_back),
-}
-
-# log |f'(x)| of every form but scores, which have none; see `Form.log_slope`.
-SLOPES: dict[str, Callable[[Var, Parameters], Var]] = {
-    "line": _flat,
-    "log": _log_slope,
-    "turn": _turn_slope,
-    "between": _between_slope,
-    "above": _beyond_slope,
-    "below": _beyond_slope,
-    "bend": _bent_slope,
-}

@@ -47,7 +47,7 @@ class Form:
     """The identity, and base of other forms f; parameters are float32 [k], one a column of a block.
 
     Attributes:
-        name: By which `scgan_train.coordinates.GRAPHS` knows it.
+        name: By which `scgan_train.forms.GRAPHS` knows it.
     """
 
     name: ClassVar[str] = "line"

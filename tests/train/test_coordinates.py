@@ -11,7 +11,8 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.kinds import KINDS, Form, Kind
 from scgan_infer.kinds.base import Parameters, Raw, significant, snapped
 from scgan_train import coordinates, discrete, graph
-from scgan_train.coordinates import GRAPHS, SLOPES, Coordinates
+from scgan_train.coordinates import Coordinates
+from scgan_train.forms import GRAPHS, Graphs
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def inverse_graph(mapped: Coordinates):
 
 def test_every_form_of_every_kind_has_a_graph() -> None:
     forms = {form.name for kind in KINDS.values() for form in kind.forms}
-    assert set(GRAPHS) == set(SLOPES) == forms
+    assert set(GRAPHS) == forms
 
 
 CASES = [[kind] for kind in KINDS] + [list(KINDS)]
@@ -350,7 +351,7 @@ def test_a_new_form_needs_its_graph_and_no_more(monkeypatch: pytest.MonkeyPatch)
         return graph.op.mul(f, graph.op.mul(f, f))
 
     monkeypatch.setitem(KINDS, "volume", Volume())
-    monkeypatch.setitem(GRAPHS, "cube", (root, power))
+    monkeypatch.setitem(GRAPHS, "cube", Graphs(root, power, root))  # no slope is asked for
     values = np.random.default_rng(0).normal(0, 9, (500, 2)).astype(np.float32)
     mapped = Coordinates.fit(Table((Column("v", "volume"), Column("x")), values))
     y = mapped.forward(values)
