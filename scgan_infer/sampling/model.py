@@ -148,7 +148,8 @@ class Model:
             UsageError: an argument out of its range.
             ModelError: the bundle's generator fails, or gives something else than n finite rows.
         """
-        job = self._job(n, seed, start, (cluster, temperature, where), given, each)
+        asked = {"cluster": cluster, "temperature": temperature, "where": where}
+        job = self._job(n, seed, start, given, each, **asked)
         return _joined(local(job), job.draw.n if job.draw else 0, len(self.columns))
 
     def sample_table(
@@ -177,28 +178,19 @@ class Model:
         return frame(rows, all_copied(self.manifest.whole, cells, found.each, ""), start)
 
     def blocks(
-        self,
-        n: int | None = None,
-        seed: int = 0,
-        start: int = 0,
-        *,
-        cluster: int | Sequence[int] | None = None,
-        temperature: float = 1.0,
-        where: Mapping[str, Any] | None = None,
-        given: Any = None,
-        each: int = 1,
+        self, n: int | None = None, seed: int = 0, start: int = 0, **asked: Any
     ) -> Iterator[Floats]:
-        """Yield the rows of `sample` piece by piece, in order, in memory that does not grow with n."""
-        return local(self._job(n, seed, start, (cluster, temperature, where), given, each))
+        """Yield the rows of `sample`, arguments and all, piece by piece, in memory that does not grow with n."""
+        return local(self._job(n, seed, start, **asked))
 
     def _job(
         self,
         n: int | None,
         seed: int,
         start: int,
-        asked: tuple[Any, float, Mapping[str, Any] | None],
-        given: Any,
-        each: int,
+        given: Any = None,
+        each: int = 1,
+        **asked: Any,
     ) -> Job:
         found = None
         if given is not None:
@@ -206,7 +198,7 @@ class Model:
             n = found.count(n, start)
         if n is None:
             raise UsageError("n is missing: say how many rows")
-        return Job(self, draw=Draw(n, seed, start, *asked), given=found)
+        return Job(self, draw=Draw(n, seed, start, **asked), given=found)
 
     def reconstruct(self, rows: ArrayLike, *, seed: int | None = None, start: int = 0) -> Floats:
         """Return each row encoded and decoded again.

@@ -177,34 +177,21 @@ def given(
         DataError: conditions that don't fit the given columns.
         UsageError: options that don't go together, or conditions that can't be read.
     """
-    import csv
-
     import numpy as np
 
     from scgan_infer.rows.formats import read_raw
     from scgan_infer.sampling.given import given_of
+    from scgan_train.app.settings import names
 
+    file = text is not None and ("=" not in text or Path(text).exists())
+    if not file and (each is not None or keep is not None):
+        option = "--keep" if each is None else "--each"
+        advice = "name it with --given" if text is None else "one condition has --n rows"
+        raise UsageError(f"{option} is for the conditions of a file; {advice}")
     if text is None:
-        if each is not None or keep is not None:
-            option = "--keep" if each is None else "--each"
-            raise UsageError(f"{option} is for the conditions of a file; name it with --given")
         return None, 10_000 if n is None else n, {}
-    single = "=" in text and not Path(text).exists()
-    if single:
-        pairs = [pair.partition("=") for pair in next(csv.reader([text]))]
-        names = [name.strip() for name, *_ in pairs]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise UsageError(f"--given names {twice[0]} twice; name it once, or name a file")
-        if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
-            raise UsageError(
-                f'--given {wrong[0]!r}: write it as a=1,b=2 or "a=1, 2",b=2, or name a file'
-            )
-        if each is not None or keep is not None:
-            option = "--keep" if each is None else "--each"
-            raise UsageError(
-                f"{option} is for the conditions of a file; one condition has --n rows"
-            )
-        one = dict(zip(names, [value for *_, value in pairs], strict=True))
+    if not file:
+        one = _one_condition(text)
         found = given_of(model.manifest, one)
         many = 10_000 if n is None else n
         cells = {name: np.array([value], dtype=object) for name, value in one.items()}
@@ -219,17 +206,31 @@ def given(
             )
         found = given_of(model.manifest, text, 1 if each is None else each)
         many = found.count(None, start)
-        columns = [column.loose for column in model.given]
-        others = [name.strip() for name in (keep or "").split(",") if name.strip()]
-        for name in others:
-            if name in {column.name for column in model.manifest.whole}:
-                raise UsageError(f"--keep {name}: the bundle has a column of that name; rename it")
-        cells = read_raw(text, columns, others)
+        others = list(names([keep or ""]))
+        own = {column.name for column in model.manifest.whole}
+        if taken := [name for name in others if name in own]:
+            raise UsageError(f"--keep {taken[0]}: the bundle has a column of that name; rename it")
+        cells = read_raw(text, [column.loose for column in model.given], others)
     for name, count in found.outside(model.manifest.given).items():
         say(
             f"note: {name} lies beyond its training range in {count} of {len(found.values)} conditions"
         )
     return found, many, cells
+
+
+def _one_condition(text: str) -> dict[str, str]:
+    """Return the values that a=1,b=2 gives, by name."""
+    import csv
+
+    pairs = [pair.partition("=") for pair in next(csv.reader([text]))]
+    names = [name.strip() for name, *_ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"--given names {twice[0]} twice; name it once, or name a file")
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise UsageError(
+            f'--given {wrong[0]!r}: write it as a=1,b=2 or "a=1, 2",b=2, or name a file'
+        )
+    return dict(zip(names, [value for *_, value in pairs], strict=True))
 
 
 def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[str, Any]:
