@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from scgan_train.app.commands import app
 from scgan_train.app.exits import __doc__ as ends
+from scgan_train.app.plots import app
 
 
 def page() -> str:

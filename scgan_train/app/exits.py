@@ -23,7 +23,8 @@ import typer
 
 from scgan_infer.errors import ScganError, install
 from scgan_train.app.actions import next_step, say
-from scgan_train.app.commands import app, only
+from scgan_train.app.commands import only
+from scgan_train.app.plots import app
 from scgan_train.watch import LEVEL
 
 EXPECTED = (ScganError, typer.TyperException, KeyboardInterrupt, OSError, ModuleNotFoundError)

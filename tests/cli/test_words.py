@@ -17,7 +17,7 @@ from commands import ENVIRONMENT, ROOT, Done
 
 from scgan_infer.errors import install
 from scgan_train.app import actions
-from scgan_train.app.commands import app
+from scgan_train.app.plots import app
 
 Scgan = Callable[..., Done]
 TINY = [
