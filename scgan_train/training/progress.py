@@ -19,39 +19,17 @@ from scgan_train.watch import Watch
 CHECKPOINT_SECONDS = 30.0
 
 
-class Progress:
-    """What a whole run shows, in the first of its processes."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.watch = run, Watch(distributed.rank() == 0)
-
-    def __enter__(self) -> Progress:
-        self.watch.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.watch.__exit__(*error)
-
-    def stage(self, name: str) -> StageObserver:
-        """Return the observer of one stage."""
-        return StageObserver(self, name)
-
-    def spinner(self, name: str) -> None:
-        """Show that something is under way whose length is not known."""
-        self.watch.begin(name)
-
-
 class StageObserver:
     """Shows a stage's losses, appends them to `history.jsonl`, writes a checkpoint now and then."""
 
-    def __init__(self, progress: Progress, stage: str) -> None:
-        self.progress, self.run, self.stage = progress, progress.run, stage
+    def __init__(self, run: Run, watch: Watch, stage: str) -> None:
+        self.run, self.watch, self.stage = run, watch, stage
         self.history = self.run.path / "history.jsonl"
         self.saved = time.monotonic()
 
     def begin(self, phase: str, steps: int) -> None:
         """Start showing a phase."""
-        self.progress.watch.begin(self.stage, steps)
+        self.watch.begin(self.stage, steps)
 
     def losses(self, phase: str, step: int, terms: dict[str, float]) -> None:
         """Show and record the losses at a step."""
@@ -59,7 +37,7 @@ class StageObserver:
         rounded = {name: round(value, 7) for name, value in terms.items()}
         if distributed.rank() == 0:
             self.run.append("history.jsonl", json.dumps(line | rounded) + "\n")
-        self.progress.watch.show(step + 1, _shown(terms))
+        self.watch.show(step + 1, _shown(terms))
 
     def due(self) -> bool:
         """Say whether the last checkpoint is old."""
@@ -84,7 +62,7 @@ class StageObserver:
         """Keep a sentence with the run, and say it."""
         self.run.facts.setdefault("notes", []).append(message)
         if distributed.rank() == 0:
-            self.progress.watch.say(f"note: {message}")
+            self.watch.say(f"note: {message}")
 
     def restore(self) -> dict[str, Tensor]:
         """Return this stage's checkpoint, if any, and cut the history back to where it was then.

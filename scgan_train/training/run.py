@@ -14,7 +14,7 @@
     checkpoint.safetensors   the stage under way
     .lock                    while a training is at work; one that was killed may leave it, and it is void then
 
-`save` and `load` of a part are inverse neighbours. Nothing is resolved again when a run is loaded.
+Nothing is resolved again when a run is loaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -274,21 +274,11 @@ class Run:
             ) from error
         return rows
 
-    def save_coordinates(self, coordinates: Coordinates) -> None:
-        """Write what lies between rows and coordinates."""
-        state = {name: torch.from_numpy(array) for name, array in coordinates.state().items()}
-        self.save_tensors("coordinates", state)
-
     def load_coordinates(self) -> Coordinates:
         """Read what lies between rows and coordinates."""
         columns = [self.columns[j] for j in self.made]
         state = self._arrays("coordinates")
         return self._fitting("coordinates", lambda: Coordinates.load(columns, state))
-
-    def save_given(self, given: Given) -> None:
-        """Write what lies between given columns and what networks see of them."""
-        state = {name: torch.from_numpy(array) for name, array in given.state().items()}
-        self.save_tensors("given", state)
 
     def load_given(self) -> Given | None:
         """Read what lies between given columns and what networks see of them; None without any."""
@@ -297,12 +287,12 @@ class Run:
         columns, state = [self.columns[j] for j in self.given], self._arrays("given")
         return self._fitting("given", lambda: Given(columns, state))
 
+    def save_arrays(self, name: str, state: Mapping[str, NDArray[Any]]) -> None:
+        """Write the arrays that make coordinates or given columns again."""
+        self.save_tensors(name, {key: torch.from_numpy(array) for key, array in state.items()})
+
     def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
         return {key: tensor.numpy() for key, tensor in self.load_tensors(name).items()}
-
-    def save_encoder(self, encoder: Encoder) -> None:
-        """Write stage 1."""
-        self.save_tensors("encoder", encoder.state_dict())
 
     def load_encoder(self, dims: int) -> Encoder:
         """Read stage 1."""
@@ -332,10 +322,6 @@ class Run:
 
         return self._fitting("clusters", build)
 
-    def save_head(self, chain: Chain) -> None:
-        """Write the chain that draws discrete values."""
-        self.save_tensors("head", chain.state_dict())
-
     def load_head(self, sizes: Sequence[int], clusters: Clusters) -> Chain | None:
         """Read the chain over outcomes of these sizes [h - 1] and clusters; None where there is none.
 
@@ -352,10 +338,6 @@ class Run:
             return chain
 
         return self._module("head", build)
-
-    def save_mapper(self, model: LatentModel) -> None:
-        """Write stage 2's latent model, before it has its chain."""
-        self.save_tensors("mapper", model.state_dict())
 
     def load_mapper(self, clusters: Clusters, chain: Chain | None) -> LatentModel:
         """Read stage 2's latent model, and put its chain to it."""
@@ -374,13 +356,13 @@ class Run:
         model.chain = chain
         return model
 
-    def save_decoder(self, decoder: Decoder) -> None:
-        """Write stage 3."""
-        self.save_tensors("decoder", decoder.state_dict())
-
     def load_decoder(self) -> Decoder:
         """Read stage 3."""
         return self._module("decoder", Decoder.of_shapes)
+
+    def save_module(self, name: str, module: nn.Module) -> None:
+        """Write the weights of a stage; of `mapper` before it has its chain."""
+        self.save_tensors(name, module.state_dict())
 
     def _module(self, name: str, build: Callable[[dict[str, Tensor]], M]) -> M:
         """Return a module with the weights of `NAME.safetensors`."""

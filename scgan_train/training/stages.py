@@ -44,8 +44,9 @@ from scgan_train.maps.base import Mapper
 from scgan_train.maps.flow import FlowMapper, GivenFlowStage
 from scgan_train.training import distributed, guards
 from scgan_train.training.loop import Phase, fit, generator_for
-from scgan_train.training.progress import Progress
+from scgan_train.training.progress import StageObserver
 from scgan_train.training.run import Run, chain_of, locked
+from scgan_train.watch import Watch
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
@@ -96,8 +97,8 @@ def train(
         distributed.barrier()
         run = _resumed(path, table, config) if resume else Run.load(path)
         begin(constraints)
-        with _one_thread(), Progress(run) as progress:
-            _Stages(table, constraints, run, progress).finish()
+        with _one_thread(), Watch(first) as watch:
+            _Stages(table, constraints, run, watch).finish()
     return run
 
 
@@ -105,9 +106,9 @@ class _Stages:
     """The stages of one run; each is skipped where the run has it already."""
 
     def __init__(
-        self, table: Table, constraints: Sequence[Constraint], run: Run, progress: Progress
+        self, table: Table, constraints: Sequence[Constraint], run: Run, watch: Watch
     ) -> None:
-        self.table, self.constraints, self.run, self.progress = table, constraints, run, progress
+        self.table, self.constraints, self.run, self.watch = table, constraints, run, watch
         self.config, self.seed = run.config, run.config.seed
         self.device = torch.device(self.config.device)
         if self.config.device == "cuda" and (local := distributed.local()) is not None:
@@ -143,9 +144,10 @@ class _Stages:
                 run.save_held_out(self.table.values[self.held])
                 tails = self.config.tails
                 made = Coordinates.fit(table, self.kept, self.constraints, tails=tails)
-                run.save_coordinates(made)
+                run.save_arrays("coordinates", made.state())
                 if run.given:
-                    run.save_given(Given.fit(part(self.table, run.given), self.kept))
+                    given = Given.fit(part(self.table, run.given), self.kept)
+                    run.save_arrays("given", given.state())
         coordinates = run.load_coordinates()
         self.sizes = tuple(step.size for step in coordinates.steps)
         named = [column.rules.named for column in coordinates.columns]
@@ -180,7 +182,7 @@ class _Stages:
                 encoder = Encoder(dims, self.config.encoder, generator_for(seed, "encoder"))
                 encoder = encoder.to(self.device)
                 encoder.start(y)
-                observer = self.progress.stage("encoder")
+                observer = StageObserver(run, self.watch, "encoder")
                 batch = min(self.config.encoder.batch, len(y)) * distributed.size()
                 few = self.held_y[:batch]
                 few = few[: len(few) - len(few) % distributed.size()]  # as many for each process
@@ -195,7 +197,7 @@ class _Stages:
                 fit("encoder", encoder, lambda _: phases, seed, observer)
                 encoder.calibrate(y)
                 guards.check_encoder(_mapped(encoder, y), y)
-                run.save_encoder(encoder)
+                run.save_module("encoder", encoder)
         return _mapped(run.load_encoder(dims).to(self.device), y)
 
     def clusters(self, latents: Tensor, y: Tensor) -> tuple[Clusters, Tensor, Tensor]:
@@ -203,7 +205,7 @@ class _Stages:
         run, generator = self.run, generator_for(self.seed, "clusters")
         if not run.finished("clusters"):
             with self._stage("clusters"):
-                self.progress.spinner("clusters")
+                self.watch.begin("clusters")
                 clusters, labels, run.facts["clusters"] = clustering.fit(
                     latents,
                     self.config.clusters,
@@ -248,7 +250,7 @@ class _Stages:
                 rows, held = ((choices[k], numbers[k]) for k in (used, back))
                 chain = chain.to(self.device)
                 stage = ChainStage(chain, rows, held, self.numbers, generator)
-                observer = self.progress.stage("head")
+                observer = StageObserver(run, self.watch, "head")
                 fit("head", stage, lambda _: stage.phases(), seed, observer)
                 assert isinstance(stage.best, Chain)
                 own = choices[:, :-1].cpu().numpy()
@@ -263,7 +265,7 @@ class _Stages:
                     for (step, other), table in bounds.items():
                         places = step + known, other + known
                         stage.best.tie(*places, torch.from_numpy(table), least=True)
-                run.save_head(stage.best)
+                run.save_module("head", stage.best)
         loaded = run.load_head(self.sizes, clusters)
         return loaded and loaded.to(self.device)
 
@@ -276,7 +278,7 @@ class _Stages:
             with self._stage("mapper"):
                 generator = generator_for(seed, "mapper")
                 if config.latents == "real":
-                    run.save_mapper(RealLatents.of(latents, choices, generator))
+                    run.save_module("mapper", RealLatents.of(latents, choices, generator))
                 else:
                     sizes, dims = self.sizes, 0
                     if self.given is not None:
@@ -286,7 +288,7 @@ class _Stages:
                     )
                     model = model.to(self.device)
                     self._train_mapper(model.ensemble, latents, clusters, choices, generator)
-                    run.save_mapper(model)
+                    run.save_module("mapper", model)
                 trained = config.latents == "mapper"
                 run.facts["map"] = config.mapper.kind if trained else ""
         return run.load_mapper(clusters, chain).to(self.device)
@@ -301,7 +303,7 @@ class _Stages:
     ) -> None:
         if isinstance(mapper, Mapper):
             least = self.config.clusters.min_rows
-            observer = self.progress.stage("mapper")
+            observer = StageObserver(self.run, self.watch, "mapper")
             held = self._held_choices(clusters)
             if self.given is not None:
                 assert isinstance(mapper, FlowMapper)
@@ -340,12 +342,12 @@ class _Stages:
                 linear = self.config.encoder.kind == "linear"
                 lost = y.shape[1] - latents.shape[1] if linear else 0
                 stage = DecoderStage(model, latent, target, config, generator, lost)
-                observer = self.progress.stage("decoder")
+                observer = StageObserver(run, self.watch, "decoder")
                 phases = stage.phases(latent, target, kept_back)
                 fit("decoder", stage, lambda _: phases, seed, observer)
                 guards.check_decoder(_mapped(stage.decoder, latents), y)
                 run.facts["width"] = stage.decoder.width
-                run.save_decoder(stage.decoder)
+                run.save_module("decoder", stage.decoder)
         run.load_decoder()
 
     def figures(self) -> None:
@@ -353,7 +355,7 @@ class _Stages:
         run, rows = self.run, self.run.load_held_out()
         if not run.finished("figures"):
             with self._stage("figures"):
-                self.progress.spinner("figures")
+                self.watch.begin("figures")
                 generator = generator_for(self.seed, "figures")
                 run.facts["figures"] = Parts.of(run).figures(rows, run.columns, generator)
 

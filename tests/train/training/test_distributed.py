@@ -78,8 +78,9 @@ def loses_one(out: str) -> None:
     from scgan_train.config import Config
     from scgan_train.training import distributed, progress
     from scgan_train.training.loop import Phase, Player, fit, rows_of
-    from scgan_train.training.progress import Progress
+    from scgan_train.training.progress import StageObserver
     from scgan_train.training.run import Run
+    from scgan_train.watch import Watch
 
     progress.CHECKPOINT_SECONDS = -1.0
     Path(out, "config.toml").touch()
@@ -94,10 +95,11 @@ def loses_one(out: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"loss": layer(batch).square().mean()}
 
+    run = Run(Path(out), Config(), "", (), {"sha256": ""})
     with distributed.group():
         player = Player("player", list(layer.parameters()), loss, 1e-3)
         phase = Phase("phase", 10, rows_of(rows, batch=64), (player,), share=True)
-        observer = Progress(Run(Path(out), Config(), "", (), {"sha256": ""})).stage("stage")
+        observer = StageObserver(run, Watch(False), "stage")
         fit("stage", layer, lambda _: iter([phase]), 0, observer)
 
 

@@ -22,9 +22,10 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
 from scgan_train import config as configs
 from scgan_train.config import resolve
-from scgan_train.training.progress import Progress, StageObserver
+from scgan_train.training.progress import StageObserver
 from scgan_train.training.run import STAGES, Run, locked
 from scgan_train.training.stages import _create, train
+from scgan_train.watch import Watch
 
 
 def weights(run: Run) -> dict[str, bytes]:
@@ -109,9 +110,9 @@ def test_a_checkpoint_that_this_run_did_not_leave_is_not_gone_on_with(tmp_path: 
         run.path.mkdir()
         (run.path / "config.toml").touch()
         run.facts["sha256"] = str(number)
-        StageObserver(Progress(run), "encoder").save({"weight": torch.zeros(3)})
+        StageObserver(run, Watch(), "encoder").save({"weight": torch.zeros(3)})
     own, other = (run.path / "checkpoint.safetensors" for run in runs)
-    observer, kept = StageObserver(Progress(runs[0]), "encoder"), own.read_bytes()
+    observer, kept = StageObserver(runs[0], Watch(), "encoder"), own.read_bytes()
     assert torch.equal(observer.restore()["weight"], torch.zeros(3))
     damaged = load(kept) | {"weight": torch.ones(3)}
     for content in (other.read_bytes(), save(damaged)):
