@@ -36,7 +36,7 @@ def page() -> str:
 
 
 def commands(group: Any, above: str) -> Iterator[str]:
-    """Yield a section for each command, groups taken apart."""
+    """Yield a section for each command, groups split into theirs."""
     for name, command in sorted(group.commands.items()):
         if hasattr(command, "commands"):
             yield from commands(command, f"{above} {name}")

@@ -1,4 +1,4 @@
-"""What a training is: one frozen dataclass a stage, one around them, plain data in and out.
+"""What a training is: one frozen dataclass per stage, one around them, plain data in and out.
 
 Defaults that depend on the data say "auto"; `resolve` puts what the rows ask for in their place, and that is
 what is trained and what a run and a bundle hold. Settings come as nested dicts (defaults < preset < TOML file < command
@@ -43,7 +43,7 @@ class EncoderConfig:
     """Stage 1 (equation 1 of the paper).
 
     Attributes:
-        kind: `columns` (a monotone curve a column), `linear`, `mlp`, or `auto` (columns where the latent keeps every
+        kind: `columns` (a monotone curve per column), `linear`, `mlp`, or `auto` (columns where the latent keeps every
             dimension, else linear).
         latent_dim: e; `auto` keeps all varying columns up to 256, or 16 where some are given.
         similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
@@ -106,11 +106,11 @@ class DecoderConfig:
     """Stage 3 (equation 4).
 
     Attributes:
-        widths: hidden units a layer, narrowest first: the first whose error on rows that were kept
+        widths: hidden units per layer, narrowest first: the first whose error on rows that were kept
             back is at most `error` is taken, or the last that still lowers it by a tenth.
         error: mean squared error of coordinates that is small enough, in their variances.
         layers: hidden layers, each with its own noise subspace.
-        noise: noise dimensions a layer, where there are critics; q = layers * noise. A linear encoder has noise of as
+        noise: noise dimensions per layer, where there are critics; q = layers * noise. A linear encoder has noise of as
             many dimensions as it loses at the decoder's output instead.
         warm_steps: steps of reconstruction alone, noise off, and of the likelihood of noise at the output.
         steps: steps of the whole objective, with critics and noise in every layer; `auto` is none:

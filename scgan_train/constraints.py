@@ -60,7 +60,7 @@ class Constraint:
     """One constraint on one column.
 
     Attributes:
-        column: Its place.
+        column: Its index.
         owner: What it is.
         bases: Its base, and others that stand in where a part of one before is missing: a constant each, and places
             of columns with their factors.
@@ -104,7 +104,7 @@ class Constraint:
 
     @property
     def parts(self) -> set[int]:
-        """The places of all columns of its bases."""
+        """The indices of all columns of its bases."""
         return {place for _, terms in self.bases for place, _ in terms}
 
     def base(self, x: Floats) -> Floats:
@@ -351,7 +351,7 @@ class _Search:
     """The columns of a table that may be constrained, and what has been found of them.
 
     Attributes:
-        places: Of those columns.
+        places: Indices of those columns.
         exact: Numbers of some rows as people know them, float64 [n, d].
     """
 

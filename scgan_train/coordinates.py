@@ -36,7 +36,7 @@ from scgan_train.rounding import LARGE, Rounding
 Floats = NDArray[np.floating[Any]]
 Singles = NDArray[np.float32]
 
-JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are told apart without noise
+JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are distinguished without noise
 CLOSED = {"turn", "between"}  # forms that have no open end
 MOST_SCORED = 1000  # distinct values of a column that has scores
 REPEATED = 4  # times, on average, that each of them is there
@@ -550,5 +550,5 @@ def _group(column: Column, scored: bool, bent: bool) -> tuple[str, bool, bool]:
 
 
 def _upright(row: NDArray[Any]) -> NDArray[Any]:
-    """Return [k] as [k, 1], one number a column where columns lie along axis 0."""
+    """Return [k] as [k, 1], one number per column where columns lie along axis 0."""
     return row[:, None]

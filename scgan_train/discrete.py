@@ -48,7 +48,7 @@ class Step:
     """One step of the chain: the values that a column may be given outright.
 
     Attributes:
-        column: Its place among the columns.
+        column: Its index among the columns.
         values: float32 [V], ascending; a missing cell is NaN, and the last of them.
         rest: Whether other numbers may stand; index V then says that one does.
     """

@@ -62,7 +62,7 @@ class Inspection:
     Attributes:
         rows: How many there are.
         repeated: How many of them are equal to an earlier one.
-        findings: One a column.
+        findings: One per column.
         guessed: Names of the number columns whose kind was not set and is not real.
         seconds: About how long a training takes on one core.
         notes: What was noticed when they were read.

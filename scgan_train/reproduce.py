@@ -142,7 +142,7 @@ def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> l
 
     Args:
         plan: what to run.
-        jobs: processes; by default one a core.
+        jobs: processes; by default one per core.
         resume: go on with what is in the folder.
 
     Returns:

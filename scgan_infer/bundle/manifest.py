@@ -40,7 +40,7 @@ class Outcomes:
     """What one step of the head's choice may say of a column.
 
     Attributes:
-        column: The column's place.
+        column: The column's index.
         values: By index; None for a missing cell.
         rest: Whether the index behind the last value is one, too: another number.
         remainder: Whether the values are what its number is more or less than others say.
@@ -267,9 +267,9 @@ def _steps(steps: Any, columns: tuple[Column, ...], h: int) -> tuple[Outcomes, .
             fields, "column", _is_int(fields.get("column"), 0, len(columns) - 1), f"steps[{k}]."
         )
         _expect(fields, "rest", isinstance(fields.get("rest"), bool), f"steps[{k}].")
-        apart = fields.get("remainder", False)
-        _expect(fields, "remainder", isinstance(apart, bool), f"steps[{k}].")
-        made.append(Outcomes(fields["column"], tuple(fields["values"]), fields["rest"], apart))
+        remainder = fields.get("remainder", False)
+        _expect(fields, "remainder", isinstance(remainder, bool), f"steps[{k}].")
+        made.append(Outcomes(fields["column"], tuple(fields["values"]), fields["rest"], remainder))
     if len({step.column for step in made}) != len(made):
         raise ModelError(f"{FILE}: two steps are of the same column")
     return tuple(made)

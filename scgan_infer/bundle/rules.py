@@ -14,7 +14,7 @@ A graph is straight-line arithmetic on dense tensors, from the inputs to the out
 - metadata below the model's own: exporters put source lines and folders there.
 
 Bounds: a file of `MAX_BYTES`, `MAX_FIELDS` protobuf fields, `MAX_NODES` nodes, rank `MAX_RANK`, dimensions of
-`MAX_DIMENSION`; and, counted by `shapes`, `MAX_WORK` multiply-adds and `MAX_COMPUTED` bytes of computed values a row,
+`MAX_DIMENSION`; and, counted by `shapes`, `MAX_WORK` multiply-adds and `MAX_COMPUTED` bytes of computed values per row,
 where a block of rows is computed at a time. The memory that a graph takes at once is bounded by `sessions`.
 """
 

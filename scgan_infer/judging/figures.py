@@ -71,7 +71,7 @@ class Cut:
         real: [., f] all held-out rows, `other` first.
         cells: [n, d] the values of `fake`, `other` and `first`, in the user's units.
         trained: [t, f] training rows.
-        errors: Mean square reconstruction errors: name to one a column.
+        errors: Mean square reconstruction errors: name to one per column.
         back: Held-out rows and their reconstructions, [r, f] each.
         clusters: int [.] of real and of generated rows.
         seed: Of the classifier.

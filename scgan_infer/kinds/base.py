@@ -44,7 +44,7 @@ class BadCellError(Exception):
 
 
 class Form:
-    """The identity, and base of other forms f; parameters are float32 [k], one a column of a block.
+    """The identity, and base of other forms f; parameters are float32 [k], one per column of a block.
 
     Attributes:
         name: By which `scgan_train.forms.GRAPHS` knows it.

@@ -204,7 +204,7 @@ class Evidence:
 
 
 def step_of(values: Floats, error: float) -> tuple[Fraction, float] | None:
-    """Return the largest step that different numbers are multiples apart, and how far they are from its multiples.
+    """Return the largest step whose multiples all differences of numbers are, and how far they are off.
 
     The smallest distance is a few steps. Each guess is made more exact as numbers farther away are taken in.
 

@@ -125,7 +125,7 @@ def read_table(
         generator: Draws the sample; by default one of seed 0.
         missing: What becomes of missing cells where no `columns` are given: "keep" them as NaN, "drop" their rows
             (of those that were kept), or "refuse" them.
-        header: Whether the first line of a text file has the names; with `columns`, that is told from it.
+        header: Whether the first line of a text file has the names; with `columns`, that is inferred from it.
 
     Raises:
         DataError: No rows, or rows that can't be taken: names file, column and first row at fault.
@@ -392,7 +392,7 @@ def _state(file: Path) -> tuple[int, int, int]:
 
 
 def _split(path: str | Path) -> tuple[Path, str]:
-    """Take `FILE:INNER` apart."""
+    """Split `FILE:INNER`."""
     before, colon, inner = str(path).rpartition(":")
     if colon and _suffix(Path(before)) in FORMATS and not os.path.exists(path):
         return Path(before), inner

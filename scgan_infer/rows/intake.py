@@ -10,7 +10,7 @@ domain; without, it notes what the cells are, and at the end says which column t
 | numbers   | held to its kind  | the last of `KINDS` that guesses itself                           |
 
 Cells of a known column come as float32 offsets from its anchor; of an unknown one as float64, from whose whole the
-anchor is told: see `scgan_infer.kinds.guessing.anchor_of`.
+anchor is found: see `scgan_infer.kinds.guessing.anchor_of`.
 
 A missing cell (empty, NaN, null, NA) is NaN; a column that was trained without any refuses one.
 
@@ -471,7 +471,7 @@ class Intake:
         return column, offsets
 
     def _large(self, values: Floats) -> tuple[Column, Values]:
-        """Return what whole numbers make that float32 has no place for: names if they repeat, else their first digits.
+        """Return what whole numbers make that float32 can't hold: names if they repeat, else their first digits.
 
         Raises:
             BadCellError: Too many of them would fall together.

@@ -54,7 +54,7 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     Args:
         path: the bundle's folder.
         device: "cpu"; "cuda", which never falls back to the CPU; "auto", CUDA where it works, else the CPU.
-        threads: worker threads for calls of many blocks; None for one a core.
+        threads: worker threads for calls of many blocks; None for one per core.
 
     Raises:
         ModelError: not a bundle, or one that breaks a rule of the format.
@@ -271,7 +271,7 @@ class Model:
         return logs
 
     def opener(self, threads: int = 1) -> Callable[[], Model]:
-        """Return what another process, told path and hash, gets this model from; the bundle is checked anew there."""
+        """Return what another process gets this model from, by path and hash; the bundle is checked anew there."""
         path = str(self.bundle.path.resolve())
         return partial(reopen, path, self.bundle.sha256, self.device, threads)
 
@@ -516,7 +516,7 @@ def _joined(pieces: Iterable[Floats], n: int, width: int) -> Floats:
     """Return [n, width] of the pieces, one below the other.
 
     Raises:
-        UsageError: memory has no place for them.
+        UsageError: memory has no room for them.
     """
     try:
         out, row = np.empty((n, width), np.float32), 0

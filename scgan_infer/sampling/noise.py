@@ -175,7 +175,7 @@ class _Workspace:
     def words(self, seed: int, block: int) -> FourWords:
         """Return words 0..3 of each row of the layout, [G, n], as `_rounds` leaves them.
 
-        Counters differ in their first word only, so most of two rounds is one number a row.
+        Counters differ in their first word only, so most of two rounds is one number per row.
         """
         index = block * BLOCK
         assert 0 <= seed < 2**63, seed

@@ -11,7 +11,7 @@ from importlib import metadata
 
 from scgan_infer.errors import install
 
-RUNTIMES = ("cpu", "gpu")  # extras that are told of by themselves
+RUNTIMES = ("cpu", "gpu")  # extras that are listed by themselves
 DEVELOPERS = ("bench", "dev", "tables")  # and those that only work on scgan needs
 CUDA = ("cudart", "cublas", "cudnn")
 

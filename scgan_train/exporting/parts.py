@@ -58,7 +58,7 @@ class Parts:
     Attributes:
         columns: the d columns that are generated.
         given: what networks see of the g given columns; None without any.
-        places: of the generated columns and of the given ones, in a row.
+        places: indices of the generated columns and of the given ones, in a row.
     """
 
     columns: tuple[Column, ...]

@@ -81,7 +81,7 @@ def check_decoder(again: Tensor, y: Tensor) -> None:
 
 
 def critic_won(critic_losses: list[float]) -> bool:
-    """Say whether a critic whose loss is log 4 at a draw has told real from made apart all through."""
+    """Say whether a critic whose loss is log 4 at a draw has told real from generated rows throughout."""
     return bool(critic_losses) and sum(critic_losses) / len(critic_losses) < OUTRIGHT * math.log(4)
 
 

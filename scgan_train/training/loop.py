@@ -101,7 +101,7 @@ def generator_for(seed: int, *path: object) -> torch.Generator:
 
 
 def rows_of(*tensors: Tensor, batch: int) -> Callable[[torch.Generator], tuple[Tensor, ...]]:
-    """Return a `draw` that takes `batch` rows a process, with replacement, at the same places of every tensor."""
+    """Return a `draw` that takes `batch` rows per process, with replacement, at the same indices of every tensor."""
     batch *= distributed.size()
 
     def draw(generator: torch.Generator) -> tuple[Tensor, ...]:

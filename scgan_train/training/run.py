@@ -126,12 +126,12 @@ class Run:
 
     @property
     def made(self) -> list[int]:
-        """Places of the d columns that are generated."""
+        """Indices of the d columns that are generated."""
         return divide(self.columns, self.config.given)[0]
 
     @property
     def given(self) -> list[int]:
-        """Places of the g given columns."""
+        """Indices of the g given columns."""
         return divide(self.columns, self.config.given)[1]
 
     def finished(self, stage: str) -> bool:

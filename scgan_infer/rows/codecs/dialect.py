@@ -1,4 +1,4 @@
-"""How a text file is written, told from its first lines.
+"""How a text file is written, inferred from its first lines.
 
 separator   of , ; tab and |, the one that gives every line the same number of cells, two at least;
             of several one with no ; tab or | in its cells, then the one with most; of none likewise

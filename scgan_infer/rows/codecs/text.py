@@ -1,4 +1,4 @@
-"""Text (.csv, .tsv, .csv.gz, and piped in), in UTF-8; how its cells are separated is told from its first lines.
+"""Text (.csv, .tsv, .csv.gz, and piped in), in UTF-8; how its cells are separated is inferred from its first lines.
 
 Reading goes a chunk of lines at a time through `numpy.loadtxt`; a chunk that it refuses is read again cell by
 cell, so that the error can name the cell. A column is text if its first cell is. Empty lines are errors,
