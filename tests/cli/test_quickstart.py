@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from commands import Done, blocks
 
+import scgan_infer
+
 Scgan = Callable[..., Done]
 SCGAN = [str(Path(sys.executable).parent / "scgan")]
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -77,6 +79,25 @@ def test_reconstruct_encode_and_info(
     text = done(scgan, "info", "exported/eight_gaussians").out
     assert "generator.onnx" in text
     assert "8 clusters" in text
+
+
+def test_random_noise_is_that_of_the_seed_s_samples(
+    scgan: Scgan, model: Path, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    loaded = scgan_infer.load(model, "cpu")
+
+    def again(*more: object) -> np.ndarray:
+        ask = ("reconstruct", tmp_path / "rows.npy", "-m", model, "-o", tmp_path / "again.npy")
+        done(scgan, *ask, "--force", *more)
+        return np.load(tmp_path / "again.npy")
+
+    still, moved = again(), again("--noise", "random", "--seed", 3, "--start", 70)
+    assert np.array_equal(still, again("--noise", "fixed", "--seed", 3))
+    assert np.array_equal(still, loaded.reconstruct(rows))
+    assert np.array_equal(moved, loaded.reconstruct(rows, seed=3, start=70))
+    assert (moved != still).all()
 
 
 def test_resume_of_a_finished_run_changes_nothing(scgan: Scgan, quickstart: Path) -> None:
