@@ -401,3 +401,24 @@ def test_rows_stay_in_the_range_that_was_seen(tmp_path: Path) -> None:
     assert 0.8 < made.max() <= a.max()
     names = {node.op_type for node in onnx.load(tmp_path / "bundle" / "decoder.onnx").graph.node}
     assert "Sigmoid" not in names  # lines need no layers
+
+
+def test_noise_restores_what_the_latent_loses_under_any_condition(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    c, near, lost = rng.normal(size=(3, 400))
+    rows = np.column_stack([c, c + near, 0.5 * lost])
+    columns = (Column("c"), Column("near"), Column("lost"))
+    config = settings(
+        given=("c",),
+        encoder={"latent_dim": 1, "steps": "auto"},
+        clusters={"k": 2},
+        mapper={"steps": 20},
+        decoder={"steps": "auto", "widths": [8], "warm_steps": 150},
+    )
+    run = train(Table(columns, rows.astype(np.float32)), config, tmp_path / "run", "rows")
+    model = scgan_infer.load(export(run, tmp_path / "bundle"), "cpu", 1)
+    assert [model.manifest.sizes[name] for name in "egq"] == [1, 1, 1]
+    assert verify(tmp_path / "bundle").worst < 1e-4
+    for value in (-1.0, 1.0):
+        made = model.sample(2000, given={"c": value})
+        assert made[:, 1].std() == pytest.approx(0.5, abs=0.1)
