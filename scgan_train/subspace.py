@@ -9,7 +9,8 @@ where the latent is; both are zero at the start. Then
     log p(v | eps) = log N(exp(-g) (1 + N)^-1 C^-1 v; 0, 1) - sum g - log det C
 
 which is that of the residuals but for a constant. z = 0 is D(eps), the mean, which psi need not have in its middle:
-within about `NEAR` of it the noise fades away.
+within about `NEAR` of it the noise fades away. Steep quantiles magnify what v was rounded by: so v is computed as z
+plus what the factors add to it, and psi is nowhere steeper than `STEEPEST`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ MIXED = 8  # matrices that N is mixed of
 MOST = 3.0  # of |g|
 BELIEF = 50  # rows' worth of belief in a spread that other rows have
 STEP, PIECES = 0.25, 16  # of psi, from 0 to 4 on both sides
+STEEPEST = 12.0  # slope of psi: rounding of v then moves nothing by 1e-5 of a spread
 NEAR = 0.02  # length of z
 MOST_SORTED = 2**23  # numbers that psi is taken from
 NARROWEST = 1e-4  # spread of a direction, in standardised coordinates
@@ -41,6 +43,16 @@ def principal(residuals: Tensor) -> tuple[Tensor, Tensor]:
     """Return variances [d'] around zero and principal axes [d', d'] of residuals [n, d'], the widest first."""
     values, axes = torch.linalg.eigh(residuals.double().mT @ residuals.double() / len(residuals))
     return values.flip(0).clamp(min=NARROWEST**2), axes.flip(1)
+
+
+def _no_steeper(quantiles: Tensor) -> Tensor:
+    """Return quantiles [q, 2 PIECES + 1] that reach from their middle on later what they reach too steeply."""
+    most = STEEPEST * STEP * torch.arange(PIECES + 1).to(quantiles)
+    below, above = (
+        (side - most).cummin(1).values + most
+        for side in (-quantiles[:, : PIECES + 1].flip(1), quantiles[:, PIECES:])
+    )
+    return torch.cat([-below[:, 1:].flip(1), above], 1)
 
 
 class Subspace(nn.Module):
@@ -113,11 +125,12 @@ class Residual(Subspace):
         return STEP * torch.arange(-PIECES, PIECES + 1.0)
 
     def scores(self, t: Tensor) -> Tensor:
-        """Return v [n, q] with psi(v) = t."""
+        """Return v [n, q] with psi(v) = t, a last knot for t beyond it."""
         known = self.quantiles
         place = torch.searchsorted(known[:, 1:-1].contiguous(), t.T.contiguous())
         low, high = known.gather(1, place), known.gather(1, place + 1)
-        return STEP * (place + (t.T - low) / (high - low) - PIECES).T
+        share = ((t.T - low) / (high - low)).clamp(0, 1)
+        return STEP * (place + share - PIECES).T
 
     def _slopes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return psi(0) [q], and by how much its slopes change at each knot upwards and downwards, [q, PIECES]."""
@@ -149,7 +162,7 @@ class Residual(Subspace):
         knots = self.knots.to(v).expand(len(v), -1).contiguous()
         counts = torch.searchsorted(v, knots).clamp(1, v.shape[1] - 1)
         known = self.psi(torch.special.ndtri(counts.to(v) / v.shape[1]).T).T
-        self.quantiles.copy_(known + NARROWEST * knots)
+        self.quantiles.copy_(_no_steeper(known) + NARROWEST * knots)
 
     def shaped(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Return g [n, q] and the shares [n, MIXED] of the matrices in N."""
@@ -163,11 +176,17 @@ class Residual(Subspace):
         return self.forward(self.psi(self.mixed(latent, z)) - near * self.quantiles[:, PIECES])
 
     def mixed(self, latent: Tensor, z: Tensor) -> Tensor:
-        """Return normal scores v [n, q]."""
+        """Return normal scores v [n, q], as z and what is added to it: float32 rounds less of a sum."""
         stretch, shares = self.shaped(latent)
-        v = z * stretch.exp()
-        turned = (v @ self._flat()).reshape(-1, MIXED, v.shape[1])
-        return (v + (shares.unsqueeze(2) * turned).sum(1)) @ self.factor.T
+        half = torch.tanh(stretch / 2)
+        more = z * (2 * half / (1 - half))  # z (exp g - 1)
+        turned = ((z + more) @ self._flat()).reshape(-1, MIXED, z.shape[1])
+        more = more + (shares.unsqueeze(2) * turned).sum(1)
+        return z + (more + (z + more) @ self._turn())
+
+    def _turn(self) -> Tensor:
+        """Return (C - 1)^T."""
+        return self.factor.T - torch.eye(len(self.factor)).to(self.factor)
 
     def _flat(self) -> Tensor:
         """Return the strictly lower triangular matrices, transposed and beside each other."""
@@ -179,15 +198,16 @@ class Residual(Subspace):
         stretch, shares = op.split(
             mlp_graph(self.shape, latent), const([noise, MIXED], np.int64), axis=1
         )
-        bounded = op.mul(op.tanh(op.mul(stretch, const(1 / MOST))), const(MOST))
-        v = op.mul(z, op.exp(bounded))
+        half = op.tanh(op.mul(op.tanh(op.mul(stretch, const(1 / MOST))), const(MOST / 2)))
+        more = op.mul(z, op.div(op.add(half, half), op.sub(const(1.0), half)))
         shape = const([-1, MIXED, noise], np.int64)
-        turned = op.reshape(op.matmul(v, const(self._flat())), shape)
+        turned = op.reshape(op.matmul(op.add(z, more), const(self._flat())), shape)
         weights = op.unsqueeze(op.tanh(shares), const([2], np.int64))
         moved = op.reduce_sum(op.mul(turned, weights), const([1], np.int64), keepdims=0)
+        more = op.add(more, moved)
         length = op.reduce_sum(op.mul(z, z), const([1], np.int64))
         near = op.exp(op.mul(length, const(-0.5 / NEAR**2)))
-        v = op.matmul(op.add(v, moved), const(self.factor.T))
+        v = op.add(z, op.add(more, op.matmul(op.add(z, more), const(self._turn()))))
         t = op.sub(self._psi_graph(v), op.mul(near, const(self._slopes()[0])))
         return op.matmul(t, const(self.directions().double().numpy(force=True) * scale))
 

@@ -42,11 +42,11 @@ writeFileSync(`${folder}/x`, (await session.run(feeds)).x.data)
 """
 
 
-@pytest.fixture(scope="module", params=["mixed", "exported"])
+@pytest.fixture(scope="module", params=["mixed_bundle", "lossy_bundle", "exported"])
 def bundle(request):
-    """One with every kind of column, and one of those that ship."""
-    if request.param == "mixed":
-        return request.getfixturevalue("mixed_bundle")
+    """One with every kind of column, one whose noise restores heavy tails, and one of those that ship."""
+    if request.param != "exported":
+        return request.getfixturevalue(request.param)
     ready = sorted(path.parent for path in (ROOT / "exported").glob("*/bundle.json"))
     if not ready:
         pytest.skip("exported/ holds no bundle")
