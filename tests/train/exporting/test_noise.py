@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import lossy_table
+import torch
+from cases import lossy_table, settings
 from scipy.stats import ks_2samp
 
 import scgan_infer
+from scgan_infer.columns import Column, Table
 from scgan_infer.judging.evaluation import noise_picture
 from scgan_infer.sampling.model import Model
 from scgan_infer.sampling.verify import verify
+from scgan_train.exporting.parts import Parts
+from scgan_train.training.stages import train
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +54,26 @@ def test_a_picture_says_what_each_dimension_of_the_noise_moves(model: Model) -> 
     assert moves.shape == (3, 4)
     assert moves[:, 2:].max(0).min() > 2
     assert moves[:, :2].max() < 1
+
+
+def test_a_decoder_that_learns_few_rows_by_heart_has_noise_as_wide_as_others_lose(
+    tmp_path: Path,
+) -> None:
+    """The last of seven columns is lost; residuals of the rows that train are narrower than those of others."""
+    rows = np.random.default_rng(0).standard_normal((3000, 7)).astype(np.float32)
+    rows[:, 6] *= 0.9
+    table = Table(tuple(Column(f"x{j}") for j in range(7)), rows[:400])
+    config = settings(
+        latents="gaussian",
+        encoder={"latent_dim": 6, "steps": "auto"},
+        decoder={"steps": 0, "widths": [64], "warm_steps": 300, "batch": 128},
+    )
+    parts = Parts.of(train(table, config, tmp_path / "run", "few"))
+    y = torch.from_numpy(parts.coordinates.forward(rows))
+    with torch.no_grad():
+        latent = parts.encoder(y)
+        z = torch.randn(len(y), 1, generator=torch.Generator().manual_seed(0))
+        still = parts.decode(latent)
+        added, lost = parts.decode(latent, z) - still, y - still
+    assert lost[:400, 6].std() < 0.75 * lost[400:, 6].std()
+    assert 0.95 < float(added[:, 6].std() / lost[400:, 6].std()) < 1.2
