@@ -199,7 +199,7 @@ class Coordinates:
         return cls(table.columns, state | {"shift": shift, "scale": scale})
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays that, with the columns, make it again."""
+        """Return the arrays that, with the outer columns, make it again: `Coordinates(columns, state)`."""
         return {
             "index": self.index,
             "fitted": self.fitted,
@@ -213,11 +213,6 @@ class Coordinates:
             **constraints.state(self.constraints),
             **({} if np.isnan(self.bends).all() else {"bends": self.bends}),
         }
-
-    @classmethod
-    def load(cls, columns: Sequence[Column], state: Mapping[str, NDArray[Any]]) -> Coordinates:
-        """Inverse of `state`."""
-        return cls(columns, state)
 
     def _raw(self, x: Floats) -> Floats:
         parts = [block.form.coordinate(x[:, block.index], block.p) for block in self.blocks]

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: a card in Markdown and a picture of held-out rows beside samples."""
+"""What a bundle says of itself: a card in Markdown."""
 
 from __future__ import annotations
 
@@ -7,25 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from scgan_infer.bundle import Manifest
 from scgan_infer.bundle.interfaces import OPTIONAL, Tensors
 from scgan_infer.bundle.onnx_schema import INT64
-from scgan_infer.columns import Column
 from scgan_infer.text import visible
 
 MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~&$])")
-
-
-def preview(
-    real: NDArray[np.float32], made: NDArray[np.float32], columns: tuple[Column, ...], title: str
-) -> bytes:
-    """Return a PNG of held-out rows [n, d] beside as many samples."""
-    from scgan_infer.judging import plots
-
-    return plots.preview(real, made, columns, title)
 
 
 def card(manifest: Manifest) -> str:

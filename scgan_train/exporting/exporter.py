@@ -27,13 +27,12 @@ from scgan_infer.sampling.sessions import session
 from scgan_infer.sampling.verify import FLIPS, TOLERANCE, differences
 from scgan_infer.text import visible
 from scgan_train.config import Config
-from scgan_train.exporting.card import card, preview
+from scgan_train.exporting.card import card
 from scgan_train.exporting.parts import Array, Arrays, Parts
 from scgan_train.graph import model
 from scgan_train.training.guards import quality_warnings, share_warnings
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
-from scgan_train.watch import Watch
 
 BATCHES = (1, 2, 7, 4096)
 DENSITY = "density.onnx"
@@ -55,6 +54,8 @@ def export(run: Run, path: Path) -> Path:
         raise ModelError(
             f"{run.path} is not finished; go on: scgan train --resume --out {quote(str(run.path))}"
         )
+    from scgan_infer.judging.plots import preview
+
     parts, rows = Parts.of(run), run.load_held_out()
     graphs = {name: model(inputs, outputs) for name, inputs, outputs in parts.graphs()}
     flaw = parts.flaw
@@ -65,20 +66,29 @@ def export(run: Run, path: Path) -> Path:
             flaw = str(error)
             del graphs[DENSITY]
     errors = parities(parts, graphs, rows, generator_for(run.config.seed, "parity"))
-    index = np.arange(len(rows), dtype=np.int64)
-    sampler = session(graphs["sampler.onnx"], "cpu")
-    feeds, given = {"seed": np.zeros(1, np.int64), "index": index}, parts.divided(rows).get("c")
-    if given is not None:
-        feeds["c"] = given
-    generated = sampler.run(None, feeds)[0]
+    feeds: Arrays = {"seed": np.zeros(1, np.int64), "index": np.arange(len(rows), dtype=np.int64)}
+    feeds |= {name: value for name, value in parts.divided(rows).items() if name == "c"}
+    generated = session(graphs["sampler.onnx"], "cpu").run(None, feeds)[0]
+    whole = parts.together(generated, feeds.get("c"))
+    stored = {name: value[:STORED] for name, value in (*feeds.items(), ("x", generated))}
+    manifest = _manifest(run, parts, errors, stored, share_warnings(parts.outcomes(rows, whole)))
+    if flaw:
+        manifest.provenance["no_density"] = flaw
+    extras = {
+        "preview.png": preview(rows, whole, run.columns, run.path.name),
+        "card.md": card(manifest).encode(),
+    }
+    return bundle.save(path, manifest, graphs, extras)
+
+
+def _manifest(
+    run: Run, parts: Parts, errors: dict[str, float], stored: Arrays, warnings: list[str]
+) -> Manifest:
+    """Return the manifest: `errors` of parity, `stored` rows with what they were made of, `warnings` of shares."""
     figures = run.facts["figures"]
-    notes = [
-        *run.facts.get("notes", []),
-        *quality_warnings(figures),
-        *share_warnings(parts.outcomes(rows, parts.together(generated, given))),
-    ]
+    notes = [*run.facts.get("notes", []), *quality_warnings(figures), *warnings]
     learned = {one.column for one in parts.coordinates.constraints if one.learned}
-    manifest = Manifest(
+    return Manifest(
         name=run.path.name,
         columns=parts.columns,
         sizes=parts.sizes,
@@ -89,23 +99,16 @@ def export(run: Run, path: Path) -> Path:
             Outcomes(step.column, tuple(_listed(step.values)), step.rest, step.column in learned)
             for step in parts.coordinates.steps
         ),
-        files={},
-        provenance=_provenance(run) | ({"no_density": flaw} if flaw else {}),
+        provenance=_provenance(run),
         metrics={**figures, "notes": notes} if notes else figures,
         parity={
             "errors": errors,
             "seed": 0,
-            "index": index[:STORED].tolist(),
-            "x": [_listed(row) for row in generated[:STORED]],
-            **({} if given is None else {"c": [_listed(row) for row in given[:STORED]]}),
+            "index": stored["index"].tolist(),
+            **{key: [_listed(row) for row in stored[key]] for key in ("x", "c") if key in stored},
         },
         given=_given(run),
     )
-    extras = {
-        "preview.png": preview(rows, parts.together(generated, given), run.columns, run.path.name),
-        "card.md": card(manifest).encode(),
-    }
-    return bundle.save(path, manifest, graphs, extras)
 
 
 def _listed(values: Array) -> list[float | None]:
@@ -142,7 +145,6 @@ def parities(
     graphs: Mapping[str, bytes],
     rows: Array,
     generator: torch.Generator,
-    watch: Watch | None = None,
 ) -> dict[str, float]:
     """Return each graph's largest difference from its network; raises as `parity`."""
     inputs, errors = _inputs(parts, rows, generator), {}
@@ -153,8 +155,6 @@ def parities(
             columns = parts.columns if "x" in gives else ()
             compute = partial(parts.compute, name)
             errors[name] = parity(name, compute, graphs[name], own, columns, parts.looked_up)
-            if watch is not None:
-                watch.show(len(errors), f"{name} {errors[name]:g}")
     return errors
 
 

@@ -278,7 +278,7 @@ class Run:
         """Read what lies between rows and coordinates."""
         columns = [self.columns[j] for j in self.made]
         state = self._arrays("coordinates")
-        return self._fitting("coordinates", lambda: Coordinates.load(columns, state))
+        return self._fitting("coordinates", lambda: Coordinates(columns, state))
 
     def load_given(self) -> Given | None:
         """Read what lies between given columns and what networks see of them; None without any."""

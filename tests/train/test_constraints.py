@@ -116,7 +116,7 @@ def test_they_are_found_and_hold_in_wild_rows(missing: bool) -> None:
 def test_rows_come_back_and_graphs_see_the_same(missing: bool) -> None:
     rows = table(missing)
     mapped = Coordinates.fit(rows)
-    again = Coordinates.load(rows.columns, mapped.state())
+    again = Coordinates(rows.columns, mapped.state())
     assert repr(again.constraints) == repr(mapped.constraints)
     y, choice = mapped.forward(rows.values), again.choose(rows.values)
     back = mapped.inverse(y, choice)

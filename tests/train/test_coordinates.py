@@ -193,7 +193,7 @@ def test_rows_come_back_and_wild_coordinates_stay_inside_the_domain(
 def test_state_and_load_are_inverse(kinds: list[str]) -> None:
     table = random_table(kinds, 5)
     mapped = Coordinates.fit(table)
-    again = Coordinates.load(table.columns, mapped.state())
+    again = Coordinates(table.columns, mapped.state())
     assert np.array_equal(again.forward(table.values), mapped.forward(table.values))
     y = mapped.forward(table.values)
     assert np.array_equal(again.inverse(y), mapped.inverse(y))
@@ -383,7 +383,7 @@ def test_long_tails_are_bent_and_nothing_else() -> None:
     assert bent == set(tails)
     y = mapped.forward(values)
     assert np.abs(mapped.inverse(y) - values).max() < 1e-3 * np.abs(values).max()
-    again = Coordinates.load(columns, mapped.state())
+    again = Coordinates(columns, mapped.state())
     assert np.array_equal(again.forward(values), y)
     d = len(columns)
     assert np.allclose(run(mapped.graph_forward, d, values), y, atol=1e-4)
