@@ -309,7 +309,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"settings {path}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"settings {path}: {why}; name a TOML file of settings") from error
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def train(
 
     tell = say if distributed.rank() == 0 else lambda message: None
     if resume and out is not None and not out.exists():
+        if data is None:
+            raise UsageError(f"{out}: there is no such run to resume; name another, or its rows")
         tell(f"{out}: there is nothing to resume yet; it begins now")
         resume = False
     if resume:

@@ -51,6 +51,7 @@ class Watch:
         self.tasks: dict[str, TaskID] = {}
         self.name, self.done, self.text = "", 0, ""
         self.total: int | None = None
+        self.first: tuple[float, int] | None = None  # when some steps were done, and how many
         self.entered = self.begun = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -70,6 +71,7 @@ class Watch:
         with self.drawing:
             self._end()
             self.name, self.total, self.done, self.text = name, total, 0, ""
+            self.first = None
             self.begun = time.monotonic()
             if self.display is not None and name in self.tasks:
                 self.display.reset(self.tasks[name], total=total)
@@ -78,6 +80,7 @@ class Watch:
     def show(self, done: int, text: str = "") -> None:
         """Say how many steps are done, and what else there is to say."""
         self.done, self.text = done, text
+        self.first = self.first or (time.monotonic(), done)
         self._draw()
 
     def say(self, message: str) -> None:
@@ -130,12 +133,14 @@ class Watch:
         >>> watch.line().partition(", ")[0]
         'encoder: 50 of 200'
         """
-        took = time.monotonic() - self.begun
+        now = time.monotonic()
         if self.total is None:
-            return f"{self.name}: {took:.0f} s"
-        left = (
-            f"about {took * (self.total - self.done) / self.done:.0f} s left" if self.done else ""
-        )
+            return f"{self.name}: {now - self.begun:.0f} s"
+        since, before = self.first or (now, self.done)  # what came earlier was preparation, too
+        left = ""
+        if self.done > before:
+            seconds = (now - since) * (self.total - self.done) / (self.done - before)
+            left = f"about {seconds:.0f} s left"
         far = f"{self.name}: {self.done:,} of {self.total:,}"
         return ", ".join(filter(None, [far, left, self.text]))
 

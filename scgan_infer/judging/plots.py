@@ -98,7 +98,7 @@ def data_and_samples(
         edges = bin_edges(columns[0], both[:, 0], _bins(len(data)))
         histogram(axes, data[:, 0], samples[:, 0], columns[0], edges, name)
         axes.set_ylabel("share of rows")
-        axes.legend()
+        figure.legend(loc="outside upper right", ncols=2)
     else:
         cells = [
             bin_edges(column, both[:, j], _bins(len(data))) for j, column in enumerate(columns)

@@ -340,7 +340,7 @@ def _opened(
         raise DataError(f"{data}: is a folder; name a file of rows")
     suffix = _suffix(file)
     if suffix not in FORMATS:
-        raise DataError(f"{data}: {_no_format(suffix)}")
+        raise DataError(f"{data}: {_no_format(suffix)}{_otherwise(suffix)}")
     kind = FORMATS[suffix].reader
     if inner and not kind.inside:
         raise DataError(f"{data}: a {suffix} file holds one table; leave out {':' + inner!r}")
@@ -375,14 +375,16 @@ def _suffix(path: Path) -> str:
 
 
 def _no_format(suffix: str) -> str:
-    advice = ""
+    return f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}"
+
+
+def _otherwise(suffix: str) -> str:
+    """Return how rows can be read from a file that has none of these formats."""
     if suffix in SHEETS:
-        advice = "; save the sheet as CSV UTF-8"
-    elif suffix in BY_PANDAS:
-        advice = (
-            "; read it with pandas, and write it with to_csv or give scgan_train.train the frame"
-        )
-    return f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}{advice}"
+        return "; save the sheet as CSV UTF-8"
+    if suffix in BY_PANDAS:
+        return "; read it with pandas, and write it with to_csv or give scgan_train.train the frame"
+    return ""
 
 
 def _state(file: Path) -> tuple[int, int, int]:

@@ -60,12 +60,12 @@ def only(name: str) -> typer.Typer:
 Data = Annotated[str, argument("DATA", "A built-in distribution or a file of rows.")]
 Model = Annotated[File, variable("--model -m", "Bundle; default: newest in exported/.", "BUNDLE")]
 Out = Annotated[str, option("--out -o", "File, of the format of its suffix; - is CSV.", "FILE")]
-Seed = Annotated[int, variable("--seed -s", "Random seed.", min=0)]
+Seed = Annotated[int, variable("--seed -s", "Random seed.", "S", min=0)]
 OnDevice = Annotated[Device, variable("--device", "What computes.")]
-Start = Annotated[int, option("--start", "Index of the first row.", min=0)]
-OnEngine = Annotated[str, variable("--engine", "Who computes: local or dask.")]
+Start = Annotated[int, option("--start", "Index of the first row.", "I", min=0)]
+OnEngine = Annotated[str, variable("--engine", "Who computes: local or dask.", "NAME")]
 Scheduler = Annotated[Text, variable("--scheduler", "Of Dask; default: one here.", "ADDRESS")]
-Threads = Annotated[Whole, variable("--threads", "Worker threads; default: cores.", min=1)]
+Threads = Annotated[Whole, variable("--threads", "Worker threads; default: cores.", "T", min=1)]
 AsJson = Annotated[bool, option("--json", "Print JSON.")]
 Assignments = Annotated[
     Texts, option("--set", "A setting, e.g. mapper.width=64. Repeatable.", "KEY=VALUE")
@@ -109,9 +109,9 @@ def train(
     preset: Annotated[
         Preset, variable("--preset", "Speed, quality, or the paper's method as published.")
     ] = "standard",
-    seed: Annotated[Whole, variable("--seed -s", "Random seed.", min=0)] = None,
+    seed: Annotated[Whole, variable("--seed -s", "Random seed.", "S", min=0)] = None,
     latents: Annotated[Latents | None, variable("--latents", "Default: mapper.")] = None,
-    mapper: Annotated[Text, variable("--mapper", "Kind of map; default: auto.")] = None,
+    mapper: Annotated[Text, variable("--mapper", "Kind of map; default: auto.", "NAME")] = None,
     clusters: Annotated[Text, variable("--clusters", "Number of clusters.", "K|auto")] = None,
     columns: Chosen = None,
     given: Annotated[
@@ -207,14 +207,16 @@ def export(
 @app.command()
 def sample(
     model: Model = None,
-    n: Annotated[Whole, option("--n -n", "Number of rows; default: 10000.", min=0)] = None,
+    n: Annotated[Whole, option("--n -n", "Number of rows; default: 10000.", "N", min=0)] = None,
     out: Out = "-",
     seed: Seed = 0,
     start: Start = 0,
     given: Annotated[
         Text, option("--given", "Conditions: a file, a row each, or values.", "FILE|a=1,b=2")
     ] = None,
-    each: Annotated[Whole, option("--each", "Rows for each condition of a file.", min=1)] = None,
+    each: Annotated[
+        Whole, option("--each", "Rows for each condition of a file.", "M", min=1)
+    ] = None,
     keep: Annotated[
         Text, option("--keep", "Other columns of that file to copy, behind the rest.", "a,b")
     ] = None,
@@ -229,7 +231,8 @@ def sample(
         ),
     ] = None,
     temperature: Annotated[
-        float, option("--temperature", "Factor on the noise; below 1, rows crowd together.", min=0)
+        float,
+        option("--temperature", "Factor on the noise; below 1, rows crowd together.", "T", min=0),
     ] = 1.0,
     device: OnDevice = "auto",
     threads: Threads = None,
@@ -323,7 +326,7 @@ def page(
     data: Annotated[
         Text, option("--data", "Real rows to show; default: those of a built-in.", "DATA")
     ] = None,
-    n: Annotated[int, option("--n -n", "Most real rows to show.", min=1)] = 5_000,
+    n: Annotated[int, option("--n -n", "Most real rows to show.", "N", min=1)] = 5_000,
     runtime: Annotated[
         File, variable("--runtime", "npm's onnxruntime-web; default: in node_modules.", "DIR")
     ] = None,
@@ -394,7 +397,7 @@ def verify(
 @app.command()
 def datasets(
     name: Annotated[Text, argument("[NAME]", "One of them.")] = None,
-    n: Annotated[int, option("--n -n", "Number of rows.", min=1)] = 10_000,
+    n: Annotated[int, option("--n -n", "Number of rows.", "N", min=1)] = 10_000,
     out: Out = "-",
     seed: Seed = 0,
     force: Force = False,
@@ -439,7 +442,7 @@ def doctor() -> None:
 
 HeldOut = Annotated[str, argument("DATA", "Rows that were not trained on.")]
 Samples = Annotated[File, option("--samples", "Generated rows, instead of a model's.", "FILE")]
-Compared = Annotated[int, option("--n -n", "Most generated rows to compare.", min=10)]
+Compared = Annotated[int, option("--n -n", "Most generated rows to compare.", "N", min=10)]
 
 
 @app.command()
@@ -498,10 +501,10 @@ def evaluate(
 
 @app.command()
 def reproduce(
-    seeds: Annotated[int, option("--seeds", "Trainings of each cell.", min=1)] = 1,
+    seeds: Annotated[int, option("--seeds", "Trainings of each cell.", "N", min=1)] = 1,
     out: Annotated[Path, option("--out -o", "Folder to write.", "DIR")] = Path("reproduced"),
     preset: Annotated[Size, option("--preset", "Speed or quality.")] = "standard",
-    jobs: Annotated[Whole, option("--jobs", "Processes; default: cores.", min=1)] = None,
+    jobs: Annotated[Whole, option("--jobs", "Processes; default: cores.", "N", min=1)] = None,
     resume: Annotated[bool, option("--resume", "Go on with what is in --out.")] = False,
     force: Force = False,
 ) -> None:

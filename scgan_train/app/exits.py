@@ -34,6 +34,13 @@ SHORT = ("memory", "bad_alloc", "bad allocation", "map segment", "start new thre
 
 PATIENCE = 5.0
 
+# how typer names kinds of numbers, and how we do
+NUMBERS = {
+    "a valid int range": "a whole number",
+    "a valid int": "a whole number",
+    "a valid float range": "a number",
+}
+
 LOUDNESS = {
     "--quiet": -1,
     "-q": -1,
@@ -153,6 +160,8 @@ def starved(error: BaseException) -> bool:
 def wrong(error: typer.TyperException) -> str:
     """Return what is wrong with the command line, with the word at fault."""
     message, value = " ".join(error.format_message().rstrip(".").split()), ""
+    for ours, theirs in NUMBERS.items():
+        message = message.replace(ours, theirs)
     for option in getattr(getattr(error, "param", None), "opts", []):
         for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
             name, equals, rest = word.partition("=")

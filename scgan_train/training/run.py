@@ -175,7 +175,7 @@ class Run:
             source = str(facts.pop("source"))
             _check(facts)
             return cls(path, config, source, columns, facts)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ModelError(
                 f"{path} is not a run folder: {Path(error.filename).name} is missing"
             ) from error
@@ -250,7 +250,7 @@ class Run:
         path = self.path / f"{name}.safetensors"
         try:
             tensors = tensors_from_bytes(self.read(path.name))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ModelError(f"{path} is missing: the run is not finished; resume it") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path}: damaged ({error}); train again") from error

@@ -418,9 +418,12 @@ def _check_enough(table: Table, config: Config, source: str) -> None:
 
 def _create(path: Path, table: Table, config: Config, source: str, force: bool) -> None:
     taken = path.exists() and any(path.iterdir() if path.is_dir() else [path])
-    if taken and not (force and (path / "run.json").is_file()):
-        advice = "is not a run" if force else "resume that run, or replace it with --force"
-        raise UsageError(f"{path} exists; {advice}, or choose another folder")
+    if taken and not (path / "run.json").is_file():
+        raise UsageError(f"{path} exists and is no run; choose another folder")
+    if taken and not force:
+        raise UsageError(
+            f"{path} exists; resume that run, or replace it with --force, or choose another folder"
+        )
     new = path.with_name(f".{path.name}.new")
     facts = {"rows": len(table), "sha256": table.fingerprint()}
     try:

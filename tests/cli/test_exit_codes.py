@@ -88,7 +88,8 @@ def test_1_a_training_that_diverges(scgan: Scgan, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("sample --n minus", ["--n", "minus"]),
+        ("sample --n minus", ["--n", "'minus' is not a whole number"]),
+        ("sample --temperature hot", ["'hot' is not a number"]),
         ("sample --n -1", ["-1"]),
         ("sample --bogus", ["--bogus"]),
         ("sample --shard 9/8", ["9/8"]),
@@ -105,7 +106,8 @@ def test_1_a_training_that_diverges(scgan: Scgan, tmp_path: Path) -> None:
         ("train abs --set encoder.stepz=3", ["encoder.stepz"]),
         ("train abs --set encoder.steps=many", ["encoder.steps", "'many'"]),
         ("train abs --set encoder", ["'encoder'", "KEY=VALUE"]),
-        ("train abs --config none.toml", ["none.toml"]),
+        ("train abs --config none.toml", ["none.toml: No such file"]),
+        ("train --resume", ["no such run"]),
         ("train abs --columns z", ["'z'"]),
         ("train abs --periodic x", ["--periodic", "phi=360"]),
         ("train abs --bounded x=a:b", ["--bounded", "a:b"]),
@@ -129,8 +131,11 @@ def test_2_usage(
 
 def test_2_a_taken_run_folder(scgan: Scgan, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    scgan("train", "abs", "--out", tmp_path, *FAST).failed(2, str(tmp_path), "resume")
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    scgan("train", "abs", "--out", tmp_path, *FAST).failed(2, str(tmp_path), "no run")
+    mine = tmp_path / "thesis.tex"
+    scgan("train", "abs", "--out", mine, *FAST, "--force").failed(2, str(mine), "no run")
+    assert mine.read_text() == "years of work"
+    scgan("export", mine).failed(3, str(mine), "not a run")
 
 
 def test_3_bad_model(scgan: Scgan, model: Path, tmp_path: Path) -> None:
@@ -262,6 +267,7 @@ FILES: dict[str, tuple[str, bytes | Callable[[Path], None], tuple[str, ...]]] = 
     "empty array": ("rows.npy", b"", ()),
     "not text": ("rows.csv", b"x,y\n1,\xff\n", ("utf-8",)),
     "ragged": ("rows.csv", b"x,y\n1,2\n2\n", ("row 2", "1 cells")),
+    "open quote": ("rows.csv", b'x,y\n1,2\n"3,4\n', ("row 2", "never closed")),
     "pickled": ("rows.npy", pickled, ()),
     "a pickle": ("rows.npy", a_real_pickle, ()),
     "claims 9 of 4": ("rows.npy", too_few, ("claims", "4")),

@@ -30,6 +30,7 @@ def work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     monkeypatch.setattr(watch, "EVERY", {0: 0.05, 1: 0.05})
     with Watch() as shown:
         shown.begin("encoder", 200)
+        shown.show(1)
         shown.show(50, "loss 1.5, held out 1.7")
         time.sleep(0.3)
     return capsys.readouterr().err
@@ -49,6 +50,21 @@ def test_off_a_terminal_a_line_says_how_far_it_is(
     for silent in (-1, None):
         level(silent)
         assert work(monkeypatch, capsys) == ""
+
+
+def test_time_left_is_that_of_steps_and_not_of_what_comes_before_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
+    shown = Watch()
+    shown.begin("head", 201)
+    clock[0] = 100
+    shown.show(1)
+    assert shown.line() == "head: 1 of 201"
+    clock[0] = 101
+    shown.show(11)
+    assert shown.line() == "head: 11 of 201, about 19 s left"
 
 
 def test_work_that_does_not_say_how_far_it_is_has_a_bar_too(

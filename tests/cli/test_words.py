@@ -106,6 +106,8 @@ def test_lists_of_commands_are_whole_sentences(scgan: Scgan) -> None:
         text = scgan(*words, "--help").out.partition("Commands:")[2]
         assert len(text.splitlines()) > 5
         assert all(line.endswith(".") and "..." not in line for line in text.split("\n")[1:-1])
+    for name in dict(leaves(typer.main.get_command(app))):
+        assert " range>" not in scgan(*name.split(), "--help").out
 
 
 @pytest.mark.parametrize("torch", [None, "torch"])

@@ -223,7 +223,14 @@ class CsvReader(Reader):
 
         Empty lines that may be the file's last are the third result: wrong if anything follows.
         """
-        rows = list(csv.reader(lines, delimiter=self.separator, strict=True))
+        rows: list[list[str]] = []
+        try:
+            for row in csv.reader(lines, delimiter=self.separator, strict=True):
+                rows.append(row)  # those before the error are counted
+        except csv.Error as error:
+            why = 'a quotation mark (") is never closed' if "end of" in str(error) else error
+            where = self.place(done + len(rows) + 1)
+            raise DataError(f"{self.path}: {where}: {why}; mend or remove the row") from error
         good = next((k for k, row in enumerate(rows) if len(row) != self.wide), len(rows))
         cells = list(zip(*rows[:good], strict=True)) or [()] * self.wide
         columns = [
