@@ -145,12 +145,19 @@ class Column:
         return replace(self, kind=kind, **bare)  # type: ignore[arg-type]
 
     @property
-    def loose(self) -> Column:
-        """The column that takes any number where a wall or whole numbers are the rule."""
+    def unwalled(self) -> Column:
+        """The column without its walls."""
         if "slack" not in self.rules.fields:
             return self
-        kind = self.kind if self.pattern else "real"
+        kind = "real" if self.kind == "bounded" else self.kind
         return replace(self, kind=kind, low=None, high=None, slack=0.0)
+
+    @property
+    def loose(self) -> Column:
+        """The column that takes any number where a wall or whole numbers are the rule."""
+        if "slack" not in self.rules.fields or self.pattern:
+            return self.unwalled
+        return replace(self.unwalled, kind="real")
 
     @property
     def step(self) -> float | None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from scgan_infer.arguments import whole
 from scgan_infer.columns import Column, Table
-from scgan_infer.errors import UsageError
+from scgan_infer.errors import DataError, UsageError
 from scgan_infer.rows.formats import read_table
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ def source_of(data: Any, n: int, seed: int) -> Any:
 def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Table:
     """Return n rows to judge by: a uniform sample of a file, or rows that no training has seen.
 
+    Rows beyond a wall, which the model can't make, are left out; the table's notes say how many.
+
     Args:
         data: a built-in distribution or a file.
         columns: what they must be; None to guess them.
@@ -145,7 +147,27 @@ def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Ta
         UsageError: neither a file nor a built-in distribution.
     """
     seed = SEEDS + whole("seed", seed)
-    return read_table(source_of(data, n, seed), columns=columns, max_rows=n)
+    source = source_of(data, n, seed)
+    if columns is None:
+        return read_table(source, max_rows=n)
+    table = read_table(source, columns=[column.unwalled for column in columns], max_rows=n)
+    values, notes = table.values, []
+    inside = np.ones(len(values), bool)
+    for j, column in enumerate(columns):
+        beyond = column.rules.beyond(values[:, j], column)
+        if beyond.any():
+            notes.append(f"{column.name} in {beyond.sum()}")
+        inside &= ~beyond
+    if notes:
+        out = f"{len(values) - inside.sum()} of {len(values)} rows of {data} are left out"
+        notes = [f"{out}: beyond the model's walls lies {', '.join(notes[:5])}"]
+    if not inside.any():
+        raise DataError(f"{data}: {notes[0]}; give rows like those that were trained on")
+    values = values[inside]
+    for j, column in enumerate(columns):
+        cells = values[there := ~np.isnan(values[:, j]), j]
+        values[there, j] = column.rules.hold(cells, cells, column)
+    return Table(tuple(columns), values, (*table.notes, *notes))
 
 
 def subject(

@@ -178,7 +178,7 @@ def fit_axis(
     elif isinstance(column.rules, Datetime):
         axes.set(**{f"{which}ticks": places, f"{which}ticklabels": dates})
     elif column.rules.axis == "linear":
-        axes.locator_params(axis=which, nbins=ticks)
+        axes.locator_params(axis=which, nbins=ticks, integer=column.rules.whole)
         if np.abs(edges).max() >= LARGE:
             from matplotlib.ticker import EngFormatter
 

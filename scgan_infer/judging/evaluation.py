@@ -172,7 +172,7 @@ def from_model(
         samples = model.together(model.sample(given=c, seed=seed), c)
     else:
         samples = model.sample(CUTS * min(n, MOST_ROWS, len(values) // 2), seed=seed)
-    real = Table(columns, values)
+    real = Table(columns, values, real.notes)
     return Subject(real, samples, str(model.bundle.path), n, model, train)
 
 

@@ -506,6 +506,6 @@ def given_slices(
             if row < len(parts) - 1:
                 own.set(xlabel="", xticklabels=[])
             if not j:
-                own.set_ylabel(shown(label), fontsize=7)
+                own.set_ylabel(shown(label.replace(" to ", "\nto ")), fontsize=7)
     figure.suptitle(shown(f"where {given.name} lies; filled: data, line: samples"), fontsize=9)
     return figure

@@ -149,6 +149,10 @@ class Kind(ABC):
         """
         return values
 
+    def beyond(self, values: Values, column: Column) -> NDArray[np.bool_]:
+        """Say of each value [n] whether it lies beyond a wall."""
+        return np.zeros(len(values), bool)
+
     def features(self, values: Floats, column: Column) -> Floats:
         """Return the features [n, f] in which judges compare rows, not finite outside the domain."""
         return values[:, None]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scgan_infer.kinds.base import LINE, Form, Kind, Parameters, Raw, Values, refuse
 from scgan_infer.kinds.bend import BEND
@@ -119,6 +120,16 @@ class Walled(Kind):
             return f"no multiple of {step:g} lies from {column.low} to {column.high}"
         return ""
 
+    def beyond(self, values: Values, column: Column) -> NDArray[np.bool_]:
+        """See `Kind.beyond`."""
+        low, high = (None if wall is None else np.float32(wall) for wall in column.walls)
+        over = np.zeros(len(values), bool)
+        if low is not None:
+            over |= low - values > column.slack
+        if high is not None:
+            over |= values - high > column.slack
+        return over
+
     def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
         """See `Kind.hold`; what reaches over a wall by its slack is on it."""
         if column is None:
@@ -127,8 +138,7 @@ class Walled(Kind):
         low = np.float32(-np.inf if walls[0] is None else walls[0])
         high = np.float32(np.inf if walls[1] is None else walls[1])
         ends = ["" if wall is None else str(wall) for wall in (column.low, column.high)]
-        outside = np.maximum(low - values, values - high) > column.slack
-        refuse(outside, raw, f"is outside its walls [{ends[0]}, {ends[1]}]")
+        refuse(self.beyond(values, column), raw, f"is outside its walls [{ends[0]}, {ends[1]}]")
         return np.clip(values, low, high)
 
     def form(self, column: Column) -> Form:

@@ -413,7 +413,7 @@ class Model:
         names = ", ".join(column.name for column in self.given)
         if names and given is None:
             raise UsageError(
-                f"{self.bundle.path}: rows are generated given {names}; give conditions, one row each"
+                f"{self.bundle.path}: rows are generated given {names}; give conditions (--given)"
             )
         if given is not None and not names:
             raise UsageError(

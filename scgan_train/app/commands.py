@@ -480,6 +480,8 @@ def evaluate(
     facts = {"data": data, "generated": judged.origin, "seed": str(seed)}
     if train is not None:
         facts["train"] = str(train)
+    for note in judged.real.notes:
+        say(f"note: {note}")
     seen = judged.seen()
     if seen > MOST_SEEN:
         say(

@@ -50,6 +50,8 @@ def plot_samples(
         actions.check_free(out, force)
     judged = subject(data, actions.judged_model(model, samples), samples, None, n, seed)
     real, made = judged.real, judged.samples[:n]
+    for note in real.notes:
+        actions.say(f"note: {note}")
     for path, places in pages(out, real.names, columns):
         actions.check_free(path, force)
         picked = [real.columns[j] for j in places]

@@ -7,7 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from scgan_infer.errors import UsageError
+from scgan_infer.columns import Column
+from scgan_infer.errors import DataError, UsageError
 from scgan_infer.rows.formats import open_writer
 from scgan_train import datasets
 from scgan_train.config import Config
@@ -161,3 +162,23 @@ def test_built_in_rows_are_sampled_and_guessed_like_a_file_s(tmp_path):
 def test_importing_the_datasets_does_not_import_torch():
     code = "import sys, scgan_train.datasets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_rows_beyond_a_wall_judge_nothing_and_are_counted(tmp_path):
+    columns = (
+        Column("share", "bounded", low=0.0, high=1.0, slack=0.05, decimals=2),
+        Column("n", "integer", low=3.0),
+        Column("x", missing=True),
+        Column("k", "category", categories=("a", "b"), missing=True),
+    )
+    rows = tmp_path / "rows.csv"
+    rows.write_text("share,n,x,k\n0.5,3,1,b\n1.02,4,,\n1.5,5,1,a\n0.2,2,1,a\n")
+    found = datasets.judges(str(rows), columns, 100, 0)
+    assert found.columns == columns
+    assert np.array_equal(found.values, [[0.5, 3, 1, 1], [1, 4, np.nan, np.nan]], equal_nan=True)
+    (note,) = found.notes
+    assert note.startswith(f"2 of 4 rows of {rows} are left out")
+    assert note.endswith("share in 1, n in 1")
+    rows.write_text("share,n,x,k\n5,3,1,a\n")
+    with pytest.raises(DataError, match=r"1 of 1 rows .* like those that were trained on"):
+        datasets.judges(str(rows), columns, 100, 0)

@@ -318,6 +318,21 @@ def test_rows_beyond_the_axes_are_drawn_on_their_edge():
     assert points[:, 1].max() == pytest.approx(axes.get_ylim()[1])
 
 
+def test_whole_numbers_have_whole_ticks_and_parts_of_dates_fit_their_rows():
+    day = read_table({"day": np.array(["1970-01-01", "1982-01-01"] * 20, object)})
+    rows = np.tile([[0.0], [1.0]], (20, 1))
+    many = np.repeat(day.values.astype(float), 6, axis=0)[:, 0] + np.arange(240) % 7
+    real = np.resize(rows, (240, 1))
+    figure = plots.given_slices(real, real, many, day.columns[0], [Column("n", "integer")])
+    figure.draw_without_rendering()
+    columns = [Column("n", "integer"), Column("m", "integer")]
+    for axes in plots.data_and_samples(rows @ [[1, 1]], rows @ [[1, 1]], columns).axes:
+        assert all(tick == round(tick) for tick in axes.get_yticks())
+    for axes in figure.axes:
+        label = axes.yaxis.label.get_window_extent()
+        assert label.height < 1.05 * axes.get_window_extent().height
+
+
 def test_whole_numbers_have_cells_of_equal_size():
     ages = np.random.default_rng(0).integers(17, 91, (20_000, 1)).astype(float)
     axes = plots.data_and_samples(ages, ages, (Column("age", "integer"),)).axes[0]
