@@ -11,7 +11,7 @@ COPY constraints.txt /wheels/
 COPY --from=build /wheels/*.whl /wheels/
 RUN pip install --no-cache-dir -c /wheels/constraints.txt "$(ls /wheels/*.whl)[cpu]" && rm -r /wheels
 RUN useradd --uid 10001 --create-home scgan
-USER scgan
+USER 10001
 WORKDIR /work
 ENTRYPOINT ["scgan"]
 CMD ["--help"]

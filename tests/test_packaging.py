@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import runpy
 import shlex
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -20,12 +25,33 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def test_the_metadata_is_complete() -> None:
-    for field in ("description", "readme", "license", "authors", "keywords", "classifiers"):
+    assert PROJECT["dynamic"] == ["readme"]
+    for field in ("description", "license", "authors", "keywords", "classifiers"):
         assert PROJECT[field], field
     for package in ("scgan_infer", "scgan_train"):
         assert (ROOT / package / "py.typed").is_file()
     assert not any("License" in classifier for classifier in PROJECT["classifiers"])
     assert "urls" not in PROJECT  # there is no home yet
+
+
+def test_an_index_is_shown_a_description_without_what_it_does_not_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pictures and files of the checkout; hatchling runs this where a wheel is built."""
+    interface = SimpleNamespace(MetadataHookInterface=object)
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", interface)
+    hook = runpy.run_path(str(ROOT / "hatch_build.py"))["CustomMetadataHook"]()
+    hook.root = str(ROOT)
+    metadata: dict[str, dict[str, str]] = {}
+    hook.update(metadata)
+    text = metadata["readme"]["text"]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert "preview.png" in readme
+    assert not re.search(r"\]\((?!https?:)", text)
+    assert "preview.png" not in text
+    headings, code = re.compile("(?m)^#+ .*$"), re.compile("(?s)```.*?```")
+    assert headings.findall(text) == headings.findall(readme)
+    assert code.findall(text) == code.findall(readme)
 
 
 def test_the_container_holds_the_light_runtime_and_runs_as_nobody_special() -> None:
@@ -34,7 +60,9 @@ def test_the_container_holds_the_light_runtime_and_runs_as_nobody_special() -> N
     assert {word for word, _ in steps} <= known
     bases = [rest.split()[0] for word, rest in steps if word == "FROM"]
     assert all(re.fullmatch(r"python:3\.\d+-slim", base) for base in bases)
-    assert [rest for word, rest in steps if word == "USER"] == ["scgan"]
+    assert [rest for word, rest in steps if word == "USER"] == [
+        "10001"
+    ]  # a host may not know its name
     order = [word for word, _ in steps]
     assert order.index("USER") > max(k for k, word in enumerate(order) if word == "RUN")
     assert ("ENTRYPOINT", '["scgan"]') in steps
@@ -48,7 +76,14 @@ def test_the_container_holds_the_light_runtime_and_runs_as_nobody_special() -> N
 
 def test_what_the_container_is_built_of_is_sent_to_it() -> None:
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
-    needed = ["constraints.txt", "pyproject.toml", "README.md", "LICENSE", "docs/scgan.1"]
+    needed = [
+        "constraints.txt",
+        "pyproject.toml",
+        "hatch_build.py",
+        "README.md",
+        "LICENSE",
+        "docs/scgan.1",
+    ]
     needed += ["scgan_infer/__init__.py", "exported/eight_gaussians/bundle.json"]
     for name in needed:
         assert (ROOT / name).is_file()

@@ -1,5 +1,6 @@
 """A card shows names as they are, whatever they hold."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -38,6 +39,19 @@ def test_names_change_nothing_but_themselves():
     assert len(hostile.splitlines()) == len(plain.splitlines())
     assert "\x1b" not in hostile
     assert "\u202e" not in hostile
+
+
+def test_the_front_matter_has_keys_and_types_that_model_hubs_know():
+    """As huggingface_hub's `ModelCardData` names them; JSON on one line is YAML, too."""
+    metrics = {"c2st": 0.51, "mse": 0.1, "notes": []}
+    written = card(replace(tiny.MANIFEST, provenance=FACTS, metrics=metrics))
+    lines = written.split("---\n")[1].splitlines()
+    head = {key: json.loads(value) for key, _, value in (line.partition(": ") for line in lines)}
+    assert list(head) == ["library_name", "model_name", "tags", "metrics"]
+    assert all(isinstance(head[key], str) for key in ("library_name", "model_name"))
+    for key in ("tags", "metrics"):
+        assert all(isinstance(entry, str) for entry in head[key])
+        assert len(set(head[key])) == len(head[key]) > 0
 
 
 def test_model_hubs_read_the_front_matter():
