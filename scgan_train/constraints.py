@@ -292,7 +292,7 @@ def load(columns: Sequence[Column], arrays: Mapping[str, NDArray[Any]]) -> tuple
             _, before = bases.get(number, (constant, ()))
             bases[number] = constant, (*before, (int(place), factor))
         owner, ends = columns[int(column)], (low, high)
-        owner = owner if side else _free(owner)
+        owner = owner if side else owner.unwalled
         made.append(
             Constraint(
                 int(column),
@@ -307,17 +307,6 @@ def load(columns: Sequence[Column], arrays: Mapping[str, NDArray[Any]]) -> tuple
             )
         )
     return tuple(made)
-
-
-def unwalled(columns: Sequence[Column], found: Sequence[Constraint]) -> tuple[Column, ...]:
-    """Return columns of which those that are equal to a base have no walls: a sum may be where none was seen."""
-    equal = {constraint.column for constraint in found if not constraint.side}
-    return tuple(_free(column) if j in equal else column for j, column in enumerate(columns))
-
-
-def _free(column: Column) -> Column:
-    kind = "real" if column.kind == "bounded" else column.kind
-    return replace(column, kind=kind, low=None, high=None, slack=0.0)
 
 
 def _rounded(rounding: Rounding | None, x: Floats) -> Floats:
@@ -455,7 +444,7 @@ class _Search:
 
     def _equal(self, j: int, parts: Sequence[tuple[int, float]], constant: float) -> bool:
         """Take a base that a column is equal to, if it is, behind those that it has."""
-        owner, new, p = _free(self.columns[j]), (constant, tuple(parts)), 1.0
+        owner, new, p = self.columns[j].unwalled, (constant, tuple(parts)), 1.0
         step = owner.step or 0.0
         for x in (self.some, self.table.values):
             there, own = Constraint(j, owner, (new,), 0, True).base(x), x[:, j]

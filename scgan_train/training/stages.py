@@ -31,7 +31,7 @@ from scgan_train import clusters as clustering
 from scgan_train.chain import Chain, ChainStage
 from scgan_train.clusters import Assign, Clusters
 from scgan_train.config import Config, constraints_of, resolve
-from scgan_train.constraints import Constraint, unwalled
+from scgan_train.constraints import Constraint
 from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import DecoderStage
 from scgan_train.discrete import follows, least
@@ -85,8 +85,9 @@ def train(
     constraints = constraints_of(config, table)
     config = resolve(config, table, constraints)
     made, _ = divide(table.columns, config.given)
-    free = dict(zip(made, unwalled(part(table, made).columns, constraints), strict=True))
-    columns = (free.get(j, column) for j, column in enumerate(table.columns))
+    # a sum of others may be where none was seen
+    equal = {made[constraint.column] for constraint in constraints if not constraint.side}
+    columns = (c.unwalled if j in equal else c for j, c in enumerate(table.columns))
     table = replace(table, columns=tuple(columns))
     _check_enough(table, config, source)
     path = distributed.broadcast_path(path)
