@@ -25,10 +25,14 @@ export function peers(entries, { data }) {
 export function figure(one, entry, samples, n, across, up) {
   const title = LATENTS[one.latents] ?? one.latents
   const [above, below] = [make('canvas', { role: 'img' }), make('canvas', { role: 'img' })]
-  const off = offData(entry.real, samples.x, one.bundle.columns)
+  const { columns } = one.bundle
+  const numbers = !columns.some(column => column.categories || column.missing)
+  const off = numbers ? offData(entry.real, samples.x, columns) : null
   const share =
     off === null
-      ? 'no real rows to compare with'
+      ? numbers
+        ? 'too few real rows to compare with'
+        : 'what is off the data is told of numbers alone'
       : `${(100 * off).toFixed(1)} % of its samples are off the data`
   const caption = make('figcaption', { textContent: `${one.name}: ${share}` })
   above.ariaLabel = `Latents drawn from ${title}, before those of real rows`
@@ -55,8 +59,7 @@ export function figure(one, entry, samples, n, across, up) {
 // The share of samples that are farther from every real row than 99 % of real rows are from their nearest other.
 function offData(real, x, columns) {
   const d = columns.length
-  if (real.length < 100 * d || columns.some(column => column.categories || column.missing))
-    return null
+  if (real.length < 100 * d) return null
   const scales = columns.map((_, j) => spread(real, j, d))
   const scaled = values => values.subarray(0, MOST * d).map((value, at) => value / scales[at % d])
   const [rows, samples] = [scaled(real), scaled(x)]

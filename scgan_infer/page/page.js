@@ -311,13 +311,14 @@ function keep(sample) {
 async function compare() {
   const turn = turns.draw
   const others = peers(entries, entry)
-  $('side').hidden = others.length < 2
-  if (others.length < 2) return
   const names = one => JSON.stringify(one.bundle.columns.map(column => column.name))
+  for (const one of others) await prepare(one)
+  if (turn !== turns.draw) return
+  const alike = others.filter(one => names(one) === names(entry))
+  $('side').hidden = alike.length < 2
+  if (alike.length < 2) return
   const figures = []
-  for (const one of others) {
-    await prepare(one)
-    if (names(one) !== names(entry)) continue
+  for (const one of alike) {
     const n = Math.min(drawn.n, COMPARED)
     const draw = { ...asked(entry.bundle), cluster: null }
     const samples = await one.bundle.sample(draw, n, () => turn === turns.draw)

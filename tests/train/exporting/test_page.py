@@ -39,11 +39,15 @@ def altered(bundle: Path, folder: Path, **changes: object) -> Path:
 def models(
     mixed_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, scgan_infer.sampling.model.Model]:
-    """Two planes, one as if of another latent model, all kinds of columns, and an old bundle."""
+    """Two planes, one as if of another latent model and one of other columns, all kinds of them, an old bundle."""
     folder = tmp_path_factory.mktemp("models")
     gaussians = ROOT / "exported" / "eight_gaussians"
     centers = altered(gaussians, folder / "centers", latents="centers")
-    paths = [ROOT / "exported" / "checkerboard", gaussians, centers, mixed_bundle]
+    squares = ROOT / "exported" / "checkerboard"
+    columns = json.loads((squares / "bundle.json").read_bytes())["columns"]
+    named = [{**column, "name": f"other {column['name']}"} for column in columns]
+    others = altered(squares, folder / "others", columns=named)
+    paths = [squares, gaussians, centers, others, mixed_bundle]
     paths += [ROOT / "tests" / "bundles" / "format-1"]
     return {path.name: scgan_infer.load(path, device="cpu") for path in paths}
 
@@ -234,6 +238,7 @@ def test_latent_models_of_the_same_data_stand_side_by_side(browser, address):
         assert float(caption.split()[1]) < 3
     browser.set("bundle", "checkerboard")
     browser.wait("document.getElementById('side').hidden")
+    assert browser.run("document.getElementById('title').textContent") == "scgan: checkerboard"
 
 
 def test_all_columns_are_drawn_and_those_that_are_ticked_in_pairs(browser, address, models):
