@@ -40,7 +40,15 @@ from scgan_infer.sampling.noise import (
     normals,
     redrawn,
 )
-from scgan_infer.sampling.sessions import CALLS, Session, cores, failures, first_line, session
+from scgan_infer.sampling.sessions import (
+    CALLS,
+    Session,
+    cores,
+    failures,
+    first_line,
+    offers,
+    session,
+)
 from scgan_infer.text import visible
 
 MOST_REPEATS = 10_000  # draws of a row until its choice fits
@@ -88,6 +96,8 @@ class Model:
             self._together, self.threads = 1, max(1, min(threads, room))
         self._sessions: dict[tuple[int, str], Session] = {}
         self._turns: dict[int, BoundedSemaphore] = {}
+        if device == "auto" and not offers("cuda"):
+            device = "cpu"
         self.device = device if device == "cpu" else "cuda"
         if device != "cpu":
             try:

@@ -87,7 +87,7 @@ def session(graph: bytes, device: str) -> Session:
         One of `failures()`: onnxruntime can't take the graph.
     """
     runtime = onnxruntime()
-    if PROVIDERS[device] not in runtime.get_available_providers():
+    if not offers(device):
         raise DeviceError(
             "this onnxruntime has no CUDA: take device cpu,"
             f" or pip uninstall onnxruntime and {install('gpu')}"
@@ -118,6 +118,11 @@ def session(graph: bytes, device: str) -> Session:
             "CUDA does not work here (onnxruntime left it out): take device cpu, or see scgan doctor"
         )
     return made
+
+
+def offers(device: str) -> bool:
+    """Say whether this onnxruntime was built for a device, "cpu" or "cuda"."""
+    return PROVIDERS[device] in onnxruntime().get_available_providers()
 
 
 def memory_limit() -> int:

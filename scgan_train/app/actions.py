@@ -181,7 +181,6 @@ def given(
 
     from scgan_infer.rows.formats import read_raw
     from scgan_infer.sampling.given import given_of
-    from scgan_train.app.settings import names
 
     file = text is not None and ("=" not in text or Path(text).exists())
     if not file and (each is not None or keep is not None):
@@ -206,7 +205,7 @@ def given(
             )
         found = given_of(model.manifest, text, 1 if each is None else each)
         many = found.count(None, start)
-        others = list(names([keep or ""]))
+        others = [name.strip() for name in (keep or "").split(",") if name.strip()]
         own = {column.name for column in model.manifest.whole}
         if taken := [name for name in others if name in own]:
             raise UsageError(f"--keep {taken[0]}: the bundle has a column of that name; rename it")
