@@ -48,7 +48,8 @@ def commands(group: Any, above: str) -> Iterator[str]:
 
 def options(command: Any) -> Iterator[str]:
     """Yield an entry for each argument and option."""
-    context = command.make_context("scgan", [], resilient_parsing=True)
+    names = ["-h", "--help"]
+    context = command.make_context("scgan", [], resilient_parsing=True, help_option_names=names)
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
+from scgan_infer.kinds.datetime import are_dates
 from scgan_infer.rows.codecs.base import Chunks, Raw, Reader, Rows, Stream, cells, number
 from scgan_infer.rows.codecs.budget import PIECE, Budget
 from scgan_infer.rows.codecs.dialect import (
@@ -93,6 +94,13 @@ class CsvReader(Reader):
                 )
             self.notes = ("numbers have decimal commas: 1,234 is taken as 1.234",)
         self._leave_out_index(below)
+        fractions = [
+            cell for cell, found in zip(first, numbers, strict=True) if found and mark in cell
+        ]
+        likely = [*fractions, *(cell for cell in first if are_dates([cell]))]
+        if self.named and likely:
+            doubt = f"the first line is taken for names, but {likely[0]!r} looks like a cell"
+            self.notes = (*self.notes, f"{doubt}; --no-header if it is a row")
         self.codes = {j for row in rows for j, cell in enumerate(row) if CODE.fullmatch(cell)}
         self.leading = re.compile(rf'(?m)(?:^|{re.escape(self.separator)})"?0[0-9]')
 

@@ -169,3 +169,22 @@ def test_files_of_other_programs_are_answered_with_what_to_do(tmp_path):
     (tmp_path / "rows.json").write_text("[]")
     with pytest.raises(DataError, match="to_csv"):
         read_table(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("2012-01-01,a,b\n2012-01-02,x,y\n", "2012-01-01"),
+        ("name,0.5\nx,1.5\n", "0.5"),
+        ("name;0,5\nx;1,5\n", "0,5"),
+        ("name,1999,2000\nx,1,2\n", None),
+        ("name,x.1\nx,1\n", None),
+    ],
+)
+def test_names_that_look_like_cells_are_doubted(tmp_path, text, cell):
+    path = tmp_path / "rows.csv"
+    first, rest = text.split("\n", 1)
+    path.write_text(f"{first}\n{rest * 40}")
+    notes = [note for note in read_table(path).notes if "--no-header" in note]
+    assert len(notes) == (cell is not None)
+    assert not cell or repr(cell) in notes[0]
