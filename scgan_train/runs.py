@@ -81,7 +81,13 @@ def train(
                 tell(line)
 
     path = out or free_folder(source)
-    run = stages.train(table, config, path, source, resume=resume, force=force, begin=begin)
+    try:
+        run = stages.train(table, config, path, source, resume=resume, force=force, begin=begin)
+    except KeyboardInterrupt:
+        if (path / "run.json").is_file():
+            again = f"scgan train --resume --out {quote(str(path))}"
+            tell(f"note: stages that are finished are kept; go on with {again}")
+        raise
     tell(f"clusters: {run.facts['clusters']}")
     took = f"{sum(run.seconds.values()):.0f} s on {run.facts['rows']} rows"
     tell(f"run: {run.path} ({took}); next: scgan export {quote(str(run.path))}")

@@ -459,7 +459,9 @@ def test_130_and_143_interrupted_training(tmp_path: Path, number: int, code: int
     with spawn("train", "abs", "--out", run, *settings) as process:
         wait_for(lambda: (run / "history.jsonl").exists())
         process.send_signal(number)
-        Done(process.wait(30), "", process.stderr.read()).failed(code)  # type: ignore[union-attr]
+        done = Done(process.wait(30), "", process.stderr.read())  # type: ignore[union-attr]
+    done.failed(code)
+    assert f"go on with scgan train --resume --out {run}\n" in done.err
     assert not (run / "encoder.safetensors").exists()
     assert not list(run.glob(".*.part"))
 
