@@ -19,8 +19,6 @@ to wide.json; what is there is not measured again; `tables.py` lays them out.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from results import Results, options
 from scale import pieces
 from scipy.special import ndtr, ndtri
 from sklearn.datasets import load_digits
@@ -38,7 +37,6 @@ from sklearn.mixture import GaussianMixture
 import scgan_infer
 import scgan_train
 from scgan_infer.columns import Table
-from scgan_infer.files import write_bytes
 from scgan_infer.judging.figures import evaluate
 from scgan_train import config as configs
 from scgan_train.coordinates import Coordinates
@@ -50,6 +48,7 @@ Sample = Callable[[int], Floats]
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared" / "data"
 CASES = ("20000x16", "20000x32", "20000x64", "20000x128", "digits", "pendigits", "zeros")
+MODELS = ("scgan", "mixture", "scored mixture", "coupling flow")
 COMPONENTS = (10, 20, 30)
 CAUSES, SPARSE_ROWS, SPARSE_COLUMNS = 8, 10_000, 256
 RATED = 65_536  # rows sampled for the rate
@@ -194,25 +193,21 @@ def measure(case: str, model: str, seed: int, results: list[dict[str, Any]]) -> 
 
 
 def main() -> None:
-    """Measure what is asked for and not there yet."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    models = ("scgan", "mixture", "scored mixture", "coupling flow")
-    parser.add_argument("cases", nargs="*", default=CASES)
-    parser.add_argument("--models", nargs="+", default=models, choices=models)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=HERE / "wide.json")
-    chosen = parser.parse_args()
+    """Measure what is asked for and not in the file yet."""
+    parser = options(__doc__, HERE / "wide.json", "cases", CASES, 3)
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    results = json.loads(chosen.out.read_text("utf-8")) if chosen.out.exists() else []
-    for seed in range(chosen.seeds):
-        for case in chosen.cases:
-            for model in chosen.models:
+    results = Results(asked.out)
+    for seed in range(asked.seeds):
+        for case in asked.cases or CASES:
+            for model in asked.models:
                 key = {"case": case, "model": model, "seed": seed}
-                if any(key.items() <= row.items() for row in results):
+                if results.have(**key):
                     continue
-                results.append(key | measure(case, model, seed, results))
-                write_bytes(chosen.out, json.dumps(results, indent=1).encode() + b"\n")
-                print(json.dumps(results[-1]), flush=True)
+                row = key | measure(case, model, seed, results.rows)
+                results.add(row)
+                print(row, flush=True)
 
 
 if __name__ == "__main__":
