@@ -185,15 +185,7 @@ def sdss_checks(rows: Floats) -> dict[str, float]:
 
 
 def ablation(seed: int, only: list[str]) -> Iterator[Case]:
-    """Yield sets whose latent has fewer dimensions than the data: digits at 16, dimuon at 5."""
-    from sklearn.datasets import load_digits
-
-    if not only or "digits" in only:
-        values = load_digits().data.astype(np.float32)
-        columns = tuple(Column(f"p{j:02}", "integer") for j in range(values.shape[1]))
-        yield Case(
-            "digits", *cut(Table(columns, values), seed), settings={"encoder": {"latent_dim": 16}}
-        )
+    """Yield the set whose latent has fewer dimensions than the data: dimuon at 5 of 7."""
     for case in real(seed, ["dimuon"]):
         if not only or case.name in only:
             yield replace(case, settings={"encoder": {"latent_dim": 5}})

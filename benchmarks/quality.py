@@ -1,7 +1,7 @@
 """How good generated rows are, on planes, curves, real sets, and with and without critics, beside a spline flow.
 
     python benchmarks/quality.py planes curves real --seeds 3 --jobs 16
-    python benchmarks/quality.py ablation --seeds 3
+    python benchmarks/quality.py ablation --seeds 1
     python benchmarks/tables.py                                    between the marks in benchmarks/README.md
 
 Ours is the default preset, sampled from the exported bundle; its seconds are those of training. The peer is
@@ -169,6 +169,10 @@ CRITICS: dict[str, tuple[Model, Settings]] = {
     "perceptron, both critics and noise": (
         ours,
         {"encoder": {"kind": "mlp"}, "decoder": {"steps": 600}},
+    ),
+    "perceptron, the same without orthogonality": (
+        ours,
+        {"encoder": {"kind": "mlp"}, "decoder": {"steps": 600, "orthogonality": 0.0}},
     ),
 }
 KINDS = {  # the longest trainings first
