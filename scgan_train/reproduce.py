@@ -249,21 +249,27 @@ def donors(cell: Cell, config: Config, earlier: Mapping[Cell, Run]) -> dict[str,
 
 @torch.no_grad()
 def measured(run: Run, judges: Table, n: int) -> tuple[dict[str, Any], dict[str, Floats]]:
-    """Return a run's figures on fresh rows, and latents and rows for the pictures."""
+    """Return a run's figures on fresh rows, and latents and rows for the pictures.
+
+    Reconstructed are those within the range that was seen: others come back at its edge, and the farthest of them
+    would be the whole error.
+    """
     parts = Parts.of(run)
+    (low, high), cells = parts.coordinates.ends, judges.values[:, parts.coordinates.index]
+    within = judges.values[~((cells < low) | (cells > high)).any(1)]
     generator = generator_for(run.config.seed, "judged")
     latent = parts.latents.draw(3 * n, generator, torch.device("cpu")).numpy()
     z = torch.randn(3 * n, parts.sizes["q"], generator=generator).numpy()
     samples = parts.compute(
         "decoder.onnx", {"latent": latent, "z": z} if z.size else {"latent": latent}
     )["x"]
-    true = parts.compute("encoder.onnx", {"x": judges.values})["latent"]
+    true = parts.compute("encoder.onnx", {"x": within})["latent"]
     again = parts.compute("decoder.onnx", {"latent": true})["x"]
     figures = evaluate(
         judges.values,
         samples,
         columns=judges.columns,
-        reconstructed=(judges.values, again),
+        reconstructed=(within, again),
         seed=run.config.seed,
     )
     shown = {

@@ -4,11 +4,13 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from scgan_infer.columns import Table
 from scgan_infer.errors import UsageError
 from scgan_train.datasets import DATASETS, table
-from scgan_train.reproduce import LATENTS, MAPS, PAPER, Cell, Plan, begin, reproduce, work
+from scgan_train.reproduce import LATENTS, MAPS, PAPER, Cell, Plan, begin, measured, reproduce, work
 from scgan_train.training.run import Run
 from scgan_train.training.stages import train
 
@@ -54,6 +56,13 @@ def test_every_cell_has_a_line_beside_the_papers_number(plan, lines):
     text = (plan.out / "table.md").read_text()
     assert text.count("| abs |") == 5 * len(MAPS)
     assert "(0.133)" in text
+
+
+def test_a_row_beyond_what_was_seen_does_not_make_the_error_of_reconstructions(plan, lines):
+    rows = table("abs", 1500, 1)
+    far = Table(rows.columns, np.vstack([rows.values, [[300, 300]]]).astype(np.float32))
+    found = measured(run_of(plan, "default", "real"), far, 100)[0]
+    assert found["mse_raw"]["value"] < 1e-3
 
 
 def test_one_gaussian_is_worse_than_real_latents(lines):
