@@ -162,17 +162,15 @@ BOTH: dict[str, tuple[Model, Settings]] = {
     "spline flow": (spline_flow, {}),
     "scgan": (ours, {}),
 }
+PERCEPTRON: Settings = {"encoder": {"kind": "mlp"}}
 CRITICS: dict[str, tuple[Model, Settings]] = {
     "noise by likelihood": (ours, {}),
-    "noise by likelihood, both critics": (ours, {"decoder": {"steps": 600}}),
-    "perceptron, neither": (ours, {"encoder": {"kind": "mlp"}}),
-    "perceptron, both critics and noise": (
+    "noise by likelihood + critics": (ours, {"decoder": {"steps": 600}}),
+    "perceptron": (ours, PERCEPTRON),
+    "perceptron + noise by critics": (ours, PERCEPTRON | {"decoder": {"steps": 600}}),
+    "perceptron + noise by critics without orthogonality": (
         ours,
-        {"encoder": {"kind": "mlp"}, "decoder": {"steps": 600}},
-    ),
-    "perceptron, the same without orthogonality": (
-        ours,
-        {"encoder": {"kind": "mlp"}, "decoder": {"steps": 600, "orthogonality": 0.0}},
+        PERCEPTRON | {"decoder": {"steps": 600, "orthogonality": 0.0}},
     ),
 }
 KINDS = {  # the longest trainings first
