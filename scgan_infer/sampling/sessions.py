@@ -68,9 +68,6 @@ class Session(Protocol):
     ) -> list[NDArray[Any]]:
         """Return the outputs of these names, or all, in order."""
 
-    def get_inputs(self) -> list[Any]:
-        """Return what the graph takes; each has a name."""
-
     def get_providers(self) -> list[str]:
         """Return what the session runs on."""
 

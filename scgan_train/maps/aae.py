@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scgan_train.clusters import Clusters
-from scgan_train.config import MapperConfig
 from scgan_train.maps.base import Members, ResidualMapper
 from scgan_train.nets import ClusterMLP, critic_loss, generator_loss, gradient_penalty
 from scgan_train.training.loop import Phase, Player
@@ -30,17 +28,11 @@ class AdversarialMapper(ResidualMapper):
         """Return width, steps and lr."""
         return {"width": 32, "steps": 800, "lr": 2e-3, "layers": 1}
 
-    def __init__(
-        self,
-        clusters: Clusters,
-        config: MapperConfig,
-        generator: torch.Generator,
-        sizes: Sequence[int] = (),
-        given: int = 0,
-    ) -> None:
-        super().__init__(clusters, config, generator)
-        size, e = clusters.means.shape
-        self.code = ClusterMLP(size, [e, int(config.width), e], generator, zero=True)
+    def build(self, generator: torch.Generator, sizes: Sequence[int]) -> None:
+        """See `Mapper.build`."""
+        super().build(generator, sizes)
+        size, e = self.clusters.means.shape
+        self.code = ClusterMLP(size, [e, int(self.config.width), e], generator, zero=True)
         self.critics = nn.ModuleList(ClusterMLP(size, [e, 24, 24, 1], generator) for _ in range(2))
 
     def loss(self, v: Tensor, w: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

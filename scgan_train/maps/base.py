@@ -129,6 +129,7 @@ class Mapper(nn.Module, ABC):
         noise: m, the number of Gaussian inputs.
         clusters: the frames that it works in.
         config: width, steps and learning rate, none of them "auto".
+        given: how many of the frames' coordinates come first that are given.
     """
 
     def __init__(
@@ -140,9 +141,13 @@ class Mapper(nn.Module, ABC):
         given: int = 0,
     ) -> None:
         super().__init__()
-        self.clusters = clusters
-        self.config = config
+        self.clusters, self.config, self.given = clusters, config, given
         self.noise = clusters.means.shape[1] - given
+        self.build(generator, sizes)
+
+    @abstractmethod
+    def build(self, generator: torch.Generator, sizes: Sequence[int]) -> None:
+        """Make the networks; `sizes` are those of the outcomes of each discrete step that it may see."""
 
     @staticmethod
     @abstractmethod
@@ -182,18 +187,11 @@ class Mapper(nn.Module, ABC):
 class ResidualMapper(Mapper, ABC):
     """g_i(w) = mu_i + F_i (w + MLP_i(w)), one hidden layer a cluster, the last layer 0 at first."""
 
-    def __init__(
-        self,
-        clusters: Clusters,
-        config: MapperConfig,
-        generator: torch.Generator,
-        sizes: Sequence[int] = (),
-        given: int = 0,
-    ) -> None:
-        super().__init__(clusters, config, generator)
-        size, e = clusters.means.shape
-        self.map = ClusterMLP(size, [e, int(config.width), e], generator, zero=True)
-        self.frame = Affine(clusters.means, clusters.factors)
+    def build(self, generator: torch.Generator, sizes: Sequence[int]) -> None:
+        """See `Mapper.build`."""
+        size, e = self.clusters.means.shape
+        self.map = ClusterMLP(size, [e, int(self.config.width), e], generator, zero=True)
+        self.frame = Affine(self.clusters.means, self.clusters.factors)
 
     def forward(self, w: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
         """Return latents [n, e]."""

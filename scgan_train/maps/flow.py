@@ -47,7 +47,6 @@ from torch.nn.functional import pad, silu
 
 from scgan_train import graph
 from scgan_train.clusters import NARROW, Clusters
-from scgan_train.config import MapperConfig
 from scgan_train.graph import Var, const, op
 from scgan_train.maps.base import (
     Affine,
@@ -344,16 +343,10 @@ class FlowMapper(Mapper, Invertible):
         """Return three a dimension, up to 16, or 32 of a wide table: it shares what they have in common."""
         return min(16, 3 * e) if e <= NARROW else 32
 
-    def __init__(
-        self,
-        clusters: Clusters,
-        config: MapperConfig,
-        generator: torch.Generator,
-        sizes: Sequence[int] = (),
-        given: int = 0,
-    ) -> None:
-        super().__init__(clusters, config, generator, sizes, given)
-        size, e, self.given = len(clusters), self.noise, given
+    def build(self, generator: torch.Generator, sizes: Sequence[int]) -> None:
+        """See `Mapper.build`."""
+        clusters, config, given = self.clusters, self.config, self.given
+        size, e = len(clusters), self.noise
         context = given + EMBEDDING * len(sizes)
         self.layers = nn.ModuleList(
             Triangular(

@@ -56,8 +56,6 @@ from scgan_train.training import distributed
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 VERSION = 2
-# a head with discrete values or given columns only
-STAGES = ("encoder", "clusters", "head", "mapper", "decoder")
 FACTS = {
     "rows": int,
     "sha256": str,

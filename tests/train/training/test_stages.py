@@ -23,9 +23,12 @@ from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
 from scgan_train import config as configs
 from scgan_train.config import resolve
 from scgan_train.training.progress import StageObserver
-from scgan_train.training.run import STAGES, Run, locked
+from scgan_train.training.run import Run, locked
 from scgan_train.training.stages import _create, train
 from scgan_train.watch import Watch
+
+
+STAGES = ("encoder", "clusters", "head", "mapper", "decoder")
 
 
 def weights(run: Run) -> dict[str, bytes]:
