@@ -27,7 +27,6 @@ from scgan_train.training.run import Run, locked
 from scgan_train.training.stages import _create, train
 from scgan_train.watch import Watch
 
-
 STAGES = ("encoder", "clusters", "head", "mapper", "decoder")
 
 
