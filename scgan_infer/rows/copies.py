@@ -3,14 +3,14 @@
     cell of row i  =  cells[i div each]
 
 A text format gets the text as it was, or a number's shortest spelling; others get numbers of the type that they came
-in, float64 for text that spells them.
+in, float64 for text that spells them. A DataFrame and Parquet get dates as datetime64.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,9 +18,12 @@ from scgan_infer.columns import Column
 from scgan_infer.errors import UsageError
 from scgan_infer.kinds import Kind
 from scgan_infer.kinds.base import Form, Raw, Storage
+from scgan_infer.kinds.datetime import Dates, Datetime
 from scgan_infer.rows.codecs.base import number
+from scgan_infer.rows.intake import gone
 
 TEXTUAL = (".csv", ".tsv", ".csv.gz", "-")  # how the name of a text format's output ends
+DATED = ".parquet"  # how that of one with dates does; a DataFrame has the same types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,7 @@ class Copied(Column):
     """A column whose cells stand already.
 
     Attributes:
-        cells: [N], str objects or numbers.
+        cells: [N], str objects, numbers or datetime64.
         each: How many rows have each of them; 0: all have the first.
     """
 
@@ -63,7 +66,7 @@ class Copied(Column):
 
     def to_dict(self) -> dict[str, object]:
         """Return what is known of the column, and the SHA-256 of its cells."""
-        plain = Column(**{f.name: getattr(self, f.name) for f in fields(Column)}).to_dict()
+        plain = Column(self.name, unit=self.unit).to_dict()
         data = "\0".join(map(str, self.cells.tolist())).encode()
         return plain | {"copied": hashlib.sha256(data).hexdigest(), "each": self.each}
 
@@ -80,7 +83,7 @@ class Copying(Kind):
         assert isinstance(column, Copied)
         index = values // column.each if column.each else np.zeros_like(values)
         own: Raw = column.cells[index]
-        return own if own.dtype.kind == "O" else own.astype(column.storage)
+        return own if own.dtype.kind in "OM" else own.astype(column.storage)
 
     def numbers(self, values: Raw, column: Column) -> Raw:
         """Return `cells` for a format of numbers alone.
@@ -105,18 +108,34 @@ COPYING = Copying()
 
 def copied(column: Column, raw: Raw, each: int, out: str) -> Column:
     """Return the column that copies raw cells [N] into an output of this name; names are text in text alone."""
+    own: dict[str, str] = {}
     if out.lower().endswith(TEXTUAL):
         cells = np.array([_text(cell) for cell in raw], dtype=object)
     elif column.rules.named:
         return column
+    elif isinstance(column.rules, Datetime) and out.lower().endswith(DATED):
+        cells = _instants(raw, column.pattern)
+        own = {"resolution": column.resolution, "pattern": column.pattern}
     else:
         cells = _numbers(raw)
-    return Copied(column.name, unit=column.unit, cells=cells, each=each)
+    return Copied(column.name, unit=column.unit, cells=cells, each=each, **own)
 
 
 def _text(cell: object) -> str:
     """Return a cell as text has it; the empty one where it is missing."""
     return "" if cell is None or cell != cell else str(cell)
+
+
+def _instants(raw: Raw, pattern: str) -> Raw:
+    """Return cells as datetime64 of their own unit, or text in days or microseconds, in UTC; NaT where missing."""
+    if raw.dtype.kind == "M":
+        return raw
+    there = ~gone(raw)
+    texts = [str(cell.isoformat() if hasattr(cell, "isoformat") else cell) for cell in raw[there]]
+    unit = "us" if "hh" in pattern else "D"
+    found = np.full(len(raw), np.datetime64("NaT"), f"datetime64[{unit}]")
+    found[there] = Dates().read(texts).astype(np.int64).astype("datetime64[us]").astype(found.dtype)
+    return found
 
 
 def _numbers(raw: Raw) -> Raw:

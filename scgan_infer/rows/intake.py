@@ -158,11 +158,11 @@ class Intake:
 
     def _present(self, raw: Raw) -> Values | Floats:
         """Return the values of cells, with NaN where one is missing."""
-        gone = _gone(raw) if self.may_miss else np.zeros(0, np.bool_)
-        if not gone.any():
+        absent = gone(raw) if self.may_miss else np.zeros(0, np.bool_)
+        if not absent.any():
             return self._taken(raw)
         self.missing = True
-        there = np.flatnonzero(~gone)
+        there = np.flatnonzero(~absent)
         if not len(there):
             return np.full(len(raw), np.nan, np.float32)
         try:
@@ -211,6 +211,9 @@ class Intake:
         read = isinstance(cells, np.ndarray)
         if self.known and not isinstance(self.kind, Datetime):
             raise BadCellError(0, f"{cells[0]} is a date, and the column is not; {self.remedy}")
+        if not self.may_miss:
+            absent = gone(cells if read else np.array([*cells, None], object)[:-1])
+            refuse(absent, cells, f"is missing; fill it in, {self.remedy}")
         dates = Dates() if self.known else self.dates or Dates()
         try:
             found = dates.take(cells) if read else dates.read(cells)
@@ -544,7 +547,7 @@ class Intake:
         return column, index[values.astype(np.intp)]
 
 
-def _gone(raw: Raw) -> NDArray[np.bool_]:
+def gone(raw: Raw) -> NDArray[np.bool_]:
     """Say which cells [n] are missing."""
     if raw.dtype.kind == "M":
         return np.isnat(raw)

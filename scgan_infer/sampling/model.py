@@ -185,7 +185,7 @@ class Model:
         if not found.each:
             table = {name: [value] for name, value in table.items()}
         cells = read_raw(table, [column.loose for column in self.given])
-        return frame(rows, all_copied(self.manifest.whole, cells, found.each, ""), start)
+        return frame(rows, all_copied(self.manifest.whole, cells, found.each, ".parquet"), start)
 
     def blocks(
         self, n: int | None = None, seed: int = 0, start: int = 0, **asked: Any

@@ -15,7 +15,7 @@ import numpy as np
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
-from scgan_infer.kinds.datetime import Datetime, zone_of
+from scgan_infer.kinds.datetime import zone_of
 from scgan_infer.rows.codecs.base import (
     Chunks,
     Raw,
@@ -128,7 +128,7 @@ def write_parquet(target: Path, columns: Sequence[Column], rows: int, chunks: Ch
 def _arrow(pa: Untyped, column: Column) -> Untyped:
     """Return the type of a column: dates without a time are days, those with one go to the second at least."""
     pattern = column.pattern
-    if not isinstance(column.rules, Datetime):
+    if not column.resolution:
         if column.storage == "text":
             return pa.dictionary(pa.int32(), pa.string())
         return pa.from_numpy_dtype(np.dtype(column.storage))

@@ -7,7 +7,9 @@ import pytest
 from suffixes import READY
 
 from scgan_infer.errors import DataError
+from scgan_infer.rows.copies import all_copied
 from scgan_infer.rows.formats import iter_values, open_writer, read_table
+from scgan_infer.rows.frames import frame
 
 FORMS = [
     "%Y-%m-%d",
@@ -18,6 +20,7 @@ FORMS = [
     "%Y-%m-%dT%H:%M:%S.%f+02:00",
 ]
 START = datetime.datetime(2021, 3, 1)
+DAYS = ["2024-05-01", "2024-05-31"]
 
 
 def spelt(form, n=300, minutes=7):
@@ -170,3 +173,35 @@ def test_a_column_of_float32_has_no_anchor():
     values = (1000 + np.random.default_rng(0).random(5000)).astype(np.float32)
     assert read_table({"x": values}).columns[0].anchor is None
     assert read_table({"x": values.astype(np.float64).round(2)}).columns[0].anchor is None
+
+
+@pytest.mark.parametrize(
+    "cells", [DAYS, np.array(DAYS, "datetime64[ns]"), [datetime.date(2024, 5, 1)] * 2]
+)
+def test_copied_dates_are_dates_where_there_are_types(tmp_path, cells):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    raw = cells if isinstance(cells, np.ndarray) else np.array([*cells, None], object)[:-1]
+    (column,) = read_table({"t": np.array([f"2024-05-{1 + k % 30:02}" for k in range(90)])}).columns
+    rows = np.zeros((4, 1), np.float32)
+    columns = all_copied((column,), {"t": raw}, 2, ".parquet")
+    held = np.asarray(frame(rows, columns)["t"])
+    assert held.dtype.kind == "M"
+    np.testing.assert_array_equal(held, np.repeat(raw, 2).astype(held.dtype))
+    with open_writer(tmp_path / "t.parquet", columns) as writer:
+        writer.write(rows)
+    back = parquet.read_table(tmp_path / "t.parquet")
+    assert back.schema.field("t").type == pa.date32()
+    assert back["t"].to_numpy().astype(held.dtype).tolist() == held.tolist()
+
+
+@pytest.mark.parametrize("gone", ["", None, np.datetime64("NaT")])
+def test_an_empty_cell_where_none_was_missing_is_named(tmp_path, gone):
+    known = read_table({"t": np.array([f"2024-05-{1 + k % 30:02}" for k in range(90)])}).columns
+    cells = np.array([np.datetime64("2024-05-01"), gone], None if gone else object)
+    if gone == "":
+        (tmp_path / "c.csv").write_text("t,u\n2024-05-01,1\n,1\n")
+        cells = tmp_path / "c.csv"
+    rows = cells if gone == "" else {"t": cells}
+    where = "c.csv: column 't', row 2" if gone == "" else "rows: column 't', row 2"
+    with pytest.raises(DataError, match=f"{where}.*is missing; fill it in"):
+        read_table(rows, columns=known)
