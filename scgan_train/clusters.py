@@ -10,6 +10,13 @@
    phi(x) = [1, x, x x^T] both steps are one matrix product: log-densities = phi Theta^T,
    sufficient statistics = R^T phi. Above `NARROW` dimensions phi is too wide to be laid out.
 
+Where coordinates are given, these come first, and the likelihood is that of the others given those,
+
+    p(eps | h) = sum_i pi_i N(eps; A_i h + b_i, S_i),
+
+a mixture of regressions; K-means begins with what one plane leaves. So clusters tell what is generated apart,
+and none is spent on how given columns lie among themselves: which cluster a condition asks for, the head learns.
+
 Means and covariances are those of the rows that belong: a row that no component expected
 stretches the one it fell to. A cluster's weight is its share of the rows, so groups keep their
 shares exactly. No cluster is dropped for being small. Where latents are known within bounds only
@@ -180,9 +187,11 @@ def _fit_group(
     held_out = HELD if refine else 0.0
     limits = held_out, FIT_ROWS, STEPS, given
     mixture, _ = _maximise(rows - centre, k, floor, refine, rng, *limits)
+    if given:  # a plane leaves nothing of fewer rows than it has numbers
+        mixture = mixture.among(mixture.weights * len(rows) > rows.shape[1])
     labels = _owners(rows - centre, mixture, rng if refine else None)
     labels = np.unique(labels, return_inverse=True)[1].reshape(-1)  # none without a row
-    mixture = _mixture(_sums(rows - centre, labels), floor, mixture.pull)
+    mixture = _mixture(_sums(rows - centre, labels), floor, mixture.pull, given)
     return replace(mixture, means=mixture.means + centre), labels
 
 
@@ -245,15 +254,23 @@ def _apportion(k: int, groups: Labels) -> list[int]:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Gaussians: weights [K], means [K, e], lower factors [K, e, e] of the covariances; and the pull that made them."""
+    """Gaussians: weights [K], means [K, e], lower factors [K, e, e] of the covariances; and the pull that made them.
+
+    Of the others given the first `given` coordinates, where there are such.
+    """
 
     weights: Array
     means: Array
     factors: Array
     pull: float = PULLS[-1]
+    given: int = 0
 
     def logits(self, rows: Array) -> Array:
         """Return log(pi_i N(x; mu_i, F_i F_i^T)) [n, K] of rows [n, e]."""
+        if self.given:
+            p = self.given
+            known = Mixture(np.ones(len(self.means)), self.means[:, :p], self.factors[:, :p, :p])
+            return replace(self, given=0).logits(rows) - known.logits(rows[:, :p])
         inverse = np.linalg.inv(self.factors)
         constant = (
             np.log(self.weights)
@@ -271,6 +288,12 @@ class Mixture:
         theta = np.concatenate([constant[:, None], linear, squares], axis=1)
         return np.asarray(_phi(rows) @ theta.T, np.float64)
 
+    def among(self, kept: Labels) -> Mixture:
+        """Return the components [K] that are kept, the heaviest always."""
+        kept = kept | (self.weights == self.weights.max())
+        weights = self.weights[kept] / self.weights[kept].sum()
+        return replace(self, weights=weights, means=self.means[kept], factors=self.factors[kept])
+
 
 def _phi(rows: Array) -> Array:
     products = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
@@ -285,7 +308,7 @@ def _statistics(rows: Array, shares: Array) -> Array:
     return np.concatenate([shares.sum(0)[:, None], shares.T @ rows, np.stack(second)], axis=1)
 
 
-def _mixture(statistics: Array, floor: Array, pull: float = PULLS[-1]) -> Mixture:
+def _mixture(statistics: Array, floor: Array, pull: float = PULLS[-1], given: int = 0) -> Mixture:
     """Return the mixture with these sums of phi per component [K, 1 + e + e^2] (the M-step).
 
     A covariance keeps its variances, and its correlations are pulled to those of all components
@@ -304,7 +327,7 @@ def _mixture(statistics: Array, floor: Array, pull: float = PULLS[-1]) -> Mixtur
     share = np.minimum(pull * width / counts, 1.0)[:, None, None] ** 2
     outer = spreads[:, :, None] * spreads[:, None, :]
     regular = (1 - share) * covariances + share * common * outer + np.diag(floor**2)
-    return Mixture(counts / counts.sum(), means, _cholesky(regular), pull)
+    return Mixture(counts / counts.sum(), means, _cholesky(regular), pull, given)
 
 
 def _cholesky(covariances: Array) -> Array:
@@ -347,20 +370,18 @@ def _maximise(
 ) -> tuple[Mixture, float]:
     """Return K-means or, if asked, the step of expectation-maximisation, and then the pull, that score best.
 
-    The score is the mean log-likelihood of the share of rows that is held out of the fit. With given coordinates it is
-    that of the others given those, and the best of some fits is taken.
+    The score is the mean log-likelihood of the share of rows that is held out of the fit. With given coordinates the
+    best of some fits is taken.
     """
     seen = rows if len(rows) <= most else rows[rng.choice(len(rows), most, replace=False)]
     held, used = np.split(rng.permutation(len(seen)), [int(held_out * len(seen))])
     if len(held) < 2:
         held = used = np.arange(len(seen))
-    parts = seen[used], seen[held]
-    if not given or not refine:
-        return _climb(*parts, k, floor, refine, rng, steps)
-    starts = max(1, STARTS // k) if k > 1 else 1
-    climbed = [_climb(*parts, k, floor, refine, rng, steps)[0] for _ in range(starts)]
-    scored = [(mixture, _conditional(parts[1], mixture, given)) for mixture in climbed]
-    return max(scored, key=lambda pair: pair[1])
+    starts = max(1, STARTS // k) if given and refine and k > 1 else 1
+    climbed = [
+        _climb(seen[used], seen[held], k, floor, refine, rng, steps, given) for _ in range(starts)
+    ]
+    return max(climbed, key=lambda pair: pair[1])
 
 
 def _climb(
@@ -371,9 +392,11 @@ def _climb(
     refine: bool,
     rng: np.random.Generator,
     steps: int,
+    given: int,
 ) -> tuple[Mixture, float]:
     """Return the step that scores best on rows held out, and its score; see `_maximise`."""
-    mixture = best = _mixture(_sums(used, _kmeans(used, k, refine, rng)), floor)
+    labels = _kmeans(_unexplained(used, given), k, refine, rng)
+    mixture = best = _mixture(_sums(used, labels), floor, given=given)
     score, stale = -np.inf, 0
     for _ in range(steps if refine and len(best.means) > 1 else 1):
         now = _expect(held, mixture)[1]
@@ -382,21 +405,23 @@ def _climb(
             best, score = mixture, now
         if stale == 3:
             break
-        mixture = _mixture(_expect(used, mixture)[0], floor)
+        mixture = _mixture(_expect(used, mixture)[0], floor, given=given)
     if refine and used.shape[1] > NARROW:
         statistics = _expect(used, best)[0]
         for pull in PULLS:
-            mixture = _mixture(statistics, floor, pull)
+            mixture = _mixture(statistics, floor, pull, given)
             now = _expect(held, mixture)[1]
             best, score = (mixture, now) if now > score else (best, score)
     return best, score
 
 
-def _conditional(rows: Array, mixture: Mixture, given: int) -> float:
-    """Return the mean log-likelihood of rows [n, p + e], given their first p coordinates."""
-    means, factors = mixture.means[:, :given], mixture.factors[:, :given, :given]
-    known = Mixture(mixture.weights, means, factors)
-    return _expect(rows, mixture)[1] - _expect(rows[:, :given], known)[1]
+def _unexplained(rows: Array, given: int) -> Array:
+    """Return what a plane in the first p coordinates leaves of the others, of rows [n, p + e]."""
+    if not given:
+        return rows
+    known = np.column_stack([np.ones(len(rows)), rows[:, :given]])
+    plane = np.linalg.lstsq(known, rows[:, given:], rcond=None)[0]
+    return np.asarray(rows[:, given:] - known @ plane, np.float64)
 
 
 def _sums(rows: Array, labels: Labels) -> Array:

@@ -108,17 +108,24 @@ COPYING = Copying()
 
 def copied(column: Column, raw: Raw, each: int, out: str) -> Column:
     """Return the column that copies raw cells [N] into an output of this name; names are text in text alone."""
-    own: dict[str, str] = {}
+    resolution = pattern = ""
     if out.lower().endswith(TEXTUAL):
         cells = np.array([_text(cell) for cell in raw], dtype=object)
     elif column.rules.named:
         return column
     elif isinstance(column.rules, Datetime) and out.lower().endswith(DATED):
-        cells = _instants(raw, column.pattern)
-        own = {"resolution": column.resolution, "pattern": column.pattern}
+        resolution, pattern = column.resolution, column.pattern
+        cells = _instants(raw, pattern)
     else:
         cells = _numbers(raw)
-    return Copied(column.name, unit=column.unit, cells=cells, each=each, **own)
+    return Copied(
+        column.name,
+        unit=column.unit,
+        resolution=resolution,
+        pattern=pattern,
+        cells=cells,
+        each=each,
+    )
 
 
 def _text(cell: object) -> str:
