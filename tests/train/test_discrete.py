@@ -123,7 +123,7 @@ def test_a_graph_holds_finite_numbers_where_the_first_row_misses_a_cell_that_the
 
 def test_steps_survive_the_state() -> None:
     coordinates = Coordinates.fit(table())
-    again = Coordinates.load(table().columns, coordinates.state())
+    again = Coordinates(table().columns, coordinates.state())
     for ours, theirs in zip(coordinates.steps, again.steps, strict=True):
         assert (ours.column, ours.rest) == (theirs.column, theirs.rest)
         np.testing.assert_array_equal(ours.values, theirs.values)
