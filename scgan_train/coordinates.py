@@ -31,6 +31,7 @@ from scgan_train.constraints import Constraint
 from scgan_train.discrete import Labels, Step
 from scgan_train.forms import CELLS, GRAPHS, SCORES, Scores, scores_back_graph, scores_graph
 from scgan_train.graph import Var, const, minus_infinity, op
+from scgan_train.margins import Margins
 from scgan_train.rounding import LARGE, Rounding
 
 Floats = NDArray[np.floating[Any]]
@@ -112,6 +113,7 @@ class Coordinates:
         tables: Of each coordinate that is a score, float32 [s, CELLS]; `scored` says of which.
         shift: float32 [d'].
         scale: float32 [d'].
+        margins: Curves of coordinates; None without them.
         constant: A row, float32 [d], for the columns that have no coordinate.
     """
 
@@ -129,6 +131,7 @@ class Coordinates:
         self.scored = np.asarray(state.get("scored", np.zeros(self.dims)), np.bool_)
         self.bends = np.asarray(state.get("bends", np.full((2, self.dims), np.nan)), np.float32)
         self.tables = np.asarray(state.get("tables", np.zeros((0, CELLS))), np.float32)
+        self.margins = Margins(state["margins"]) if "margins" in state else None
         self.slot = np.zeros(len(self.columns), np.int64)
         self.slot[self.index] = np.arange(self.dims)
         self.still = ~np.isin(np.arange(len(self.columns)), self.index)
@@ -258,10 +261,18 @@ class Coordinates:
                 part = safe[:, block.index]
                 raw[:, block.place] = block.form.within(part, block.p, rng.random(part.shape))
         y: Floats = (raw - self.shift) / self.scale
+        y = self.margins.inverse(y) if self.margins else y
         if self.steps:
             filled = np.zeros(y.shape) if rng is None else rng.standard_normal(y.shape)
             y = np.where(_present(x, self.steps)[:, self.index], y, filled).astype(y.dtype)
         return y
+
+    def present(self, choice: Labels) -> NDArray[np.bool_]:
+        """Say which coordinates [n, d'] are looked at where outcomes are [n, h-1]."""
+        there = np.ones((len(choice), self.dims), np.bool_)
+        for k, step in enumerate(self.steps):
+            there[:, self.index == step.column] = choice[:, [k]] == len(step.values)
+        return there
 
     @property
     def continuous(self) -> bool:
@@ -280,7 +291,10 @@ class Coordinates:
         if self.continuous:
             parts = [block.form.log_slope(x[:, block.index], block.p) for block in self.blocks]
             scale = np.log(self.scale.astype(x.dtype))
-            total = (np.concatenate(parts, 1) - scale).sum(1, dtype=x.dtype)
+            slopes = np.concatenate(parts, 1) - scale
+            if self.margins:
+                slopes = slopes + self.margins.log_slope((self._raw(x) - self.shift) / self.scale)
+            total = slopes.sum(1, dtype=x.dtype)
         for j, values in self._listed():
             known = (x[:, j, None] == values) | (np.isnan(x[:, j, None]) & np.isnan(values))
             total[~known.any(1)] = -np.inf
@@ -311,6 +325,7 @@ class Coordinates:
 
     def inverse(self, y: Floats, choice: Labels | None = None) -> Floats:
         """Return rows [n, d] of coordinates [n, d'] and outcomes [n, h-1], each inside its column's domain."""
+        y = self.margins.forward(y) if self.margins else y
         f = y * self.scale + self.shift
         x = np.empty((len(y), len(self.columns)), y.dtype)
         x[:] = self.constant
@@ -352,6 +367,9 @@ class Coordinates:
         if self.continuous:
             parts = [block.graph_log_slope(self._part(cells, block)) for block in self.blocks]
             slopes = op.sub(op.concat(parts, axis=0), const(_upright(np.log(self.scale))))
+            if self.margins:
+                y = self._graph_standardised(cells)
+                slopes = op.add(slopes, self.margins.log_slope_graph(y))
         total = op.reduce_sum(slopes, const([0], np.int64), keepdims=0)
         for j, values in self._listed():
             own = op.gather(columns, const([j], np.int64), axis=0)
@@ -377,13 +395,17 @@ class Coordinates:
             x = op.gather(x, const(self.index, np.int64), axis=0)
         if self.steps:
             x = op.where(op.isnan(x), const(_upright(self.anchor[self.index])), x)
-        raw = op.concat(
-            [block.graph_forward(self._part(x, block)) for block in self.blocks], axis=0
-        )
-        y = op.div(op.sub(raw, const(_upright(self.shift))), const(_upright(self.scale)))
+        y = self._graph_standardised(x)
+        y = self.margins.inverse_graph(y) if self.margins else y
         if absent is not None:
             y = op.where(absent, const(0), y)
         return op.transpose(y)
+
+    def _graph_standardised(self, cells: Var) -> Var:
+        """Return (f(x) - shift) / scale of cells [d', n]."""
+        parts = [block.graph_forward(self._part(cells, block)) for block in self.blocks]
+        raw = op.sub(op.concat(parts, axis=0), const(_upright(self.shift)))
+        return op.div(raw, const(_upright(self.scale)))
 
     @property
     def _in_order(self) -> bool:
@@ -419,9 +441,12 @@ class Coordinates:
             block.form.name == "line" and not (block.rounding or block.ends)
             for block in self.blocks
         )
-        if self._in_order and plain and not self.steps and not self.constraints:
+        bare = not (self.steps or self.constraints or self.margins)
+        if self._in_order and plain and bare:
             return f
         f = op.transpose(f)
+        if self.margins:
+            f = self.margins.graph(f, self.scale, self.shift)
         x = op.concat([block.graph_rows(self._part(f, block)) for block in self.blocks], axis=0)
         if not self._in_order:
             x = op.gather(x, const(self.slot, np.int64), axis=0)

@@ -276,6 +276,8 @@ class Run:
         """Read what lies between rows and coordinates."""
         columns = [self.columns[j] for j in self.made]
         state = self._arrays("coordinates")
+        if self.finished("margins"):
+            state |= self._arrays("margins")
         return self._fitting("coordinates", lambda: Coordinates(columns, state))
 
     def load_given(self) -> Given | None:

@@ -42,6 +42,7 @@ from scgan_train.head import LatentModel, RealLatents, joined
 from scgan_train.maps import latent_model
 from scgan_train.maps.base import Mapper
 from scgan_train.maps.flow import FlowMapper, GivenFlowStage
+from scgan_train.margins import FEWEST, Margins
 from scgan_train.training import distributed, guards
 from scgan_train.training.loop import Phase, fit, generator_for
 from scgan_train.training.progress import StageObserver
@@ -50,6 +51,7 @@ from scgan_train.watch import Watch
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
+BLOCK, DRAWS = 4096, 24  # rows that are drawn at a time for margins, and how often
 KEPT_BACK = 0.1  # share of the training rows that the decoder's width is chosen by
 JUDGING = 2_000  # held-out rows that a training is watched on
 SMOOTH = 256  # draws that stand for a cluster of few rows
@@ -134,6 +136,7 @@ class _Stages:
         chain = self.head(joined(conditions.s, choices), conditions.h, clusters)
         model = self.mapper(settled, clusters, joined(conditions.s, choices), chain)
         self.decoder(latents, model, y)
+        self.margins(model, y)
         self.figures()
 
     def coordinates(self) -> Tensor:
@@ -350,6 +353,39 @@ class _Stages:
                 run.facts["width"] = stage.decoder.width
                 run.save_module("decoder", stage.decoder)
         run.load_decoder()
+
+    @torch.no_grad()
+    def margins(self, model: LatentModel, y: Tensor) -> None:
+        """Fit the curves from generated coordinates to those of training rows [n, d'].
+
+        Behind a flow, where there are discrete values: what a table of numbers alone gains is less than what it loses
+        where they are functions of one another.
+        """
+        run, seed = self.run, self.seed
+        flow = isinstance(model.ensemble, FlowMapper) and bool(self.sizes) and self.given is None
+        if not flow or len(y) < FEWEST or run.finished("margins") or run.finished("figures"):
+            return
+        parts = Parts.of(run)
+        if not parts.coordinates.continuous:
+            return
+        with self._stage("margins"):
+            generator = generator_for(seed, "margins")
+            made, choices = [], []
+            for _ in range(DRAWS):
+                drawn = {
+                    key: torch.from_numpy(value)
+                    for key, value in parts.inputs(BLOCK, generator).items()
+                }
+                latent, choice = parts.latents(drawn["u"], drawn["w"])
+                made.append(parts.decode(latent, drawn.get("z")))
+                choices.append(choice.reshape(BLOCK, -1)[:, :-1])
+            there = [
+                parts.coordinates.present(own.cpu().numpy())
+                for own in (self.outcomes, torch.cat(choices))
+            ]
+            both = y.cpu().numpy(), torch.cat(made).numpy()
+            margins = Margins.fit(*both, (there[0], there[1]))
+            run.save_arrays("margins", {"margins": margins.values})
 
     def figures(self) -> None:
         """Judge the finished run on the rows that no stage saw."""

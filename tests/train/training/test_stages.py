@@ -38,7 +38,7 @@ def weights(run: Run) -> dict[str, bytes]:
 
 def test_a_run_holds_what_design_says(mixed_run: Run) -> None:
     names = {path.name for path in mixed_run.path.iterdir()}
-    wanted = {f"{name}.safetensors" for name in ("coordinates", *STAGES)}
+    wanted = {f"{name}.safetensors" for name in ("coordinates", *STAGES, "margins")}
     assert names == wanted | {"run.json", "config.toml", "held_out.npy", "history.jsonl"}
     lines = [
         json.loads(line) for line in (mixed_run.path / "history.jsonl").read_text().splitlines()
