@@ -74,7 +74,7 @@ CSV = {
         "a,,b\n1,2,3\n",
         "column 2 has no name; name it, or choose the others: a, b",
     ),
-    "open quote": ('a,b\n1,2\n"3,4\n', "can't be read"),
+    "open quote": ('a,b\n1,2\n"3,4\n', 'row 2 (line 3): a quotation mark (") is never closed'),
     "latin-1": (b"a,b\n1,2\n1,\xe9\n", "line 3 is not UTF-8: byte e9, in latin-1 'é'"),
     "latin-1 names": (b"a,\xe9\n1,2\n", "line 1 is not UTF-8"),
     "thousands": (
