@@ -97,7 +97,7 @@ class Inspection:
         if self.constraints:
             yield f"note: kept in generated rows: {'; '.join(self.constraints)} (--set constraints=false: not)"
         if self.guessed:
-            setting = quote(f"--set=columns.{quoted(self.guessed[0])}.kind=real")
+            setting = f"columns.{quoted(self.guessed[0])}.kind=real"
             yield f"note: kinds were guessed where none were set; {setting} says otherwise"
 
     def settings(self) -> str:
@@ -176,7 +176,7 @@ def _finding(column: Column, values: Any, step: Step | None) -> Finding:
 def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
     """Yield what a user may want to change."""
     if column.is_id:
-        setting = quote(f"--set=columns.{quoted(column.name)}.kind=drop")
+        setting = f"columns.{quoted(column.name)}.kind=drop"
         yield f"names rows: it is numbered anew where rows are written, or left out with {setting}"
     elif len(distinct) == 1:
         yield "is the same in every row; it is kept and written back"
@@ -190,7 +190,7 @@ def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
             option = quote(f"--periodic={column.name}={period:.9g}")
             yield f"looks like an angle in {unit}; {option} makes it one"
     if column.step == 1 and len(distinct) == len(present) == high - low + 1:
-        setting = quote(f"--set=columns.{quoted(column.name)}.kind=id")
+        setting = f"columns.{quoted(column.name)}.kind=id"
         yield f"has each number once: if it names the rows, {setting} numbers them anew"
     for value in SENTINELS:
         inner = distinct[np.abs(distinct) < abs(value)]

@@ -25,7 +25,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -254,7 +253,7 @@ class Intake:
         if _missing(cell):
             return "is missing; fill it in"
         if CODE.fullmatch(text):
-            return f"is a code among numbers; set {self._setting('category')} for codes, integer for numbers"
+            return f"is a code among numbers; choose {self._setting('category')} for codes, integer for numbers"
         if text.endswith("%") and number(text[:-1]) is not None:
             return "is a percentage where a number belongs; write it without the sign"
         if GROUPED.fullmatch(text):
@@ -312,12 +311,12 @@ class Intake:
         ways = " or ".join(map(self._setting, ("drop", "id", "category")))
         return BadCellError(
             row,
-            f"text with {len(names)} different values in {rows} rows is no category; set {ways}",
+            f"text with {len(names)} different values in {rows} rows is no category; choose {ways}",
         )
 
     def _setting(self, kind: str) -> str:
-        """Return the option of `scgan train` that makes the column one of a kind."""
-        return quote(f"--set=columns.{quoted(self.name)}.kind={kind}")
+        """Return the setting that makes the column one of a kind."""
+        return f"columns.{quoted(self.name)}.kind={kind}"
 
     def _numbers(self, raw: Raw) -> Values | Floats:
         anchor = None if self.column is None else self.column.anchor
@@ -362,7 +361,7 @@ class Intake:
                 changed = values.astype(np.float64).astype(raw.dtype) != raw
             changed &= np.abs(values) >= EXACT
             why = "is too large for float32, exact up to 2**24; use a larger unit"
-            why += f", or set {self._setting('id')} if it names the row" if self.named else ""
+            why += f", or choose {self._setting('id')} if it names the row" if self.named else ""
             try:
                 refuse(changed, raw, f"{why}, {self.remedy}")
             except BadCellError as error:
@@ -376,7 +375,7 @@ class Intake:
         if self.large:
             return (
                 f"column {self.name}: whole numbers beyond 2**24 are kept to 7 digits; "
-                f"if they name something, set {self._setting('id')}, or category",
+                f"if they name something, choose {self._setting('id')}, or category",
             )
         return ()
 

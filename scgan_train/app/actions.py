@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,18 +36,19 @@ SHIPPED = "eight_gaussians"
 PARTS = ("part-[0-9][0-9][0-9][0-9][0-9][0-9].*", ".part-*", "manifest.json", ".manifest.json*")
 REPRODUCED = ("settings.json", "cells", "runs", "table.csv", "table.md", "figure[0-9]-*")
 ANY = ("*",)
+SETTING = re.compile(r'\bcolumns\.(?:[\w-]+|"(?:[^"\\]|\\.)*")\.\w+=\w+')
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def say(message: str, *, always: bool = False) -> None:
     """Write one line to stderr, foreign text in it made visible; one that takes no more ends nothing.
 
-    With --quiet only what is always said is written.
+    With --quiet only what is always said is written. A setting that it names is written as an option.
     """
     if not always and LEVEL.get() == -1:
         return
     try:
-        print(visible(message), file=sys.stderr, flush=True)
+        print(visible(as_options(message)), file=sys.stderr, flush=True)
     except OSError:  # and Python would try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
@@ -54,6 +56,15 @@ def say(message: str, *, always: bool = False) -> None:
 def show(*lines: str) -> None:
     """Write lines to stdout, foreign text in them made visible."""
     print("\n".join(map(visible, lines)), flush=True)
+
+
+def as_options(text: str) -> str:
+    r"""Return a text with the settings of columns in it as options of the command line.
+
+    >>> as_options('choose columns.k.kind=id or columns."a b".kind=drop')
+    'choose --set=columns.k.kind=id or \'--set=columns."a b".kind=drop\''
+    """
+    return SETTING.sub(lambda found: quote(f"--set={found[0]}"), text)
 
 
 def find_bundle(model: Path | None) -> Path:

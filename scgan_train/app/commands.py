@@ -164,7 +164,7 @@ def inspect(
     actions.check_free(out, force)
     options = {"columns": columns, "header": header}
     found = look(data, layers("standard", config, assignments or [], options, ())[0])
-    show(*found.lines())
+    show(*map(actions.as_options, found.lines()))
     if out is not None:
         write_bytes(out, found.settings().encode())
         say(f"settings: {out}; next: scgan train {quote(data)} --config {quote(str(out))}")

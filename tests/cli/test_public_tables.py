@@ -34,7 +34,7 @@ def tried(path):
             return {"columns": read_table(path, max_rows=20_000, **asked).names, "advice": advice}
         except DataError as error:
             advice.append(str(error))
-        kind = re.search(r"set columns\\.(.+?)\\.kind=(\\w+)", advice[-1])
+        kind = re.search(r"choose columns\\.(.+?)\\.kind=(\\w+)", advice[-1])
         if kind:
             name = json.loads(kind[1]) if kind[1][0] == '"' else kind[1]
             settings.setdefault("columns", {})[name] = {"kind": kind[2]}

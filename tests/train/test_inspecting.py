@@ -55,10 +55,11 @@ def test_angles_marks_row_numbers_and_constants_get_a_hint() -> None:
 
 
 def test_the_advice_on_kinds_is_a_setting_that_can_be_written() -> None:
+    from scgan_train.app.actions import as_options
     from scgan_train.app.settings import assignment
 
     note = list(scgan_train.inspect(rows()).lines())[-1]
-    [advice] = [word for word in shlex.split(note) if word.startswith("--set=")]
+    [advice] = [word for word in shlex.split(as_options(note)) if word.startswith("--set=")]
     settings = configs.from_dict(assignment(advice.removeprefix("--set=")))
     assert settings.columns == {"Sepal.Length of": {"kind": "real"}}
 

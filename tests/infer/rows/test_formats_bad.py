@@ -52,7 +52,7 @@ CSV = {
     ),
     "number in text": (
         "a,k\n1,x\n3,y\n2,7\n",
-        "text with 3 different values in 3 rows is no category; set --set=columns.k.kind=drop or",
+        "text with 3 different values in 3 rows is no category; choose columns.k.kind=drop or",
     ),
     "first row": ("a,b\n1,2\n3,\n,\n", "column 'b', row 2"),
     "first column": ("a,b\n1,2\n,\n", "column 'a', row 2"),

@@ -85,7 +85,7 @@ def test_leading_zeros_make_codes(tmp_path):
 def test_a_code_that_comes_late_is_named(tmp_path):
     (tmp_path / "rows.csv").write_text("zip,x\n" + "12345,1\n" * 200_000 + "01234,1\n")
     with pytest.raises(
-        DataError, match=r"row 200001 .*'01234' is a code among numbers; set --set=columns.zip.kind"
+        DataError, match=r"row 200001 .*'01234' is a code among numbers; choose columns.zip.kind"
     ):
         read_table(tmp_path / "rows.csv")
 
@@ -100,7 +100,7 @@ def test_a_code_that_comes_late_is_named(tmp_path):
         ([f"{1 + k % 28}.03.20{10 + k // 28}" for k in range(N)], "write dates as YYYY-MM-DD"),
         (
             [f"name {k % 50}" for k in range(N)],
-            "set --set=columns.x.kind=drop or --set=columns.x.kind=id or",
+            "choose columns.x.kind=drop or columns.x.kind=id or",
         ),
     ],
 )
