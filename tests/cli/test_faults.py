@@ -22,22 +22,22 @@ Scgan = Callable[..., Done]
 KILLS = 25
 
 FORKS = """
-import os, signal, sys, time
+import itertools, os, signal, sys, time
 import numpy, scgan_infer.sampling.model
 from scgan_infer.rows import writers
 from scgan_train import app as cli
 writers.CHECKPOINT_SECONDS = 0.01
-if sys.argv[3] == "train":
+seed, kills, straight, out, *command = sys.argv[1:]
+if command[0] == "train":
     import sklearn.cluster, rich.progress, scgan_train.training.stages
     from scgan_train.training import progress
     progress.CHECKPOINT_SECONDS = 0.01
-generator = numpy.random.default_rng(int(sys.argv[1]))
-kills, sys.argv = int(sys.argv[2]), ["scgan", *sys.argv[3:]]
+generator, left = numpy.random.default_rng(int(seed)), int(kills)
 
-def start():
+def start(path):
     child = os.fork()
     if child == 0:
-        sys.stderr = open(os.devnull, "w")
+        sys.argv, sys.stderr = ["scgan", *command, "--out", path], open(os.devnull, "w")
         try:
             cli.main()
         except SystemExit as stop:
@@ -49,40 +49,47 @@ def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 began = time.monotonic()
-if kills == 0:
-    assert ended(start()) == 0
-print(time.monotonic() - began, flush=True)
-killed = 0
-if kills:
-    whole = float(sys.stdin.readline())
-    while killed < kills:
-        child = start()
-        time.sleep(generator.uniform(0, whole * max(0.05, 1 - killed / kills)))
+assert ended(start(straight)) == 0
+whole = time.monotonic() - began
+for attempt in range(40):
+    if not left:
+        break
+    for killed in range(left):
+        child = start(out)
+        time.sleep(generator.uniform(0, whole * max(0.05, 1 - killed / left)))
         os.kill(child, signal.SIGKILL)
         code = ended(child)
         assert code in (0, -signal.SIGKILL), code
-        killed += 1
-        print("killed" if code else "done", flush=True)
         if code == 0:
             break
-    assert ended(start()) in (0, 7)
+    left -= killed + (code != 0)
+    assert ended(start(out)) in (0, 7)
+    print(*sorted(name for name in os.listdir() if not name.startswith("made-")), flush=True)
+    os.rename(out, f"made-{attempt}")
+assert not left
 """
 
 
-def forked(folder: Path, seed: int, kills: int, seconds: float, *arguments: object) -> list[str]:
-    """Run a command to its end, or kill it so many times before; return the lines that tell."""
-    command = [sys.executable, "-c", FORKS, str(seed), str(kills), *map(str, arguments)]
+def killed(folder: Path, seed: int, kills: int, straight: str, out: str, *command: object) -> int:
+    """Run a command straight, then again and again until it was killed so often; each time it ends, as `made-I`.
+
+    Return how often it was ended; nothing else was left then.
+    """
+    arguments = map(str, (seed, kills, straight, out, *command))
     done = subprocess.run(
-        command,
+        [sys.executable, "-c", FORKS, *arguments],
         cwd=folder,
-        input=f"{seconds}\n",
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
-        timeout=300,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    lines = done.stdout.splitlines()
+    assert len(set(lines)) == 1
+    names = {*lines[0].split(), *(f"made-{attempt}" for attempt in range(len(lines)))}
+    assert {path.name for path in folder.iterdir()} == names - {out}
+    return len(lines)
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -114,21 +121,12 @@ TRAINING = [
 def test_a_training_killed_again_and_again_ends_in_the_same_bytes(
     tmp_path: Path, seed: int
 ) -> None:
-    straight, run = tmp_path / "straight", tmp_path / "run"
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(1000, 2)) ** 3)
-    seconds = float(forked(tmp_path, seed, 0, 0, *TRAINING, "--out", straight)[0])
-    kills = 0
-    for attempt in range(40):
-        if kills >= KILLS:
-            break
-        shutil.rmtree(run, ignore_errors=True)
-        lines = forked(
-            tmp_path, seed * 100 + attempt, KILLS - kills, seconds, *TRAINING, "--out", run
-        )
-        kills += lines.count("killed")
-        assert contents(run) == contents(straight)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.npy", "run", "straight"]
-    assert kills >= KILLS
+    ends = killed(tmp_path, seed, KILLS, "straight", "run", *TRAINING)
+    for attempt in range(ends):
+        assert contents(tmp_path / f"made-{attempt}") == contents(tmp_path / "straight")
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("made-")}
+    assert left == {"rows.npy", "straight"}
 
 
 @pytest.mark.slow
@@ -137,18 +135,14 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bytes(
 def test_a_sampling_killed_again_and_again_ends_in_the_same_bytes(
     model: Path, tmp_path: Path, suffix: str, kills: int
 ) -> None:
-    straight, out = tmp_path / f"straight{suffix}", tmp_path / f"rows{suffix}"
-    command = ["sample", "--model", model, "--n", 300_000, "--threads", 1, "--resume", "--out"]
-    seconds = float(forked(tmp_path, 1, 0, 0, *command, straight)[0])
-    done = 0
-    for attempt in range(40):
-        if done >= kills:
-            break
-        out.unlink(missing_ok=True)
-        done += forked(tmp_path, attempt, kills - done, seconds, *command, out).count("killed")
-        assert out.read_bytes() == straight.read_bytes()
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, straight.name])
-    assert done >= kills
+    straight, out = f"straight{suffix}", f"rows{suffix}"
+    command = ["sample", "--model", model, "--n", 300_000, "--threads", 1, "--resume"]
+    ends = killed(tmp_path, kills, kills, straight, out, *command)
+    for attempt in range(ends):
+        made = tmp_path / f"made-{attempt}"
+        assert made.read_bytes() == (tmp_path / straight).read_bytes()
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("made-")}
+    assert left == {straight}
 
 
 @contextmanager
