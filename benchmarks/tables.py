@@ -51,6 +51,8 @@ def table(kind: str, name: str = "") -> str:
         return f"{markdown(conditions(results))}\nMedians over seeds, the worst in brackets.\n"
     if kind == "mixed":
         return f"{markdown(mixed(results))}\nMedians over seeds, the worst in brackets.\n"
+    if kind == "noise":
+        return f"{markdown(noise(results))}\nMedians over seeds, the worst in brackets.\n"
     rows = [row for row in results["results"] if name in ("", row["set"])]
     trial = "" if results["scale"] == 1 else f"**A trial at {results['scale']:g} of all steps.** "
     if results.get("judge") != JUDGE:
@@ -213,6 +215,22 @@ def conditions(results: Sequence[Row]) -> list[list[str]]:
         ]
         figures += [cell([row.get(key) for row in own], ".0f", min) for key in ("rate", "free")]
         lines.append([name, model, f"{len(own)}", *figures])
+    return lines
+
+
+def noise(results: Sequence[Row]) -> list[list[str]]:
+    """Return the cells of what `noise.py` measured."""
+    head = "set, seeds, C2ST with noise, C2ST without, other real rows, least restored, training processor s"
+    lines = [head.split(", ")]
+    for name in dict.fromkeys(row["set"] for row in results):
+        own = [row for row in results if row["set"] == name]
+        figures = [
+            *(cell([row[key]["value"] for row in own], ".3f") for key in ("noise", "without")),
+            cell([row["noise"]["floor"] for row in own], ".3f"),
+            cell([min(row["restored"]) for row in own], ".0%", min),
+            cell([row["processor"] for row in own], ".0f"),
+        ]
+        lines.append([name, f"{len(own)}", *figures])
     return lines
 
 

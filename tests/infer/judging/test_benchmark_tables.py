@@ -82,3 +82,12 @@ def test_conditions_have_the_slowest_rate_of_all_seeds_behind_the_median(tables)
     scgan, other = tables.conditions(rows)[1:]
     assert scgan == ["dimuon", "scgan", "2", "0.530 (0.540)", "40", "150 (100)", "300"]
     assert other == ["dimuon", "spline flow", "1", "0.620", "90", "", ""]
+
+
+def test_noise_is_shown_beside_none_with_the_least_share_of_spread_that_it_restores(tables):
+    def row(seed, value, restored):
+        figures = {"noise": {"value": value, "floor": 0.5}, "without": {"value": 0.8, "floor": 0.5}}
+        return {"set": "dimuon", "seed": seed, "restored": restored, "processor": 50} | figures
+
+    (line,) = tables.noise([row(0, 0.7, [0.9, 1.1]), row(1, 0.74, [0.8, 1.0])])[1:]
+    assert line == ["dimuon", "2", "0.720 (0.740)", "0.800", "0.500", "85% (80%)", "50"]
