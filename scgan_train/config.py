@@ -114,7 +114,7 @@ class DecoderConfig:
             many dimensions as it loses at the decoder's output instead.
         warm_steps: steps of reconstruction alone, noise off, and of the likelihood of noise at the output.
         steps: steps of the whole objective, with critics and noise in every layer; `auto` is none:
-            nowhere did they pay.
+            what they gain on one table they lose on another.
         reconstruction: weight of the squared error with z fixed.
         lambda_r: weight of the critic on reconstructions.
         lambda_x: weight of the critic on generations.
