@@ -92,7 +92,8 @@ def best(rounds: int, *commands: list[str]) -> list[float]:
 
 def sampling(bundle: Path, n: int, folder: Path, *more: str) -> list[str]:
     """Return the command that samples n rows."""
-    return [SCGAN, "sample", "-m", str(bundle), "-n", str(n), "-o", str(folder / "rows.npy"), *more]
+    out = str(folder / "rows.npy")
+    return [SCGAN, "sample", "-m", str(bundle), "-n", str(n), "-o", out, "--force", *more]
 
 
 def flow_rate(columns: int, seconds: float) -> float:
