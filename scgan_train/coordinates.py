@@ -68,7 +68,8 @@ class Block:
         x: Floats = self.form.inverse(f, self.p)
         if self.ends is not None:
             low, high = self.ends
-            x = np.clip(low + np.abs(high - np.abs(high - x) - low), low, high)
+            x = np.minimum(x, 2 * high - x)  # as it was where it is within: differences round
+            x = np.clip(np.maximum(x, 2 * low - x), low, high)
         return x if self.rounding is None else self.rounding.apply(x)
 
     def _upright(self) -> Parameters:
@@ -90,9 +91,10 @@ class Block:
             return scores_back_graph(f, self.p)
         x = GRAPHS[self.form.name].back(f, self._upright())
         if self.ends is not None:
-            low, high = (const(_upright(end)) for end in self.ends)
-            x = op.sub(high, op.abs(op.sub(high, x)))
-            x = op.add(low, op.abs(op.sub(x, low)))
+            ends = [_upright(end) for end in self.ends]
+            low, high = (const(end) for end in ends)
+            x = op.min([x, op.sub(const(2 * ends[1]), x)])
+            x = op.max([x, op.sub(const(2 * ends[0]), x)])
             x = op.min([op.max([x, low]), high])
         return x if self.rounding is None else self.rounding.graph(x)
 

@@ -165,8 +165,9 @@ def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Ta
         raise DataError(f"{data}: {notes[0]}; give rows like those that were trained on")
     values = values[inside]
     for j, column in enumerate(columns):
-        cells = values[there := ~np.isnan(values[:, j]), j]
-        values[there, j] = column.rules.hold(cells, cells, column)
+        if column.unwalled is not column:
+            cells = values[there := ~np.isnan(values[:, j]), j]
+            values[there, j] = column.rules.hold(cells, cells, column)
     return Table(tuple(columns), values, (*table.notes, *notes))
 
 

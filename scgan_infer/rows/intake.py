@@ -145,7 +145,7 @@ class Intake:
         Raises:
             BadCellError: The first cell at fault; rows count from 0 over all chunks.
         """
-        if isinstance(self.kind, Id) and (self.known or self.rows):
+        if isinstance(self.kind, Id) and (self.column is not None or self.rows):
             self.rows += len(raw)
             return np.zeros(len(raw), np.float32)
         try:
@@ -227,7 +227,7 @@ class Intake:
         return found
 
     def _is_text(self, cells: Sequence[Any]) -> bool:
-        if self.kind is not None:
+        if self.kind is not None and not isinstance(self.kind, Id):
             return self.kind.named
         first = cells[0] if self.names is None and self.low > self.high else None
         if isinstance(first, str):

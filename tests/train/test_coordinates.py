@@ -360,6 +360,16 @@ def test_a_new_form_needs_its_graph_and_no_more(monkeypatch: pytest.MonkeyPatch)
     assert np.allclose(mapped.inverse(y), values, rtol=1e-4, atol=1e-5)
 
 
+def test_numbers_of_ten_decades_are_as_fine_as_they_were() -> None:
+    values = np.exp(2.5 * np.random.default_rng(0).standard_normal((4000, 1))).astype(np.float32)
+    values *= np.float32(1e4)
+    mapped = Coordinates.fit(Table((Column("x", "log"),), values))
+    y = mapped.forward(values)
+    for x in (mapped.inverse(y), run(inverse_graph(mapped), 1, y)):
+        assert len(np.unique(x)) > 3900
+        np.testing.assert_allclose(x, values, rtol=1e-4)
+
+
 def test_long_tails_are_bent_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     n = 4000

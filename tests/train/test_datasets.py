@@ -182,3 +182,10 @@ def test_rows_beyond_a_wall_judge_nothing_and_are_counted(tmp_path):
     rows.write_text("share,n,x,k\n5,3,1,a\n")
     with pytest.raises(DataError, match=r"1 of 1 rows .* like those that were trained on"):
         datasets.judges(str(rows), columns, 100, 0)
+
+
+def test_names_that_look_like_numbers_are_no_values_with_walls(tmp_path):
+    columns = (Column("zip", "category", categories=("00501", "10", "94105")), Column("x"))
+    rows = tmp_path / "rows.csv"
+    rows.write_text("zip,x\n94105,1\n00501,2\n")
+    assert np.array_equal(datasets.judges(str(rows), columns, 100, 0).values, [[2, 1], [0, 2]])

@@ -118,3 +118,23 @@ def test_all_columns_at_fault_are_named_at_once():
     cells = np.array([f"name {k % 50}" for k in range(N)], object)
     with pytest.raises(DataError, match=r"column 'a', row 1: .* as they are: 'c'$"):
         read_table({"a": cells, "b": np.arange(N), "c": cells})
+
+
+@pytest.mark.parametrize(
+    ("cells", "settings", "pattern"),
+    [
+        ([f"PID-{k:05}" for k in range(1, N + 1)], {"kind": "id"}, "PID-00000"),
+        (
+            [f"PID-{k:05}" for k in range(1, N + 1)],
+            {"kind": "id", "low": 1.0, "pattern": "PID-00000"},
+            "PID-00000",
+        ),
+        ([f"name {k % 50}" for k in range(N)], {"kind": "id"}, "0"),
+        ([f"{k:05}" for k in range(1, N + 1)], {"kind": "id"}, "00000"),
+    ],
+)
+def test_text_may_be_set_to_be_an_id(cells, settings, pattern):
+    table = read_table({"x": np.array(cells, object)}, overrides={"x": settings})
+    (column,) = table.columns
+    assert (column.kind, column.pattern, column.low) == ("id", pattern, 1.0)
+    assert not table.values.any()
