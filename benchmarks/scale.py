@@ -2,7 +2,6 @@
 
     python benchmarks/scale.py                       all cases, about twenty minutes on one core
     python benchmarks/scale.py 1000x2 digits         these alone
-    python benchmarks/scale.py 20000x64e16           with 16 latents, and noise for the rest
 
 A case is ROWSxCOLUMNS: twelve curved pieces of at most six dimensions each, with some noise in every column, in
 a .npy file; or `digits`, scikit-learn's 1,797 rows of 64 whole numbers, 60 % of them trained on. Each runs in a
@@ -14,7 +13,6 @@ memory (libraries first, then the rest) are taken when the run is finished. C2ST
 from __future__ import annotations
 
 import json
-import re
 import resource
 import subprocess
 import sys
@@ -60,17 +58,11 @@ def written(case: str, path: Path) -> Floats:
         rows = np.random.default_rng(0).permutation(load_digits().data.astype(np.float32))
         np.save(path, rows[: int(0.6 * len(rows))])
         return rows[int(0.6 * len(rows)) :]
-    rows, columns = (int(size) for size in case.partition("e")[0].split("x"))
+    rows, columns = map(int, case.split("x"))
     file = np.lib.format.open_memmap(path, "w+", np.float32, (rows, columns))
     for at in range(0, rows, CHUNK):
         file[at : at + CHUNK] = pieces(min(CHUNK, rows - at), columns, 1 + at)
     return pieces(JUDGES, columns, 0)
-
-
-def narrowed(case: str) -> dict[str, Any]:
-    """Return the settings of a case with fewer latents than columns."""
-    found = re.fullmatch(r"\d+x\d+e(\d+)", case)
-    return {"encoder": {"latent_dim": int(found[1])}} if found else {}
 
 
 def peak() -> float:
@@ -88,7 +80,7 @@ def one(case: str, folder: Path) -> dict[str, Any]:
     from scgan_train.training.stages import train
 
     before, began = peak(), time.process_time()
-    settings = configs.from_dict({"device": "cpu"} | narrowed(case))
+    settings = configs.from_dict({"device": "cpu"})
     source, table = sources.load(folder / "rows.npy", settings)
     read = time.process_time() - began
     run = train(table, settings, folder / "run", source)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +125,12 @@ def wide(results: Sequence[Row]) -> list[list[str]]:
         shown = [cell([row[name].get(part) for row in own], form) for name, form in names]
         return [*shown, cell([row[zeros] for row in own], ".0%")]
 
-    for case in dict.fromkeys(row["case"] for row in results):
-        same = [row for row in results if row["case"] == case]
+    for (case,), same in grouped(results, "case"):
         first = [row for row in same if row["model"] == "scgan"]
         lines.append(
             [case, "real rows", f"{len(first)}", *figures(first, "floor", "zeros_real"), "", "", ""]
         )
-        for model in dict.fromkeys(row["model"] for row in same):
-            own = [row for row in same if row["model"] == model]
+        for (model,), own in grouped(same, "model"):
             title = model
             if found := sorted({row["components"] for row in own if "components" in row}):
                 title += f", {found[0]}" + (f" to {found[-1]}" if len(found) > 1 else "")
@@ -165,8 +163,7 @@ def mixed(results: Sequence[Row]) -> list[list[str]]:
             "export, s",
         ]
     ]
-    for name in dict.fromkeys(row["set"] for row in results):
-        own = [row for row in results if row["set"] == name]
+    for (name,), own in grouped(results, "set"):
         real = [row["figures"]["real"] for row in own]
         shown = [
             [
@@ -188,8 +185,7 @@ def posterior(results: Sequence[Row]) -> list[list[str]]:
     """Return the cells of what `posterior.py` measured, beside what was published."""
     head = "task, seeds, C2ST, published NPE, best sequential, smallest p of ranks, training s, processor s, export s"
     lines = [head.split(", ")]
-    for name in dict.fromkeys(row["set"] for row in results):
-        own = [row for row in results if row["set"] == name]
+    for (name,), own in grouped(results, "set"):
         figures = [
             cell([float(np.mean(row["c2st"])) for row in own], ".3f"),
             *(f"{value:.3f}" for value in PUBLISHED.get(name, ())),
@@ -207,8 +203,7 @@ def conditions(results: Sequence[Row]) -> list[list[str]]:
     """Return the cells of what `conditions.py` measured."""
     head = "set, model, seeds, C2ST, training processor s, rows/s, rows/s without given columns"
     lines = [head.split(", ")]
-    for name, model in dict.fromkeys((row["set"], row["model"]) for row in results):
-        own = [row for row in results if (row["set"], row["model"]) == (name, model)]
+    for (name, model), own in grouped(results, "set", "model"):
         figures = [
             cell([row["c2st"] for row in own], ".3f"),
             cell([row["processor"] for row in own], ".0f"),
@@ -222,8 +217,7 @@ def noise(results: Sequence[Row]) -> list[list[str]]:
     """Return the cells of what `noise.py` measured."""
     head = "set, seeds, C2ST with noise, C2ST without, other real rows, least restored, training processor s"
     lines = [head.split(", ")]
-    for name in dict.fromkeys(row["set"] for row in results):
-        own = [row for row in results if row["set"] == name]
+    for (name,), own in grouped(results, "set"):
         figures = [
             *(cell([row[key]["value"] for row in own], ".3f") for key in ("noise", "without")),
             cell([row["noise"]["floor"] for row in own], ".3f"),
@@ -232,6 +226,14 @@ def noise(results: Sequence[Row]) -> list[list[str]]:
         ]
         lines.append([name, f"{len(own)}", *figures])
     return lines
+
+
+def grouped(results: Sequence[Row], *keys: str) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
+    """Yield the rows that agree in these cells, with the cells, in the order in which they come first."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in results:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    yield from groups.items()
 
 
 def farthest(values: Sequence[float]) -> float:
