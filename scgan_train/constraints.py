@@ -166,8 +166,8 @@ class Constraint:
         if self.learned:
             low, high = self.ends
             own = safe + self.side * r
-            own = high - np.abs(high - own) if math.isfinite(high) else own
-            own = low + np.abs(own - low) if math.isfinite(low) else own
+            own = np.where(own > high, 2 * high - own, own)
+            own = np.where(own < low, 2 * low - own, own)
             own = _rounded(self.roundings[0], np.asarray(own, x.dtype))
         end = _rounded(self.roundings[0], np.asarray(safe, x.dtype))
         end = np.where(self.side * (safe - end) > 0, end + self.side * (self.owner.step or 0), end)
@@ -193,9 +193,9 @@ class Constraint:
             low, high = self.ends
             own = op.add(safe, r) if self.side > 0 else op.sub(safe, r)
             if math.isfinite(high):
-                own = op.sub(const(high), op.abs(op.sub(const(high), own)))
+                own = op.where(op.greater(own, const(high)), op.sub(const(2 * high), own), own)
             if math.isfinite(low):
-                own = op.add(const(low), op.abs(op.sub(own, const(low))))
+                own = op.where(op.less(own, const(low)), op.sub(const(2 * low), own), own)
             own = _rounded_graph(self.roundings[0], own)
         end = _rounded_graph(self.roundings[0], safe)
         beyond = op.less if self.side > 0 else op.greater

@@ -91,11 +91,10 @@ class Block:
             return scores_back_graph(f, self.p)
         x = GRAPHS[self.form.name].back(f, self._upright())
         if self.ends is not None:
-            ends = [_upright(end) for end in self.ends]
-            low, high = (const(end) for end in ends)
-            x = op.min([x, op.sub(const(2 * ends[1]), x)])
-            x = op.max([x, op.sub(const(2 * ends[0]), x)])
-            x = op.min([op.max([x, low]), high])
+            low, high = (_upright(end) for end in self.ends)
+            x = op.min([x, op.sub(const(2 * high), x)])
+            x = op.max([x, op.sub(const(2 * low), x)])
+            x = op.min([op.max([x, const(low)]), const(high)])
         return x if self.rounding is None else self.rounding.graph(x)
 
 

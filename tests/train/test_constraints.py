@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from scgan_infer.columns import Table
+from scgan_infer.columns import Column, Table
 from scgan_infer.rows.formats import read_table
 from scgan_train import constraints, graph, train
 from scgan_train.config import Config, resolve
@@ -194,3 +194,17 @@ def test_a_training_looks_for_them_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(searches) == 1
     kept = run.load_coordinates().constraints
     assert [c.shown(run.columns) for c in kept] == ["total = price + tax"]
+
+
+def test_a_learned_distance_of_ten_decades_is_as_fine_as_it_was() -> None:
+    bound = constraints.Constraint(
+        *(1, Column("most"), ((0.0, ((0, 1.0),)),), 1, True), ends=(1e-3, 1e6), learned=True
+    )
+    rows = np.array([[0, 0.0123], [0, 1.5e6], [0, 0.0]], np.float32)
+    wanted = np.array([0.0123, 5e5, 2e-3], np.float32)
+    assert np.array_equal(bound.restore(rows), wanted)
+    cells = graph.argument(["n", 2])
+    parts = list(graph.op.split(graph.op.transpose(cells), num_outputs=2, axis=0))
+    made = graph.model({"x": cells}, {"y": bound.restore_graph(parts)})
+    session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
+    assert np.array_equal(session.run(None, {"x": rows})[0][0], wanted)
