@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,12 +21,33 @@ from scgan_train.app.commands import (
     option,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from scgan_infer.columns import Table
+    from scgan_infer.sampling.model import Model as Bundle
+
 __all__ = ["app"]  # with these commands
 
 plot = typer.Typer(help="Draw samples, clusters, latents, losses or noise.")
 app.add_typer(plot, name="plot")
 
 Picture = Annotated[Path, option("--out -o", "Picture: .png, .pdf or .svg.", "FILE")]
+
+
+def _rows_of(data: str, model: Bundle, seed: int) -> NDArray[np.float32]:
+    """Return rows of DATA as a model takes them, and say what was left out of them."""
+    from scgan_train.datasets import judges
+
+    table = judges(data, model.manifest.whole, 20_000, seed)
+    _say_notes(table)
+    return table.values
+
+
+def _say_notes(table: Table) -> None:
+    for note in table.notes:
+        actions.say(f"note: {note}")
 
 
 @plot.command("samples")
@@ -50,8 +71,7 @@ def plot_samples(
         actions.check_free(out, force)
     judged = subject(data, actions.judged_model(model, samples), samples, None, n, seed)
     real, made = judged.real, judged.samples[:n]
-    for note in real.notes:
-        actions.say(f"note: {note}")
+    _say_notes(real)
     for path, places in pages(out, real.names, columns):
         actions.check_free(path, force)
         picked = [real.columns[j] for j in places]
@@ -75,11 +95,10 @@ def plot_given(
     A row of pictures for each range of a given column, low to high, or for each of its names.
     """
     from scgan_infer.judging.evaluation import given_picture
-    from scgan_train.datasets import judges
 
     actions.check_free(out, force)
     loaded = actions.load(model, "cpu", None)
-    rows = judges(data, loaded.manifest.whole, 20_000, seed).values
+    rows = _rows_of(data, loaded, seed)
     actions.save_picture(given_picture(loaded, rows, column, seed), out)
 
 
@@ -93,11 +112,10 @@ def plot_clusters(
 ) -> None:
     """Draw the latents of DATA, coloured by cluster."""
     from scgan_infer.judging.plots import latent_clusters
-    from scgan_train.datasets import judges
 
     actions.check_free(out, force)
     loaded = actions.load(model, "cpu", None)
-    rows = judges(data, loaded.manifest.whole, 20_000, seed).values
+    rows = _rows_of(data, loaded, seed)
     actions.save_picture(latent_clusters(*loaded.encode(rows)), out)
 
 
@@ -112,11 +130,10 @@ def plot_latents(
     """Draw the latents of DATA beside those of each model."""
     from scgan_infer.judging.evaluation import latent_picture
     from scgan_infer.sampling.model import load
-    from scgan_train.datasets import judges
 
     actions.check_free(out, force)
     loaded = [load(model) for model in models]
-    rows = judges(data, loaded[0].manifest.whole, 20_000, seed).values
+    rows = _rows_of(data, loaded[0], seed)
     actions.save_picture(latent_picture(rows, loaded), out)
 
 

@@ -43,6 +43,18 @@ def test_every_picture_of_a_bundle(scgan, tmp_path, bundle, model):
         assert drawn(tmp_path / f"{name}.png") > 20
 
 
+def test_rows_beyond_a_wall_are_left_out_and_said_to_be(scgan, tmp_path, bundle):
+    rows = np.random.default_rng(0).uniform(-3, 3, (200, 2)).astype(np.float32)
+    rows[7] = 50
+    np.save(tmp_path / "rows.npy", rows)
+    for name in ("samples", "clusters", "latents"):
+        done = scgan(
+            *("plot", name, tmp_path / "rows.npy", "-m", bundle, "-o", tmp_path / f"{name}.png")
+        )
+        assert done.code == 0, done.err
+        assert "1 of 200 rows" in done.err
+
+
 def test_curves_of_a_run_as_pdf(scgan, tmp_path):
     lines = [
         {"stage": "encoder", "phase": "contrast", "step": step, "info_nce": 3 / step}
