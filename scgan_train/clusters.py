@@ -41,7 +41,7 @@ from scgan_train.ties import redraw
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-NARROW = 16  # dimensions up to which all products of two coordinates are laid out
+NARROW = 15  # dimensions up to which all products of two coordinates are laid out
 PULLS = (0.1, 0.3, 1.0)  # how strongly a cluster's correlations may be pulled to all clusters'
 SWEEPS = 4  # of drawing latents within their bounds
 FLOOR = 1e-4  # smallest standard deviation of a cluster, in those of all rows

@@ -357,15 +357,20 @@ class FlowMapper(Mapper, Invertible):
         self.embeddings = nn.ParameterList(
             torch.randn(outcomes, EMBEDDING, generator=generator) for outcomes in sizes
         )
-        wide = e > NARROW and not given  # given numbers need a triangular frame
-        own = torch.arange(e) if wide else coordinate_order(clusters, given)
+        self.lay_out(chosen=e > NARROW and not given)  # given numbers need a triangular frame
+
+    def lay_out(self, *, chosen: bool) -> None:
+        """Make the frame: of principal axes, where the leading ones are chosen, or triangular, all being moved."""
+        clusters, given, e = self.clusters, self.given, self.noise
+        own = torch.arange(e) if chosen else coordinate_order(clusters, given)
         order = torch.cat([torch.arange(given), given + own])
         ordered = clusters.factors.double()[:, order]
         covariances = ordered @ ordered.mT
-        factors = (principal_axes if wide else torch.linalg.cholesky)(covariances).float()
+        factors = (principal_axes if chosen else torch.linalg.cholesky)(covariances).float()
         self.frame = Affine(clusters.means[:, order], factors)
+        self.chosen = chosen
         self.register_buffer("order", order, persistent=False)
-        self.register_buffer("leading", torch.tensor(0 if wide else e), persistent=wide)
+        self.register_buffer("leading", torch.tensor(0 if chosen else e), persistent=chosen)
 
     def context(self, choice: Tensor, a: Tensor) -> Tensor | None:
         """Return what networks see of given numbers' noise a [n, p] and the discrete values of choices, [n, c].
@@ -534,7 +539,7 @@ class FlowMapper(Mapper, Invertible):
         coordinates are moved.
         """
         steps = int(self.config.steps)
-        if self.noise > NARROW and not self.given:
+        if self.chosen:
             back, used = split_rows(len(latents), generator)
             yield self.phase(
                 "leading", math.ceil(PROBE * steps), latents[used], labels[used], probe=True

@@ -52,6 +52,7 @@ from scgan_train.encoder import Encoder
 from scgan_train.given import Given, divide
 from scgan_train.head import LatentModel, RealLatents
 from scgan_train.maps import latent_model
+from scgan_train.maps.flow import FlowMapper
 from scgan_train.training import distributed
 
 M = TypeVar("M", bound=nn.Module)
@@ -351,7 +352,10 @@ class Run:
             dims = 0
             if given is not None:
                 sizes, dims = (*given.sizes, *sizes), given.dims
-            return latent_model(kind, clusters, config, Generator(), sizes, dims)
+            model = latent_model(kind, clusters, config, Generator(), sizes, dims)
+            if isinstance(model.ensemble, FlowMapper):
+                model.ensemble.lay_out(chosen="ensemble.leading" in tensors)
+            return model
 
         model = self._module("mapper", build)
         model.chain = chain

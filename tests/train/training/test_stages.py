@@ -21,7 +21,10 @@ import scgan_train
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
 from scgan_train import config as configs
+from scgan_train.clusters import Clusters
 from scgan_train.config import resolve
+from scgan_train.maps import latent_model
+from scgan_train.maps.flow import FlowMapper
 from scgan_train.training.progress import StageObserver
 from scgan_train.training.run import Run, locked
 from scgan_train.training.stages import _create, train
@@ -121,6 +124,26 @@ def test_a_checkpoint_that_this_run_did_not_leave_is_not_gone_on_with(tmp_path: 
         own.write_bytes(content)
         with pytest.raises(ModelError, match=r"checkpoint.*is not as this run left it; remove it"):
             observer.restore()
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_flow_is_laid_out_as_its_run_holds_it(tmp_path: Path, chosen: bool) -> None:
+    """Whether the leading directions are chosen hangs on a number that has changed, and may again."""
+    e, generator = 16, torch.Generator().manual_seed(0)
+    factors = torch.linalg.cholesky(torch.cov(torch.randn(e, 99, generator=generator)))[None]
+    clusters = Clusters(torch.ones(1), torch.randn(1, e, generator=generator), factors, "em")
+    config = configs.Config(mapper=configs.MapperConfig("flow", **FlowMapper.defaults(e, 999)))
+    model = latent_model("mapper", clusters, config.mapper, generator)
+    assert isinstance(model.ensemble, FlowMapper)
+    model.ensemble.lay_out(chosen=chosen)
+    model.ensemble.leading.fill_(3 if chosen else e)
+    columns = tuple(Column(f"x{j}") for j in range(e))
+    run = Run(tmp_path, config, "rows.csv", columns)
+    run.save_module("mapper", model)
+    w, choice = torch.randn(5, e, generator=generator), torch.zeros(5, dtype=torch.int64)
+    torch.testing.assert_close(
+        run.load_mapper(clusters, None).ensemble(w, choice), model.ensemble(w, choice)
+    )
 
 
 def test_a_folder_that_is_taken_is_left_alone(mixed_run: Run) -> None:
