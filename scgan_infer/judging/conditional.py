@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Column
 from scgan_infer.judging.distances import Space, c2st
 from scgan_infer.judging.figures import LEAST_JUDGED_ROWS
+from scgan_infer.judging.layout import Table
 
 if TYPE_CHECKING:
     from scgan_infer.sampling.model import Model
@@ -29,7 +30,6 @@ DRAWS = 200  # at each condition
 MOST_RANKED = 500  # rows
 SHARES = (0.68, 0.95)  # of draws, in the middle, that should hold as many true values
 TENTHS = 10
-SHOWN = 10  # slices, in the table for people
 
 
 @dataclass(frozen=True)
@@ -60,50 +60,31 @@ class Conditional:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
+        names = [f"covered_{100 * share:.0f}" for share in SHARES]
         return {
             "ranks": {
-                rank.column: {
-                    "p": rank.p,
-                    **{
-                        f"covered_{share:.0%}".rstrip("%"): value
-                        for share, value in zip(SHARES, rank.covered, strict=True)
-                    },
-                }
+                rank.column: {"p": rank.p, **dict(zip(names, rank.covered, strict=True))}
                 for rank in self.ranks
             },
             "slices": [vars(part) for part in self.slices],
         }
 
-    def tables(self) -> dict[str, list[tuple[str, ...]]]:
-        """Return tables of text by caption, head first."""
-        found = {}
-        if self.ranks:
-            held = [
-                (rank.column, f"{rank.p:.3g}", *(f"{share:.1%}" for share in rank.covered))
-                for rank in self.ranks
-            ]
-            head = ("column", "p of uniform ranks", *(f"middle {share:.0%}" for share in SHARES))
-            found[f"True values among {DRAWS} drawn at their conditions"] = [head, *held]
-        if self.slices:
-            worst = [
-                (part.column, part.where, f"{part.c2st:.3f}", str(part.rows))
-                for part in self.slices
-            ]
-            head = ("given column", "where", "C2ST", "rows")
-            found["Condition and row where a given column lies, the worst first"] = [head, *worst]
-        return found
-
-    def lines(self) -> Iterator[str]:
-        """Yield a table for people."""
-        yield ""
-        yield f"ranks of true values among {DRAWS} drawn at their conditions: p of uniform; middle 68, 95 %"
+    def tables(self) -> dict[str, Table]:
+        """Return tables of text by caption."""
+        head = ("column", "p of uniform ranks", *(f"middle {share:.0%}" for share in SHARES))
+        ranks: Table = [head]
         for rank in self.ranks:
-            held = ", ".join(f"{share:.1%}" for share in rank.covered)
-            yield f"  {rank.column}: p {rank.p:.3g}; {held}"
-        if self.slices:
-            yield "C2ST of condition and row where a given column lies, worst first"
-        for part in self.slices[:SHOWN]:
-            yield f"  {part.column} {part.where}: {part.c2st:.3f} ({part.rows} rows)"
+            covered = (f"{share:.1%}" for share in rank.covered)
+            ranks.append((rank.column, f"{rank.p:.3g}", *covered))
+        worst: Table = [("given column", "where", "C2ST", "rows")]
+        worst += [
+            (part.column, part.where, f"{part.c2st:.3f}", f"{part.rows}") for part in self.slices
+        ]
+        found = {
+            f"True values among {DRAWS} drawn at their conditions": ranks,
+            "Condition and row where a given column lies, the worst first": worst,
+        }
+        return {caption: table for caption, table in found.items() if table[1:]}
 
 
 def measure(model: Model, rows: Floats, seed: int) -> Conditional:

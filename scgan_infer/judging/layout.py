@@ -5,7 +5,8 @@ A figure is judged by how far it is beyond its floor, less twice its error.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -24,6 +25,9 @@ LIMITS = {
     "nearest_close": (0.01, 0.05),
 }
 GRADES = ("good", "fair", "bad")
+WORDS = {"meaning", "where"}  # heads of columns of text
+
+Table: TypeAlias = list[tuple[str, ...]]  # of text, head first
 
 
 class Verdict(NamedTuple):
@@ -65,67 +69,52 @@ def said(name: str, figure: Figure) -> str:
     return f"{FIGURES[name].title} {value} ± {error} (floor {floor})"
 
 
-def tables(figures: Figures, lines: int) -> list[list[tuple[str, ...]]]:
-    """Tables of text, head first: all figures, then the `lines` worst columns, pairs and clusters."""
-    overall: list[tuple[str, ...]] = [
+def overview(figures: Figures) -> Table:
+    """Return a line for each figure."""
+    lines = [
         (FIGURES[name].title, *formatted(name, figure), FIGURES[name].meaning)
         for name, figure in figures.overall.items()
     ]
-    errors = [key for key in ("mse", "mse_raw") if key in figures.overall]
-    columns: list[tuple[str, ...]] = [
-        (
-            name,
-            *map(number, of["wasserstein"][:2]),
-            *(number(share, share=True) for share in of["shape"][:2]),
-            *(number(of[key].value) for key in errors),
-        )
-        for name, of in sorted(
-            figures.columns.items(), key=lambda item: -item[1]["wasserstein"].value
-        )
-    ]
-    pairs: list[tuple[str, ...]] = [
-        (f"{a}, {b}", *map(number, figure[:2])) for a, b, figure in figures.pairs
-    ]
-    clusters: list[tuple[str, ...]] = [
-        (f"{i}", number(data, share=True), number(samples, share=True))
-        for i, (data, samples) in sorted(
-            enumerate(figures.clusters), key=lambda item: -abs(item[1][0] - item[1][1])
-        )
-    ]
-    heads_and_rows: list[tuple[tuple[str, ...], list[tuple[str, ...]]]] = [
-        (
-            (
-                *("column", "Wasserstein-1", "floor", "shape error", "floor"),
-                *("error", "raw error")[: len(errors)],
-            ),
-            columns,
-        ),
-        (("pair", "correlation change", "floor"), pairs),
-        (("cluster", "in data", "in samples"), clusters),
-    ]
-    return [
-        [("figure", "value", "floor", "±", "meaning"), *overall],
-        *([head, *rows[:lines]] for head, rows in heads_and_rows if rows),
-    ]
+    return [("figure", "value", "floor", "±", "meaning"), *lines]
 
 
-def table_text(figures: Figures, *, lines: int = 12) -> str:
-    """Lay the figures out for a terminal; of columns, pairs and clusters the `lines` worst ones."""
-    blocks = [str(verdict(figures)), heading(figures)]
-    for table in tables(figures, lines):
-        table = [tuple(map(visible, row)) for row in table]
-        widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-        words = {0, *(j for j, head in enumerate(table[0]) if head == "meaning")}
-        blocks.append(
-            "\n".join(
-                "  ".join(
-                    cell.ljust(width) if j in words else cell.rjust(width)
-                    for j, (cell, width) in enumerate(zip(row, widths, strict=True))
-                ).rstrip()
-                for row in table
-            )
-        )
+def details(figures: Figures) -> dict[str, Table]:
+    """Return the tables of columns, of pairs and of clusters by caption, the worst first."""
+    errors = {"mse": "error", "mse_raw": "raw error"}
+    errors = {key: head for key, head in errors.items() if key in figures.overall}
+    columns: Table = [
+        ("column", "Wasserstein-1", "floor", "shape error", "floor", *errors.values())
+    ]
+    for name, of in sorted(figures.columns.items(), key=lambda item: -item[1]["wasserstein"].value):
+        numbers = map(number, of["wasserstein"][:2])
+        shares = (number(share, share=True) for share in of["shape"][:2])
+        columns.append((name, *numbers, *shares, *(number(of[key].value) for key in errors)))
+    pairs: Table = [("pair", "correlation change", "floor")]
+    pairs += [(f"{a}, {b}", *map(number, figure[:2])) for a, b, figure in figures.pairs]
+    clusters: Table = [("cluster", "in data", "in samples")]
+    apart = sorted(enumerate(figures.clusters), key=lambda item: -abs(item[1][0] - item[1][1]))
+    clusters += [(f"{i}", *(number(share, share=True) for share in both)) for i, both in apart]
+    tables = {"Columns": columns, "Pairs of columns": pairs, "Clusters": clusters}
+    return {f"{what}, the worst first": table for what, table in tables.items() if table[1:]}
+
+
+def table_text(
+    figures: Figures, more: Mapping[str, Table] | None = None, *, lines: int = 12
+) -> str:
+    """Lay figures out for a terminal, and `more` tables by caption; of each table but the first `lines` lines."""
+    blocks = [str(verdict(figures)), heading(figures), _aligned(overview(figures))]
+    for caption, table in {**details(figures), **(more or {})}.items():
+        blocks.append(f"{caption}\n{_aligned(table[: lines + 1])}")
     return "\n\n".join(blocks)
+
+
+def _aligned(table: Table) -> str:
+    """Return a table with words on the left of their columns, numbers on the right."""
+    table = [tuple(map(visible, row)) for row in table]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    sides = ["<" if j == 0 or head in WORDS else ">" for j, head in enumerate(table[0])]
+    forms = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True)]
+    return "\n".join("  ".join(forms).format(*row).rstrip() for row in table)
 
 
 def heading(figures: Figures) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from scgan_infer.judging.figures import FIGURES, Figures
-from scgan_infer.judging.layout import formatted, heading, said, tables, verdict
+from scgan_infer.judging.layout import Table, details, formatted, heading, said, verdict
 
 MOST_LINES = 30
 
@@ -35,7 +35,7 @@ def html(
     title: str,
     *,
     facts: Mapping[str, str] | None = None,
-    more: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    more: Mapping[str, Table] | None = None,
 ) -> str:
     """Lay out figures and pictures as one page of HTML.
 
@@ -59,14 +59,10 @@ def html(
         f" src='data:image/png;base64,{b64encode(picture).decode()}'></figure>"
         for caption, picture in pictures.items()
     )
-    details = "".join(
-        f"<h2>{escape(name)}</h2>{_table(table)}" + _left_out(total)
-        for table in tables(figures, MOST_LINES)[1:]
-        for name, total in [_section(figures, table[0][0])]
-    )
-    details += "".join(
-        f"<h2>{escape(name)}</h2>{_table(table[: MOST_LINES + 1])}" + _left_out(len(table) - 1)
-        for name, table in (more or {}).items()
+    tables = {**details(figures), **(more or {})}
+    below = "".join(
+        f"<h2>{escape(name)}</h2>{_table(table[: MOST_LINES + 1])}{_left_out(len(table) - 1)}"
+        for name, table in tables.items()
     )
     return f"""<!doctype html>
 <html lang="en">
@@ -87,7 +83,7 @@ def html(
 its standard deviation, of a log column in logarithms.</p>
 {_table([("figure", "value", "floor", "±", "what it says"), *overall], list(figures.overall))}
 {shown}
-{details}
+{below}
 </body>
 </html>
 """
@@ -100,15 +96,6 @@ def _linked(figures: Figures) -> str:
         words = escape(said(name, figure))
         text = text.replace(words, f"<a href='#{name}'>{words}</a>")
     return text
-
-
-def _section(figures: Figures, head: str) -> tuple[str, int]:
-    """Name a table of details, and say how many lines it would have whole."""
-    return {
-        "column": ("Columns, the worst first", len(figures.columns)),
-        "pair": ("Pairs of columns, the worst first", len(figures.pairs)),
-        "cluster": ("Clusters, the worst first", len(figures.clusters)),
-    }[head]
 
 
 def _left_out(total: int) -> str:

@@ -493,11 +493,10 @@ def evaluate(
         write_bytes(report, page.encode())
         say(f"report: {report}")
     found = {**facts, "verdict": verdict(figures)._asdict(), **figures.to_dict()}
-    shown = table_text(figures)
     if conditional is not None:
         found["given"] = conditional.to_dict()
-        shown = "\n".join([shown, *conditional.lines()])
-    shown = json.dumps(found, indent=1) if as_json else shown
+    text = table_text(figures, conditional.tables() if conditional else None)
+    shown = json.dumps(found, indent=1) if as_json else text
     show(*shown.split("\n"))
 
 
