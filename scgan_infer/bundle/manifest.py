@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any
 
 from scgan_infer.bundle.interfaces import OPTIONAL, Interface, interfaces
 from scgan_infer.bundle.rules import MAX_BYTES, OPSET
@@ -94,12 +94,13 @@ class Manifest:
     def fields(self) -> dict[str, Any]:
         """Return what JSON holds: the format's number, then the other keys sorted."""
         fields = {**asdict(self), "columns": [column.to_dict() for column in self.columns]}
-        fields["steps"] = [_without(step, "remainder") for step in fields["steps"]]
-        del fields["given"]
-        if self.given:
-            fields["given"] = [
-                {**asdict(one), "column": one.column.to_dict()} for one in self.given
-            ]
+        for step in fields["steps"]:
+            if not step["remainder"]:
+                del step["remainder"]
+        for one, held in zip(fields["given"], self.given, strict=True):
+            one["column"] = held.column.to_dict()
+        if not self.given:
+            del fields["given"]
         return {"format": fields.pop("format"), **json.loads(json.dumps(fields, sort_keys=True))}
 
     def to_json(self) -> bytes:
@@ -128,7 +129,7 @@ class Manifest:
         content.setdefault("given", [])
         fields = {name: content[name] for name in cls.__dataclass_fields__}
         fields["columns"] = _columns(content["columns"], content["sizes"]["d"])
-        fields["sizes"] = {"h": 1, "g": 0, **content["sizes"]}
+        fields["sizes"] = _sizes(content)
         fields["given"] = _given(content["given"], fields["columns"], fields["sizes"]["g"])
         _check_conditions(content["parity"], fields["sizes"]["g"])
         fields["thresholds"] = tuple(content["thresholds"])
@@ -155,11 +156,6 @@ class Manifest:
         return interfaces(self.format, self.sizes)
 
 
-def _without(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return fields without one that says nothing."""
-    return {key: value for key, value in fields.items() if value or key != name}
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
@@ -178,7 +174,10 @@ def _check(fields: object) -> None:
         raise ModelError(f"{FILE} has no format number: not a bundle")
     version, sizes = fields["format"], fields.get("sizes")
     if version > FORMAT:
-        _newer(f"bundle format {version} is newer than this scgan reads (up to {FORMAT})")
+        raise ModelError(
+            f"bundle format {version} is newer than this scgan reads (up to {FORMAT}): "
+            "install a newer scgan"
+        )
     if not isinstance(sizes, dict):
         sizes = {}
     limits = SIZES[version]
@@ -193,10 +192,15 @@ def _check(fields: object) -> None:
         raise ModelError(f"{FILE}: thresholds is not a list of K = {sizes['K']} integers")
     valid = all(_is_int(step, 0, GRID) for step in steps) and steps[-1] == GRID
     _expect(fields, "thresholds", valid and all(a <= b for a, b in pairwise(steps)))
-    sizes = {"h": 1, "g": 0, **sizes}
+    sizes = _sizes(fields)
     _check_files(fields.get("files"), interfaces(version, sizes), sizes["h"] + sizes["g"])
     for key in ("provenance", "metrics", "parity"):
         _expect(fields, key, isinstance(fields.get(key), dict))
+
+
+def _sizes(fields: dict[str, Any]) -> dict[str, int]:
+    """Return the sizes that the format has; those that it lacks are of one step, and nothing given."""
+    return {"h": 1, "g": 0, **{key: fields["sizes"][key] for key in SIZES[fields["format"]]}}
 
 
 def _columns(columns: list[Any], d: int, where: str = "columns") -> tuple[Column, ...]:
@@ -263,9 +267,8 @@ def _steps(steps: Any, columns: tuple[Column, ...], h: int) -> tuple[Outcomes, .
         values = fields.get("values")
         valid = isinstance(values, list) and all(v is None or _is_number(v) for v in values)
         _expect(fields, "values", valid, f"steps[{k}].")
-        _expect(
-            fields, "column", _is_int(fields.get("column"), 0, len(columns) - 1), f"steps[{k}]."
-        )
+        at = _is_int(fields.get("column"), 0, len(columns) - 1)
+        _expect(fields, "column", at, f"steps[{k}].")
         _expect(fields, "rest", isinstance(fields.get("rest"), bool), f"steps[{k}].")
         remainder = fields.get("remainder", False)
         _expect(fields, "remainder", isinstance(remainder, bool), f"steps[{k}].")
@@ -288,10 +291,6 @@ def _check_files(files: object, graphs: Mapping[str, Interface], seen: int) -> N
         valid = isinstance(entry, dict) and _is_int(entry.get("bytes"), 0, MAX_BYTES)
         digest = entry.get("sha256") if valid else None
         _expect(files, name, isinstance(digest, str) and bool(SHA256.fullmatch(digest)), "files.")
-
-
-def _newer(what: str) -> NoReturn:
-    raise ModelError(f"{what}: install a newer scgan")
 
 
 def _expect(holder: Mapping[str, Any], key: str, valid: bool, where: str = "") -> None:

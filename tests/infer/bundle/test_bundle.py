@@ -260,6 +260,11 @@ def test_manifests_off_the_schema_are_refused(data, words):
     assert "\x1b" not in str(error.value)
 
 
+def test_sizes_that_a_format_lacks_are_not_read():
+    sizes = {**tiny.SIZES, "h": "many", "g": 2}
+    assert Manifest.from_json(_changed(format=1, sizes=sizes)).sizes["h"] == 1
+
+
 def test_a_newer_format_is_refused_before_anything_else():
     with pytest.raises(ModelError, match="install a newer scgan") as error:
         Manifest.from_json(b'{"format": 3, "everything": "is different now"}')
