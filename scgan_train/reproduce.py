@@ -348,7 +348,8 @@ def _grid(lines: list[Line], cell: Callable[[Line], tuple[str, ...]]) -> str:
 
 def pictures(plan: Plan) -> None:
     """Write Figure 2, latent models against true latents, and Figure 3, generations, of the first seed."""
-    from scgan_infer.judging.plots import planes, save
+    from scgan_infer.judging.canvas import save
+    from scgan_infer.judging.plots import planes
 
     for maps in MAPS:
         shown = {

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,30 +154,25 @@ def fit_axis(
         label += f" ({common})" if common else ""
     elif column.anchor is not None:
         label += f" - {column.rules.spell(0.0, column)}"
-    settings = {
+    settings: dict[str, Any] = {
         "label": shown(fill(label, LONGEST_LINE)),
         "scale": column.rules.axis,
         "lim": (edges[0], edges[-1]),
     }
-    axes.set(**{which + name: value for name, value in settings.items()})
     if column.categories:
         every = math.ceil(len(column.categories) / MOST_NAMES)
         names = [
             shown(name if len(name) <= 12 else f"{name[:11]}…")
             for name in column.categories[::every]
         ]
-        axes.set(
-            **{
-                f"{which}ticks": range(0, len(column.categories), every),
-                f"{which}ticklabels": names,
-            }
-        )
+        settings |= {"ticks": range(0, len(column.categories), every), "ticklabels": names}
         inches = axes.get_window_extent().width / axes.figure.dpi
         if which == "x" and LETTER * max(map(len, names)) * len(names) > 0.9 * inches:
             axes.tick_params(axis="x", labelrotation=90)
     elif isinstance(column.rules, Datetime):
-        axes.set(**{f"{which}ticks": places, f"{which}ticklabels": dates})
-    elif column.rules.axis == "linear":
+        settings |= {"ticks": places, "ticklabels": dates}
+    axes.set(**{which + name: value for name, value in settings.items()})
+    if column.rules.axis == "linear" and "ticks" not in settings:
         axes.locator_params(axis=which, nbins=ticks, integer=column.rules.whole)
         if np.abs(edges).max() >= LARGE:
             from matplotlib.ticker import EngFormatter
@@ -208,19 +203,12 @@ def histogram(
     """Draw the share of data and of samples in each cell, rows beyond the axis in its last."""
     bins = edges.tolist()
     data, samples = (np.clip(rows, edges[0], edges[-1]) for rows in (data, samples))
-    axes.hist(
-        data, bins, weights=np.full(len(data), 1 / len(data)), color=DATA, alpha=0.35, label="data"
+    drawings: tuple[tuple[Rows, dict[str, Any]], ...] = (
+        (data, {"color": DATA, "alpha": 0.35, "label": "data"}),
+        (samples, {"color": SAMPLES, "histtype": "step", "linewidth": 1.5, "label": shown(name)}),
     )
-    shares = np.full(len(samples), 1 / len(samples))
-    axes.hist(
-        samples,
-        bins,
-        weights=shares,
-        color=SAMPLES,
-        histtype="step",
-        linewidth=1.5,
-        label=shown(name),
-    )
+    for rows, drawing in drawings:
+        axes.hist(rows, bins, weights=np.full(len(rows), 1 / len(rows)), **drawing)
     fit_axis(axes, "x", column, edges)
 
 
@@ -287,9 +275,8 @@ def shades(colour: str) -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
     full = np.array(to_rgb(colour))
-    return LinearSegmentedColormap.from_list(
-        "", [tuple(0.4 * full + 0.6), tuple(full), tuple(0.4 * full)]
-    )
+    tones = [tuple(0.4 * full + 0.6), tuple(full), tuple(0.4 * full)]
+    return LinearSegmentedColormap.from_list("", tones)
 
 
 def dot(axes: Axes, n: int) -> float:

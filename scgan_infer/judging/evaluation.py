@@ -124,7 +124,8 @@ class Subject:
         conditional: Conditional | None = None,
     ) -> str:
         """Return figures and pictures as one page of HTML; all of many columns are drawn, six a picture."""
-        from scgan_infer.judging.plots import data_and_samples, in_pages, latent_clusters, png
+        from scgan_infer.judging.canvas import png
+        from scgan_infer.judging.plots import data_and_samples, in_pages, latent_clusters
 
         values, columns = self.real.values, self.real.columns
         pictures = {"Data and samples": png(data_and_samples(values, self.samples, columns))}

@@ -1,7 +1,6 @@
 """Pictures of data beside samples, of latents, of a training and of the decoder's noise.
 
-Each function returns a matplotlib figure, `preview` its PNG; `save` and `png` write one. All raise UsageError
-where matplotlib is not installed.
+Each function returns a matplotlib figure, `preview` its PNG. All raise UsageError where matplotlib is not installed.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
@@ -31,7 +30,6 @@ from scgan_infer.judging.canvas import (
     histogram,
     new_figure,
     png,
-    save,
     shown,
     styled,
     tallest,
@@ -42,27 +40,11 @@ from scgan_infer.judging.distances import Space
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "data_and_samples",
-    "given_slices",
-    "in_pages",
-    "latent_clusters",
-    "latent_models",
-    "noise_directions",
-    "pages",
-    "planes",
-    "png",
-    "preview",
-    "save",
-    "training_curves",
-]
-
 Curves = dict[tuple[str, str], dict[str, list[tuple[float, float]]]]
 
 MOST_ROWS = 50_000
 MOST_COLUMNS = 6
 MOST_MATRIX_ROWS = 20_000
-MOST_COLOURS = 12  # of clusters; more are a density
 MOST_NUMBERED_CLUSTERS = 32
 CURVES_ACROSS = 4
 SLICES = 5  # of a given column of numbers
@@ -100,9 +82,7 @@ def data_and_samples(
         axes.set_ylabel("share of rows")
         figure.legend(loc="outside upper right", ncols=2)
     else:
-        cells = [
-            bin_edges(column, both[:, j], _bins(len(data))) for j, column in enumerate(columns)
-        ]
+        cells = [bin_edges(c, both[:, j], _bins(len(data))) for j, c in enumerate(columns)]
         whole = any(map(has_cells, columns, cells))
         top = max(tallest(rows, cells, whole=whole) for rows in (data, samples))
         for i, (label, rows, colour) in enumerate((("data", data, DATA), (name, samples, SAMPLES))):
@@ -173,14 +153,11 @@ def latent_clusters(latents: ArrayLike, clusters: ArrayLike) -> Figure:
     figure = new_figure(6.5, 6)
     axes = figure.add_subplot()
     edges = [bin_edges(Column("x"), points[:, j], _bins(len(points))) for j in (0, 1)]
-    if len(present) > MOST_COLOURS:
+    if len(present) > len(CLUSTERS):
         cloud(axes, points, edges, DATA, tallest(points, edges))
     else:
-        colours = np.array(CLUSTERS)[_far_apart(centres)]
-        x, y = points.T
-        axes.scatter(
-            x, y, c=colours[index], s=dot(axes, len(points)), linewidths=0, rasterized=True
-        )
+        (x, y), colours = points.T, np.array(CLUSTERS)[index]
+        axes.scatter(x, y, c=colours, s=dot(axes, len(points)), linewidths=0, rasterized=True)
     if len(present) <= MOST_NUMBERED_CLUSTERS:
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
         for i, (at, height) in zip(present, centres, strict=True):
@@ -193,19 +170,29 @@ def latent_clusters(latents: ArrayLike, clusters: ArrayLike) -> Figure:
 def latent_models(true: ArrayLike, models: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     """Draw the encoder's latents [n, e] of real rows beside those of each latent model, on the same axes."""
     flat, _ = _flat([np.asarray(points, np.float64) for points in (true, *models.values())])
-    return _panels({"": dict(zip(("real rows", *models), flat, strict=True))}, title)
+    return planes({"": dict(zip(("real rows", *models), flat, strict=True))}, title=title)
 
 
 @styled
-def planes(rows: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> Figure:
-    """Draw a grid of planes; rows[distribution][name] is [n, 2], the first name has the data and the axes."""
-    return _panels(
-        {
-            distribution: {name: np.asarray(points, np.float64) for name, points in row.items()}
-            for distribution, row in rows.items()
-        },
-        title,
-    )
+def planes(grid: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> Figure:
+    """Draw a grid of planes; grid[distribution][name] is [n, 2], the first name has the data and the axes."""
+    width = max(len(row) for row in grid.values())
+    figure = new_figure(2.4 * width + 0.4, 2.4 * len(grid) + 0.5)
+    for i, (distribution, points_by_name) in enumerate(grid.items()):
+        row = {name: np.asarray(points, np.float64) for name, points in points_by_name.items()}
+        data, n = next(iter(row.values())), min(MOST_ROWS, *map(len, row.values()))
+        middle = (data.max(axis=0) + data.min(axis=0)) / 2
+        wider = middle + 1.15 * (data - middle)
+        edges = [bin_edges(Column("x"), wider[:, j], _bins(n)) for j in (0, 1)]
+        top = max(tallest(points[:n], edges) for points in row.values())
+        for j, (name, points) in enumerate(row.items()):
+            axes = figure.add_subplot(len(grid), width, i * width + j + 1)
+            cloud(axes, points[:n], edges, SAMPLES if j else DATA, top)
+            axes.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], xticks=[], yticks=[])
+            axes.set_title(name if i == 0 else "")
+            axes.set_ylabel(distribution.replace("_", " ") if j == 0 else "", fontsize=11)
+    figure.suptitle(shown(title))
+    return figure
 
 
 @styled
@@ -232,7 +219,8 @@ def training_curves(history: Path | str) -> Figure:
         smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
         axes.plot(steps, losses, color=PALE, linewidth=1)
         axes.plot(steps[window - 1 :], smooth, color=DATA, linewidth=1.5, label="training")
-        if HELD_OUT in terms and term == _watched(terms):
+        watched = next(t for t in terms if not t.startswith("critic_") and t != HELD_OUT)
+        if HELD_OUT in terms and term == watched:
             held = np.array(terms[HELD_OUT])
             axes.plot(*held.T, color=SAMPLES, linewidth=1.5, label="held out")
             losses = np.concatenate([losses, held[:, 1]])
@@ -262,17 +250,13 @@ def noise_directions(
     start, end = np.asarray(base, np.float64), np.asarray(moved, np.float64)
     space = Space.fit(start, tuple(columns))
     shift = np.array([space.place(ends[-1]) - space.place(ends[0]) for ends in end])
-    reach = np.stack(
-        [np.sqrt(np.square(shift[..., part]).sum(axis=2).mean(axis=1)) for part in space.parts],
-        axis=1,
-    )
+    squares = [np.square(shift[..., part]).sum(axis=2).mean(axis=1) for part in space.parts]
+    reach = np.sqrt(np.stack(squares, axis=1))
     if len(columns) == 2:
         return _paths(start, end, strengths, columns, reach)
     numbers = reach.size <= 200
-    figure = new_figure(
-        2.5 + (0.75 if numbers else 0.2) * len(columns),
-        1.6 + (0.4 if numbers else 0.2) * len(reach),
-    )
+    width, height = (0.75, 0.4) if numbers else (0.2, 0.2)  # of a cell
+    figure = new_figure(2.5 + width * len(columns), 1.6 + height * len(reach))
     axes = figure.add_subplot()
     image = axes.imshow(reach, cmap="cividis", aspect="auto", vmin=0)
     axes.set_xticks(range(len(columns)), [shown(column.name) for column in columns], rotation=90)
@@ -283,17 +267,9 @@ def noise_directions(
             ink = "white" if value < reach.max() / 2 else "black"
             axes.text(j, k, f"{value:.2g}", ha="center", va="center", color=ink, fontsize=9)
     figure.colorbar(image, label="movement, in the column's spread")
-    axes.set_title(
-        f"each dimension of the noise from {strengths[0]:g} to {strengths[-1]:g}"
-        if reach.max()
-        else UNMOVED
-    )
+    ends = f"from {strengths[0]:g} to {strengths[-1]:g}"
+    axes.set_title(f"each dimension of the noise {ends}" if reach.max() else UNMOVED)
     return figure
-
-
-def _watched(terms: Mapping[str, Any]) -> str:
-    """Return the loss that was measured on rows held out, too: the first that is no critic's."""
-    return next(term for term in terms if not term.startswith("critic_") and term != HELD_OUT)
 
 
 def _same_number(real: ArrayLike, generated: ArrayLike) -> tuple[Rows, Rows]:
@@ -317,9 +293,7 @@ def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, na
     data, samples = (rows[:MOST_MATRIX_ROWS, kept] for rows in (data, samples))
     columns = [columns[j] for j in kept]
     d, both = len(columns), np.concatenate([data, samples])
-    edges = [
-        bin_edges(column, both[:, j], _bins(len(data) // 4)) for j, column in enumerate(columns)
-    ]
+    edges = [bin_edges(c, both[:, j], _bins(len(data) // 4)) for j, c in enumerate(columns)]
     figure = new_figure(1.2 + 1.75 * d, 1.2 + 1.75 * d)
     for i, j in np.ndindex(d, d):
         axes = figure.add_subplot(d, d, i * d + j + 1)
@@ -348,18 +322,16 @@ def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, na
     head = [title] if title else []
     head.append(f"data above the diagonal (blue), {name} below (vermilion), both on it")
     if left:
-        head.append(
-            f"not shown: {', '.join(left[:4])}" + (f" and {len(left) - 4} more" if left[4:] else "")
-        )
+        more = f" and {len(left) - 4} more" if left[4:] else ""
+        head.append(f"not shown: {', '.join(left[:4])}{more}")
     figure.suptitle(shown("\n".join(head)), fontsize=11)
     return figure
 
 
 def _information(data: Rows) -> Rows:
     """Mutual information [d, d] of columns in nats, from 12 x 12 cells of their ranks; 0 on the diagonal."""
-    ranks = (
-        np.argsort(np.argsort(data[:5000], axis=0, kind="stable"), axis=0) * 12 // len(data[:5000])
-    )
+    order = np.argsort(data[:5000], axis=0, kind="stable")
+    ranks = np.argsort(order, axis=0) * 12 // len(order)
     shared = np.zeros((data.shape[1], data.shape[1]))
     for i, j in combinations(range(data.shape[1]), 2):
         joint = np.bincount(12 * ranks[:, i] + ranks[:, j], minlength=144) / len(ranks)
@@ -367,53 +339,20 @@ def _information(data: Rows) -> Rows:
     return shared
 
 
-def _panels(grid: Mapping[str, Mapping[str, Rows]], title: str) -> Figure:
-    width = max(len(row) for row in grid.values())
-    figure = new_figure(2.4 * width + 0.4, 2.4 * len(grid) + 0.5)
-    for i, (distribution, row) in enumerate(grid.items()):
-        data, n = next(iter(row.values())), min(MOST_ROWS, *map(len, row.values()))
-        middle = (data.max(axis=0) + data.min(axis=0)) / 2
-        wider = middle + 1.15 * (data - middle)
-        edges = [bin_edges(Column("x"), wider[:, j], _bins(n)) for j in (0, 1)]
-        top = max(tallest(points[:n], edges) for points in row.values())
-        for j, (name, points) in enumerate(row.items()):
-            axes = figure.add_subplot(len(grid), width, i * width + j + 1)
-            cloud(axes, points[:n], edges, SAMPLES if j else DATA, top)
-            axes.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]], xticks=[], yticks=[])
-            axes.set_title(name if i == 0 else "")
-            axes.set_ylabel(distribution.replace("_", " ") if j == 0 else "", fontsize=11)
-    figure.suptitle(shown(title))
-    return figure
-
-
 def _flat(arrays: Sequence[Rows]) -> tuple[list[Rows], tuple[str, str]]:
     """Bring latents [n, e] to the plane and name its axes; above 2 dimensions by PCA of the first array."""
     e = arrays[0].shape[1]
     if e == 1:
         rng = np.random.default_rng(0)
-        return [np.column_stack([a[:, 0], rng.random(len(a))]) for a in arrays], (
-            "latent 0",
-            "random height",
-        )
+        raised = [np.column_stack([points, rng.random(len(points))]) for points in arrays]
+        return raised, ("latent 0", "random height")
     if e == 2:
         return list(arrays), ("latent 0", "latent 1")
     centre = arrays[0].mean(axis=0)
     axes = np.linalg.eigh(np.cov(arrays[0].T))[1][:, :-3:-1]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
-    return [(a - centre) @ axes for a in arrays], (
-        "first principal component",
-        "second principal component",
-    )
-
-
-def _far_apart(centres: Rows) -> NDArray[np.int64]:
-    """Give each centre the colour whose nearest use is farthest away."""
-    chosen = np.zeros(len(centres), np.int64)
-    for i, centre in enumerate(centres):
-        distance = np.linalg.norm(centres[:i] - centre, axis=1)
-        nearest = [distance[chosen[:i] == c].min(initial=np.inf) for c in range(len(CLUSTERS))]
-        chosen[i] = int(np.argmax(nearest))
-    return chosen
+    names = ("first principal component", "second principal component")
+    return [(points - centre) @ axes for points in arrays], names
 
 
 def _read_history(path: Path) -> Curves:
@@ -471,9 +410,8 @@ def _paths(
         axes.set(title=f"z{k}: {np.sqrt(np.mean(reach[k] ** 2)):.2g} spreads", xlabel="", ylabel="")
     figure.colorbar(lines, ax=figure.axes, label="noise")
     farther = f", drawn {gain:g} times as far" if gain > 1 else ""
-    figure.suptitle(
-        f"where each dimension of the noise moves rows{farther}" if reach.max() else UNMOVED
-    )
+    moves = f"where each dimension of the noise moves rows{farther}"
+    figure.suptitle(moves if reach.max() else UNMOVED)
     return figure
 
 

@@ -369,7 +369,7 @@ def say_rows(out: str, n: int) -> None:
 
 def save_picture(picture: Figure, out: Path) -> None:
     """Write a picture and say so."""
-    from scgan_infer.judging.plots import save
+    from scgan_infer.judging.canvas import save
 
     save(picture, out)
     say(f"picture: {out}")

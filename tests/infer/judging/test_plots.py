@@ -10,7 +10,7 @@ import pytest
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
-from scgan_infer.judging import plots
+from scgan_infer.judging import canvas, plots
 from scgan_infer.rows.formats import read_table
 from scgan_train.datasets import table
 
@@ -61,7 +61,7 @@ def test_data_and_samples_have_the_same_axes_and_number_of_rows():
 def test_notebooks_show_a_figure_that_a_cell_returns():
     rows = table("abs", 100, 0).values
     for figure in (plots.data_and_samples(rows, rows, XY), plots.latent_clusters(rows, rows[:, 0])):
-        assert figure._repr_png_() == plots.png(figure)
+        assert figure._repr_png_() == canvas.png(figure)
 
 
 def test_every_row_but_the_farthest_lies_within_the_axes():
@@ -264,7 +264,7 @@ def test_many_curves_fill_the_page_in_rows(tmp_path):
 def test_a_saved_picture_is_complete_and_the_same_each_time(tmp_path, suffix):
     figure = plots.latent_models(mixed(50, 0)[:, :2], {"mapper": mixed(50, 1)[:, :2]})
     for name in ("once", "twice"):
-        plots.save(figure, tmp_path / (name + suffix))
+        canvas.save(figure, tmp_path / (name + suffix))
     once, twice = ((tmp_path / (name + suffix)).read_bytes() for name in ("once", "twice"))
     assert once == twice
     assert once.startswith({".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[suffix])
@@ -274,9 +274,9 @@ def test_a_saved_picture_is_complete_and_the_same_each_time(tmp_path, suffix):
 def test_a_picture_that_cannot_be_written_says_so(tmp_path):
     figure = plots.latent_models(mixed(50, 0)[:, :2], {})
     with pytest.raises(UsageError, match=r"\.png, \.pdf or \.svg, not '\.jpg'"):
-        plots.save(figure, tmp_path / "picture.jpg")
+        canvas.save(figure, tmp_path / "picture.jpg")
     with pytest.raises(DataError, match="No such file"):
-        plots.save(figure, tmp_path / "nowhere" / "picture.png")
+        canvas.save(figure, tmp_path / "nowhere" / "picture.png")
 
 
 @pytest.mark.parametrize("name", ["$a_{b$", r"$\frac{$", r"\$a$", "50 %_^{}", "\x1b[8m", 30 * "$"])
@@ -286,7 +286,7 @@ def test_names_are_drawn_as_they_are(name, d):
     values = np.column_stack([rng.normal(size=(50, 2)), rng.integers(0, 2, 50)])[:, -d:]
     others = (Column("y", unit=name), Column("z", "category", categories=(name, "b")))
     columns = (Column(name), *others)[-d:]
-    plots.png(plots.data_and_samples(values, values, columns, title=name, name=name))
+    canvas.png(plots.data_and_samples(values, values, columns, title=name, name=name))
 
 
 def test_shades_have_no_cells():
