@@ -123,10 +123,7 @@ class Assign(nn.Module):
 
 
 def fit(
-    latents: Tensor,
-    config: ClusterConfig,
-    generator: torch.Generator,
-    given: int = 0,
+    latents: Tensor, config: ClusterConfig, generator: torch.Generator, given: int = 0
 ) -> tuple[Clusters, Tensor, str]:
     """Fit clusters to latents.
 

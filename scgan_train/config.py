@@ -175,10 +175,7 @@ class Config:
 
 PRESETS: dict[Preset, dict[str, Any]] = {
     "standard": {},
-    "quick": {
-        "mapper": {"steps": 400},
-        "decoder": {"warm_steps": 500},
-    },
+    "quick": {"mapper": {"steps": 400}, "decoder": {"warm_steps": 500}},
     "paper": {
         "encoder": {"kind": "mlp"},
         "clusters": {"refine": False, "split": False},

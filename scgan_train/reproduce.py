@@ -51,10 +51,7 @@ from scgan_train.watch import Watch
 
 Floats = NDArray[np.float32]
 
-MAPS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": configs.PRESETS["paper"],
-}
+MAPS: dict[str, dict[str, Any]] = {"default": {}, "paper": configs.PRESETS["paper"]}
 FILES = {  # of each stage that cells share
     "coordinates": ("coordinates.safetensors", "held_out.npy"),
     "encoder": ("encoder.safetensors",),

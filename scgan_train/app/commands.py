@@ -224,11 +224,7 @@ def sample(
     cluster: Annotated[Whole, option("--cluster", "Draw from this cluster alone.", "I")] = None,
     where: Annotated[
         Texts,
-        option(
-            "--where",
-            "Rows of this value; repeat for more columns or values.",
-            "NAME=VALUE",
-        ),
+        option("--where", "Rows of this value; repeat for more columns or values.", "NAME=VALUE"),
     ] = None,
     temperature: Annotated[
         float,

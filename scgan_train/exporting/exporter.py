@@ -141,10 +141,7 @@ def _provenance(run: Run) -> dict[str, Any]:
 
 
 def parities(
-    parts: Parts,
-    graphs: Mapping[str, bytes],
-    rows: Array,
-    generator: torch.Generator,
+    parts: Parts, graphs: Mapping[str, bytes], rows: Array, generator: torch.Generator
 ) -> dict[str, float]:
     """Return each graph's largest difference from its network; raises as `parity`."""
     inputs, errors = _inputs(parts, rows, generator), {}
@@ -209,11 +206,7 @@ def parity(
 
 
 def difference(
-    ours: Array,
-    theirs: Array,
-    columns: tuple[Column, ...],
-    spread: Array,
-    chained: bool = False,
+    ours: Array, theirs: Array, columns: tuple[Column, ...], spread: Array, chained: bool = False
 ) -> float:
     """Return the largest difference of two outputs, [n] or [n, d], in spreads [d].
 

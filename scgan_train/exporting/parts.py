@@ -78,14 +78,16 @@ class Parts:
             ModelError: the run is not finished or is damaged.
         """
         coordinates, (clusters, *_) = run.load_coordinates(), run.load_clusters()
-        sizes = [step.size for step in coordinates.steps]
-        chain = run.load_head(sizes, clusters)
-        encoder, latents = run.load_encoder(coordinates.dims), run.load_mapper(clusters, chain)
-        assign, decoder = Assign(clusters), run.load_decoder()
-        places = run.made, run.given
-        given = run.load_given()
-        own = coordinates.outer
-        return cls(own, coordinates, encoder, assign, latents, decoder, given, places)
+        return cls(
+            coordinates.outer,
+            coordinates,
+            run.load_encoder(),
+            Assign(clusters),
+            run.load_mapper(),
+            run.load_decoder(),
+            run.load_given(),
+            (run.made, run.given),
+        )
 
     @property
     def sizes(self) -> dict[str, int]:

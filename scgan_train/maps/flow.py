@@ -225,11 +225,7 @@ class Triangular(nn.Module):
         self.register_buffer("before", torch.ones(e, e).tril(-1), persistent=False)
 
     def splines(
-        self,
-        v: Tensor,
-        cluster: Tensor,
-        context: Tensor | None = None,
-        own: slice | None = None,
+        self, v: Tensor, cluster: Tensor, context: Tensor | None = None, own: slice | None = None
     ) -> Spline:
         """Return splines for coordinates of v [n, e], from those before each and context [n, c].
 

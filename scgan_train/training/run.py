@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -56,7 +56,6 @@ from scgan_train.maps.flow import FlowMapper
 from scgan_train.training import distributed
 
 M = TypeVar("M", bound=nn.Module)
-T = TypeVar("T")
 VERSION = 2
 FACTS = {
     "rows": int,
@@ -234,12 +233,13 @@ class Run:
                 f"can't write {self.path / name}: {error.strerror}; free space, then resume"
             ) from error
 
-    def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Write named tensors to `NAME.safetensors`."""
-        content = tensors_to_bytes(
-            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        )
-        self.write(f"{name}.safetensors", content, note=name != "checkpoint")
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor | NDArray[Any]]) -> None:
+        """Write named tensors or arrays to `NAME.safetensors`; of `mapper` those before it has its chain."""
+        plain = {
+            key: torch.as_tensor(tensor).detach().cpu().contiguous()
+            for key, tensor in tensors.items()
+        }
+        self.write(f"{name}.safetensors", tensors_to_bytes(plain), note=name != "checkpoint")
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read `NAME.safetensors`.
@@ -280,29 +280,26 @@ class Run:
         state = self._arrays("coordinates")
         if self.finished("margins"):
             state |= self._arrays("margins")
-        return self._fitting("coordinates", lambda: Coordinates(columns, state))
+        with self._fitting("coordinates"):
+            return Coordinates(columns, state)
 
     def load_given(self) -> Given | None:
         """Read what lies between given columns and what networks see of them; None without any."""
         if not self.given:
             return None
         columns, state = [self.columns[j] for j in self.given], self._arrays("given")
-        return self._fitting("given", lambda: Given(columns, state))
-
-    def save_arrays(self, name: str, state: Mapping[str, NDArray[Any]]) -> None:
-        """Write the arrays that make coordinates or given columns again."""
-        self.save_tensors(name, {key: torch.from_numpy(array) for key, array in state.items()})
+        with self._fitting("given"):
+            return Given(columns, state)
 
     def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
         return {key: tensor.numpy() for key, tensor in self.load_tensors(name).items()}
 
-    def load_encoder(self, dims: int) -> Encoder:
+    def load_encoder(self) -> Encoder:
         """Read stage 1."""
-        return self._module("encoder", lambda _: Encoder(dims, self.config.encoder, Generator()))
+        dims = self.load_coordinates().dims
+        return self._filled("encoder", lambda _: Encoder(dims, self.config.encoder, Generator()))
 
-    def save_clusters(
-        self, clusters: Clusters, labels: Tensor, settled: Tensor | None = None
-    ) -> None:
+    def save_clusters(self, clusters: Clusters, labels: Tensor, settled: Tensor | None) -> None:
         """Write the clusters, each training row's label [n], and latents [n, e] where they were drawn anew."""
         parts = {
             "weights": clusters.weights,
@@ -314,96 +311,87 @@ class Run:
         self.save_tensors("clusters", parts | ({} if settled is None else {"settled": settled}))
 
     def load_clusters(self) -> tuple[Clusters, Tensor, Tensor | None]:
-        """Read the clusters, each training row's label [n], and latents [n, e] where they were drawn anew."""
+        """Inverse of `save_clusters`."""
         parts = self.load_tensors("clusters")
-
-        def build() -> tuple[Clusters, Tensor, Tensor | None]:
+        with self._fitting("clusters"):
             settled = parts.pop("settled", None)
             labels, kind = parts.pop("labels").long(), "em" if parts.pop("em") else "kmeans"
             return Clusters(**parts, kind=kind), labels, settled
 
-        return self._fitting("clusters", build)
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many outcomes each discrete value has, [h - 1]."""
+        return tuple(step.size for step in self.load_coordinates().steps)
 
-    def load_head(self, sizes: Sequence[int], clusters: Clusters) -> Chain | None:
-        """Read the chain over outcomes of these sizes [h - 1] and clusters; None where there is none.
+    def new_chain(self, clusters: Clusters, generator: Generator) -> Chain:
+        """Return the untrained chain over discrete values and clusters, behind given columns."""
+        every, given = [*self.sizes, len(clusters)], self.load_given()
+        if given is None:
+            return Chain(every, generator)
+        gate = Assign(clusters.leading(given.dims)) if given.dims else None
+        return Chain(every, generator, given.sizes, gate, given.dims)
+
+    def new_mapper(self, clusters: Clusters, generator: Generator) -> LatentModel:
+        """Return the untrained model that latents are drawn from, but `real`."""
+        sizes, dims = self.sizes, 0
+        if (given := self.load_given()) is not None:
+            sizes, dims = (*given.sizes, *sizes), given.dims
+        config = self.config
+        return latent_model(config.latents, clusters, config.mapper, generator, sizes, dims)
+
+    def load_head(self) -> Chain | None:
+        """Read the chain; None where there is none.
 
         There is none where columns are neither discrete nor given, nor with latents that have their choice with them.
         """
-        given = self.load_given()
-        if self.config.latents == "real" or not (sizes or given):
+        if self.config.latents == "real" or not (self.sizes or self.given):
             return None
 
         def build(tensors: dict[str, Tensor]) -> Chain:
-            chain = chain_of(sizes, clusters, given, Generator())
+            chain = self.new_chain(self.load_clusters()[0], Generator())
             for name in filter(chain.names_tie, tensors):
                 chain.register_buffer(name, tensors[name])
             return chain
 
-        return self._module("head", build)
+        return self._filled("head", build)
 
-    def load_mapper(self, clusters: Clusters, chain: Chain | None) -> LatentModel:
-        """Read stage 2's latent model, and put its chain to it."""
-        kind, config, given = self.config.latents, self.config.mapper, self.load_given()
+    def load_mapper(self) -> LatentModel:
+        """Read stage 2's latent model, with its chain."""
 
         def build(tensors: dict[str, Tensor]) -> LatentModel:
-            if kind == "real":
+            if self.config.latents == "real":
                 return RealLatents(tensors["table"], tensors["thresholds"], tensors.get("choices"))
-            sizes = chain.sizes[:-1] if chain else ()
-            dims = 0
-            if given is not None:
-                sizes, dims = (*given.sizes, *sizes), given.dims
-            model = latent_model(kind, clusters, config, Generator(), sizes, dims)
+            model = self.new_mapper(self.load_clusters()[0], Generator())
             if isinstance(model.ensemble, FlowMapper):
                 model.ensemble.lay_out(chosen="ensemble.leading" in tensors)
             return model
 
-        model = self._module("mapper", build)
-        model.chain = chain
+        model = self._filled("mapper", build)
+        model.chain = self.load_head()
         return model
 
     def load_decoder(self) -> Decoder:
         """Read stage 3."""
-        return self._module("decoder", Decoder.of_shapes)
+        return self._filled("decoder", Decoder.of_shapes)
 
-    def save_module(self, name: str, module: nn.Module) -> None:
-        """Write the weights of a stage; of `mapper` before it has its chain."""
-        self.save_tensors(name, module.state_dict())
-
-    def _module(self, name: str, build: Callable[[dict[str, Tensor]], M]) -> M:
+    def _filled(self, name: str, build: Callable[[dict[str, Tensor]], M]) -> M:
         """Return a module with the weights of `NAME.safetensors`."""
         tensors = self.load_tensors(name)
-
-        def filled() -> M:
+        with self._fitting(name):
             module = build(tensors)
             module.load_state_dict(tensors)
             return module.eval()
 
-        return self._fitting(name, filled)
-
-    def _fitting(self, name: str, build: Callable[[], T]) -> T:
-        """Return what is built of a file's tensors, or say that they do not fit.
-
-        Raises:
-            ModelError: they don't.
-        """
+    @contextmanager
+    def _fitting(self, name: str) -> Iterator[None]:
+        """Say in a ModelError that the tensors of a file do not fit."""
         try:
-            return build()
+            yield
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             first = str(error).splitlines()[-1].strip()
             raise ModelError(
                 f"{self.path / name}.safetensors does not fit config.toml: {first}; train again"
             ) from error
-
-
-def chain_of(
-    sizes: Sequence[int], clusters: Clusters, given: Given | None, generator: Generator
-) -> Chain:
-    """Return the untrained chain over outcomes of these sizes [h - 1] and clusters, behind given columns."""
-    every = [*sizes, len(clusters)]
-    if given is None:
-        return Chain(every, generator)
-    gate = Assign(clusters.leading(given.dims)) if given.dims else None
-    return Chain(every, generator, given.sizes, gate, given.dims)
 
 
 def _check(facts: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Generator, Tensor
 
 from scgan_infer.columns import Table
 from scgan_infer.errors import DataError, UsageError
@@ -39,14 +39,13 @@ from scgan_train.encoder import Encoder
 from scgan_train.exporting.parts import Parts
 from scgan_train.given import Conditions, Given, divide, part
 from scgan_train.head import LatentModel, RealLatents, joined
-from scgan_train.maps import latent_model
 from scgan_train.maps.base import Mapper
 from scgan_train.maps.flow import FlowMapper, GivenFlowStage
 from scgan_train.margins import FEWEST, Margins
 from scgan_train.training import distributed, guards
 from scgan_train.training.loop import Phase, fit, generator_for
 from scgan_train.training.progress import StageObserver
-from scgan_train.training.run import Run, chain_of, locked
+from scgan_train.training.run import Run, locked
 from scgan_train.watch import Watch
 
 HELD_OUT = 0.05
@@ -106,7 +105,7 @@ def train(
 
 
 class _Stages:
-    """The stages of one run; each is skipped where the run has it already."""
+    """The stages of one run: each takes what it needs from what those before it saved."""
 
     def __init__(
         self, table: Table, constraints: Sequence[Constraint], run: Run, watch: Watch
@@ -118,56 +117,113 @@ class _Stages:
             self.device = torch.device("cuda", local)
         kept, held = _split(len(table), self.seed)
         self.kept, self.held = kept.numpy(), held.numpy()  # a tensor of one is a number to numpy
-        self.sizes: tuple[int, ...] = ()
-        self.numbers: tuple[int, ...] = ()
-        self.outcomes = torch.zeros(0, 0, dtype=torch.int64)
-        self.held_y, self.held_outcomes = torch.zeros(0, 0), self.outcomes
-        self.given: Given | None = None
 
     def finish(self) -> None:
         """Run what is not finished, and check that all of it can be read."""
-        y = self.coordinates()
-        latents = self.encoder(y)
-        self.given = self.run.load_given()
-        conditions = self._conditions(self.kept, np.random.default_rng([self.seed, 0xC0]))
-        together = torch.cat([conditions.h, latents], 1)
-        clusters, labels, settled = self.clusters(together, y)
-        choices = joined(self.outcomes, labels)
-        chain = self.head(joined(conditions.s, choices), conditions.h, clusters)
-        model = self.mapper(settled, clusters, joined(conditions.s, choices), chain)
-        self.decoder(latents, model, y)
-        self.margins(model, y)
-        self.figures()
+        stages = {
+            "coordinates": self._fit_coordinates,
+            "encoder": self._train_encoder,
+            "clusters": self._fit_clusters,
+            "head": self._train_head,
+            "mapper": self._train_mapper,
+            "decoder": self._train_decoder,
+            "margins": self._fit_margins,
+            "figures": self._judge,
+        }
+        run = self.run
+        for name, stage in stages.items():
+            if run.finished(name) or not self._needs(name):
+                continue
+            start = time.perf_counter()
+            stage()
+            run.facts.setdefault("seconds", {})[name] = round(time.perf_counter() - start, 3)
+            run.save()
+            if distributed.rank() == 0:
+                (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
+            distributed.barrier()
+        Parts.of(run)
+        run.load_held_out()
 
-    def coordinates(self) -> Tensor:
-        """Return the coordinates [n, d'] of the training rows."""
-        run, table = self.run, part(self.table, self.run.made)
-        rows = table.values[self.kept]
-        if not run.finished("coordinates"):
-            with self._stage("coordinates"):
-                run.save_held_out(self.table.values[self.held])
-                tails = self.config.tails
-                made = Coordinates.fit(table, self.kept, self.constraints, tails=tails)
-                run.save_arrays("coordinates", made.state())
-                if run.given:
-                    given = Given.fit(part(self.table, run.given), self.kept)
-                    run.save_arrays("given", given.state())
-        coordinates = run.load_coordinates()
-        self.sizes = tuple(step.size for step in coordinates.steps)
-        named = [column.rules.named for column in coordinates.columns]
-        self.numbers = tuple(
-            0 if named[step.column] else len(step.numbers) for step in coordinates.steps
-        )
-        self.outcomes = torch.from_numpy(coordinates.choose(rows)).to(self.device)
+    def _needs(self, stage: str) -> bool:
+        """Say whether the run needs a stage.
+
+        Curves of margins it needs behind a flow, where there are discrete values: what a table of numbers alone gains
+        is less than what it loses where they are functions of one another.
+        """
+        if stage == "head":
+            return bool(self.sizes) or self.given is not None
+        if stage == "margins":
+            flow = self.config.latents == "mapper" and self.config.mapper.kind == "flow"
+            mixed = self.sizes and self.given is None and self.coordinates.continuous
+            enough = len(self.kept) >= FEWEST and not self.run.finished("figures")
+            return bool(flow and mixed and enough)
+        return True
+
+    @cached_property
+    def coordinates(self) -> Coordinates:
+        """What lies between rows and coordinates."""
+        return self.run.load_coordinates()
+
+    @cached_property
+    def given(self) -> Given | None:
+        """What lies between given columns and what networks see of them."""
+        return self.run.load_given()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many outcomes each discrete value has, [h - 1]."""
+        return tuple(step.size for step in self.coordinates.steps)
+
+    @cached_property
+    def y(self) -> Tensor:
+        """Coordinates [n, d'] of the training rows."""
         rng = np.random.default_rng([self.seed, 0xDE])
-        y = coordinates.forward(rows, rng, jitter=True)
-        held = table.values[self.held]
-        self.held_y = self._tensor(coordinates.forward(held, np.random.default_rng(0)))
-        self.held_outcomes = torch.from_numpy(coordinates.choose(held)).to(self.device)
-        return self._tensor(y)
+        return self._tensor(self.coordinates.forward(self._made(self.kept), rng, jitter=True))
+
+    @cached_property
+    def held_y(self) -> Tensor:
+        """Those of rows that are held out."""
+        rows = self._made(self.held)
+        return self._tensor(self.coordinates.forward(rows, np.random.default_rng(0)))
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """Latents [n, e] of the training rows."""
+        return _mapped(self.run.load_encoder().to(self.device), self.y)
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """What networks see of the given columns of the training rows."""
+        return self._conditions(self.kept, np.random.default_rng([self.seed, 0xC0]))
+
+    @cached_property
+    def together(self) -> Tensor:
+        """Given numbers and latents [n, p + e] of the training rows."""
+        return torch.cat([self.conditions.h, self.latents], 1)
+
+    @cached_property
+    def clustered(self) -> tuple[Clusters, Tensor, Tensor]:
+        """The clusters, choices [n] or [n, r + h] of the training rows, and what maps are trained on, [n, p + e]."""
+        clusters, labels, settled = self.run.load_clusters()
+        settled = self.together if settled is None else settled.to(self.together)
+        choices = joined(self._outcomes(self.kept), labels.to(self.device))
+        return clusters, joined(self.conditions.s, choices), settled
+
+    @cached_property
+    def model(self) -> LatentModel:
+        """What latents are drawn from for generation."""
+        return self.run.load_mapper().to(self.device)
 
     def _tensor(self, y: NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(y).to(self.device, torch.get_default_dtype())
+
+    def _made(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the generated columns of some rows [n]."""
+        return self.table.values[rows][:, self.run.made]
+
+    def _outcomes(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the discrete values [n, h - 1] of some rows [n]."""
+        return torch.from_numpy(self.coordinates.choose(self._made(rows))).to(self.device)
 
     def _conditions(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Conditions:
         """Return what networks see of the given columns of some rows [n]."""
@@ -178,234 +234,162 @@ class _Stages:
             h, s = self.given.forward(c, rng), self.given.choose(c)
         return Conditions(self._tensor(h), torch.from_numpy(s).to(self.device))
 
-    def encoder(self, y: Tensor) -> Tensor:
-        """Return the latents [n, e] of coordinates [n, d']."""
-        run, dims, seed = self.run, y.shape[1], self.seed
-        if not run.finished("encoder"):
-            with self._stage("encoder"):
-                encoder = Encoder(dims, self.config.encoder, generator_for(seed, "encoder"))
-                encoder = encoder.to(self.device)
-                encoder.start(y)
-                observer = StageObserver(run, self.watch, "encoder")
-                batch = min(self.config.encoder.batch, len(y)) * distributed.size()
-                few = self.held_y[:batch]
-                few = few[: len(few) - len(few) % distributed.size()]  # as many for each process
+    def _fit(
+        self, stage: str, module: torch.nn.Module, phases: Callable[[Generator], Iterator[Phase]]
+    ) -> None:
+        """Train a module through its phases, see `loop.fit`."""
+        fit(stage, module, phases, self.seed, StageObserver(self.run, self.watch, stage))
 
-                def held_out() -> float:
-                    own = distributed.local_part(few)
-                    loss = encoder.loss(own, generator_for(seed, "held out"))["info_nce"]
-                    # as of so many rows
-                    return float(distributed.mean(loss)) + math.log(batch / len(few))
+    def _fit_coordinates(self) -> None:
+        run = self.run
+        run.save_held_out(self.table.values[self.held])
+        table, tails = part(self.table, run.made), self.config.tails
+        made = Coordinates.fit(table, self.kept, self.constraints, tails=tails)
+        run.save_tensors("coordinates", made.state())
+        if run.given:
+            given = Given.fit(part(self.table, run.given), self.kept)
+            run.save_tensors("given", given.state())
 
-                phases = judged(encoder.phases(y), held_out if len(few) else None)
-                fit("encoder", encoder, lambda _: phases, seed, observer)
-                encoder.calibrate(y)
-                guards.check_encoder(_mapped(encoder, y), y)
-                run.save_module("encoder", encoder)
-        return _mapped(run.load_encoder(dims).to(self.device), y)
+    def _train_encoder(self) -> None:
+        y, config = self.y, self.config.encoder
+        encoder = Encoder(y.shape[1], config, generator_for(self.seed, "encoder")).to(self.device)
+        encoder.start(y)
+        batch = min(config.batch, len(y)) * distributed.size()
+        few = self.held_y[:batch]
+        few = few[: len(few) - len(few) % distributed.size()]  # as many for each process
 
-    def clusters(self, latents: Tensor, y: Tensor) -> tuple[Clusters, Tensor, Tensor]:
-        """Return the clusters, the label [n], and what maps are trained on, of given numbers and latents [n, p + e]."""
-        run, generator = self.run, generator_for(self.seed, "clusters")
-        if not run.finished("clusters"):
-            with self._stage("clusters"):
-                self.watch.begin("clusters")
-                clusters, labels, run.facts["clusters"] = clustering.fit(
-                    latents,
-                    self.config.clusters,
-                    generator,
-                    self.given.dims if self.given else 0,
-                )
-                settled = None
-                if (bounds := self._bounds(y)) is not None and clusters.kind == "em":
-                    settled, clusters, labels = clustering.settle(
-                        latents, bounds, clusters, labels, generator
-                    )
-                run.save_clusters(clusters, labels, settled)
-        clusters, labels, settled = run.load_clusters()
-        settled = latents if settled is None else settled.to(latents)
-        return clusters, labels.to(self.device), settled
+        def held_out() -> float:
+            own = distributed.local_part(few)
+            loss = encoder.loss(own, generator_for(self.seed, "held out"))["info_nce"]
+            # as of so many rows
+            return float(distributed.mean(loss)) + math.log(batch / len(few))
 
-    def _bounds(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        phases = judged(encoder.phases(y), held_out if len(few) else None)
+        self._fit("encoder", encoder, lambda _: phases)
+        encoder.calibrate(y)
+        guards.check_encoder(_mapped(encoder, y), y)
+        self.run.save_tensors("encoder", encoder.state_dict())
+
+    def _fit_clusters(self) -> None:
+        self.watch.begin("clusters")
+        run, latents, generator = self.run, self.together, generator_for(self.seed, "clusters")
+        given = self.given.dims if self.given else 0
+        clusters, labels, note = clustering.fit(latents, self.config.clusters, generator, given)
+        run.facts["clusters"] = note
+        settled = None
+        if (bounds := self._bounds()) is not None and clusters.kind == "em":
+            settled, clusters, labels = clustering.settle(
+                latents, bounds, clusters, labels, generator
+            )
+        run.save_clusters(clusters, labels, settled)
+
+    def _bounds(self) -> tuple[Tensor, Tensor] | None:
         """Return between which latents each row's lies, where numbers have an interval of scores."""
-        run, coordinates = self.run, self.run.load_coordinates()
         plain = self.config.encoder.kind == "columns" and self.given is None
-        if not plain or not coordinates.scored.any():
+        if not plain or not self.coordinates.scored.any():
             return None
-        encoder = run.load_encoder(coordinates.dims).to(self.device)
-        made = self.table.values[self.kept][:, run.made]
-        bounds = coordinates.bounds(made, y.cpu().numpy())
-        low, high = (_mapped(encoder, torch.from_numpy(bound).to(y)) for bound in bounds)
+        encoder = self.run.load_encoder().to(self.device)
+        bounds = self.coordinates.bounds(self._made(self.kept), self.y.cpu().numpy())
+        low, high = (_mapped(encoder, torch.from_numpy(bound).to(self.y)) for bound in bounds)
         return low, high
 
-    def head(self, choices: Tensor, numbers: Tensor, clusters: Clusters) -> Chain | None:
-        """Return the chain that draws choices [n, r + h], given the first r and numbers [n, p].
+    def _train_head(self) -> None:
+        """Train the chain that draws discrete values and the cluster, then tie what follows from others."""
+        clusters, choices, _ = self.clustered
+        choices, generator = choices.reshape(len(choices), -1), generator_for(self.seed, "head")
+        chain = self.run.new_chain(clusters, generator).to(self.device)
+        parts = _split(len(choices), self.seed, KEPT_BACK)
+        rows, held = ((choices[k], self.conditions.h[k]) for k in parts)
+        steps, columns = self.coordinates.steps, self.coordinates.columns
+        numbers = [0 if columns[s.column].rules.named else len(s.numbers) for s in steps]
+        stage = ChainStage(chain, rows, held, numbers, generator)
+        self._fit("head", stage, lambda _: stage.phases())
+        best = stage.best
+        assert isinstance(best, Chain)
+        own, known = choices[:, :-1].cpu().numpy(), best.known
+        tied = follows(own, [len(table) for table in best.embeddings], known)
+        for (step, other), table in tied.items():
+            best.tie(step, other, torch.from_numpy(table))
+        if self.config.constraints:
+            bounds = least(steps, columns, own[:, known:], {step - known for step, _ in tied})
+            for (step, other), table in bounds.items():
+                best.tie(step + known, other + known, torch.from_numpy(table), least=True)
+        self.run.save_tensors("head", best.state_dict())
 
-        None where there are neither discrete values nor given columns.
-        """
-        run, seed = self.run, self.seed
-        if not self.sizes and self.given is None:
-            return None
-        if not run.finished("head"):
-            with self._stage("head"):
-                used, back = _split(len(choices), seed, KEPT_BACK)
-                choices, generator = choices.reshape(len(choices), -1), generator_for(seed, "head")
-                chain = chain_of(self.sizes, clusters, self.given, generator)
-                rows, held = ((choices[k], numbers[k]) for k in (used, back))
-                chain = chain.to(self.device)
-                stage = ChainStage(chain, rows, held, self.numbers, generator)
-                observer = StageObserver(run, self.watch, "head")
-                fit("head", stage, lambda _: stage.phases(), seed, observer)
-                assert isinstance(stage.best, Chain)
-                own = choices[:, :-1].cpu().numpy()
-                sizes = [len(table) for table in stage.best.embeddings]
-                known, tied = stage.best.known, follows(own, sizes, stage.best.known)
-                for (step, other), table in tied.items():
-                    stage.best.tie(step, other, torch.from_numpy(table))
-                if self.config.constraints:
-                    coordinates = run.load_coordinates()
-                    alone = {step - known for step, _ in tied}
-                    bounds = least(coordinates.steps, coordinates.columns, own[:, known:], alone)
-                    for (step, other), table in bounds.items():
-                        places = step + known, other + known
-                        stage.best.tie(*places, torch.from_numpy(table), least=True)
-                run.save_module("head", stage.best)
-        loaded = run.load_head(self.sizes, clusters)
-        return loaded and loaded.to(self.device)
-
-    def mapper(
-        self, latents: Tensor, clusters: Clusters, choices: Tensor, chain: Chain | None
-    ) -> LatentModel:
-        """Return the model that latents are drawn from for generation."""
-        run, config, seed = self.run, self.config, self.seed
-        if not run.finished("mapper"):
-            with self._stage("mapper"):
-                generator = generator_for(seed, "mapper")
-                if config.latents == "real":
-                    run.save_module("mapper", RealLatents.of(latents, choices, generator))
-                else:
-                    sizes, dims = self.sizes, 0
-                    if self.given is not None:
-                        sizes, dims = (*self.given.sizes, *sizes), self.given.dims
-                    model = latent_model(
-                        config.latents, clusters, config.mapper, generator, sizes, dims
-                    )
-                    model = model.to(self.device)
-                    self._train_mapper(model.ensemble, latents, clusters, choices, generator)
-                    run.save_module("mapper", model)
-                trained = config.latents == "mapper"
-                run.facts["map"] = config.mapper.kind if trained else ""
-        return run.load_mapper(clusters, chain).to(self.device)
-
-    def _train_mapper(
-        self,
-        mapper: torch.nn.Module,
-        latents: Tensor,
-        clusters: Clusters,
-        labels: Tensor,
-        generator: torch.Generator,
-    ) -> None:
-        if isinstance(mapper, Mapper):
-            least = self.config.clusters.min_rows
-            observer = StageObserver(self.run, self.watch, "mapper")
-            held = self._held_choices(clusters)
-            if self.given is not None:
-                assert isinstance(mapper, FlowMapper)
-                used, back = _split(len(latents), self.seed, KEPT_BACK)
-                parts = ((latents[k], labels[k]) for k in (used, back))
-                stage = GivenFlowStage(mapper, *parts)
-                shown = partial(mapper.judge, *held)
-                fit("mapper", stage, lambda _: judged(stage.phases(), shown), self.seed, observer)
-                mapper.load_state_dict(stage.best.state_dict())
-                return
-            rows, own = _replace_small_clusters(latents, labels, clusters, least, generator)
-
-            def phases(generator: torch.Generator) -> Iterator[Phase]:
-                held_out = None if mapper.judge(*held) is None else partial(mapper.judge, *held)
-                return judged(mapper.phases(rows, own, generator), held_out)
-
-            fit("mapper", mapper, phases, self.seed, observer)
+    def _train_mapper(self) -> None:
+        """Train the model that latents are drawn from."""
+        run, config, generator = self.run, self.config, generator_for(self.seed, "mapper")
+        clusters, choices, latents = self.clustered
+        run.facts["map"] = config.mapper.kind if config.latents == "mapper" else ""
+        if config.latents == "real":
+            model: LatentModel = RealLatents.of(latents, choices, generator)
+        else:
+            model = run.new_mapper(clusters, generator).to(self.device)
+        mapper, held = model.ensemble, self._held_choices(clusters)
+        if isinstance(mapper, FlowMapper) and self.given is not None:
+            parts = _split(len(latents), self.seed, KEPT_BACK)
+            stage = GivenFlowStage(mapper, *((latents[k], choices[k]) for k in parts))
+            phases = judged(stage.phases(), partial(mapper.judge, *held))
+            self._fit("mapper", stage, lambda _: phases)
+            mapper.load_state_dict(stage.best.state_dict())
+        elif isinstance(mapper, Mapper):
+            few = config.clusters.min_rows
+            rows, own = _replace_small_clusters(latents, choices, clusters, few, generator)
+            held_out = None if mapper.judge(*held) is None else partial(mapper.judge, *held)
+            self._fit(
+                "mapper", mapper, lambda stream: judged(mapper.phases(rows, own, stream), held_out)
+            )
+        run.save_tensors("mapper", model.state_dict())
 
     @torch.no_grad()
     def _held_choices(self, clusters: Clusters) -> tuple[Tensor, Tensor]:
         """Return given numbers and latents of rows that are held out, and choices as maps take them."""
-        latents = self.run.load_encoder(self.held_y.shape[1]).to(self.device)(self.held_y[:JUDGING])
+        latents = self.run.load_encoder().to(self.device)(self.held_y[:JUDGING])
         given = self._conditions(self.held[:JUDGING], np.random.default_rng(0))
         together = torch.cat([given.h, latents], 1)
         labels = Assign(clusters).to(together)(together)
-        return together, joined(given.s, joined(self.held_outcomes[:JUDGING], labels))
+        return together, joined(given.s, joined(self._outcomes(self.held[:JUDGING]), labels))
 
-    def decoder(self, latents: Tensor, model: LatentModel, y: Tensor) -> None:
+    def _train_decoder(self) -> None:
         """Train the decoder from latents [n, e] to coordinates [n, d']."""
-        run, config, seed = self.run, self.config.decoder, self.seed
-        if not run.finished("decoder"):
-            with self._stage("decoder"):
-                used, back = _split(len(y), seed, KEPT_BACK)
-                latent, target, kept_back = latents[used], y[used], (latents[back], y[back])
-                generator = generator_for(seed, "decoder")
-                linear = self.config.encoder.kind == "linear"
-                lost = y.shape[1] - latents.shape[1] if linear else 0
-                stage = DecoderStage(model, latent, target, config, generator, lost)
-                observer = StageObserver(run, self.watch, "decoder")
-                phases = stage.phases(latent, target, kept_back)
-                fit("decoder", stage, lambda _: phases, seed, observer)
-                guards.check_decoder(_mapped(stage.decoder, latents), y)
-                run.facts["width"] = stage.decoder.width
-                run.save_module("decoder", stage.decoder)
-        run.load_decoder()
+        y, latents, config = self.y, self.latents, self.config
+        used, back = _split(len(y), self.seed, KEPT_BACK)
+        rows = latents[used], y[used]
+        lost = y.shape[1] - latents.shape[1] if config.encoder.kind == "linear" else 0
+        generator = generator_for(self.seed, "decoder")
+        stage = DecoderStage(self.model, *rows, config.decoder, generator, lost)
+        phases = stage.phases(*rows, (latents[back], y[back]))
+        self._fit("decoder", stage, lambda _: phases)
+        guards.check_decoder(_mapped(stage.decoder, latents), y)
+        self.run.facts["width"] = stage.decoder.width
+        self.run.save_tensors("decoder", stage.decoder.state_dict())
 
     @torch.no_grad()
-    def margins(self, model: LatentModel, y: Tensor) -> None:
-        """Fit the curves from generated coordinates to those of training rows [n, d'].
+    def _fit_margins(self) -> None:
+        """Fit the curves from generated coordinates to those of training rows [n, d']."""
+        parts, generator = Parts.of(self.run), generator_for(self.seed, "margins")
+        made, choices = [], []
+        for _ in range(DRAWS):
+            drawn = {
+                key: torch.from_numpy(value)
+                for key, value in parts.inputs(BLOCK, generator).items()
+            }
+            latent, choice = parts.latents(drawn["u"], drawn["w"])
+            made.append(parts.decode(latent, drawn.get("z")))
+            choices.append(choice.reshape(BLOCK, -1)[:, :-1])
+        real, drawn_too = (
+            self.coordinates.present(own.cpu().numpy())
+            for own in (self._outcomes(self.kept), torch.cat(choices))
+        )
+        margins = Margins.fit(self.y.cpu().numpy(), torch.cat(made).numpy(), (real, drawn_too))
+        self.run.save_tensors("margins", {"margins": margins.values})
 
-        Behind a flow, where there are discrete values: what a table of numbers alone gains is less than what it loses
-        where they are functions of one another.
-        """
-        run, seed = self.run, self.seed
-        flow = isinstance(model.ensemble, FlowMapper) and bool(self.sizes) and self.given is None
-        if not flow or len(y) < FEWEST or run.finished("margins") or run.finished("figures"):
-            return
-        parts = Parts.of(run)
-        if not parts.coordinates.continuous:
-            return
-        with self._stage("margins"):
-            generator = generator_for(seed, "margins")
-            made, choices = [], []
-            for _ in range(DRAWS):
-                drawn = {
-                    key: torch.from_numpy(value)
-                    for key, value in parts.inputs(BLOCK, generator).items()
-                }
-                latent, choice = parts.latents(drawn["u"], drawn["w"])
-                made.append(parts.decode(latent, drawn.get("z")))
-                choices.append(choice.reshape(BLOCK, -1)[:, :-1])
-            there = [
-                parts.coordinates.present(own.cpu().numpy())
-                for own in (self.outcomes, torch.cat(choices))
-            ]
-            both = y.cpu().numpy(), torch.cat(made).numpy()
-            margins = Margins.fit(*both, (there[0], there[1]))
-            run.save_arrays("margins", {"margins": margins.values})
-
-    def figures(self) -> None:
+    def _judge(self) -> None:
         """Judge the finished run on the rows that no stage saw."""
-        run, rows = self.run, self.run.load_held_out()
-        if not run.finished("figures"):
-            with self._stage("figures"):
-                self.watch.begin("figures")
-                generator = generator_for(self.seed, "figures")
-                run.facts["figures"] = Parts.of(run).figures(rows, run.columns, generator)
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        """Time a stage and record it as finished if it ends well."""
-        start, run = time.perf_counter(), self.run
-        yield
-        run.facts.setdefault("seconds", {})[name] = round(time.perf_counter() - start, 3)
-        run.save()
-        if distributed.rank() == 0:
-            (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
-        distributed.barrier()
+        self.watch.begin("figures")
+        run, generator = self.run, generator_for(self.seed, "figures")
+        rows = run.load_held_out()
+        run.facts["figures"] = Parts.of(run).figures(rows, run.columns, generator)
 
 
 def judged(phases: Iterable[Phase], held_out: Callable[[], Any] | None) -> Iterator[Phase]:

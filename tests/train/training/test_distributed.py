@@ -49,7 +49,7 @@ def every_kind(out: str, batch: str, *kinds: str) -> None:
     from scgan_train.training import distributed, run, stages
 
     torch.set_default_dtype(torch.float64)
-    stages.latent_model = run.latent_model = lambda *which: latent_model(*which).double()
+    run.latent_model = lambda *which: latent_model(*which).double()
     stages.Parts.figures = lambda *_: {}  # the judge's rows are float32
     rng = np.random.default_rng(0)
     rows = rng.integers(3, size=(600, 1)) * 4.0 + rng.standard_normal((600, 3))

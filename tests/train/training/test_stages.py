@@ -23,6 +23,7 @@ from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
 from scgan_train import config as configs
 from scgan_train.clusters import Clusters
 from scgan_train.config import resolve
+from scgan_train.coordinates import Coordinates
 from scgan_train.maps import latent_model
 from scgan_train.maps.flow import FlowMapper
 from scgan_train.training.progress import StageObserver
@@ -139,11 +140,11 @@ def test_a_flow_is_laid_out_as_its_run_holds_it(tmp_path: Path, chosen: bool) ->
     model.ensemble.leading.fill_(3 if chosen else e)
     columns = tuple(Column(f"x{j}") for j in range(e))
     run = Run(tmp_path, config, "rows.csv", columns)
-    run.save_module("mapper", model)
     w, choice = torch.randn(5, e, generator=generator), torch.zeros(5, dtype=torch.int64)
-    torch.testing.assert_close(
-        run.load_mapper(clusters, None).ensemble(w, choice), model.ensemble(w, choice)
-    )
+    run.save_tensors("coordinates", Coordinates.fit(Table(columns, w.numpy())).state())
+    run.save_clusters(clusters, choice, None)
+    run.save_tensors("mapper", model.state_dict())
+    torch.testing.assert_close(run.load_mapper().ensemble(w, choice), model.ensemble(w, choice))
 
 
 def test_a_folder_that_is_taken_is_left_alone(mixed_run: Run) -> None:
