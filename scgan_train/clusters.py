@@ -76,6 +76,12 @@ class Clusters:
     def __len__(self) -> int:
         return len(self.weights)
 
+    @classmethod
+    def of(cls, weights: Array, means: Array, factors: Array, kind: str) -> Clusters:
+        """Return clusters of arrays."""
+        tensors = [torch.from_numpy(own).float() for own in (weights, means, factors)]
+        return cls(*tensors, kind=kind)
+
     def leading(self, p: int) -> Clusters:
         """Return the Gaussians of the first p coordinates, which factors give for free."""
         return Clusters(self.weights, self.means[:, :p], self.factors[:, :p, :p], "em")
@@ -150,25 +156,23 @@ def fit(
     if not config.choose and k <= groups.max():
         groups = whole
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
-    note = f"{k} clusters, as asked"
+    fitting, note = _Fitting(floor, config.refine, given, rng), f"{k} clusters, as asked"
     if config.choose:
-        k, note = _choose(rows, groups, floor, k, config.refine, rng, given)
+        k, note = fitting.choose(rows, groups, k)
     kernel = np.maximum(floor, _kernel(rows))
     labels = np.zeros(len(rows), np.int64)
     parts: list[Mixture] = []
     for group, own_k in enumerate(_apportion(k, groups)):
         inside = np.flatnonzero(groups == group)
-        own_floor = kernel if len(inside) <= rows.shape[1] else floor
-        mixture, own_labels = _fit_group(rows[inside], own_k, own_floor, config.refine, rng, given)
+        few = len(inside) <= rows.shape[1]
+        own = replace(fitting, floor=kernel) if few else fitting
+        mixture, own_labels = own.group(rows[inside], own_k)
         labels[inside] = own_labels + sum(len(part.means) for part in parts)
         parts.append(mixture)
     counts = np.bincount(labels)
-    clusters = Clusters(
-        weights=torch.from_numpy(counts / len(rows)).float(),
-        means=torch.from_numpy(np.concatenate([part.means for part in parts])).float(),
-        factors=torch.from_numpy(np.concatenate([part.factors for part in parts])).float(),
-        kind="em" if config.refine else "kmeans",
-    )
+    means = np.concatenate([part.means for part in parts])
+    factors = np.concatenate([part.factors for part in parts])
+    clusters = Clusters.of(counts / len(rows), means, factors, "em" if config.refine else "kmeans")
     if len(parts) > 1:
         note += f"; {len(parts)} groups of rows with gaps between them"
     if len(counts) != k:
@@ -176,20 +180,119 @@ def fit(
     return clusters, torch.from_numpy(labels), note
 
 
-def _fit_group(
-    rows: Array, k: int, floor: Array, refine: bool, rng: np.random.Generator, given: int
-) -> tuple[Mixture, Labels]:
-    """Fit k components, draw each row's component, and measure those again by their own rows."""
-    centre = rows.mean(0)
-    held_out = HELD if refine else 0.0
-    limits = held_out, FIT_ROWS, STEPS, given
-    mixture, _ = _maximise(rows - centre, k, floor, refine, rng, *limits)
-    if given:  # a plane leaves nothing of fewer rows than it has numbers
-        mixture = mixture.among(mixture.weights * len(rows) > rows.shape[1])
-    labels = _owners(rows - centre, mixture, rng if refine else None)
-    labels = np.unique(labels, return_inverse=True)[1].reshape(-1)  # none without a row
-    mixture = _mixture(_sums(rows - centre, labels), floor, mixture.pull, given)
-    return replace(mixture, means=mixture.means + centre), labels
+@dataclass(frozen=True)
+class _Fitting:
+    """What all fits of one clustering have in common.
+
+    Attributes:
+        floor: smallest standard deviations [e].
+        refine: see `ClusterConfig`.
+        given: how many coordinates come first that are given.
+        rng: source of all randomness.
+    """
+
+    floor: Array
+    refine: bool
+    given: int
+    rng: np.random.Generator
+
+    def group(self, rows: Array, k: int) -> tuple[Mixture, Labels]:
+        """Fit k components, draw each row's component, and measure those again by their own rows."""
+        centre = rows.mean(0)
+        mixture, _ = self.best(rows - centre, k, HELD if self.refine else 0.0, FIT_ROWS, STEPS)
+        if self.given:  # a plane leaves nothing of fewer rows than it has numbers
+            mixture = mixture.among(mixture.weights * len(rows) > rows.shape[1])
+        labels = _owners(rows - centre, mixture, self.rng if self.refine else None)
+        labels = np.unique(labels, return_inverse=True)[1].reshape(-1)  # none without a row
+        mixture = _mixture(_sums(rows - centre, labels), self.floor, mixture.pull, self.given)
+        return replace(mixture, means=mixture.means + centre), labels
+
+    def best(
+        self, rows: Array, k: int, held_out: float, most: int, steps: int
+    ) -> tuple[Mixture, float]:
+        """Return K-means or, if asked, the step of expectation-maximisation, and then the pull, that score best.
+
+        The score is the mean log-likelihood of the share of rows that is held out of the fit, of at most so many
+        rows. With given coordinates the best of some fits is taken.
+        """
+        rng = self.rng
+        seen = rows if len(rows) <= most else rows[rng.choice(len(rows), most, replace=False)]
+        held, used = np.split(rng.permutation(len(seen)), [int(held_out * len(seen))])
+        if len(held) < 2:
+            held = used = np.arange(len(seen))
+        starts = max(1, STARTS // k) if self.given and self.refine and k > 1 else 1
+        climbed = [self._climb(seen[used], seen[held], k, steps) for _ in range(starts)]
+        return max(climbed, key=lambda pair: pair[1])
+
+    def _climb(self, used: Array, held: Array, k: int, steps: int) -> tuple[Mixture, float]:
+        """Return the step that scores best on rows held out, and its score; see `best`."""
+        floor, given = self.floor, self.given
+        labels = self._kmeans(_unexplained(used, given), k)
+        mixture = best = _mixture(_sums(used, labels), floor, given=given)
+        score, stale = -np.inf, 0
+        for _ in range(steps if self.refine and len(best.means) > 1 else 1):
+            now = _expect(held, mixture)[1]
+            stale = 0 if now > score + 1e-3 else stale + 1
+            if now > score:
+                best, score = mixture, now
+            if stale == 3:
+                break
+            mixture = _mixture(_expect(used, mixture)[0], floor, given=given)
+        if self.refine and used.shape[1] > NARROW:
+            statistics = _expect(used, best)[0]
+            for pull in PULLS:
+                mixture = _mixture(statistics, floor, pull, given)
+                now = _expect(held, mixture)[1]
+                best, score = (mixture, now) if now > score else (best, score)
+        return best, score
+
+    def _kmeans(self, rows: Array, k: int) -> Labels:
+        """Return the label of each row, 0 to at most k - 1 without a hole."""
+        from sklearn.cluster import KMeans
+
+        k = min(k, len(np.unique(rows, axis=0)))
+        if k == 1:
+            return np.zeros(len(rows), np.int64)
+        steps, seed = (20 if self.refine else 300), int(self.rng.integers(2**31))
+        labels = KMeans(k, n_init=1, max_iter=steps, random_state=seed).fit_predict(rows)
+        return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+    def choose(self, rows: Array, groups: Labels, most: int) -> tuple[int, str]:
+        """Return K by the held-out log-likelihood of short fits, doubled from 4 until it falls; and why.
+
+        With given coordinates it is doubled from 1, and the likelihood is conditional: what given coordinates do among
+        themselves needs no clusters, and each that is needless cuts what a flow would learn from all of its rows.
+        It is the smallest K within `ENOUGH` of the best: twice the clusters cost twice the tables.
+        """
+        least = int(groups.max()) + 1
+        most = max(most, least)
+        scores: dict[int, float] = {}
+        seed = int(self.rng.integers(2**62)) if self.given else 0
+        k = min(max(1 if self.given else 4, least), most)
+        while k not in scores:
+            # with given coordinates the same rows score every K
+            own = replace(self, rng=np.random.default_rng(seed)) if self.given else self
+            scores[k] = own.score(rows, groups, k)
+            if scores[k] < max(scores.values()):
+                break
+            k = min(2 * k, most)
+        best = max(scores.values())
+        enough = next(k for k, score in scores.items() if score > best - ENOUGH)
+        tried = ", ".join(f"{k}: {score:.3f}" for k, score in scores.items())
+        reason = "the rows or the map allow no more" if enough == most else "more gain nothing"
+        return enough, f"{enough} clusters, {reason}; log-likelihood of held-out rows ({tried})"
+
+    def score(self, rows: Array, groups: Labels, k: int) -> float:
+        """Return the held-out log-likelihood of k clusters: a mean over five cuts of few rows."""
+        total = 0.0
+        for group, own_k in enumerate(_apportion(k, groups)):
+            inside = rows[groups == group] - rows[groups == group].mean(0)
+            share = len(inside) / len(rows)
+            most = max(int(CHOICE_ROWS * share), min(len(inside), 5 * rows.shape[1]))
+            cuts = 5 if len(inside) <= FEW_ROWS else 1
+            for _ in range(cuts):
+                total += share / cuts * self.best(inside, own_k, HELD, most, CHOICE_STEPS)[1]
+        return total
 
 
 def settle(
@@ -213,23 +316,18 @@ def settle(
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     rows = latents.double().cpu().numpy()
-    within = bounds[0].double().cpu().numpy(), bounds[1].double().cpu().numpy()
+    low, high = (bound.double().cpu().numpy() for bound in bounds)
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
     own = labels.cpu().numpy()
     parts = (clusters.weights, clusters.means, clusters.factors)
     weights, means, factors = (part.double().numpy() for part in parts)
     mixture = Mixture(weights, means, factors)
     for _ in range(SWEEPS):
-        rows = redraw(rows, within, own, mixture.means, mixture.factors, rng)
+        rows = redraw(rows, (low, high), own, mixture.means, mixture.factors, rng)
         mixture = _mixture(_sums(rows, own), floor, PULLS[1])
         own = np.unique(_owners(rows, mixture, rng), return_inverse=True)[1].reshape(-1)
         mixture = _mixture(_sums(rows, own), floor, PULLS[1])
-    found = Clusters(
-        weights=torch.from_numpy(mixture.weights).float(),
-        means=torch.from_numpy(mixture.means).float(),
-        factors=torch.from_numpy(mixture.factors).float(),
-        kind=clusters.kind,
-    )
+    found = Clusters.of(mixture.weights, mixture.means, mixture.factors, clusters.kind)
     return torch.from_numpy(rows).to(latents), found, torch.from_numpy(own).to(labels)
 
 
@@ -354,64 +452,6 @@ def _expect(rows: Array, mixture: Mixture) -> tuple[Array, float]:
     return statistics, likelihood / len(rows)
 
 
-def _maximise(
-    rows: Array,
-    k: int,
-    floor: Array,
-    refine: bool,
-    rng: np.random.Generator,
-    held_out: float,
-    most: int,
-    steps: int,
-    given: int,
-) -> tuple[Mixture, float]:
-    """Return K-means or, if asked, the step of expectation-maximisation, and then the pull, that score best.
-
-    The score is the mean log-likelihood of the share of rows that is held out of the fit. With given coordinates the
-    best of some fits is taken.
-    """
-    seen = rows if len(rows) <= most else rows[rng.choice(len(rows), most, replace=False)]
-    held, used = np.split(rng.permutation(len(seen)), [int(held_out * len(seen))])
-    if len(held) < 2:
-        held = used = np.arange(len(seen))
-    starts = max(1, STARTS // k) if given and refine and k > 1 else 1
-    climbed = [
-        _climb(seen[used], seen[held], k, floor, refine, rng, steps, given) for _ in range(starts)
-    ]
-    return max(climbed, key=lambda pair: pair[1])
-
-
-def _climb(
-    used: Array,
-    held: Array,
-    k: int,
-    floor: Array,
-    refine: bool,
-    rng: np.random.Generator,
-    steps: int,
-    given: int,
-) -> tuple[Mixture, float]:
-    """Return the step that scores best on rows held out, and its score; see `_maximise`."""
-    labels = _kmeans(_unexplained(used, given), k, refine, rng)
-    mixture = best = _mixture(_sums(used, labels), floor, given=given)
-    score, stale = -np.inf, 0
-    for _ in range(steps if refine and len(best.means) > 1 else 1):
-        now = _expect(held, mixture)[1]
-        stale = 0 if now > score + 1e-3 else stale + 1
-        if now > score:
-            best, score = mixture, now
-        if stale == 3:
-            break
-        mixture = _mixture(_expect(used, mixture)[0], floor, given=given)
-    if refine and used.shape[1] > NARROW:
-        statistics = _expect(used, best)[0]
-        for pull in PULLS:
-            mixture = _mixture(statistics, floor, pull, given)
-            now = _expect(held, mixture)[1]
-            best, score = (mixture, now) if now > score else (best, score)
-    return best, score
-
-
 def _unexplained(rows: Array, given: int) -> Array:
     """Return what a plane in the first p coordinates leaves of the others, of rows [n, p + e]."""
     if not given:
@@ -430,18 +470,6 @@ def _sums(rows: Array, labels: Labels) -> Array:
     return statistics
 
 
-def _kmeans(rows: Array, k: int, refine: bool, rng: np.random.Generator) -> Labels:
-    """Return the label of each row, 0 to at most k - 1 without a hole."""
-    from sklearn.cluster import KMeans
-
-    k = min(k, len(np.unique(rows, axis=0)))
-    if k == 1:
-        return np.zeros(len(rows), np.int64)
-    steps, seed = (20 if refine else 300), int(rng.integers(2**31))
-    labels = KMeans(k, n_init=1, max_iter=steps, random_state=seed).fit_predict(rows)
-    return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
 def _owners(rows: Array, mixture: Mixture, rng: np.random.Generator | None) -> Labels:
     """Return each row's component, drawn by responsibility, or without a generator the nearest."""
     labels = np.empty(len(rows), np.int64)
@@ -453,60 +481,3 @@ def _owners(rows: Array, mixture: Mixture, rng: np.random.Generator | None) -> L
             scores = some @ mixture.means.T - 0.5 * np.square(mixture.means).sum(1)
         labels[at : at + CHUNK] = scores.argmax(1)
     return labels
-
-
-def _choose(
-    rows: Array,
-    groups: Labels,
-    floor: Array,
-    most: int,
-    refine: bool,
-    rng: np.random.Generator,
-    given: int,
-) -> tuple[int, str]:
-    """Return K by the held-out log-likelihood of short fits, doubled from 4 until it falls; and why.
-
-    With given coordinates it is doubled from 1, and the likelihood is conditional: what given coordinates do among
-    themselves needs no clusters, and each that is needless cuts what a flow would learn from all of its rows.
-    It is the smallest K within `ENOUGH` of the best: twice the clusters cost twice the tables.
-    """
-    least = int(groups.max()) + 1
-    most = max(most, least)
-    scores: dict[int, float] = {}
-    seed = int(rng.integers(2**62)) if given else 0
-    k = min(max(1 if given else 4, least), most)
-    while k not in scores:
-        if given:  # the same rows score every K
-            rng = np.random.default_rng(seed)
-        scores[k] = _score(rows, groups, k, floor, refine, rng, given)
-        if scores[k] < max(scores.values()):
-            break
-        k = min(2 * k, most)
-    best = max(scores.values())
-    enough = next(k for k, score in scores.items() if score > best - ENOUGH)
-    tried = ", ".join(f"{k}: {score:.3f}" for k, score in scores.items())
-    reason = "the rows or the map allow no more" if enough == most else "more gain nothing"
-    return enough, f"{enough} clusters, {reason}; log-likelihood of held-out rows ({tried})"
-
-
-def _score(
-    rows: Array,
-    groups: Labels,
-    k: int,
-    floor: Array,
-    refine: bool,
-    rng: np.random.Generator,
-    given: int,
-) -> float:
-    """Return the held-out log-likelihood of k clusters: a mean over five cuts of few rows."""
-    total = 0.0
-    for group, own_k in enumerate(_apportion(k, groups)):
-        inside = rows[groups == group] - rows[groups == group].mean(0)
-        share = len(inside) / len(rows)
-        most = max(int(CHOICE_ROWS * share), min(len(inside), 5 * rows.shape[1]))
-        cuts = 5 if len(inside) <= FEW_ROWS else 1
-        for _ in range(cuts):
-            limits = HELD, most, CHOICE_STEPS, given
-            fitted = _maximise(inside, own_k, floor, refine, rng, *limits)
-            total += share / cuts * fitted[1]
-    return total

@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
@@ -169,28 +170,11 @@ def _mean_in_order(gradients: Tensor) -> Future[Tensor]:
     return total
 
 
-class _Gather(torch.autograd.Function):
-    """Rows of all processes; backwards, the sum of what all processes want of one's own rows."""
-
-    @staticmethod
-    def forward(ctx: object, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: object, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous()
-        dist.all_reduce(total)
-        return local_part(total)
-
-
 def gather(rows: Tensor) -> Tensor:
     """Return the rows [b, e] of all processes [N b, e]; gradients flow back to where they came from."""
     if size() == 1:
         return rows
-    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
-    return gathered
+    return torch.cat(all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
 
 
 def mean(values: Tensor) -> Tensor:
