@@ -362,8 +362,9 @@ class Run:
             if self.config.latents == "real":
                 return RealLatents(tensors["table"], tensors["thresholds"], tensors.get("choices"))
             model = self.new_mapper(self.load_clusters()[0], Generator())
-            if isinstance(model.ensemble, FlowMapper):
-                model.ensemble.lay_out(chosen="ensemble.leading" in tensors)
+            flow, chosen = model.ensemble, "ensemble.leading" in tensors
+            if isinstance(flow, FlowMapper) and flow.chosen != chosen:
+                flow.lay_out(chosen=chosen)
             return model
 
         model = self._filled("mapper", build)
