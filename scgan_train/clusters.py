@@ -79,8 +79,8 @@ class Clusters:
     @classmethod
     def of(cls, weights: Array, means: Array, factors: Array, kind: str) -> Clusters:
         """Return clusters of arrays."""
-        tensors = [torch.from_numpy(own).float() for own in (weights, means, factors)]
-        return cls(*tensors, kind=kind)
+        first, second, third = (torch.from_numpy(a).float() for a in (weights, means, factors))
+        return cls(first, second, third, kind)
 
     def leading(self, p: int) -> Clusters:
         """Return the Gaussians of the first p coordinates, which factors give for free."""
