@@ -13,13 +13,14 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # what the command imports first imports nothing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
     from numpy.typing import ArrayLike
 
     from scgan_train.config import Config
+    from scgan_train.constraints import Constraint
     from scgan_train.estimator import SCGAN
     from scgan_train.inspecting import Inspection
     from scgan_train.training.run import Run
@@ -85,14 +86,51 @@ def train(
         UsageError: a setting that does not exist or does not fit, or a folder that is taken.
     """
     from pathlib import Path
+    from shlex import quote
 
+    from scgan_infer.errors import UsageError
     from scgan_train import config as configs
     from scgan_train import runs
+    from scgan_train.datasets import DATASETS
+    from scgan_train.inspecting import inspect as look
+    from scgan_train.training import distributed, sources, stages
+    from scgan_train.training.run import Run
 
     settings = configs.to_dict(config) if isinstance(config, configs.Config) else config or {}
     path = None if out is None else Path(out)
-    tell = say or (lambda line: None)
-    return runs.train(data, settings, path, tell, defaults or {}, resume=resume, force=force)
+    tell = say if say and distributed.rank() == 0 else lambda line: None
+    if resume and path is not None and not path.exists():
+        if data is None:
+            raise UsageError(f"{path}: there is no such run to resume; name another, or its rows")
+        tell(f"{path}: there is nothing to resume yet; it begins now")
+        resume = False
+    if resume:
+        path = path or runs.newest("run.json")
+        begun = Run.load(path)
+        own = begun.config
+        wanted = configs.from_dict(configs.merge(configs.to_dict(own), runs.fixed(settings)))
+        data = begun.source if data is None else data
+    else:
+        wanted = own = configs.from_dict(configs.merge(defaults or {}, settings))
+    source, table = sources.load(runs.DEFAULT if data is None else data, own)
+    path = path or runs.free_folder(source)
+
+    def begin(constraints: Sequence[Constraint]) -> None:
+        if not resume and source not in DATASETS:
+            for line in look(table, wanted, constraints).lines():
+                tell(line)
+
+    try:
+        run = stages.train(table, wanted, path, source, resume=resume, force=force, begin=begin)
+    except KeyboardInterrupt:
+        if (path / "run.json").is_file():
+            again = f"scgan train --resume --out {quote(str(path))}"
+            tell(f"note: stages that are finished are kept; go on with {again}")
+        raise
+    tell(f"clusters: {run.facts['clusters']}")
+    took = f"{sum(run.seconds.values()):.0f} s on {run.facts['rows']} rows"
+    tell(f"run: {run.path} ({took}); next: scgan export {quote(str(run.path))}")
+    return run
 
 
 def export(run: Run | str | Path, path: str | Path) -> Path:
