@@ -286,26 +286,14 @@ def load(columns: Sequence[Column], arrays: Mapping[str, NDArray[Any]]) -> tuple
     every = arrays.get("terms", np.zeros((0, 5))).tolist()
     made = []
     for k, row in enumerate(arrays.get("constraints", np.zeros((0, 8))).tolist()):
-        column, side, fine, room, filler, low, high, learned = row
+        column, side, fine, room, filler, *ends, learned = row
         bases: dict[float, Base] = {}
         for _, number, constant, place, factor in (term for term in every if term[0] == k):
             _, before = bases.get(number, (constant, ()))
             bases[number] = constant, (*before, (int(place), factor))
-        owner, ends = columns[int(column)], (low, high)
-        owner = owner if side else owner.unwalled
-        made.append(
-            Constraint(
-                int(column),
-                owner,
-                tuple(bases.values()),
-                int(side),
-                bool(fine),
-                room,
-                filler,
-                ends,
-                bool(learned),
-            )
-        )
+        owner = columns[int(column)] if side else columns[int(column)].unwalled
+        what = int(column), owner, tuple(bases.values()), int(side), bool(fine)
+        made.append(Constraint(*what, room, filler, (ends[0], ends[1]), bool(learned)))
     return tuple(made)
 
 
@@ -348,14 +336,17 @@ class _Search:
         self.table, self.columns, self.free, self.drawn = table, table.columns, free, drawn
         rows = np.random.default_rng(0).permutation(len(table))[:SAMPLE]
         self.some = table.values[rows]
-        anchors = np.array([column.anchor or 0.0 for column in self.columns])
-        self.exact = (self.some.astype(np.float64) + anchors) * [unit_of(c) for c in self.columns]
+        self.exact = self._as_known(self.some, range(len(self.columns)))
         self.places = [
-            j
-            for j, column in enumerate(self.columns)
-            if column.kind in KINDS and _varies(self.some[:, j])
+            j for j, c in enumerate(self.columns) if c.kind in KINDS and _varies(self.some[:, j])
         ]
         self.found: dict[int, Constraint] = {}
+
+    def _as_known(self, cells: Floats, places: Sequence[int]) -> Array:
+        """Return cells [n, k] of some columns as people know them."""
+        columns = [self.columns[j] for j in places]
+        exact = cells.astype(np.float64) + [column.anchor or 0.0 for column in columns]
+        return np.asarray(exact * [unit_of(column) for column in columns])
 
     def ordered(self) -> tuple[Constraint, ...]:
         """Return what was found, each after those on its parts."""
@@ -380,9 +371,8 @@ class _Search:
 
     def copies(self) -> None:
         """Find columns that are another, perhaps in another unit."""
-        for k, j in sorted(
-            permutations(self.places, 2), key=lambda pair: (pair[0] > pair[1], pair)
-        ):
+        pairs = permutations(self.places, 2)
+        for k, j in sorted(pairs, key=lambda pair: (pair[0] > pair[1], pair)):
             more = j in self.found and self._may_miss(self.found[j].parts) and k not in self.found
             both = j in self.drawn and k in self.drawn
             if (j not in self.found or more) and self._before([k], j) and not both:
@@ -473,10 +463,8 @@ class _Search:
         """Find columns that are never below another, the nearest pairs first."""
         pairs = []
         for a in self.places:
-            below = (self.exact[:, a, None] <= self.exact) | np.isnan(
-                self.exact[:, a, None] - self.exact
-            )
-            for b in np.flatnonzero(below.all(0)).tolist():
+            over = self.exact[:, a, None] > self.exact  # False where a cell is missing
+            for b in np.flatnonzero(~over.any(0)).tolist():
                 if b != a and b in self.places and self._bound(a, b):
                     apart = np.nanmedian(self.exact[:, b] - self.exact[:, a])
                     pairs.append((apart / np.nanstd(self.exact[:, b]), a, b))
@@ -518,25 +506,18 @@ class _Search:
 
     def _holds(self, a: int, b: int) -> int:
         """Return in how many rows a column is not below another; 0 if it is in one."""
-        cells = self.table.values[:, [a, b]].astype(np.float64)
-        units = [unit_of(self.columns[j]) for j in (a, b)]
-        anchors = [self.columns[j].anchor or 0.0 for j in (a, b)]
-        low, high = ((cells + anchors) * units).T
+        low, high = self._as_known(self.table.values[:, [a, b]], [a, b]).T
         return 0 if (low > high).any() else int((low <= high).sum())
 
     def _keep(self, a: int, b: int) -> bool:
         """Put a bound on one of two columns, and say whether one can have it."""
         pairs = [(b, a, 1), (a, b, -1)]
+        units = [unit_of(column) for column in self.columns]
         apart = self.exact[:, b] - self.exact[:, a]
         apart = apart[~np.isnan(apart)]
         crowded = (apart < NEAR * np.nanstd(self.exact[:, b])).mean() >= CROWD
-        learned = [
-            pair
-            for pair in pairs
-            if crowded
-            and pair[0] in self.free
-            and unit_of(self.columns[pair[0]]) <= unit_of(self.columns[pair[1]])
-        ]
+        free = [(j, k, side) for j, k, side in pairs if j in self.free and units[j] <= units[k]]
+        learned = free if crowded else []
         held = [pair for pair in pairs if pair[0] not in self.drawn]
         for j, k, side in [*learned, *held]:
             if j not in self.found and self._before([k], j):

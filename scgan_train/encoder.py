@@ -56,23 +56,22 @@ class ColumnCurves(nn.Module):
 
     def log_slope_graph(self, y: Var) -> Var:
         """Return `log_slope` as a graph."""
-        steepness, height = self.steepness.exp(), self.height.exp()
-        wide = op.unsqueeze(y, const([2], np.int64))
-        bends = op.tanh(op.add(op.mul(wide, const(steepness)), const(self.offset)))
+        height, bends = self.height.exp() * self.steepness.exp(), self._bends_graph(y)
         flat = op.sub(const(1), op.mul(bends, bends))
-        rise = op.reduce_sum(
-            op.mul(flat, const(height * steepness)), const([2], np.int64), keepdims=0
-        )
+        rise = op.reduce_sum(op.mul(flat, const(height)), const([2], np.int64), keepdims=0)
         logs = op.add(op.log(op.add(rise, const(1))), const(self.slope))
         return op.reduce_sum(logs, const([1], np.int64), keepdims=0)
 
     def graph(self, y: Var) -> Var:
         """Return `forward` as a graph."""
-        steepness, height = self.steepness.exp(), self.height.exp()
-        wide = op.unsqueeze(y, const([2], np.int64))
-        bends = op.tanh(op.add(op.mul(wide, const(steepness)), const(self.offset)))
-        total = op.reduce_sum(op.mul(bends, const(height)), const([2], np.int64), keepdims=0)
+        bends = op.mul(self._bends_graph(y), const(self.height.exp()))
+        total = op.reduce_sum(bends, const([2], np.int64), keepdims=0)
         return op.mul(op.add(y, total), const(self.slope.exp()))
+
+    def _bends_graph(self, y: Var) -> Var:
+        """Return the hyperbolic tangents [n, dims, CURVES]."""
+        wide = op.unsqueeze(y, const([2], np.int64))
+        return op.tanh(op.add(op.mul(wide, const(self.steepness.exp())), const(self.offset)))
 
 
 def mlp_graph(net: nn.Module, x: Var) -> Var:
@@ -144,12 +143,11 @@ class Encoder(nn.Module):
         noise = self.config.noise * distributed.local_part(drawn, 1).to(y)
         a, b = self(y + noise[0]), self(y + noise[1])
         target = torch.arange(len(y), device=y.device) + distributed.rank() * len(y)
-        cross = nn.functional.cross_entropy
         forth, back = (
-            self.similarity(a, distributed.gather(b)),
-            self.similarity(b, distributed.gather(a)),
+            nn.functional.cross_entropy(self.similarity(one, distributed.gather(other)), target)
+            for one, other in ((a, b), (b, a))
         )
-        return {"info_nce": (cross(forth, target) + cross(back, target)) / 2}
+        return {"info_nce": (forth + back) / 2}
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
         """Return sim / tau of each latent a [n, e] with each b [k, e], as [n, k]."""
@@ -162,14 +160,8 @@ class Encoder(nn.Module):
         """Yield the one phase of this stage, on coordinates [n, d']."""
         config = self.config
         player = Player("encoder", list(self.net.parameters()), self.loss, config.lr)
-        yield Phase(
-            "contrast",
-            int(config.steps),
-            rows_of(y, batch=min(config.batch, len(y))),
-            (player,),
-            warmup=100,
-            share=True,
-        )
+        draw = rows_of(y, batch=min(config.batch, len(y)))
+        yield Phase("contrast", int(config.steps), draw, (player,), warmup=100, share=True)
 
     @torch.no_grad()
     def start(self, y: Tensor) -> None:

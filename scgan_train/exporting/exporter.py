@@ -5,6 +5,7 @@ A graph leaves only if onnxruntime computes the same numbers from it as the netw
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -256,15 +257,8 @@ def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
 
 
 def noted(config: Config) -> dict[str, Any]:
-    """Return the settings as a bundle notes them: given columns only where there are any."""
-    settings = {name: plain(value) for name, value in asdict(config).items()}
+    """Return the settings as a bundle notes them, in JSON's types: given columns only where there are any."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     if not config.given:
         del settings["given"]
     return settings
-
-
-def plain(value: object) -> object:
-    """Return nested settings with tuples as lists, as JSON has them."""
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    return list(value) if isinstance(value, tuple) else value

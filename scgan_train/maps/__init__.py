@@ -51,16 +51,12 @@ def resolved(
 ) -> MapperConfig:
     """Return the configuration without "auto", for so many dimensions, training rows and discrete steps."""
     chosen = choose(config.kind, e, steps, given)
-    settings = chosen.defaults(e, rows, steps) | {
-        "kind": next(name for name, other in MAPS.items() if other is chosen)
-    }
-    if given:
-        settings["layers"] = (
-            2  # held-out likelihood of two_moons: -1.66 nats with two, -1.73 with one
-        )
-    return replace(
-        config, **{key: to for key, to in settings.items() if getattr(config, key) == "auto"}
-    )
+    settings = chosen.defaults(e, rows, steps)
+    settings["kind"] = next(name for name, other in MAPS.items() if other is chosen)
+    if given:  # held-out likelihood of two_moons: -1.66 nats with two, -1.73 with one
+        settings["layers"] = 2
+    auto = {key: to for key, to in settings.items() if getattr(config, key) == "auto"}
+    return replace(config, **auto)
 
 
 def latent_model(

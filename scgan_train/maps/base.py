@@ -274,13 +274,9 @@ def affine_graph(tables: Tensor, x: Var, choice: Var) -> Var:
     """
     size, inputs, outputs = tables.shape
     if inputs - 1 > NARROW:
-        mine = op.equal(
-            op.unsqueeze(choice, const([0], np.int64)), const(np.arange(size)[:, None], np.int64)
-        )
-        mine = op.cast(mine, to=np.float32)
-        spread = op.mul(
-            op.unsqueeze(mine, const([1], np.int64)), op.unsqueeze(x, const([0], np.int64))
-        )
+        first, second, every = lengths([0]), lengths([1]), const(np.arange(size)[:, None], np.int64)
+        mine = op.cast(op.equal(op.unsqueeze(choice, first), every), to=np.float32)
+        spread = op.mul(op.unsqueeze(mine, second), op.unsqueeze(x, first))
         flat = op.reshape(spread, const([size * (inputs - 1), -1], np.int64))
         weights, biases = tables[:, :-1].flatten(0, 1).T, tables[:, -1].T
         return op.add(op.matmul(const(weights), flat), op.matmul(const(biases), mine))

@@ -225,7 +225,7 @@ class Triangular(nn.Module):
         self.register_buffer("before", torch.ones(e, e).tril(-1), persistent=False)
 
     def splines(
-        self, v: Tensor, cluster: Tensor, context: Tensor | None = None, own: slice | None = None
+        self, v: Tensor, cluster: Tensor, context: Tensor | None, own: slice = slice(None)
     ) -> Spline:
         """Return splines for coordinates of v [n, e], from those before each and context [n, c].
 
@@ -233,10 +233,10 @@ class Triangular(nn.Module):
             v: there may be fewer coordinates than networks.
             cluster: each row's [n].
             context: what holds from the start.
-            own: the coordinates that get a spline; without it all.
+            own: the coordinates that get a spline; all by default.
         """
         e = v.shape[1]
-        own = own or slice(e)
+        own = slice(*own.indices(e))
         known = v.unsqueeze(1) * self.before[own, :e]  # [n, own, e]
         bias = self.first_bias[:, own][cluster].transpose(0, 1)
         hidden = known.transpose(0, 1) @ self.first[own, :e] + bias
@@ -262,14 +262,17 @@ class Triangular(nn.Module):
             v = torch.cat([v[:, :j], moved, v[:, j + 1 :]], 1)
         return v
 
+    def _padded(self) -> Tensor:
+        """Return the last weights with zeros around those of the slopes, as `spline_graph` takes them."""
+        sizes, slopes = torch.split(self.last, [2 * BINS, BINS - 1], -1)
+        return torch.cat([sizes, pad(slopes, (1, 1))], -1)
+
     def graph(self, w: Sequence[Var], cluster: Var, context: Var | None) -> Sequence[Var]:
         """Return `forward` of coordinates [1, n] each and context [c, n]: small steps.
 
         Without context the first comes from a table.
         """
-        sizes, slopes = torch.split(self.last, [2 * BINS, BINS - 1], -1)
-        last = torch.cat([sizes, pad(slopes, (1, 1))], -1)
-        v: list[Var] = []
+        last, v = self._padded(), list[Var]()
         if context is None:
             table = silu(silu(self.first_bias[:, 0]) @ self.second[0] + self.second_bias[0])
             own = op.gather(const(table @ last[0]), cluster)
@@ -288,9 +291,7 @@ class Triangular(nn.Module):
 
     def inverse_graph(self, v: Var, e: int, part: slice, context: Var | None) -> tuple[Var, Var]:
         """Return `inverse` as graphs, w [k, n, e] and its logarithm [k, n] of v [k, n, e] in some clusters."""
-        first = (self.first * self.before.unsqueeze(2))[:, :e]
-        sizes, slopes = torch.split(self.last, [2 * BINS, BINS - 1], -1)
-        last = torch.cat([sizes, pad(slopes, (1, 1))], -1)
+        first, last = (self.first * self.before.unsqueeze(2))[:, :e], self._padded()
         found = []
         own = op.split(v, lengths([1] * e), axis=2)
         for j in range(e):
@@ -387,9 +388,7 @@ class FlowMapper(Mapper, Invertible):
 
     def known(self, given: Tensor, cluster: Tensor) -> Tensor:
         """Return the noise a [n, p] of given numbers [n, p] in the frames of clusters [n]."""
-        p = self.given
-        own = Affine(self.frame.means[:, :p], self.frame.factors[:, :p, :p])
-        return own.inverse(given, cluster).clamp(-FARTHEST, FARTHEST)
+        return self._parts[0].inverse(given, cluster).clamp(-FARTHEST, FARTHEST)
 
     def forward(self, w: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
         """Return latents [n, e]."""
@@ -465,11 +464,8 @@ class FlowMapper(Mapper, Invertible):
     def _parts(self) -> tuple[Affine, Affine, Tensor]:
         """The frames of the given numbers, of the latents in the flow's order, and how these follow those, F_eh."""
         means, factors, p = self.frame.means, self.frame.factors, self.given
-        known, made = (
-            Affine(means[:, :p], factors[:, :p, :p]),
-            Affine(means[:, p:], factors[:, p:, p:]),
-        )
-        return known, made, factors[:, p:, :p]
+        known = Affine(means[:, :p], factors[:, :p, :p])
+        return known, Affine(means[:, p:], factors[:, p:, p:]), factors[:, p:, :p]
 
     def log_densities(self, latents: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
         """See `Invertible.log_densities`."""
@@ -491,10 +487,9 @@ class FlowMapper(Mapper, Invertible):
         """See `Invertible.log_densities_graph`."""
         embedded = self.context_graph(choice) if len(self.embeddings) else None
         ordered = op.gather(latents, const(self.order[self.given :] - self.given, np.int64), axis=1)
-        terms = []
-        for at in range(0, len(self.clusters), TOGETHER):
-            part = slice(at, min(at + TOGETHER, len(self.clusters)))
-            terms.append(self._log_densities_graph(ordered, embedded, given, part))
+        size = len(self.clusters)
+        parts = [slice(at, min(at + TOGETHER, size)) for at in range(0, size, TOGETHER)]
+        terms = [self._log_densities_graph(ordered, embedded, given, part) for part in parts]
         return terms[0] if len(terms) == 1 else op.concat(terms, axis=0)
 
     def _log_densities_graph(
@@ -508,9 +503,8 @@ class FlowMapper(Mapper, Invertible):
             back = torch.linalg.inv(made.factors[part].double()) @ follow[part].double()
             w, context = op.sub(w, op.matmul(a, const(back.mT))), a
             if embedded is not None:
-                rows = op.add(
-                    op.unsqueeze(embedded, const([0], np.int64)), const(np.zeros((len(back), 1, 1)))
-                )
+                rows = op.unsqueeze(embedded, const([0], np.int64))
+                rows = op.add(rows, const(np.zeros((len(back), 1, 1))))
                 context = op.concat([a, rows], axis=2)
         total = const(made.log_slopes()[part, None])
         moved = int(self.leading)
@@ -537,9 +531,8 @@ class FlowMapper(Mapper, Invertible):
         steps = int(self.config.steps)
         if self.chosen:
             back, used = split_rows(len(latents), generator)
-            yield self.phase(
-                "leading", math.ceil(PROBE * steps), latents[used], labels[used], probe=True
-            )
+            few = math.ceil(PROBE * steps)
+            yield self.phase("leading", few, latents[used], labels[used], probe=True)
             if not int(self.leading):
                 v = self.whitened(latents[back], cluster_of(labels[back]))
                 self.leading.fill_(self._worth_moving(v, labels[back]))

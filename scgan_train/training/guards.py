@@ -24,7 +24,10 @@ from scgan_infer.judging.figures import off_shares
 TINY = 1e-9  # variance of coordinates that are all the same
 LEAST_RANK = 0.1
 OUTRIGHT = 0.05
-WORST = {"c2st": 0.55, "mse": 0.5}
+WORST = {
+    "c2st": (0.55, "a classifier tells its samples from real rows"),
+    "mse": (0.5, "its reconstructions keep too little of the rows"),
+}
 MOST_NAMED = 3  # shares that are off
 
 
@@ -100,18 +103,14 @@ def quality_warnings(figures: Mapping[str, float]) -> list[str]:
     >>> quality_warnings({"c2st": 0.52, "mse": 0.01, "rows": 1000})
     []
     """
-    meaning = {
-        "c2st": "a classifier tells its samples from real rows",
-        "mse": "its reconstructions keep too little of the rows",
-    }
-    errors = {"c2st": c2st_error(figures.get("rows", math.inf))}
     warnings = []
-    for name, worst in WORST.items():
-        value, error = figures.get(name, 0.0), errors.get(name, 0.0)
+    for name, (worst, meaning) in WORST.items():
+        error = c2st_error(figures.get("rows", math.inf)) if name == "c2st" else 0.0
+        value = figures.get(name, 0.0)
         if not value - 2 * error <= worst:
             swing = f" ± {error:.2g}" if error else ""
             warnings.append(
-                f"{name} {value:.3g}{swing} on held-out rows (at most {worst:g} is good): {meaning[name]}; "
+                f"{name} {value:.3g}{swing} on held-out rows (at most {worst:g} is good): {meaning}; "
                 "train longer, with --preset standard or other settings"
             )
     return warnings
