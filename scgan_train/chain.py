@@ -22,15 +22,20 @@ so the gate begins as the exact posterior of the mixture and learns the rest.
 Where a step follows from another in every row of the training (a number from its name), or its number is never below
 another's, it is put right by a table of the other's outcomes before the cluster is drawn.
 
+What never comes with a missing cell, beyond chance, is left no probability beside it: see `discrete.never`.
+
 Such a chain learns rows by heart within a few passes. So it is trained in bursts, each about twice as long
-as the one before, and the weights after the burst that is best on rows kept back stay.
+as the one before, and the weights after the burst that is best on rows kept back stay. Steps that nothing
+can be said of are worse by then, and sharp ones not yet learned. So the embeddings stay as they are from there on,
+which parts the steps; a step that is no better than its shares, by more than chance, begins anew; and each has
+further bursts as long as it gains, and keeps its own best.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -56,7 +61,9 @@ WEIGHT_DECAY = 0.01
 COSINES = 12  # that numbers in order share, and so many numbers at least
 FREE = 0.3  # size of the free part of their embeddings
 GAIN = 0.001  # nats a row that a longer training must gain
-TIED, LEAST = "tied_", "least_"
+SURE = 0.5  # standard errors that a step must gain by to be taken
+BARRED = -50.0  # added to the logits of what never comes with another outcome
+TIED, LEAST, NEVER = "tied_", "least_", "never_"
 UNSEEN = 0.01  # rows that each outcome of the first step has besides
 TRIANGLE = 256  # outcomes up to which cumulative sums are a matrix product
 
@@ -139,17 +146,27 @@ class Chain(nn.Module):
                 x = x * kept / (1 - DROPOUT)
         if self.gate and step == len(self.sizes) - 1:
             x = x - self.gate.costs(given).T
+        for other, table in self._barred(step):
+            x = x + table[choice[:, other]]
         return x
 
     def forward(
-        self, choice: Tensor, given: Tensor, generator: torch.Generator | None = None
+        self,
+        choice: Tensor,
+        given: Tensor,
+        generator: torch.Generator | None = None,
+        steps: Sequence[int] | None = None,
     ) -> Tensor:
-        """Return the mean negative log-likelihood of outcomes [n, r + h], given the first r; see `logits`."""
+        """Return the negative log-likelihood [k, n] of outcomes [n, r + h] in k steps, all by default; see `logits`."""
         terms = [
-            cross_entropy(self.logits(choice, given, j, generator), choice[:, self.known + j])
-            for j in range(len(self.sizes))
+            cross_entropy(
+                self.logits(choice, given, j, generator),
+                choice[:, self.known + j],
+                reduction="none",
+            )
+            for j in (range(len(self.sizes)) if steps is None else steps)
         ]
-        return torch.stack(terms).sum()
+        return torch.stack(terms)
 
     def tie(self, step: int, other: int, table: Tensor, *, least: bool = False) -> None:
         """Let a step's outcome follow from another's, by the table [V] of the other's outcomes; both of r + h.
@@ -158,10 +175,21 @@ class Chain(nn.Module):
         """
         self.register_buffer(f"{LEAST if least else TIED}{step}_{other}", table)
 
+    def bar(self, step: int, other: int, barred: Tensor) -> None:
+        """Let a step have no outcome that is barred [V, W] beside one of another before it; both of r + h."""
+        self.register_buffer(f"{NEVER}{step}_{other}", barred * BARRED)
+
+    def _barred(self, step: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield what is added to the logits of a step: for each outcome of another [V, W], and that other."""
+        own = f"{NEVER}{self.known + step}_"
+        for name, table in self.named_buffers(recurse=False):
+            if name.startswith(own):
+                yield int(name.removeprefix(own)), table
+
     @staticmethod
     def names_tie(name: str) -> bool:
-        """Say whether a name of the state is that of a table that `tie` took."""
-        return name.startswith((TIED, LEAST))
+        """Say whether a name of the state is that of a table that `tie` or `bar` took."""
+        return name.startswith((TIED, LEAST, NEVER))
 
     @property
     def tied(self) -> Iterator[tuple[int, int, Tensor, bool]]:
@@ -206,7 +234,8 @@ class Chain(nn.Module):
                 own = op.reshape(uniforms[0], const([-1], np.int64))
                 index = _searched(own, share.detach().numpy())
             else:
-                sums = _cumulated(op.softmax(self._logits_graph(known, given, j)), size)
+                logits = self._logits_graph(known, given, [*given.s, *chosen], j)
+                sums = _cumulated(op.softmax(logits), size)
                 passed = op.greater_or_equal(uniforms[j], sums)
                 counted = op.reduce_sum(
                     op.cast(passed, to=np.float32), const([1], np.int64), keepdims=0
@@ -235,7 +264,7 @@ class Chain(nn.Module):
             if self.lone and j == 0:
                 own = op.gather(const(torch.log_softmax(self.first.double(), 0)), choice[0])
             else:
-                logs = op.log_softmax(self._logits_graph(known, given, j))
+                logs = op.log_softmax(self._logits_graph(known, given, [*given.s, *choice], j))
                 if j == len(self.sizes) - 1:
                     break
                 own = op.gather_elements(logs, op.unsqueeze(choice[j], axis), axis=1)
@@ -250,7 +279,9 @@ class Chain(nn.Module):
         tables = zip(self.embeddings, given.s, strict=False)
         return known + [op.gather(const(table), own) for table, own in tables]
 
-    def _logits_graph(self, known: Sequence[Var], given: ConditionVars, step: int) -> Var:
+    def _logits_graph(
+        self, known: Sequence[Var], given: ConditionVars, outcomes: Sequence[Var], step: int
+    ) -> Var:
         """Return `logits` of a step that sees something as a graph."""
         network, costs = self.networks[step - self.lone], None
         if self.gate and step == len(self.sizes) - 1:
@@ -260,6 +291,8 @@ class Chain(nn.Module):
                 return op.neg(costs)  # nothing was learned
         x = known[0] if len(known) == 1 else op.concat(known, axis=1)
         logits = mlp_graph(network, x)
+        for other, table in self._barred(step):
+            logits = op.add(logits, op.gather(const(table), outcomes[other]))
         return logits if costs is None else op.sub(logits, costs)
 
 
@@ -302,12 +335,17 @@ class Sharing(nn.Module):
         pairs = zip(self.places, self.shared, strict=True)
         return free | {name: free[name] + waves @ shared for (name, waves), shared in pairs}
 
-    def loss(
-        self, choice: Tensor, given: Tensor, generator: torch.Generator | None
-    ) -> dict[str, Tensor]:
-        """Return the sum of the steps' cross-entropies on a batch of outcomes [b, r + h]."""
-        inputs = (choice, given, generator)
-        return {"cross_entropy": functional_call(self.chain, self.weights(), inputs)}
+    def of_step(self, step: int) -> list[nn.Parameter]:
+        """Return what a step's network alone has in training."""
+        own = f"networks.{step - self.chain.lone}."
+        free = [weight for name, weight in self.chain.named_parameters() if name.startswith(own)]
+        pairs = zip(self.places, self.shared, strict=True)
+        return free + [shared for (name, _), shared in pairs if name.startswith(own)]
+
+    def nats(self, *inputs: object) -> Tensor:
+        """Return the steps' negative log-likelihoods [k, b]; see `Chain.forward`."""
+        found: Tensor = functional_call(self.chain, self.weights(), inputs)
+        return found
 
 
 class ChainStage(Selected):
@@ -319,7 +357,13 @@ class ChainStage(Selected):
         back: [M, r + h] and [M, p] that are kept back.
         numbers: see `Sharing`; none by default.
         generator: draws what numbers share.
+
+    Attributes:
+        own: nats [9, h] of each step on the rows kept back since the embeddings stay, at first and after each burst;
+            infinite where there was none.
     """
+
+    own: Tensor
 
     def __init__(
         self,
@@ -330,14 +374,16 @@ class ChainStage(Selected):
         generator: torch.Generator | None = None,
     ) -> None:
         chain.start(rows[0], back[0])
-        best = copy.deepcopy(chain)
+        best, first = copy.deepcopy(chain), copy.deepcopy(chain)
         sharing = Sharing(chain, numbers, generator or torch.Generator())
 
-        def nats() -> Tensor:
-            return sharing.loss(*back, None)["cross_entropy"]
+        def score() -> Tensor:
+            return sharing.nats(*back).mean(1).sum()
 
-        super().__init__(sharing, best, nats, len(BURSTS), GAIN)
-        self.rows = rows
+        super().__init__(sharing, best, score, len(BURSTS), GAIN)
+        self.rows, self.back, self.first = rows, back, first
+        own = torch.full((len(BURSTS) + 1, len(chain.sizes)), torch.inf)
+        self.register_buffer("own", own.double())
 
     def weights(self) -> dict[str, Tensor]:
         """See `Selected.weights`."""
@@ -346,24 +392,80 @@ class ChainStage(Selected):
         return sharing.chain.state_dict() | sharing.weights()
 
     def phases(self) -> Iterator[Phase]:
-        """Yield bursts of training until the rows that are kept back get no better."""
-        sharing, rows = self.trained, self.rows
+        """Yield bursts of training until the rows that are kept back get no better: of all steps, then of each."""
+        sharing = self.trained
         assert isinstance(sharing, Sharing)
-        draw = rows_of(*rows, batch=min(BATCH, len(rows[0])))
+        every = range(len(sharing.chain.sizes))
         trained = [p for name, p in sharing.named_parameters() if name != "chain.first"]
-        player = Player("head", trained, sharing.loss, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-        return self.until_no_better(
-            Phase(
-                f"chain {index}",
-                steps,
-                draw,
-                (player,),
-                average=sharing,
-                decay=0.98,
-                held_out=lambda: float(self.score()),
-            )
+        yield from self.until_no_better(
+            self._phase(f"chain {index}", steps, trained, every)
             for index, steps in enumerate(BURSTS, 1)
         )
+        if not torch.isfinite(self.own[0]).all():
+            self._part(sharing)
+        active = list(every)[sharing.chain.lone :]
+        for index, steps in enumerate(BURSTS, 1):
+            if not active:
+                break
+            weights = [weight for step in active for weight in sharing.of_step(step)]
+            yield self._phase(f"steps {index}", steps, weights, active)
+            if not torch.isfinite(self.own[index]).all():
+                self._take(sharing, index)
+            gained = self.own[:index].amin(0) - self.own[index]
+            active = [step for step in active if gained[step] > GAIN]
+
+    def _phase(
+        self, name: str, steps: int, weights: Sequence[nn.Parameter], active: Sequence[int]
+    ) -> Phase:
+        """Return a burst of training some weights on the likelihood of some steps."""
+        sharing, rows = self.trained, self.rows
+        assert isinstance(sharing, Sharing)
+
+        def loss(choice: Tensor, given: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+            nats = sharing.nats(choice, given, generator, active)
+            return {"cross_entropy": nats.mean(1).sum()}
+
+        return Phase(
+            name,
+            steps,
+            rows_of(*rows, batch=min(BATCH, len(rows[0]))),
+            (Player("head", weights, loss, LEARNING_RATE, weight_decay=WEIGHT_DECAY),),
+            average=sharing,
+            decay=0.98,
+            held_out=lambda: float(self.score()),
+        )
+
+    @torch.no_grad()
+    def _part(self, sharing: Sharing) -> None:
+        """Let each step begin with the best of its networks, or anew where that is no better than its shares."""
+        better = _surely_less(self.best(*self.back), self.first(*self.back))
+        self._adopt(~better, self.first.state_dict())
+        sharing.chain.load_state_dict(self.best.state_dict())
+        for shared in sharing.shared:
+            shared.zero_()
+        self.own[0] = self.best(*self.back).mean(1)
+
+    @torch.no_grad()
+    def _take(self, sharing: Sharing, index: int) -> None:
+        """Keep the networks that are better than what was kept of their steps."""
+        now = sharing.nats(*self.back)
+        self.own[index] = now.mean(1)
+        self._adopt(_surely_less(now, self.best(*self.back)), self.weights())
+
+    def _adopt(self, taken: Tensor, state: Mapping[str, Tensor]) -> None:
+        """Copy the networks of some steps [h] from a state of the chain into the best."""
+        chain = self.best
+        assert isinstance(chain, Chain)
+        for step in torch.nonzero(taken[chain.lone :]).flatten().tolist():
+            for name, weight in chain.networks[step].named_parameters(f"networks.{step}"):
+                weight.copy_(state[name])
+
+
+def _surely_less(nats: Tensor, others: Tensor) -> Tensor:
+    """Say of which steps [h] the nats [h, M] are below others by more than `SURE` standard errors."""
+    gained = others - nats
+    error = gained.std(1, correction=0) / max(gained.shape[1] - 1, 1) ** 0.5
+    return torch.gt(gained.mean(1), SURE * error)
 
 
 def _searched(u: Var, sums: NDArray[np.float64]) -> Var:

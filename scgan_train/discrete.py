@@ -5,8 +5,12 @@ number of a column of few numbers, the *heavy* values of another number column (
 exactly 0"), and a missing cell. Where other numbers may stand too, the last index of the step says
 so, and the column keeps a coordinate for them.
 
-A value is heavy if it holds `HEAVY` of the column's rows and three times as many as its neighbours among
-the values on average, or `SPIKE` of the rows and `PROMINENT` times as many.
+A value of c rows is heavy if it holds `HEAVY` of the column's rows and three times as many as its neighbours among
+the values on average, t, or `SPIKE` of the rows and `PROMINENT` times as many; and so many are beyond chance there:
+
+    c ln(c / t) - c + t >= `SURPLUS`,
+
+which bounds the logarithm of Poisson's probability of c or more rows. Nine rows do among values that don't repeat.
 
 A chain of many steps learns badly. Where more than `MOST_STEPS` columns of numbers would have one, those
 without missing cells have none: their coordinates are scores, which keep the share of every value.
@@ -37,7 +41,8 @@ HEAVY = 0.02
 SPIKE = 0.005
 TALL, PROMINENT = 3.0, 20.0
 NEIGHBOURS = 5  # on either side, that a spike is compared with
-LEAST = 20  # rows of a heavy value
+SURPLUS = 10.0  # nats
+PATTERN = 5.0  # nats, that a pattern of missing cells is beyond chance by
 LOOSE = 0.95  # share of rows that keep a bound by chance
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
@@ -201,11 +206,11 @@ def heavy(counts: Labels) -> NDArray[np.bool_]:
     rows, width = counts.sum(), 2 * NEIGHBOURS + 1
     around = np.convolve(counts, np.ones(width), "full")[NEIGHBOURS:-NEIGHBOURS] - counts
     there = np.convolve(np.ones_like(counts), np.ones(width), "full")[NEIGHBOURS:-NEIGHBOURS] - 1
-    typical = around / np.maximum(there, 1)
+    typical = np.maximum(around / np.maximum(there, 1), 1)
     share = counts / rows
     high = (share >= HEAVY) & (counts >= TALL * typical)
     high |= (share >= SPIKE) & (counts >= PROMINENT * typical)
-    high &= counts >= LEAST
+    high &= counts * np.log(counts / typical) - counts + typical >= SURPLUS
     if high.sum() > MOST_HEAVY:
         high &= counts >= np.sort(counts[high])[-MOST_HEAVY]
     return np.asarray(high)
@@ -274,6 +279,40 @@ def least(
                     table = np.zeros(steps[other].size, np.int64)
                     table[: len(values)] = np.minimum(np.searchsorted(own, values), len(own) - 1)
                     found[k, other] = table
+    return found
+
+
+def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArray[np.bool_]]:
+    """Return what never comes with a missing cell, or only with one: (step, other before it) to the pairs [V, W].
+
+    Of n rows, m of which miss the cell (or don't), none of the k rows of an outcome elsewhere does. Were that chance,
+    so many would be drawn without one with a probability of C(n - m, k) / C(n, k), e^-`PATTERN` at most.
+
+    Args:
+        steps: All steps.
+        choices: Outcomes [n, h - 1].
+    """
+    found: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    logs = np.concatenate([[0.0], np.log(np.arange(1, len(choices) + 1)).cumsum()])
+    for j in (j for j, step in enumerate(steps) if np.isnan(step.values).any()):
+        gone = choices[:, j] == len(steps[j].numbers)
+        for other in (other for other in range(len(steps)) if other != j):
+            size = steps[other].size
+            rows = np.bincount(choices[:, other], minlength=size)
+            pairs = np.zeros((size, steps[j].size), bool)
+            for side in (True, False):
+                there = np.bincount(choices[gone == side, other], minlength=size)
+                free = len(gone) - there.sum()  # rows without it
+                k = np.minimum(rows, free)
+                chance = logs[free] - logs[free - k] - logs[-1] + logs[len(gone) - k]
+                barred = (there == 0) & (-chance >= PATTERN)
+                pairs[
+                    np.ix_(barred, (np.arange(steps[j].size) == len(steps[j].numbers)) == side)
+                ] = True
+            if pairs.any():
+                place = (max(j, other), min(j, other))
+                pairs = pairs if j > other else pairs.T
+                found[place] = found.get(place, np.zeros_like(pairs)) | pairs
     return found
 
 

@@ -34,7 +34,7 @@ from scgan_train.config import Config, constraints_of, resolve
 from scgan_train.constraints import Constraint
 from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import DecoderStage
-from scgan_train.discrete import follows, least
+from scgan_train.discrete import follows, least, never
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.parts import Parts
 from scgan_train.given import Conditions, Given, divide, part
@@ -53,6 +53,7 @@ MOST_HELD_OUT = 10_000
 BLOCK, DRAWS = 4096, 24  # rows that are drawn at a time for margins, and how often
 KEPT_BACK = 0.1  # share of the training rows that the decoder's width is chosen by
 JUDGING = 2_000  # held-out rows that a training is watched on
+FEW_BACK, ENOUGH_BACK = 0.25, 100  # that a chain is stopped by: so large a share up to so many rows
 SMOOTH = 256  # draws that stand for a cluster of few rows
 
 
@@ -298,7 +299,8 @@ class _Stages:
         clusters, choices, _ = self.clustered
         choices, generator = choices.reshape(len(choices), -1), generator_for(self.seed, "head")
         chain = self.run.new_chain(clusters, generator).to(self.device)
-        parts = _split(len(choices), self.seed, KEPT_BACK)
+        share = max(KEPT_BACK, min(FEW_BACK, ENOUGH_BACK / len(choices)))
+        parts = _split(len(choices), self.seed, share)
         rows, held = ((choices[k], self.conditions.h[k]) for k in parts)
         steps, columns = self.coordinates.steps, self.coordinates.columns
         numbers = [0 if columns[s.column].rules.named else len(s.numbers) for s in steps]
@@ -310,6 +312,9 @@ class _Stages:
         tied = follows(own, [len(table) for table in best.embeddings], known)
         for (step, other), table in tied.items():
             best.tie(step, other, torch.from_numpy(table))
+        seen = torch.cat([self.outcomes, self.held_outcomes]).cpu().numpy()
+        for (step, other), pairs in never(steps, seen).items():
+            best.bar(step + known, other + known, torch.from_numpy(pairs))
         if self.config.constraints:
             bounds = least(steps, columns, own[:, known:], {step - known for step, _ in tied})
             for (step, other), table in bounds.items():
