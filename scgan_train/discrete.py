@@ -39,7 +39,7 @@ SPIKY = (128, 10)  # the same where some are heavy, of the others
 MOST_STEPS = 12
 HEAVY = 0.02
 SPIKE = 0.005
-TALL, PROMINENT = 3.0, 20.0
+TALL, PROMINENT = 3.0, 10.0
 NEIGHBOURS = 5  # on either side, that a spike is compared with
 SURPLUS = 10.0  # nats
 PATTERN = 5.0  # nats, that a pattern of missing cells is beyond chance by
@@ -210,7 +210,7 @@ def heavy(counts: Labels) -> NDArray[np.bool_]:
     share = counts / rows
     high = (share >= HEAVY) & (counts >= TALL * typical)
     high |= (share >= SPIKE) & (counts >= PROMINENT * typical)
-    high &= counts * np.log(counts / typical) - counts + typical >= SURPLUS
+    high &= counts * np.log(np.maximum(counts, 1) / typical) - counts + typical >= SURPLUS
     if high.sum() > MOST_HEAVY:
         high &= counts >= np.sort(counts[high])[-MOST_HEAVY]
     return np.asarray(high)
@@ -286,7 +286,7 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
     """Return what never comes with a missing cell, or only with one: (step, other before it) to the pairs [V, W].
 
     Of n rows, m of which miss the cell (or don't), none of the k rows of an outcome elsewhere does. Were that chance,
-    so many would be drawn without one with a probability of C(n - m, k) / C(n, k), e^-`PATTERN` at most.
+    k rows would be drawn without one with a probability of C(n - m, k) / C(n, k), e^-`PATTERN` at most.
 
     Args:
         steps: All steps.
@@ -294,25 +294,21 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
     """
     found: dict[tuple[int, int], NDArray[np.bool_]] = {}
     logs = np.concatenate([[0.0], np.log(np.arange(1, len(choices) + 1)).cumsum()])
-    for j in (j for j, step in enumerate(steps) if np.isnan(step.values).any()):
-        gone = choices[:, j] == len(steps[j].numbers)
-        for other in (other for other in range(len(steps)) if other != j):
-            size = steps[other].size
-            rows = np.bincount(choices[:, other], minlength=size)
-            pairs = np.zeros((size, steps[j].size), bool)
-            for side in (True, False):
-                there = np.bincount(choices[gone == side, other], minlength=size)
-                free = len(gone) - there.sum()  # rows without it
-                k = np.minimum(rows, free)
-                chance = logs[free] - logs[free - k] - logs[-1] + logs[len(gone) - k]
-                barred = (there == 0) & (-chance >= PATTERN)
-                pairs[
-                    np.ix_(barred, (np.arange(steps[j].size) == len(steps[j].numbers)) == side)
-                ] = True
-            if pairs.any():
-                place = (max(j, other), min(j, other))
-                pairs = pairs if j > other else pairs.T
-                found[place] = found.get(place, np.zeros_like(pairs)) | pairs
+    incomplete = [j for j, step in enumerate(steps) if np.isnan(step.values).any()]
+    for j, other in ((j, other) for j in incomplete for other in range(len(steps)) if other != j):
+        last, size = len(steps[j].numbers), steps[other].size
+        gone = choices[:, j] == last
+        rows = np.bincount(choices[:, other], minlength=size)
+        for missing in (True, False):
+            there = np.bincount(choices[gone == missing, other], minlength=size)
+            free = len(gone) - there.sum()
+            k = np.minimum(rows, free)
+            chance = logs[free] - logs[free - k] - logs[-1] + logs[len(gone) - k]
+            barred = (there == 0) & (chance <= -PATTERN)
+            if barred.any():
+                pairs = np.outer(barred, (np.arange(steps[j].size) == last) == missing)
+                place, pairs = ((j, other), pairs) if j > other else ((other, j), pairs.T)
+                found[place] = found.get(place, False) | pairs
     return found
 
 

@@ -62,6 +62,22 @@ def test_a_smooth_count_has_no_heavy_values_and_a_spike_of_half_a_percent_is_one
     assert np.flatnonzero(discrete.heavy(counts)).tolist() == [3]
 
 
+@pytest.mark.parametrize(("rows", "repeated"), [(3000, 17), (300, 10), (80, 10)])
+def test_a_value_that_repeats_among_others_that_do_not_is_heavy(rows: int, repeated: int) -> None:
+    counts = np.ones(rows - repeated + 1, np.int64)
+    counts[5] = repeated
+    assert np.flatnonzero(discrete.heavy(counts)).tolist() == [5]
+
+
+@pytest.mark.parametrize("rows", [50, 80, 300, 1000])
+def test_few_numbers_of_a_smooth_distribution_are_not_heavy(rows: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        drawn = rng.integers(60, size=rows), rng.poisson(30, rows), rng.geometric(0.05, rows)
+        for values in drawn:
+            assert not discrete.heavy(np.unique(values, return_counts=True)[1]).any()
+
+
 STEPS = [
     Step(0, np.array([0, 1, 2], np.float32), rest=False),
     Step(0, np.array([0, 1, 2, GONE], np.float32), rest=False),
@@ -281,6 +297,59 @@ def test_a_step_that_is_never_below_another_is_so_in_every_row() -> None:
         }
         assert not (drawn["b"] < drawn["a"]).any()
         assert np.isnan(drawn["b"]).mean() > 0.02
+
+
+def test_what_never_comes_with_a_missing_cell_does_not_in_any_row() -> None:
+    """A cell that is always missing beside one name of 8 rows, and may be beside another; a name of 2 rows."""
+    rng = np.random.default_rng(0)
+    name = np.repeat([0, 1, 2, 3], [50, 60, 8, 2]).astype(np.float32)
+    cell = rng.integers(4, size=120).astype(np.float32)
+    cell[(name >= 2) | ((name == 1) & (rng.random(120) < 0.5))] = np.nan
+    columns = (
+        Column("name", "category", categories=("a", "b", "c", "d")),
+        Column("cell", "category", categories=("p", "q", "r", "s"), missing=True),
+    )
+    cells = np.column_stack([name, cell])
+    steps = discrete.find(Table(columns, cells))
+    assert [step.column for step in steps] == [0, 1]
+    found = discrete.never(steps, discrete.choose(steps, cells))
+    assert list(found) == [(1, 0)]
+    kept = [[1, 1, 1, 1, 0], [1] * 5, [0, 0, 0, 0, 1], [1] * 5]
+    np.testing.assert_array_equal(found[1, 0], np.array(kept) == 0)
+    chain = Chain([4, 5, 3], generator_for(0, "never"))
+    chain.bar(1, 0, torch.from_numpy(found[1, 0]))
+    u = torch.rand(4096, 3, generator=generator_for(0, "u"))
+    argued = argument(("n", 3))
+    made = chain.graph(argued, ConditionVars(None, ()))
+    graph = model({"u": argued}, {str(k): step for k, step in enumerate(made)})
+    theirs = np.stack(onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()}), 1)
+    ours = chain.select(u, nothing(u)).numpy()
+    assert (theirs != ours).any(1).mean() < 1e-3
+    for chosen in (ours, theirs):
+        assert (chosen[chosen[:, 0] == 2, 1] == 4).all()
+        assert not (chosen[chosen[:, 0] == 0, 1] == 4).any()
+        assert 0 < (chosen[chosen[:, 0] == 1, 1] == 4).mean() < 1
+
+
+def test_a_step_is_learned_beside_many_that_depend_on_nothing() -> None:
+    """A cell that is missing in .05, .5 and all rows of three groups, and six columns of noise."""
+
+    def draw(n: int, name: str) -> torch.Tensor:
+        generator = generator_for(4, name)
+        group = torch.multinomial(torch.tensor([0.5, 0.4, 0.1]), n, True, generator=generator)
+        share = torch.tensor([0.05, 0.5, 1.0])[group]
+        gone = (torch.rand(n, generator=generator) < share).long()
+        return torch.stack([gone, group, *torch.randint(20, (6, n), generator=generator)], 1)
+
+    generator = generator_for(0, "chain")
+    stage = ChainStage(
+        Chain([2, 3, *[20] * 6], generator), alone(draw(900, "a")), alone(draw(100, "b"))
+    )
+    fit("head", stage, lambda _: stage.phases(), 0, Watcher())
+    with torch.no_grad():
+        nats = stage.best(*alone(draw(4000, "c"))).mean(1)
+    assert nats[1] < 0.71  # at best .685
+    assert nats[2:].sum() < 6 * (np.log(20) + 0.01)
 
 
 def test_a_chain_stops_before_it_knows_few_rows_by_heart() -> None:
