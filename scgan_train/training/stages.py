@@ -312,7 +312,7 @@ class _Stages:
         tied = follows(own, [len(table) for table in best.embeddings], known)
         for (step, other), table in tied.items():
             best.tie(step, other, torch.from_numpy(table))
-        seen = torch.cat([self._outcomes(rows) for rows in (self.kept, self.held)]).cpu().numpy()
+        seen = self.coordinates.choose(self.table.values[:, self.run.made])
         for (step, other), pairs in never(steps, seen).items():
             best.bar(step + known, other + known, torch.from_numpy(pairs))
         if self.config.constraints:
