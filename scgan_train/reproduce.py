@@ -1,12 +1,12 @@
 """The paper's Table 1 and Figures 2 and 3: four latent models on every plane, everything else equal.
 
-    cell = (maps, plane, latent model, seed)      unit = all cells of a plane and seed
+    cell = (maps, plane, latent model, seed)
 
 `maps` is `default`, or `paper`: the preset of that name, the paper's own, in which the latent model acts on
-reconstructions, as critics look at generations. In a unit what a cell does not change is trained once and
-copied: stage 1 for all of the same maps; clusters for all of those but one Gaussian; under the default maps
-the decoder. A finished cell is a JSON file, so any run of this can be resumed; a cell's run folder can be
-exported like any other.
+reconstructions, as critics look at generations. What a cell does not change, training gives to the same bits in
+each: stage 1 for all of the same maps; clusters for all of those but one Gaussian; under the default maps the
+decoder. A finished cell is a JSON file, so any run of this can be resumed; a cell's run folder can be exported like
+any other.
 
     DIR/cells/MAPS-PLANE-LATENTS-SEED.json, .npz     figures, rows for the pictures
     DIR/runs/MAPS-PLANE-LATENTS-SEED/                run folders
@@ -20,11 +20,12 @@ import io
 import json
 import multiprocessing
 import os
-import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from scgan_infer.judging.layout import formatted
 from scgan_infer.names import LATENTS, Size
 from scgan_infer.sampling.sessions import cores
 from scgan_train import config as configs
-from scgan_train.config import Config, resolve
+from scgan_train.config import Config
 from scgan_train.datasets import DATASETS, fresh, table
 from scgan_train.exporting.parts import Parts
 from scgan_train.training.loop import generator_for
@@ -52,12 +53,6 @@ from scgan_train.watch import Watch
 Floats = NDArray[np.float32]
 
 MAPS: dict[str, dict[str, Any]] = {"default": {}, "paper": configs.PRESETS["paper"]}
-FILES = {  # of each stage that cells share
-    "coordinates": ("coordinates.safetensors", "held_out.npy"),
-    "encoder": ("encoder.safetensors",),
-    "clusters": ("clusters.safetensors",),
-    "decoder": ("decoder.safetensors",),
-}
 CUBE = (0.062, 0.023, 0.024, 0.021)
 PAPER: dict[str, tuple[float, float, float, float]] = {  # its Table 1, in the order of LATENTS
     "eight_gaussians": (2.339, 0.053, 0.065, 0.016),
@@ -106,8 +101,8 @@ class Plan:
 
     def cells(self) -> list[Cell]:
         """Return all cells."""
-        units = [(plane, seed) for seed in range(self.seeds) for plane in self.planes]
-        return [cell for plane, seed in units for cell in unit(plane, seed)]
+        places = product(range(self.seeds), self.planes, MAPS, LATENTS)
+        return [Cell(maps, plane, latents, seed) for seed, plane, maps, latents in places]
 
 
 @dataclass(frozen=True)
@@ -129,11 +124,6 @@ class Cell:
         return out / "cells" / f"{self.name}.json"
 
 
-def unit(plane: str, seed: int) -> list[Cell]:
-    """Return the cells of a plane and seed."""
-    return [Cell(maps, plane, latents, seed) for maps in MAPS for latents in LATENTS]
-
-
 def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> list[Line]:
     """Run what is not finished, in processes of one thread, then write tables and figures.
 
@@ -150,16 +140,15 @@ def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> l
     """
     begin(plan, resume)
     todo = [cell for cell in plan.cells() if not cell.result(plan.out).exists()]
-    units = list(dict.fromkeys((cell.plane, cell.seed) for cell in todo))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(
-        max(1, min(jobs or cores(), len(units))),
+        max(1, min(jobs or cores(), len(todo))),
         multiprocessing.get_context("spawn"),
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),
     ) as pool:
         try:
-            watched(plan, todo, [pool.submit(work, plan, *which) for which in units])
+            watched(plan, {pool.submit(work, plan, cell): cell for cell in todo})
         except (KeyboardInterrupt, ScganError):
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
@@ -172,76 +161,39 @@ def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> l
     return lines
 
 
-def work(plan: Plan, plane: str, seed: int) -> None:
-    """Train and measure the cells of a plane and seed that are not finished, of which there are some."""
+def work(plan: Plan, cell: Cell) -> None:
+    """Train and measure a cell."""
     torch.set_num_threads(1)
-    rows, judges = table(plane, plan.rows, seed), fresh(plane, 2 * plan.compared, seed)
-    runs: dict[Cell, Run] = {}
-    cells = unit(plane, seed)
-    last = max(place for place, cell in enumerate(cells) if not cell.result(plan.out).exists())
-    for cell in cells[: last + 1]:
-        runs[cell] = trained(plan, cell, rows, runs)
-        if cell.result(plan.out).exists():
-            continue
-        found, shown = measured(runs[cell], judges, plan.compared)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **shown)
-        cell.result(plan.out).with_suffix(".npz").write_bytes(buffer.getvalue())
-        facts = {"seconds": runs[cell].seconds, "note": runs[cell].facts["clusters"]}
-        result = json.dumps(asdict(cell) | facts | found, indent=1)
-        write_bytes(cell.result(plan.out), result.encode())
+    rows, path = table(cell.plane, plan.rows, cell.seed), plan.out / "runs" / cell.name
+    run = train(rows, plan.config(cell), path, cell.plane, resume=path.exists())
+    found, shown = measured(run, fresh(cell.plane, 2 * plan.compared, cell.seed), plan.compared)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **shown)
+    cell.result(plan.out).with_suffix(".npz").write_bytes(buffer.getvalue())
+    facts = {"seconds": run.seconds, "note": run.facts["clusters"]}
+    write_bytes(cell.result(plan.out), json.dumps(asdict(cell) | facts | found, indent=1).encode())
 
 
-def watched(plan: Plan, cells: Sequence[Cell], units: Sequence[Future[None]]) -> None:
-    """Wait for the units of work, and say each cell that is finished.
+def watched(plan: Plan, cells: Mapping[Future[None], Cell]) -> None:
+    """Wait for cells, and say each that is finished.
 
     Raises:
-        ScganError: that of a unit.
+        ScganError: that of a cell.
     """
-    pending, left = set(units), list(cells)
     with Watch() as watch:
         count = len(plan.cells())
         watch.say(f"{count - len(cells)} of {count} cells are finished")
         watch.begin("reproduce", len(cells))
-        while pending:
-            done, pending = wait(pending, timeout=1.0)
-            for cell in [cell for cell in left if cell.result(plan.out).exists()]:
-                left.remove(cell)
-                found = json.loads(cell.result(plan.out).read_text("utf-8"))
-                watch.say(
-                    f"{cell.plane}, {cell.maps} maps, {cell.latents}, seed {cell.seed}: "
-                    f"C2ST {found['c2st']['value']:.3f}, MSE {found['mse_raw']['value']:.2g} "
-                    f"({sum(found['seconds'].values()):.0f} s)"
-                )
-            watch.show(len(cells) - len(left))
-            for unit_done in done:
-                unit_done.result()
-
-
-def trained(plan: Plan, cell: Cell, rows: Table, earlier: Mapping[Cell, Run]) -> Run:
-    """Return the finished run of a cell; what earlier cells of its unit have in common with it is theirs."""
-    path, config = plan.out / "runs" / cell.name, resolve(plan.config(cell), rows)
-    if not (path / "run.json").exists():
-        path.mkdir(parents=True, exist_ok=True)
-        facts: dict[str, Any] = {"rows": len(rows), "sha256": rows.fingerprint(), "seconds": {}}
-        for stage, donor in donors(cell, config, earlier).items():
-            for file in FILES[stage]:
-                shutil.copyfile(donor.path / file, path / file)
-            facts["seconds"][stage] = donor.seconds[stage]
-            fact = {"clusters": "clusters", "decoder": "width"}.get(stage)
-            facts |= {fact: donor.facts[fact]} if fact else {}
-        Run(path, config, cell.plane, rows.columns, facts).save()
-    return train(rows, config, path, cell.plane, resume=True)
-
-
-def donors(cell: Cell, config: Config, earlier: Mapping[Cell, Run]) -> dict[str, Run]:
-    """Return which earlier run of a unit gives each stage that this cell would train to the same bits."""
-    alike = [other for other in earlier if other.maps == cell.maps]
-    clustered = [other for other in alike if "gaussian" not in (other.latents, cell.latents)]
-    found = {"coordinates": list(earlier), "encoder": alike, "clusters": clustered}
-    if config.decoder.steps == 0:
-        found["decoder"] = alike
-    return {stage: earlier[cells[0]] for stage, cells in found.items() if cells}
+        for finished, future in enumerate(as_completed(cells), 1):
+            future.result()
+            cell = cells[future]
+            found = json.loads(cell.result(plan.out).read_text("utf-8"))
+            watch.say(
+                f"{cell.plane}, {cell.maps} maps, {cell.latents}, seed {cell.seed}: "
+                f"C2ST {found['c2st']['value']:.3f}, MSE {found['mse_raw']['value']:.2g} "
+                f"({sum(found['seconds'].values()):.0f} s)"
+            )
+            watch.show(finished)
 
 
 @torch.no_grad()
@@ -280,11 +232,11 @@ def measured(run: Run, judges: Table, n: int) -> tuple[dict[str, Any], dict[str,
 
 def summary(plan: Plan) -> list[Line]:
     """Return medians over seeds of the cells, the paper's number beside the reconstruction error."""
-    results = [json.loads(cell.result(plan.out).read_text("utf-8")) for cell in plan.cells()]
     lines = []
     for cell in (cell for cell in plan.cells() if cell.seed == 0):
-        same = [part for part in results if _key(part) == _key(asdict(cell))]
-        line: Line = dict(zip(("maps", "plane", "latents"), _key(asdict(cell)), strict=True))
+        seeds = [replace(cell, seed=seed).result(plan.out) for seed in range(plan.seeds)]
+        same = [json.loads(path.read_text("utf-8")) for path in seeds]
+        line: Line = {"maps": cell.maps, "plane": cell.plane, "latents": cell.latents}
         line |= {"seeds": len(same), "mse": _median(same, "mse_raw", "value")}
         line["paper"] = PAPER[cell.plane][LATENTS.index(cell.latents)]
         for name in JUDGED:
@@ -292,10 +244,6 @@ def summary(plan: Plan) -> list[Line]:
             line[f"{name}_floor"] = _median(same, name, "floor")
         lines.append(line)
     return sorted(lines, key=lambda line: list(MAPS).index(line["maps"]))
-
-
-def _key(cell: Line) -> tuple[str, str, str]:
-    return cell["maps"], cell["plane"], cell["latents"]
 
 
 def _median(results: list[Line], name: str, part: str) -> float:
@@ -323,16 +271,12 @@ def as_markdown(lines: list[Line]) -> str:
         parts.append(f"### {maps.capitalize()} maps\n\nReconstruction MSE\n")
         parts.append(_grid(own, lambda line: (f"{line['mse']:.2g}", f"{line['paper']:g}")))
         for name in JUDGED:
-            parts.append(f"{FIGURES[name].title}\n")
-            parts.append(
-                _grid(
-                    own,
-                    lambda line, name=name: formatted(  # type: ignore[misc]
-                        name, Figure(line[name], line[f"{name}_floor"])
-                    )[:2],
-                )
-            )
+            parts += [f"{FIGURES[name].title}\n", _grid(own, partial(_with_floor, name))]
     return "\n".join(parts)
+
+
+def _with_floor(name: str, line: Line) -> tuple[str, ...]:
+    return formatted(name, Figure(line[name], line[f"{name}_floor"]))[:2]
 
 
 def _grid(lines: list[Line], cell: Callable[[Line], tuple[str, ...]]) -> str:
