@@ -15,6 +15,7 @@ reconstructions with z fixed, a critic on reconstructions, a critic on generatio
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from scgan_train.head import LatentModel
 from scgan_train.nets import critic_loss, generator_loss, gradient_penalty, linear, mlp
 from scgan_train.subspace import Residual, Subspace, principal
 from scgan_train.training import distributed
-from scgan_train.training.loop import Phase, Player, rows_of
+from scgan_train.training.loop import Draw, Phase, Player, rows_of
 
 SHARES_AVERAGED = 10  # the average is over about the last tenth of the steps
 EXACT = 1e-9  # mean squared error of a skip that needs no layers
@@ -61,9 +62,8 @@ class Decoder(nn.Module):
         super().__init__()
         inputs = [latent_dim] + [width] * (layers - 1)
         self.layers = nn.ModuleList(linear(size, width, generator, gain=1.5) for size in inputs)
-        self.subspaces = nn.ModuleList(
-            Subspace(width, noise, generator) for _ in range(layers if noise else 0)
-        )
+        self._subspaces = [Subspace(width, noise, generator) for _ in range(layers if noise else 0)]
+        self.subspaces = nn.ModuleList(self._subspaces)
         self.noise = layers * noise + restored
         self.last = nn.Parameter(torch.zeros(dims, width))
         self.skip = linear(latent_dim, dims, generator)
@@ -85,9 +85,6 @@ class Decoder(nn.Module):
         """Dimensions of the noise that enters at the output, the last ones of z."""
         return 0 if self.residual is None else len(self.residual.importance)
 
-    def _each_subspace(self) -> list[Subspace]:
-        return [subspace for subspace in self.subspaces if isinstance(subspace, Subspace)]
-
     def _moves(self, z: Tensor | None) -> Sequence[Tensor | None]:
         if z is None or not self.subspaces:
             return [None] * len(self.layers)
@@ -96,7 +93,7 @@ class Decoder(nn.Module):
 
     def orthogonality(self) -> Tensor:
         """Return the sum of |U^T U - 1|^2 over the subspaces."""
-        terms = [subspace.orthogonality() for subspace in self._each_subspace()]
+        terms = [subspace.orthogonality() for subspace in self._subspaces]
         terms += [self.residual.orthogonality()] if self.residual else []
         return sum(terms, self.last.new_zeros(()))
 
@@ -114,7 +111,7 @@ class Decoder(nn.Module):
             assert isinstance(layer, nn.Linear)
             h = op.add(op.matmul(h, const(layer.weight.T)), const(layer.bias))
             if self.subspaces and parts:
-                directions = self._each_subspace()[index].directions()
+                directions = self._subspaces[index].directions()
                 h = op.add(h, op.matmul(parts[index], const(directions)))
             h = silu(h)
         y = op.add(op.matmul(h, const(last.T)), y)
@@ -126,7 +123,7 @@ class Decoder(nn.Module):
         """Return the noise of each layer, and of the output."""
         if z is None:
             return ()
-        inner = [len(subspace.importance) for subspace in self._each_subspace()]
+        inner = [len(subspace.importance) for subspace in self._subspaces]
         sizes = [*inner, *([self.restored] if self.restored else [])]
         return op.split(z, const(sizes, np.int64), axis=1)
 
@@ -142,13 +139,13 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def wake(self, lost: Tensor) -> None:
         """Set all importances to the spread [] that reconstructions lose: critics hear no noise of less."""
-        for subspace in self._each_subspace():
+        for subspace in self._subspaces:
             subspace.importance.fill_(lost)
 
     @torch.no_grad()
     def put_out(self, lost: Tensor) -> None:
         """Leave no noise where all of it is as `wake` left it: the phase that should teach it was undone."""
-        own: list[Tensor] = [subspace.importance for subspace in self._each_subspace()]
+        own: list[Tensor] = [subspace.importance for subspace in self._subspaces]
         if own and (torch.cat(own) == lost.to(own[0])).all():
             self.wake(torch.zeros_like(lost))
 
@@ -218,36 +215,31 @@ class DecoderStage(nn.Module):
         self.config = config
         self.restored = restored
         noise = config.noise if config.steps and not restored else 0
-        self.decoders = nn.ModuleList(
+        self._widths = [
             Decoder(latent.shape[1], dims, units, config.layers, noise, generator, restored)
             for units in config.widths
-        )
+        ]
         self.register_buffer("errors", torch.full((len(config.widths),), torch.inf).double())
         self.register_buffer("calibrated", torch.zeros(()))
         self.on_reconstructions = mlp([dims, width, width, 1], generator)
         self.on_generations = mlp([dims, width, width, 1], generator)
-        self.halves = nn.ModuleList(
+        self._halves = [
             Decoder(latent.shape[1], dims, units, config.layers, 0, generator)
             for units in (config.widths if restored else ())
             for _ in range(2)
-        )
+        ]
+        self.decoders, self.halves = nn.ModuleList(self._widths), nn.ModuleList(self._halves)
         self._model = [model]  # not a part of what is trained
         self.to(y.device)
-        for decoder in [*self._each(), *self._each_half()]:
+        for decoder in [*self._widths, *self._halves]:
             decoder.start(latent, y)
-        if not config.steps and self._each()[0].error(latent, y) <= EXACT:
+        if not config.steps and self._widths[0].error(latent, y) <= EXACT:
             self.errors[0] = 0.0
-
-    def _each(self) -> list[Decoder]:
-        return [decoder for decoder in self.decoders if isinstance(decoder, Decoder)]
-
-    def _each_half(self) -> list[Decoder]:
-        return [half for half in self.halves if isinstance(half, Decoder)]
 
     @property
     def decoder(self) -> Decoder:
         """The decoder of the width that was taken."""
-        return self._each()[self._best(len(self.errors))]
+        return self._widths[self._best(len(self.errors))]
 
     def _best(self, tried: int) -> int:
         """Return which of the first widths is taken: the last that lowers the error by enough."""
@@ -276,12 +268,9 @@ class DecoderStage(nn.Module):
         if not self.errors[0]:
             return
         draw = rows_of(latent, y, batch=min(config.batch, len(y)))
-        for index, decoder in enumerate(self._each()):
-            weights = decoder.deterministic
-            player = Player("decoder", weights, decoder.loss, config.lr)
-            name = f"width {decoder.width}"
-            steps, held_out = config.warm_steps, partial(decoder.error, *back)
-            yield Phase(name, steps, draw, (player,), floor=0.002, share=True, held_out=held_out)
+        for index, decoder in enumerate(self._widths):
+            phase = self._warm(f"width {decoder.width}", decoder, draw)
+            yield replace(phase, held_out=partial(decoder.error, *back))
             if not torch.isfinite(self.errors[index]):
                 self.errors[index] = self._error(decoder, *back)
                 decoder.wake(self.errors[index].sqrt())
@@ -301,21 +290,23 @@ class DecoderStage(nn.Module):
             yield Phase("critics", steps, draw, players, average=decoder, decay=decay, share=True)
             decoder.put_out(self.errors[self._best(len(self.errors))].sqrt())
 
+    def _warm(self, name: str, decoder: Decoder, draw: Draw) -> Phase:
+        """Return the phase of reconstruction alone."""
+        player = Player("decoder", decoder.deterministic, decoder.loss, self.config.lr)
+        return Phase(name, self.config.warm_steps, draw, (player,), floor=0.002, share=True)
+
     def _restore(self, latent: Tensor, y: Tensor, back: tuple[Tensor, Tensor]) -> Iterator[Phase]:
         """Yield a phase that trains a decoder on each half, and one of the noise of the other half's residuals."""
         config, best = self.config, self._best(len(self.errors))
-        decoder, pair = self.decoder, self._each_half()[2 * best : 2 * best + 2]
+        decoder, pair = self.decoder, self._halves[2 * best : 2 * best + 2]
         n = len(y) // 2
         halves = [(latent[k : 2 * n : 2], y[k : 2 * n : 2]) for k in range(2)]
         for half, rows in zip(pair, halves, strict=True):
-            player = Player("decoder", half.deterministic, half.loss, config.lr)
-            draw = rows_of(*rows, batch=min(config.batch, n))
-            yield Phase("half", config.warm_steps, draw, (player,), floor=0.002, share=True)
+            yield self._warm("half", half, rows_of(*rows, batch=min(config.batch, n)))
         with torch.no_grad():
             latents = torch.cat([rows[0] for rows in halves])
-            unseen = [
-                rows[1] - half(rows[0]) for half, rows in zip(pair[::-1], halves, strict=True)
-            ]
+            pairs = zip(pair[::-1], halves, strict=True)
+            unseen = [rows[1] - half(rows[0]) for half, rows in pairs]
             residuals, held_out = torch.cat(unseen), back[1] - decoder(back[0])
         noise = decoder.residual
         assert noise is not None

@@ -14,7 +14,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ LOG_EVERY = 25
 HELD_OUT_EVERY = 100
 CRITIC = "critic_"
 HELD_OUT = "held_out"
+
+Draw: TypeAlias = Callable[[torch.Generator], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Phase:
 
     name: str
     steps: int
-    draw: Callable[[torch.Generator], tuple[Tensor, ...]]
+    draw: Draw
     players: tuple[Player, ...]
     average: nn.Module | None = None
     decay: float = 0.999
@@ -100,7 +102,7 @@ def generator_for(seed: int, *path: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def rows_of(*tensors: Tensor, batch: int) -> Callable[[torch.Generator], tuple[Tensor, ...]]:
+def rows_of(*tensors: Tensor, batch: int) -> Draw:
     """Return a `draw` that takes `batch` rows per process, with replacement, at the same indices of every tensor."""
     batch *= distributed.size()
 
@@ -200,7 +202,7 @@ def fit(
 
 def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
     """Take the steps of one phase: for each player loss, backward, step."""
-    phase, module = state.phase, state.module
+    phase = state.phase
     first = state.restore(restored) if restored else 0
     losses_of = [
         distributed.shared(p.loss, p.parameters) if phase.share else p.loss for p in phase.players
@@ -223,10 +225,9 @@ def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
         if step % LOG_EVERY == 0 or step == phase.steps - 1:
             state.log(step, terms)
     if guards.critic_won(state.critic_losses):
-        module.load_state_dict(state.before)
-        state.observer.note(
-            guards.critic_won_note(f"stage {state.stage}, {phase.name}", state.critic_losses)
-        )
+        state.module.load_state_dict(state.before)
+        where = f"stage {state.stage}, {phase.name}"
+        state.observer.note(guards.critic_won_note(where, state.critic_losses))
         return
     with torch.no_grad():
         for weight, average in zip(state.weights, state.averages, strict=True):
@@ -242,10 +243,9 @@ class Descent:
 
     def __init__(self, player: Player) -> None:
         self.player = player
+        steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in player.parameters]
         self.moments = {
-            "step": [
-                torch.zeros((), dtype=torch.float32, device=p.device) for p in player.parameters
-            ],
+            "step": steps,
             "exp_avg": [torch.zeros_like(p) for p in player.parameters],
             "exp_avg_sq": [torch.zeros_like(p) for p in player.parameters],
         }
@@ -277,6 +277,7 @@ class Descent:
             parameter.grad = None
 
 
+@dataclass
 class _State:
     """What a phase keeps from step to step, and how it is saved and read again.
 
@@ -285,17 +286,15 @@ class _State:
         critic_losses: of the last quarter of the phase.
     """
 
-    def __init__(
-        self,
-        stage: str,
-        module: nn.Module,
-        phase: Phase,
-        index: int,
-        generator: torch.Generator,
-        observer: Observer,
-    ) -> None:
-        self.stage, self.module, self.phase, self.index = stage, module, phase, index
-        self.generator, self.observer = generator, observer
+    stage: str
+    module: nn.Module
+    phase: Phase
+    index: int
+    generator: torch.Generator
+    observer: Observer
+
+    def __post_init__(self) -> None:
+        phase, module = self.phase, self.module
         self.descents = [Descent(player) for player in phase.players]
         self.weights = list(phase.average.parameters()) if phase.average else []
         self.averages = [weight.detach().clone() for weight in self.weights]
@@ -377,8 +376,5 @@ def _schedule(step: int, phase: Phase) -> float:
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin with a prefix, without it."""
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix)
-    }
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state[name] for name in names}
