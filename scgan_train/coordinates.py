@@ -29,7 +29,7 @@ from scgan_infer.kinds.bend import BEND, bend_of
 from scgan_train import constraints, discrete
 from scgan_train.constraints import Constraint
 from scgan_train.discrete import Labels, Step
-from scgan_train.forms import CELLS, GRAPHS, SCORES, Scores, scores_back_graph, scores_graph
+from scgan_train.forms import CELLS, GRAPHS, SCORES, Scores
 from scgan_train.graph import Var, const, minus_infinity, op
 from scgan_train.margins import Margins
 from scgan_train.rounding import LARGE, Rounding
@@ -73,7 +73,8 @@ class Block:
         return x if self.rounding is None else self.rounding.apply(x)
 
     def _upright(self) -> Parameters:
-        return {name: _upright(row) for name, row in self.p.items()}
+        """Return the parameters as graphs take them; tables of scores as they are."""
+        return self.p if self.form is SCORES else {k: _upright(row) for k, row in self.p.items()}
 
     def graph_log_slope(self, x: Var) -> Var:
         """Return log |f'(x)| [k, n] of values [k, n], as a graph."""
@@ -81,14 +82,10 @@ class Block:
 
     def graph_forward(self, x: Var) -> Var:
         """Return f(x) [k, n] of values [k, n], as a graph."""
-        if self.form is SCORES:
-            return scores_graph(x, self.p)
         return GRAPHS[self.form.name].forward(x, self._upright())
 
     def graph_rows(self, f: Var) -> Var:
         """Return values [k, n] of f(x) [k, n], as a graph; see `rows`."""
-        if self.form is SCORES:
-            return scores_back_graph(f, self.p)
         x = GRAPHS[self.form.name].back(f, self._upright())
         if self.ends is not None:
             low, high = (_upright(end) for end in self.ends)

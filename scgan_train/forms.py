@@ -61,7 +61,7 @@ class Scores(Form):
 SCORES = Scores()
 
 
-def scores_graph(x: Var, p: Parameters) -> Var:
+def _scores(x: Var, p: Parameters) -> Var:
     """Return `Scores.coordinate` of values [k, n]: the score of the nearest value that has one."""
     columns = []
     for table, cells in zip(
@@ -76,7 +76,7 @@ def scores_graph(x: Var, p: Parameters) -> Var:
     return op.concat(columns, axis=0)
 
 
-def scores_back_graph(y: Var, p: Parameters) -> Var:
+def _scores_back(y: Var, p: Parameters) -> Var:
     """Return `Scores.inverse` of scores [k, n]."""
     share = op.mul(op.add(op.erf(op.mul(y, const(np.sqrt(0.5)))), const(1)), const(CELLS / 2))
     share = op.clip(share, const(0), const(CELLS - 1))
@@ -207,4 +207,5 @@ GRAPHS: dict[str, Graphs] = {
     "above": Graphs(_beyond, _beyond_back, _beyond_slope),
     "below": Graphs(_beyond, _beyond_back, _beyond_slope),
     "bend": Graphs(_bent, _bent_back, _bent_slope),
+    "scores": Graphs(_scores, _scores_back, _flat),
 }

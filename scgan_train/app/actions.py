@@ -198,12 +198,12 @@ def given(
         option = "--keep" if each is None else "--each"
         advice = "name it with --given" if text is None else "one condition has --n rows"
         raise UsageError(f"{option} is for the conditions of a file; {advice}")
+    many = 10_000 if n is None else n
     if text is None:
-        return None, 10_000 if n is None else n, {}
+        return None, many, {}
     if not file:
         one = _one_condition(text)
         found = given_of(model.manifest, one)
-        many = 10_000 if n is None else n
         cells = {name: np.array([value], dtype=object) for name, value in one.items()}
     else:
         if n is not None:
@@ -316,12 +316,11 @@ def compute(
     asked += f" {draw.where}" if draw.where else ""
     asked += f" {job.given.identity}" if job.given else ""
     identity = f"{job.op} {job.model.bundle.sha256} {asked}"
+    more: Any = {"start": draw.start, "resume": resume, "job": identity}
     if rows_per_file is not None:
-        writer = open_shards(
-            out, columns, rows, rows_per_file, start=draw.start, resume=resume, job=identity
-        )
+        writer = open_shards(out, columns, rows, rows_per_file, **more)
     else:
-        writer = open_writer(out, columns, rows, resume=resume, job=identity, start=draw.start)
+        writer = open_writer(out, columns, rows, **more)
     with writer, Watch() as watch:
         count = writer.done
         watch.begin(job.op, rows)

@@ -345,12 +345,12 @@ class FlowMapper(Mapper, Invertible):
         clusters, config, given = self.clusters, self.config, self.given
         size, e = len(clusters), self.noise
         context = given + EMBEDDING * len(sizes)
-        self.layers = nn.ModuleList(
-            Triangular(
-                size, e if given else min(e, MOST_LEADING), int(config.width), generator, context
-            )
+        most = e if given else min(e, MOST_LEADING)
+        self._layers = [
+            Triangular(size, most, int(config.width), generator, context)
             for _ in range(int(config.layers))
-        )
+        ]
+        self.layers = nn.ModuleList(self._layers)
         self.embeddings = nn.ParameterList(
             torch.randn(outcomes, EMBEDDING, generator=generator) for outcomes in sizes
         )
@@ -398,7 +398,7 @@ class FlowMapper(Mapper, Invertible):
         context = self.context(choice, a)
         v, rest = w[:, : int(self.leading)], w[:, int(self.leading) :]
         for depth in reversed(range(len(self.layers))):
-            v = self.layers[depth](v, cluster, context)
+            v = self._layers[depth](v, cluster, context)
             v = v.flip(1) if depth else v
         latents: Tensor = self.frame(torch.cat([a, v, rest], 1), cluster)[:, self._back]
         return latents
@@ -426,8 +426,7 @@ class FlowMapper(Mapper, Invertible):
         parts = op.split(noise, lengths(sizes), axis=0) if len(sizes) > 1 else (noise,)
         v, rest = list(parts[:moved]), list(parts[moved:])
         for depth in reversed(range(len(self.layers))):
-            layer = self.layers[depth]
-            assert isinstance(layer, Triangular)
+            layer = self._layers[depth]
             if layer.last.any():  # else it is the identity
                 v = list(layer.graph(v, choice[-1], context))
             v = v[::-1] if depth else v
@@ -454,8 +453,7 @@ class FlowMapper(Mapper, Invertible):
         """Return the log-density [n] of rows v [n, e] in the frames of clusters [n]."""
         w, rest = v[:, : int(self.leading)], v[:, int(self.leading) :]
         gained = log_normal(rest)
-        for depth, layer in enumerate(self.layers):
-            assert isinstance(layer, Triangular)
+        for depth, layer in enumerate(self._layers):
             w, logs = layer.inverse(w.flip(1) if depth else w, cluster, context)
             gained = gained + logs
         return log_normal(w) + gained
@@ -513,8 +511,7 @@ class FlowMapper(Mapper, Invertible):
             total = op.add(total, log_normal_graph(rest, self.noise - moved))
             w = op.gather(w, const(np.arange(moved), np.int64), axis=2)
         backwards = const(np.arange(moved)[::-1], np.int64)
-        for depth, layer in enumerate(self.layers):
-            assert isinstance(layer, Triangular)
+        for depth, layer in enumerate(self._layers):
             w = op.gather(w, backwards, axis=2) if depth else w
             w, logs = layer.inverse_graph(w, moved, part, context)
             total = op.add(total, logs)
@@ -557,8 +554,7 @@ class FlowMapper(Mapper, Invertible):
 
     def gains(self, v: Tensor, choice: Tensor) -> Tensor:
         """Return what each of the first coordinates of rows v [n, e] gains by the first layer alone, [n, j]."""
-        layer = self.layers[0]
-        assert isinstance(layer, Triangular)
+        layer = self._layers[0]
         v = v[:, : len(layer.first)]
         w, logs = layer.splines(v, cluster_of(choice), self.context(choice, v[:, :0])).inverse(v)
         gained: Tensor = 0.5 * (v.square() - w.square()) + logs
