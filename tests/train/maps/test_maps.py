@@ -16,7 +16,7 @@ from scgan_train.config import ClusterConfig, MapperConfig
 from scgan_train.graph import argument, const, model, op
 from scgan_train.maps import MAPS
 from scgan_train.maps import flow as flows
-from scgan_train.maps.base import Affine, Invertible, Mapper, Members, log_normal
+from scgan_train.maps.base import Affine, Invertible, Mapper, Members, affine_graph, log_normal
 from scgan_train.maps.flow import BINS, FlowMapper, Spline, Triangular, coordinate_order
 from scgan_train.maps.ot import TransportMapper, optimal_pairs
 from scgan_train.training.loop import fit
@@ -80,6 +80,21 @@ def test_a_graph_is_its_map(kind: str, k: int, e: int):
     frame = Affine(clusters.means, clusters.factors)(w, cluster)
     if kind != "flow":  # whose frame has the coordinates in another order
         np.testing.assert_allclose(run(untrained, w, cluster), frame, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("k", "inputs", "outputs"), [(128, 18, 2), (3, 5, 8)])
+def test_affine_maps_of_clusters_take_the_fewer_numbers(k: int, inputs: int, outputs: int):
+    """A row's own i o numbers, or K i with zeros but at its cluster: planes have K = 128 and o = 2."""
+    tables = torch.randn(k, inputs + 1, outputs, generator=seeded())
+    x, choice = argument([inputs, "n"]), argument(["n"], np.int64)
+    graph = model({"x": x, "choice": choice}, {"y": op.transpose(affine_graph(tables, x, choice))})
+    assert ("MatMul" in graph.decode("latin1")) == (k < outputs)
+    rows = torch.randn(inputs, 100, generator=seeded(1))
+    chosen = torch.randint(k, (100,), generator=seeded(2))
+    expected = torch.einsum("in,nio->no", rows, tables[chosen, :-1]) + tables[chosen, -1]
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (made,) = session.run(None, {"x": rows.numpy(), "choice": chosen.numpy()})
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_frame_and_its_inverse_undo_each_other():
