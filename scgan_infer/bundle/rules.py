@@ -244,11 +244,11 @@ def _check_traps(
     second = constants.get("".join(node["input"][1:]))
     if operator == "Split" and attributes.get("num_outputs", outputs) != outputs:
         raise MalformedError(f"Split into {attributes['num_outputs']} has {outputs} outputs")
-    positive = second is not None and (second > 0).all()
-    if operator in ("Div", "Mod") and arguments[:1] not in ([FLOAT], [DOUBLE]) and not positive:
+    real = arguments[:1] in ([FLOAT], [DOUBLE])
+    if operator in ("Div", "Mod") and not real and (second is None or not (second > 0).all()):
         raise MalformedError(f"{operator} of integers by something else than a positive constant")
     listed = second is not None and second.ndim == 1
-    if operator == "Mod" and arguments[:1] in ([FLOAT], [DOUBLE]):
+    if operator == "Mod" and real:
         raise MalformedError(
             "Mod of numbers that are not integers (it takes up to 500 ns an element)"
         )
@@ -335,7 +335,7 @@ def _values(tensor: dict[str, Any]) -> NDArray[Any]:
             values = np.frombuffer(data, kind)
     if len(held) > 1 or len(values) != math.prod(dims):
         raise MalformedError(f"tensor {name} holds other data than its dimensions {dims} say")
-    if not np.isfinite(values).all():
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise MalformedError(f"tensor {name} holds NaN or infinity")
     if dtype == BOOL and (values > 1).any():
         raise MalformedError(f"tensor {name} holds other truth values than 0 and 1")

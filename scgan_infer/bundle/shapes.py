@@ -136,7 +136,9 @@ def broadcast(shapes: Iterable[Shape]) -> Shape:
     >>> broadcast([(4096, 1), (1, 3), ()])
     (4096, 3)
     """
-    shapes = list(shapes)
+    shapes = list(dict.fromkeys(shapes))
+    if len(shapes) == 1:
+        return shapes[0]
     rank = max(map(len, shapes))
     result = []
     for sizes in zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True):
