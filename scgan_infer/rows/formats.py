@@ -7,20 +7,14 @@ first column. `FILE.root:TREE` looks inside a file that holds more than one tabl
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-import struct
 import sys
-import tokenize
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -64,11 +58,9 @@ SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 SURROGATE = re.compile("[\ud800-\udfff]")
 CELL = 16  # bytes that a raw cell takes on its way, about
 
-# What a parser may raise on a file that isn't what its name says.
+# What a parser may raise on a file that isn't what its name says; see `_unreadable`.
 PYTHON = (OSError, EOFError, MemoryError, ValueError, TypeError, LookupError, ArithmeticError)
 DEEPER = (RuntimeError, AssertionError, AttributeError, NameError, SyntaxError, BufferError)
-PARSERS = (struct.error, zlib.error, csv.Error, zipfile.BadZipFile, tokenize.TokenError)
-UNREADABLE: tuple[type[BaseException], ...] = (*PYTHON, *DEEPER, *PARSERS)
 
 
 @dataclass(frozen=True)
@@ -291,6 +283,8 @@ def open_shards(
 
 def _rehearse(writer: FileWriter, chosen: Format) -> None:
     """Write one row and read its names: what a format can't hold fails before a billion rows are made."""
+    from tempfile import TemporaryDirectory
+
     names = tuple(column.name for column in writer.columns)
     row = np.zeros((1, len(names)), np.float32)
     with ExitStack() as stack:
@@ -408,9 +402,21 @@ def _reading(label: str, reader: type[Reader]) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataError(f"{label}: there is no such file") from error
-    except UNREADABLE + reader.failures() as error:
+    except _unreadable(reader) as error:
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise DataError(f"{label}: can't be read: {' '.join(str(why).split())[:200]}") from error
+
+
+def _unreadable(reader: type[Reader]) -> tuple[type[BaseException], ...]:
+    """Return the errors of a parser, and of those in Python's library: writing does not import them."""
+    import csv
+    import struct
+    import tokenize
+    import zipfile
+    import zlib
+
+    parsers = (struct.error, zlib.error, csv.Error, zipfile.BadZipFile, tokenize.TokenError)
+    return (*PYTHON, *DEEPER, *parsers, *reader.failures())
 
 
 def _chunks(

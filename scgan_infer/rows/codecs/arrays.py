@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +32,9 @@ from scgan_infer.rows.codecs.base import (
     read_exactly,
 )
 from scgan_infer.rows.codecs.budget import Budget
+
+if TYPE_CHECKING:
+    import zipfile
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -128,6 +130,8 @@ class NpzReader(Reader):
     inside = True
 
     def open(self) -> None:
+        import zipfile
+
         path, inner = self.path, self.inner
         self.file = zipfile.ZipFile(path)
         self.budget.columns(len(self.file.infolist()))
@@ -152,6 +156,8 @@ class NpzReader(Reader):
         self.rows = self.arrays[0].rows
 
     def _array(self, info: zipfile.ZipInfo) -> _Array:
+        import zipfile
+
         where = f"{self.path}:{info.filename.removesuffix('.npy')}"
         known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if not known or info.flag_bits & 1:
@@ -199,6 +205,8 @@ def npy_stream(columns: Sequence[Column]) -> Stream:
 
 def write_npz(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:
     """Write `x`, numbers [rows, d], and `names`; the same rows give the same bytes."""
+    import zipfile
+
     stream = npy_stream(columns)
     names = io.BytesIO()
     np.save(names, np.array([column.name for column in columns], dtype=np.str_), allow_pickle=False)

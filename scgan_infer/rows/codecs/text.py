@@ -11,7 +11,6 @@ without a point, and categories by name.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
 import sys
@@ -107,6 +106,8 @@ class CsvReader(Reader):
     def _stream(self) -> IO[str]:
         """Open the file; bytes that are not UTF-8 come as lone surrogates."""
         if self.path.suffix.lower() == ".gz":
+            import gzip
+
             return gzip.open(self.path, "rt", encoding=UTF_8, errors=ESCAPED, newline="")
         return self.path.open(encoding=UTF_8, errors=ESCAPED, newline="")
 
@@ -392,6 +393,8 @@ def tsv_stream(columns: Sequence[Column]) -> Stream:
 def write_gzip(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:
     """Write CSV through gzip; the same rows give the same bytes."""
     stream = csv_stream(columns)
+    import gzip
+
     with target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, 0) as out:
         out.write(stream.header(rows))
         for values, first in chunks:
