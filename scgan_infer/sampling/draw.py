@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scgan_infer.arguments import whole
 from scgan_infer.bundle import GRID, Manifest
 from scgan_infer.errors import UsageError
+from scgan_infer.names import MISSING
 
 END = 2**63
 MOST_FLOAT = 2**128  # float32 ends below
@@ -147,17 +148,23 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
         )
     step = manifest.steps[steps[name]]
     column = manifest.columns[step.column]
-    spelt = ["" if value is None else column.rules.spell(value, column) for value in step.values]
+    spelt = [
+        MISSING if value is None else column.rules.spell(value, column) for value in step.values
+    ]
     if isinstance(values, np.ndarray):
         values = values.tolist()
     several = values if isinstance(values, list | tuple | set | frozenset) else [values]
     mask = np.zeros(len(spelt) + step.rest, np.bool_)
     for value in several:
-        text = "" if value is None or value != value else str(value)
+        absent = value is None or value != value or value == ""
+        if absent and None in step.values:
+            mask[step.values.index(None)] = True
+            continue
+        text = MISSING if absent else str(value)
         if text not in spelt and not column.categories and (parsed := number(text)) is not None:
             text = column.rules.spell(float(np.float32(parsed - (column.anchor or 0.0))), column)
         if text not in spelt:
-            known = ", ".join(word or "'' (missing)" for word in spelt[:12])
+            known = ", ".join(spelt[:12])
             more = ", ..." if len(spelt) > 12 else ""
             raise UsageError(f"{name} = {text!r} is not one of {known}{more}")
         mask[spelt.index(text)] = True

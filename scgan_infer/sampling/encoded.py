@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scgan_infer.bundle.manifest import Manifest, Outcomes
 from scgan_infer.columns import Column
+from scgan_infer.names import MISSING
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -45,5 +46,5 @@ def _column(column: Column, step: Outcomes) -> Column:
 
     values = np.array([v for v in step.values if v is not None], np.float32).reshape(-1, 1)
     names = bytes(csv_stream([column]).encode(values, 0)).decode().split("\n")[: len(values)]
-    missing = ["missing"] * (len(step.values) - len(values))
+    missing = [MISSING] * (len(step.values) - len(values))
     return Column(column.name, "category", categories=(*names, *missing, "other"))

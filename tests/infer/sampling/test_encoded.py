@@ -1,14 +1,19 @@
 """What encode writes: latents, discrete columns by name, the cluster."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 import tiny
 
 from scgan_infer.bundle.manifest import Outcomes
 from scgan_infer.columns import Column
+from scgan_infer.errors import UsageError
 from scgan_infer.rows.codecs.text import csv_stream
-from scgan_infer.sampling.encoded import columns_of, rows_of
+from scgan_infer.sampling.draw import outcomes
+from scgan_infer.sampling.encoded import _column, columns_of, rows_of
 
 
 def test_discrete_values_are_written_by_name_between_latents_and_cluster():
@@ -51,3 +56,13 @@ def test_without_discrete_values_there_are_latents_and_clusters_alone():
     assert names == [*(f"latent_{j}" for j in range(e)), "cluster"]
     rows = rows_of(manifest, np.zeros((3, e), np.float32), np.array([2, 0, 1]))
     assert rows[:, -1].tolist() == [2, 0, 1]
+
+
+def test_a_missing_cell_has_one_name_where_it_is_written_and_asked_for() -> None:
+    step = Outcomes(0, (0.0, None), rest=True)
+    manifest: Any = SimpleNamespace(columns=(Column("gain", missing=True),), steps=(step,))
+    wanted = _column(manifest.columns[0], step).categories[1]
+    for value in (wanted, "missing", "", None, np.nan):
+        assert outcomes(manifest, "gain", value)[1].tolist() == [False, True, False]
+    with pytest.raises(UsageError, match="not one of 0, missing"):
+        outcomes(manifest, "gain", 7)
