@@ -2,7 +2,7 @@
 
 | column                     | DataFrame                         | dict                      |
 | -------------------------- | --------------------------------- | ------------------------- |
-| numbers                    | float64, rounded to its decimals  | as a DataFrame            |
+| numbers                    | float64 nearest to the decimal    | as a DataFrame            |
 | whole numbers              | int64; Int64 where some miss      | int64; float64 with NaN   |
 | names                      | str                               | str objects, None missing |
 | dates                      | datetime64, in UTC with a zone    | as a DataFrame            |
@@ -18,8 +18,9 @@ from importlib.util import find_spec
 import numpy as np
 
 from scgan_infer.columns import Column
-from scgan_infer.kinds.base import snapped
+from scgan_infer.kinds.base import significant, snapped
 from scgan_infer.rows.codecs.base import Raw, Rows, Untyped, typed
+from scgan_infer.rows.codecs.text import digits
 
 
 def frame(values: Rows, columns: Sequence[Column], first: int = 0) -> Untyped:
@@ -47,4 +48,9 @@ def _typed(raw: Raw, column: Column) -> Raw:
     if raw.dtype != np.float32:
         return raw
     numbers = raw.astype(np.float64)
-    return numbers if column.step is None else snapped(numbers, column.lattice)
+    if column.step is not None:
+        return snapped(numbers, column.lattice)
+    there = ~np.isnan(raw)
+    count = digits(raw[there]) if column.digits is None else np.array(column.digits)
+    numbers[there] = significant(numbers[there], count)
+    return numbers

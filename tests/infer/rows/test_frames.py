@@ -48,3 +48,12 @@ def test_a_declared_category_is_one_however_its_names_look():
         overrides={"code": {"kind": "integer"}},
     )
     assert other.columns[0].kind == "integer"
+
+
+def test_numbers_are_the_float64_nearest_to_their_decimals(monkeypatch):
+    monkeypatch.setattr(frames, "find_spec", lambda name: None)
+    exact = [105.37, 0.1, np.nan, -12.5, 1.1e-7]
+    columns = (Column("plain", missing=True), Column("digits", digits=5, missing=True))
+    values = np.array([exact, exact], np.float32).T
+    for numbers in frames.frame(values, columns).values():
+        assert np.array_equal(numbers, exact, equal_nan=True)
