@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -187,8 +186,8 @@ def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
         start = 0.0 if low >= 0 else -period / 2
         inside = start <= low and high <= start + period * (1 + 1e-6)
         if inside and high - low >= COVERED * period and not column.period:
-            option = quote(f"--periodic={column.name}={period:.9g}")
-            yield f"looks like an angle in {unit}; {option} makes it one"
+            setting = f"columns.{quoted(column.name)}.period={period:.9g}"
+            yield f"looks like an angle in {unit}; {setting} makes it one"
     if column.step == 1 and len(distinct) == len(present) == high - low + 1:
         setting = f"columns.{quoted(column.name)}.kind=id"
         yield f"has each number once: if it names the rows, {setting} numbers them anew"

@@ -36,7 +36,7 @@ SHIPPED = "eight_gaussians"
 PARTS = ("part-[0-9][0-9][0-9][0-9][0-9][0-9].*", ".part-*", "manifest.json", ".manifest.json*")
 REPRODUCED = ("settings.json", "cells", "runs", "table.csv", "table.md", "figure[0-9]-*")
 ANY = ("*",)
-SETTING = re.compile(r'\bcolumns\.(?:[\w-]+|"(?:[^"\\]|\\.)*")\.\w+=\w+')
+SETTING = re.compile(r'\bcolumns\.(?:[\w-]+|"(?:[^"\\]|\\.)*")\.\w+=[\w.]*\w')
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 

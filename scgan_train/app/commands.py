@@ -71,6 +71,13 @@ Chosen = Annotated[Text, option("--columns", "Use these columns only.", "a,b")]
 Header = Annotated[
     bool | None, option("--header/--no-header", "Whether the first line of text has names.")
 ]
+Given = Annotated[Text, option("--given", "Columns that are inputs, never generated.", "a,b")]
+Log = Annotated[Texts, option("--log", "Positive columns, seen as logarithms.", "a,b")]
+Periodic = Annotated[Texts, option("--periodic", "Columns that wrap around.", "phi=360")]
+Bounded = Annotated[Texts, option("--bounded", "Columns with one or two walls.", "a=0:1")]
+Integer = Annotated[Texts, option("--integer", "Columns of whole numbers.", "a,b")]
+Category = Annotated[Texts, option("--category", "Columns of names.", "a,b")]
+Absent = Annotated[Missing | None, variable("--missing", "Missing cells: default keep, as data.")]
 Force = Annotated[bool, option("--force", "Replace what has the name of --out.")]
 OneRun = Annotated[File, argument("[RUN]", "Run folder; default: newest in runs/.")]
 
@@ -96,6 +103,18 @@ def options(
     """Options of the whole program, which may stand anywhere; see `scgan_train.app.exits`."""
 
 
+def settings_of(
+    context: typer.Context, file: File, assignments: Texts, preset: Preset = "standard"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `layers` makes of a command's options."""
+    from scgan_train.app.settings import OPTIONS, layers
+
+    options = {name: context.params[name] for name in OPTIONS if name in context.params}
+    sources = {name: context.get_parameter_source(name) for name in options}
+    environment = [name for name in options if getattr(sources[name], "name", "") == "ENVIRONMENT"]
+    return layers(preset, file, assignments or [], options, environment)
+
+
 @app.command()
 def train(
     context: typer.Context,
@@ -111,43 +130,41 @@ def train(
     mapper: Annotated[Text, variable("--mapper", "Kind of map; default: auto.", "NAME")] = None,
     clusters: Annotated[Text, variable("--clusters", "Number of clusters.", "K|auto")] = None,
     columns: Chosen = None,
-    given: Annotated[
-        Text, option("--given", "Columns that are inputs, never generated.", "a,b")
-    ] = None,
+    given: Given = None,
     header: Header = None,
-    log: Annotated[Texts, option("--log", "Positive columns, seen as logarithms.", "a,b")] = None,
-    periodic: Annotated[Texts, option("--periodic", "Columns that wrap around.", "phi=360")] = None,
-    bounded: Annotated[
-        Texts, option("--bounded", "Columns with one or two walls.", "a=0:1")
-    ] = None,
-    integer: Annotated[Texts, option("--integer", "Columns of whole numbers.", "a,b")] = None,
-    category: Annotated[Texts, option("--category", "Columns of names.", "a,b")] = None,
-    missing: Annotated[
-        Missing | None, variable("--missing", "Missing cells: default keep, as data.")
-    ] = None,
+    log: Log = None,
+    periodic: Periodic = None,
+    bounded: Bounded = None,
+    integer: Integer = None,
+    category: Category = None,
+    missing: Absent = None,
     device: Annotated[Device | None, variable("--device", "What trains; default: auto.")] = None,
     resume: Annotated[bool, option("--resume", "Finish the run in --out.")] = False,
     force: Force = False,
 ) -> None:
     """Train on a built-in distribution or on your own rows."""
     from scgan_train import train as run
-    from scgan_train.app.settings import OPTIONS, layers
 
-    options = {name: context.params[name] for name in OPTIONS}
-    sources = {name: context.get_parameter_source(name) for name in OPTIONS}
-    environment = [name for name in OPTIONS if getattr(sources[name], "name", "") == "ENVIRONMENT"]
-    wanted, defaults = layers(preset, config, assignments or [], options, environment)
+    wanted, defaults = settings_of(context, config, assignments, preset)
     run(data, wanted, out, resume=resume, force=force, say=say, defaults=defaults)
 
 
 @app.command()
 def inspect(
+    context: typer.Context,
     data: Annotated[str, argument("DATA", "A file, or a built-in distribution.")],
     out: Annotated[File, option("--out -o", "Write the columns as settings.", "FILE.toml")] = None,
     config: Annotated[File, variable("--config -c", "TOML file of settings.", "FILE")] = None,
     assignments: Assignments = None,
     columns: Chosen = None,
+    given: Given = None,
     header: Header = None,
+    log: Log = None,
+    periodic: Periodic = None,
+    bounded: Bounded = None,
+    integer: Integer = None,
+    category: Category = None,
+    missing: Absent = None,
     force: Force = False,
 ) -> None:
     """Show what the columns of DATA are taken for.
@@ -156,11 +173,11 @@ def inspect(
     """
     from scgan_infer.files import write_bytes
     from scgan_train import inspect as look
-    from scgan_train.app.settings import layers
+    from scgan_train.config import merge
 
     actions.check_free(out, force)
-    options = {"columns": columns, "header": header}
-    found = look(data, layers("standard", config, assignments or [], options, ())[0])
+    wanted, around = settings_of(context, config, assignments)
+    found = look(data, merge(around, wanted))
     show(*map(actions.as_options, found.lines()))
     if out is not None:
         write_bytes(out, found.settings().encode())

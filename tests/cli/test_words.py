@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -177,3 +178,19 @@ def test_the_manual_page_is_the_commands() -> None:
     assert page == (ROOT / "docs" / "scgan.1").read_text("utf-8"), "run `make man`"
     for word in ("scgan plot curves", r"\-\-temperature", "SCGAN_SEED", "130"):
         assert word in page
+
+
+def test_advice_on_an_angle_can_be_followed_and_keeps_its_decimals(
+    scgan: Scgan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    angles = np.round(np.random.default_rng(0).uniform(-180, 180, 900), 1)
+    angles[:9], angles[9:18] = 180.0, -180.0
+    Path("a.csv").write_text("phi\n" + "".join(f"{angle}\n" for angle in angles))
+    advice = re.search(
+        r"looks like an angle in degrees; (\S+) makes", scgan("inspect", "a.csv").out
+    )
+    assert advice is not None
+    for option in (advice[1], "--periodic=phi=360"):
+        shown = scgan("inspect", "a.csv", option).out
+        assert re.search(r"phi +periodic +-180 to 179.\d, \d+ distinct, 1 decimals", shown), shown

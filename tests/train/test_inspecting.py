@@ -46,8 +46,8 @@ def test_columns_are_shown_with_what_is_drawn_and_what_is_missing() -> None:
 
 def test_angles_marks_row_numbers_and_constants_get_a_hint() -> None:
     notes = "\n".join(scgan_train.inspect(rows()).lines())
-    assert "phi looks like an angle in radians; --periodic=phi=6.28318531" in notes
-    assert "degrees looks like an angle in degrees; --periodic=degrees=360" in notes
+    assert "phi looks like an angle in radians; columns.phi.period=6.28318531" in notes
+    assert "degrees looks like an angle in degrees; columns.degrees.period=360" in notes
     assert "mark -999 looks like a mark for missing cells" in notes
     assert "number names rows: it is numbered anew" in notes
     assert "same is the same in every row" in notes
