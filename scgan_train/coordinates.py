@@ -38,7 +38,7 @@ Floats = NDArray[np.floating[Any]]
 Singles = NDArray[np.float32]
 
 JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are distinguished without noise
-CLOSED = {"turn", "between"}  # forms that have no open end
+FAR = 1e38  # beside any number
 MOST_SCORED = 1000  # distinct values of a column that has scores
 REPEATED = 4  # times, on average, that each of them is there
 
@@ -54,6 +54,7 @@ class Block:
         p: The form's parameters.
         rounding: Of the values; none where any number may stand.
         ends: The range [k] that was seen, at whose ends values are reflected; none where values may leave it.
+        mirrors: Where f(x) is reflected, half a step beyond them; `FAR` where the form itself ends there.
     """
 
     form: Form
@@ -62,14 +63,29 @@ class Block:
     p: Parameters
     rounding: Rounding | None = None
     ends: tuple[Singles, Singles] | None = None
+    mirrors: tuple[Singles, Singles] | None = None
+
+    def reflected(self, low: Singles, high: Singles, steps: Singles) -> Block:
+        """Return the block with its values, `steps` [k] apart, held between ends [k]."""
+        room = steps.astype(np.float64) / 2
+        last = np.stack([low - room, high + room])
+        with np.errstate(all="ignore"):
+            place = self.form.coordinate(last, self.p)
+            reach = self.form.inverse(np.array([[-FAR], [FAR]]) + 0 * last, self.p)
+            left = np.stack([last[0] - reach.min(0), reach.max(0) - last[1]])
+            opens = np.isfinite(place) & (left > 2 * np.spacing(np.abs(last).astype(np.float32)))
+        far = np.where(reach[0] < reach[1], [[-FAR], [FAR]], [[FAR], [-FAR]])
+        first, second = np.sort(np.where(opens, place, far), 0).astype(np.float32)
+        return replace(self, ends=(low, high), mirrors=(first, second))
 
     def rows(self, f: Floats) -> Floats:
         """Return values [n, k] of f(x) [n, k]."""
+        if self.mirrors is not None:
+            low, high = self.mirrors
+            f = np.minimum(f, 2 * high - f)  # as it was where it is within: differences round
+            f = np.maximum(f, 2 * low - f)
         x: Floats = self.form.inverse(f, self.p)
-        if self.ends is not None:
-            low, high = self.ends
-            x = np.minimum(x, 2 * high - x)  # as it was where it is within: differences round
-            x = np.clip(np.maximum(x, 2 * low - x), low, high)
+        x = x if self.ends is None else np.clip(x, *self.ends)
         return x if self.rounding is None else self.rounding.apply(x)
 
     def _upright(self) -> Parameters:
@@ -86,11 +102,13 @@ class Block:
 
     def graph_rows(self, f: Var) -> Var:
         """Return values [k, n] of f(x) [k, n], as a graph; see `rows`."""
+        if self.mirrors is not None:
+            low, high = (_upright(2 * mirror) for mirror in self.mirrors)
+            f = op.min([f, op.sub(const(high), f)])
+            f = op.max([f, op.sub(const(low), f)])
         x = GRAPHS[self.form.name].back(f, self._upright())
         if self.ends is not None:
-            low, high = (_upright(end) for end in self.ends)
-            x = op.min([x, op.sub(const(2 * high), x)])
-            x = op.max([x, op.sub(const(2 * low), x)])
+            low, high = map(_upright, self.ends)
             x = op.min([op.max([x, const(low)]), const(high)])
         return x if self.rounding is None else self.rounding.graph(x)
 
@@ -148,15 +166,16 @@ class Coordinates:
             table = self.tables[before : before + len(places)].T
             return Block(SCORES, self.index[place], place, {"table": table})
         columns = [self.columns[j] for j in self.index[place]]
-        form, seen = columns[0].rules.form(columns[0]), None
-        if form.name not in CLOSED and not np.isnan(self.ends[:, place]).any():
-            seen = self.ends[0, place], self.ends[1, place]
+        form = columns[0].rules.form(columns[0])
         parameters = form.parameters(columns, self.fitted[place])
         if not np.isnan(self.bends[:, place]).any():
             form = BEND
             parameters = {"centre": self.bends[0, place], "width": self.bends[1, place]}
-        rounding = Rounding.of(columns)
-        return Block(form, self.index[place], place, parameters, rounding, seen)
+        block = Block(form, self.index[place], place, parameters, Rounding.of(columns))
+        if form.name == "turn" or np.isnan(self.ends[:, place]).any():
+            return block
+        steps = np.array([column.step or 0.0 for column in columns], np.float32)
+        return block.reflected(self.ends[0, place], self.ends[1, place], steps)
 
     @classmethod
     def fit(
@@ -536,7 +555,8 @@ def is_scored(column: Column, present: Singles) -> bool:
 def _bend(column: Column, present: Singles, tails: bool) -> tuple[float, float] | None:
     """Return the bend of a column with long tails; what may leave its range can't be held to a wall by one."""
     form = column.rules.form(column)
-    if BEND not in column.rules.forms or form.name in CLOSED or (tails and form.name != "line"):
+    closed = form.name in ("turn", "between")
+    if BEND not in column.rules.forms or closed or (tails and form.name != "line"):
         return None
     if len(present) < 2:
         return None

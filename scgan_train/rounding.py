@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Column
 from scgan_infer.kinds.base import NEAR, SMALL, significant, snapped
+from scgan_infer.kinds.periodic import Periodic
 from scgan_train.graph import Var, const, op
 
 Floats = NDArray[np.floating[Any]]
@@ -31,12 +32,14 @@ class Rounding:
         digits: Significant ones [k]; none of numbers with steps.
         least: Least value [k].
         greatest: Greatest value [k].
+        circle: Seam and period [k] of each, [2, k]; none of numbers that are not periodic.
     """
 
     lattice: Singles | None
     digits: Singles | None
     least: Singles
     greatest: Singles
+    circle: Singles | None = None
 
     @classmethod
     def of(cls, columns: Sequence[Column]) -> Rounding | None:
@@ -45,7 +48,13 @@ class Rounding:
         least, greatest = np.clip(ends, -LARGE, LARGE).astype(np.float32).T
         if columns[0].step is not None:
             lattice = np.array([column.lattice for column in columns], np.float32).T
-            return cls(lattice, None, least, greatest)
+            circles = [
+                (column.rules.seam(column), column.period)
+                for column in columns
+                if isinstance(column.rules, Periodic)
+            ]
+            circle = np.array(circles, np.float32).T if circles else None
+            return cls(lattice, None, least, greatest, circle)
         if columns[0].digits is not None:
             digits = np.array([column.digits for column in columns], np.float32)
             return cls(None, digits, least, greatest)
@@ -59,6 +68,10 @@ class Rounding:
         else:
             with np.errstate(over="ignore"):
                 rounded = snapped(x, self.lattice)
+                if self.circle is not None:
+                    end, period = self.circle
+                    again = snapped(rounded - period, self.lattice)
+                    rounded = np.where(rounded < end, rounded, again)
         return np.asarray(np.clip(rounded + 0.0, self.least, self.greatest))  # -0 + 0 is 0
 
     def graph(self, x: Var) -> Var:
@@ -71,16 +84,25 @@ class Rounding:
             assert self.digits is not None
             x = _significant(x, constant(self.digits - 1))
         else:
-            p, q, r = self.lattice
-            x = op.mul(x, constant(q)) if (q != 1).any() else x
-            x = op.sub(x, constant(r)) if r.any() else x
-            x = op.div(x, constant(p)) if (p != 1).any() else x
-            x = op.round(x)
-            x = op.mul(x, constant(p)) if (p != 1).any() else x
-            x = op.add(x, constant(r)) if r.any() else x
-            x = op.div(x, constant(q)) if (q != 1).any() else x
+            x = _snapped(x, self.lattice)
+            if self.circle is not None:
+                end, period = map(constant, self.circle)
+                again = _snapped(op.sub(x, period), self.lattice)
+                x = op.where(op.less(x, end), x, again)
         x = op.where(op.equal(x, const(0)), const(0), x)  # no -0
         return op.min([op.max([x, constant(self.least)]), constant(self.greatest)])
+
+
+def _snapped(x: Var, lattice: Singles) -> Var:
+    """Return `snapped` as a graph, of values [k, n]."""
+    p, q, r = (const(row[:, None]) for row in lattice)
+    scaled, moved, stretched = (lattice[1] != 1).any(), lattice[2].any(), (lattice[0] != 1).any()
+    x = op.mul(x, q) if scaled else x
+    x = op.sub(x, r) if moved else x
+    x = op.round(op.div(x, p) if stretched else x)
+    x = op.mul(x, p) if stretched else x
+    x = op.add(x, r) if moved else x
+    return op.div(x, q) if scaled else x
 
 
 def _significant(x: Var, places: Var) -> Var:

@@ -4,7 +4,7 @@
 | -------- | ------------------------------- | -------------------------- |
 | real     | any finite number               | rounding, anchor           |
 | log      | positive numbers                | decimals, grid, origin     |
-| periodic | [low, low + period)             | period, low                |
+| periodic | [low, low + period)             | period, low, decimals, grid, origin |
 | bounded  | [low, high], either open        | those two, low, high, slack |
 | integer  | whole numbers, -2**24 to 2**24  | low, high, slack, anchor, grid, origin |
 | datetime | dates and times                 | those, resolution, pattern |

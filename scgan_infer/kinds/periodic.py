@@ -1,7 +1,11 @@
-"""Numbers on a circle, [low, low + period): angles, hours; never guessed."""
+"""Numbers on a circle, [low, low + period): angles, hours; never guessed.
+
+Rounded ones are rounded along the circle: what rounds to its end is at its beginning.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from scgan_infer.columns import Column
 
 BINS = 180
+SEAM = 0.01  # steps before the end of the circle, from which on a value is at its beginning
 
 
 class Turn(Form):
@@ -60,14 +65,32 @@ class Turn(Form):
 class Periodic(Kind):
     """f(x) = (x - cut) mod period."""
 
-    fields = frozenset({"period", "low"})
+    fields = frozenset({"period", "low", "decimals", "grid", "origin"})
     marks = ("period",)
     forms = (Turn(),)
+    learns_rounding = True
 
     def check(self, column: Column) -> str:
         if column.period is None:
             return f"a periodic column needs its period, e.g. {column.name}=360"
-        return "" if column.period > 0 else f"its period must be above 0, not {column.period}"
+        if column.period <= 0:
+            return f"its period must be above 0, not {column.period}"
+        least, greatest = self.ends(column)
+        step = self.step(column)
+        return "" if least < greatest else f"steps of {step:g} are too long for its period"
+
+    def ends(self, column: Column) -> tuple[float, float]:
+        """Return the first and the last value; with steps, the last multiple before the end."""
+        low, end = column.low or 0.0, (column.low or 0.0) + (column.period or 1.0)
+        if self.step(column) is None:
+            return low, end
+        p, q, r = column.lattice
+        counts = [math.ceil(round((place * q - r) / p, 6)) for place in (low, end)]
+        return (counts[0] * p + r) / q, ((counts[1] - 1) * p + r) / q
+
+    def seam(self, column: Column) -> float:
+        """Return from which value on a number is at the beginning of the circle."""
+        return (column.low or 0.0) + (column.period or 1.0) - SEAM * (self.step(column) or 0.0)
 
     def waits(self, settings: Mapping[str, Any]) -> bool:
         return settings.get("period") is not None and settings.get("low") is None
@@ -84,9 +107,11 @@ class Periodic(Kind):
         if column is None:
             return values
         low, period = column.low or 0.0, column.period or 1.0
-        exact = raw.astype(np.float64)
-        outside = (exact < low) | (exact >= low + period)
+        exact, end = raw.astype(np.float64), self.seam(column)
+        outside = (exact < end - period) | (exact >= end)
         exact = np.where(outside, low + np.mod(exact - low, period), exact)
+        if column.step is not None:
+            return np.clip(exact, *self.ends(column)).astype(np.float32)
         first, last = np.float32(low), np.float32(low + period)
         first = np.nextafter(first, np.float32(np.inf)) if float(first) < low else first
         last = np.nextafter(last, np.float32(-np.inf)) if float(last) >= low + period else last

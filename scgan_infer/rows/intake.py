@@ -463,13 +463,13 @@ class Intake:
             column = self._build({**more, **_moved(completed, anchor)})
         elif anchor is not None:
             column = replace(column, anchor=anchor)
-        if column != self.column:
-            offsets = column.rules.hold(offsets, offsets, column)
         stated = column.step is not None or column.digits is not None
         if not self.known and column.rules.learns_rounding and not stated:
             found = evidence.rounding()
             fields = {key: found[key] for key in found if key in column.rules.fields}
-            column = replace(column, **fields)
+            column = self._build(column.to_dict() | fields)
+        if column != self.column:
+            offsets = column.rules.hold(offsets, offsets, column)
         return column, offsets
 
     def _large(self, values: Floats) -> tuple[Column, Values]:

@@ -48,7 +48,11 @@ def columns_of(kind: str, rng: np.random.Generator) -> list[Column]:
     fields = {
         "real": [*decimals, {"digits": int(rng.integers(2, 6))}],
         "log": decimals,
-        "periodic": [{"period": float(rng.uniform(1, 400)), "low": start} for start in (0.0, low)],
+        "periodic": [
+            {"period": float(rng.uniform(1, 400)), "low": start} | more
+            for start in (0.0, low)
+            for more in ({}, {"decimals": 1}, {"grid": 1 / 3, "origin": 0.1})
+        ],
         "bounded": [wall | more for wall in walls for more in decimals],
         "integer": [{}, *walls, {"grid": 5.0, "origin": 2.0}],
         "category": [{"categories": tuple("abcde")}],
@@ -187,6 +191,41 @@ def test_rows_come_back_and_wild_coordinates_stay_inside_the_domain(
             exact = snapped(x[:, j].astype(float), column.lattice)
             assert np.array_equal(exact.astype(np.float32), x[:, j])
             assert not np.signbit(x[x == 0]).any()
+
+
+@pytest.mark.parametrize("kind", ["real", "log", "bounded", "integer", "datetime"])
+def test_numbers_stay_in_the_range_that_was_seen_without_a_pile_at_its_ends(kind: str) -> None:
+    table = random_table([kind], 7, n=2000)
+    wild = np.random.default_rng(0).normal(0, 1.5, (20_000, len(table.columns)))
+    mapped = Coordinates.fit(table)
+    seen, made = table.values, mapped.inverse(wild)
+    graphed = run(inverse_graph(mapped), mapped.dims, wild)
+    for rows in (made.astype(np.float32), graphed):
+        assert (rows.min(0) >= seen.min(0)).all()
+        assert (rows.max(0) <= seen.max(0)).all()
+    free = [column.step is None and column.digits is None for column in table.columns]
+    ends = (made == seen.min(0)) | (made == seen.max(0))
+    assert ends[:, free].mean(0).max(initial=0) < 0.001
+    lifted = Coordinates.fit(table, tails=True).inverse(wild).astype(np.float32)
+    assert (lifted.max(0) > seen.max(0)).any()
+    assert (lifted.min(0) < seen.min(0)).any()
+
+
+@pytest.mark.parametrize("low", [-180.0, 0.0])
+def test_a_rounded_circle_has_no_seam(low: float) -> None:
+    column = Column("phi", "periodic", period=360.0, low=low, decimals=1)
+    angles = np.round(low + np.arange(3600) / 10, 1)
+    angles[:40] = low + 360.0
+    held = column.rules.hold(angles, angles.astype(np.float32), column)
+    assert (held[:40] == low).all()
+    assert held.max() == np.float32(low + 359.9)
+    mapped = Coordinates.fit(Table((column,), held[:, None]))
+    y = np.random.default_rng(1).uniform(-6, 6, (50_000, 1)).astype(np.float32)
+    for made in (mapped.inverse(y), run(inverse_graph(mapped), 1, y)):
+        cells, counts = np.unique(made, return_counts=True)
+        assert len(cells) == 3600
+        assert (counts[[0, -1]] < 40).all()
+        assert np.array_equal(cells, snapped(cells.astype(float), column.lattice).astype("f4"))
 
 
 @pytest.mark.parametrize("kinds", CASES, ids="-".join)

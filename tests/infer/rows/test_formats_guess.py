@@ -193,7 +193,7 @@ def test_decimals_of_a_file_and_of_what_the_user_says(tmp_path):
 
     assert decimals() == decimals(kind="log") == decimals(kind="bounded") == decimals(low=0) == 2
     assert decimals(kind="real") is None
-    assert decimals(period=9) is None
+    assert decimals(period=9) == 2
     assert decimals(decimals=1) == decimals(kind="real", decimals=1) == 1
     (known,) = read_table(path, overrides={"a": {"kind": "log", "decimals": 3}}).columns
     assert read_table(path, columns=[known]).columns == (known,)
