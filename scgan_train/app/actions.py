@@ -337,12 +337,12 @@ def compute(
 
 def _placed(job: Job, row: int, piece: Floats, columns: Sequence[Column]) -> Floats:
     """Return generated rows [k, d] in the output's columns; what stands in copied ones is not looked at."""
+    if job.given is None:
+        return piece
     import numpy as np
 
     from scgan_infer.rows.copies import Copied
 
-    if job.given is None:
-        return piece
     whole = job.model.together(piece, job.given.rows(row, row + len(piece)))
     rows = np.zeros((len(piece), len(columns)), np.float32)
     rows[:, : whole.shape[1]] = whole

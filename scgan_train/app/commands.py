@@ -1,6 +1,6 @@
 """The commands but `plot`: each parses, makes one call and prints, data to stdout or --out, rest to stderr."""
 
-from __future__ import annotations
+# no annotations from __future__: typer would compute each of them four times from its text
 
 import copy
 from pathlib import Path
@@ -262,7 +262,6 @@ def sample(
 
     Row i depends on the bundle, the seed, i and, where columns are given, its condition alone.
     """
-    from scgan_infer.rows.copies import all_copied
     from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import Job
 
@@ -274,6 +273,8 @@ def sample(
     job = Job(loaded, draw=draw, scheduler=scheduler, given=conditions)
     columns = loaded.manifest.whole
     if conditions is not None:
+        from scgan_infer.rows.copies import all_copied
+
         columns = all_copied(columns, cells, conditions.each, out)
     columns = actions.inert(columns) if spreadsheet else columns
     if not resume:
