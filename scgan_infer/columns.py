@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -169,6 +168,8 @@ class Column:
         """P, q and r of values (p k + r) / q, counted from the anchor; of a column that has a step."""
         if self.grid is None:
             return 1, 10 ** (self.decimals or 0), 0.0
+        from fractions import Fraction
+
         parts = (self.grid, self.origin, self.anchor or 0.0)
         step, origin, anchor = (Fraction(part).limit_denominator(DENOMINATOR) for part in parts)
         q = math.lcm(step.denominator, (origin - anchor).denominator)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scgan_infer.kinds.guessing import Evidence
 
 MOST_DECIMALS = 6
+EXACT = 2**24  # up to which float32 holds every whole number
 CERTAIN = 20.0  # nats, that something is beyond chance by
 SMALL, NEAR = 1e-30, 1e-6  # beside 0, and below a power of ten
 FARTHEST = 0.001  # share of rows at each end that a picture may draw on its edge

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from scgan_infer.kinds.guessing import Evidence
 from scgan_infer.kinds.walls import Walled
 
 if TYPE_CHECKING:
     from scgan_infer.columns import Column
+    from scgan_infer.kinds.guessing import Evidence
 
 
 class Bounded(Walled):

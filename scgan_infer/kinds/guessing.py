@@ -30,9 +30,17 @@ from typing import Any
 
 import numpy as np
 
-from scgan_infer.kinds.base import CERTAIN, MOST_DECIMALS, NEAR, Floats, Raw, Values, significant
+from scgan_infer.kinds.base import (
+    CERTAIN,
+    EXACT,
+    MOST_DECIMALS,
+    NEAR,
+    Floats,
+    Raw,
+    Values,
+    significant,
+)
 
-EXACT = 2**24  # up to which float32 holds every whole number
 LARGEST = 2**53  # the same of float64
 ALIKE = 0.9
 FEWEST_ROWS = 300

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from scgan_infer.kinds.base import Floats, Raw, Storage, Values, reach, refuse
-from scgan_infer.kinds.guessing import EXACT, Evidence
+from scgan_infer.kinds.base import EXACT, Floats, Raw, Storage, Values, reach, refuse
 from scgan_infer.kinds.walls import Walled
 
 if TYPE_CHECKING:
     from scgan_infer.columns import Column
+    from scgan_infer.kinds.guessing import Evidence
 
 FEW = 64  # distinct whole numbers, each repeated 4 times, are integers however few rows there are
 REPEATED = 4

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from scgan_infer.kinds.base import LINE, Form, Kind
 from scgan_infer.kinds.bend import BEND
-from scgan_infer.kinds.guessing import Evidence
 
 if TYPE_CHECKING:
     from scgan_infer.columns import Column
+    from scgan_infer.kinds.guessing import Evidence
 
 
 class Real(Kind):

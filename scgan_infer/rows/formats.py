@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,10 +47,12 @@ from scgan_infer.rows.codecs.text import (
     tsv_stream,
     write_gzip,
 )
-from scgan_infer.rows.intake import Intake
 from scgan_infer.rows.shards import ShardWriter
 from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer
 from scgan_infer.text import visible
+
+if TYPE_CHECKING:
+    from scgan_infer.rows.intake import Intake
 
 CHUNK = 1 << 16
 BY_PANDAS = (".json", ".jsonl", ".feather", ".dta", ".sav", ".sas7bdat", ".orc", ".xml", ".html")
@@ -453,6 +455,8 @@ def _intakes(
     may_miss: bool = True,
 ) -> tuple[list[Intake], list[int]]:
     """Return an intake for each wanted column, and where it is in the file."""
+    from scgan_infer.rows.intake import Intake
+
     garbled = next((name for name in reader.names if SURROGATE.search(name)), None)
     if garbled is not None:
         raise DataError(f"{reader.label}: the column name {garbled!r} is not UTF-8; rename it")

@@ -33,11 +33,10 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Column, quoted
 from scgan_infer.errors import UsageError
 from scgan_infer.kinds import KINDS, BadCellError, Kind
-from scgan_infer.kinds.base import Floats, Raw, Values, refuse, shown
+from scgan_infer.kinds.base import EXACT, Floats, Raw, Values, refuse, shown
 from scgan_infer.kinds.datetime import Dates, Datetime, are_dates, counts, zone_of
 from scgan_infer.kinds.guessing import (
     ALIKE,
-    EXACT,
     LARGEST,
     Evidence,
     anchor_of,
