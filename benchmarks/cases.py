@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.rows.formats import read_table
-from scgan_train.datasets import fresh, table
-from scgan_train.training.sources import BUILT_IN_ROWS
+from scgan_train.datasets import BUILT_IN_ROWS, fresh, table
 
 Floats = NDArray[np.float32]
 Settings = dict[str, Any]

@@ -149,7 +149,7 @@ def one(folder: Path, seed: int) -> dict[str, Any]:
     bundle = scgan_train.export(run, folder / "bundle")
     exported = time.process_time()
     rows = sum(1 for _ in (folder / "train.csv").open()) - 1
-    command = [sys.executable, "-m", "scgan_train.app", "sample", "--model", str(bundle)]
+    command = [sys.executable, "-m", "scgan_train", "sample", "--model", str(bundle)]
     command += ["--n", str(rows), "--seed", str(seed), "--out", str(folder / "made.csv")]
     subprocess.run(command, check=True, capture_output=True)
     manifest = scgan_infer.load(bundle, device="cpu").manifest

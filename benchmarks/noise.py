@@ -27,8 +27,8 @@ from scale import JUDGES, pieces
 
 from scgan_infer.judging.figures import evaluate
 from scgan_train import config as configs
+from scgan_train import datasets
 from scgan_train.exporting.parts import Parts
-from scgan_train.training import sources
 from scgan_train.training.loop import generator_for
 from scgan_train.training.stages import train
 
@@ -48,7 +48,7 @@ def case_of(name: str, seed: int) -> Case:
     if not name.startswith("pieces"):
         return next(ablation(seed, ["dimuon"]))
     rows = (pieces(ROWS, COLUMNS, 1 + seed), pieces(JUDGES, COLUMNS, 0))
-    known, judges = (sources.load(part, configs.from_dict({"device": "cpu"}))[1] for part in rows)
+    known, judges = (datasets.load(part, configs.from_dict({"device": "cpu"}))[1] for part in rows)
     return Case(name, known, judges)
 
 

@@ -76,12 +76,12 @@ def one(case: str, folder: Path) -> dict[str, Any]:
     import scgan_train
     from scgan_infer.judging.figures import evaluate
     from scgan_train import config as configs
-    from scgan_train.training import sources
+    from scgan_train import datasets
     from scgan_train.training.stages import train
 
     before, began = peak(), time.process_time()
     settings = configs.from_dict({"device": "cpu"})
-    source, table = sources.load(folder / "rows.npy", settings)
+    source, table = datasets.load(folder / "rows.npy", settings)
     read = time.process_time() - began
     run = train(table, settings, folder / "run", source)
     seconds, most = time.process_time() - began, peak()

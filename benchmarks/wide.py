@@ -39,8 +39,8 @@ import scgan_train
 from scgan_infer.columns import Table
 from scgan_infer.judging.figures import evaluate
 from scgan_train import config as configs
+from scgan_train import datasets
 from scgan_train.coordinates import Coordinates
-from scgan_train.training import sources
 
 Floats = NDArray[np.float32]
 Sample = Callable[[int], Floats]
@@ -81,7 +81,7 @@ def rows_of(case: str, seed: int) -> tuple[Floats, Floats]:
 
 def table(rows: Floats) -> Table:
     """Return rows with the columns that scgan takes them for."""
-    return sources.load(rows, configs.from_dict({"device": "cpu"}))[1]
+    return datasets.load(rows, configs.from_dict({"device": "cpu"}))[1]
 
 
 def ours(rows: Floats, seed: int, folder: Path) -> tuple[Sample, dict[str, Any]]:

@@ -50,11 +50,11 @@ def inspect(
         UsageError: a setting that does not exist or does not fit.
     """
     from scgan_train import config as configs
+    from scgan_train.datasets import load
     from scgan_train.inspecting import inspect as look
-    from scgan_train.training import sources
 
     wanted = config if isinstance(config, configs.Config) else configs.from_dict(config or {})
-    return look(sources.load(data, wanted)[1], wanted)
+    return look(load(data, wanted)[1], wanted)
 
 
 def train(
@@ -91,9 +91,9 @@ def train(
     from scgan_infer.errors import UsageError
     from scgan_train import config as configs
     from scgan_train import runs
-    from scgan_train.datasets import DATASETS
+    from scgan_train.datasets import DATASETS, load
     from scgan_train.inspecting import inspect as look
-    from scgan_train.training import distributed, sources, stages
+    from scgan_train.training import distributed, stages
     from scgan_train.training.run import Run
 
     settings = configs.to_dict(config) if isinstance(config, configs.Config) else config or {}
@@ -112,7 +112,7 @@ def train(
         data = begun.source if data is None else data
     else:
         wanted = own = configs.from_dict(configs.merge(defaults or {}, settings))
-    source, table = sources.load(runs.DEFAULT if data is None else data, own)
+    source, table = load(runs.DEFAULT if data is None else data, own)
     path = path or runs.free_folder(source)
 
     def begin(constraints: Sequence[Constraint]) -> None:

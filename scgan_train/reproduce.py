@@ -42,11 +42,10 @@ from scgan_infer.names import LATENTS, Size
 from scgan_infer.sampling.sessions import cores
 from scgan_train import config as configs
 from scgan_train.config import Config
-from scgan_train.datasets import DATASETS, fresh, table
+from scgan_train.datasets import BUILT_IN_ROWS, DATASETS, fresh, table
 from scgan_train.exporting.parts import Parts
 from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
-from scgan_train.training.sources import BUILT_IN_ROWS
 from scgan_train.training.stages import train
 from scgan_train.watch import Watch
 

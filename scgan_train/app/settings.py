@@ -7,8 +7,10 @@ A run that is resumed keeps its own settings: TOML, --set and flags must agree, 
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,29 +102,15 @@ def assignment(text: str) -> Settings:
         UsageError: without `=`, or a key that TOML does not know.
     """
     ends = [place for place, letter in enumerate(text) if letter == "="]
-    for end in ends if "\n" not in text else []:
-        try:
-            settings = tomllib.loads(f"{text[:end]} = 0")
-        except tomllib.TOMLDecodeError:
-            continue
-        return _filled(settings, _value(text[end + 1 :]))
+    words = [f"{text[:end]}={json.dumps(text[end + 1 :], ensure_ascii=False)}" for end in ends]
+    for line in [text, *words] if "\n" not in text else []:
+        with suppress(tomllib.TOMLDecodeError):
+            if ends and (settings := tomllib.loads(line)):
+                return settings
     raise UsageError(
         f"--set {text!r}: write it as KEY=VALUE, for example --set mapper.width=64; a name with "
         """dots or spaces in quotes: --set 'columns."Sepal.Length".kind=real'"""
     )
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _filled(settings: Settings, value: Any) -> Settings:
-    """Return settings of one key with its value in place."""
-    [(key, inner)] = settings.items()
-    return {key: _filled(inner, value) if isinstance(inner, dict) else value}
 
 
 def whole(option: str, text: str) -> int:
@@ -148,20 +136,13 @@ def described(kind: str, texts: Sequence[str]) -> Iterator[tuple[str, Settings]]
             yield item, {"kind": kind}
             continue
         name, _, value = item.rpartition("=")
+        low, _, high = value.partition(":")
+        ends = {"period": value} if kind == "periodic" else {"low": low, "high": high}
         try:
-            domain = _period(value) if kind == "periodic" else _walls(value)
+            domain = {key: float(end) for key, end in ends.items() if end}
         except ValueError:
             domain = {}
         if not name or not domain:
             example = "phi=360" if kind == "periodic" else "a=0:1, a=0: or a=:1"
             raise UsageError(f"--{kind} {item}: write it as {example}")
         yield name, {"kind": kind, **domain}
-
-
-def _period(text: str) -> Settings:
-    return {"period": float(text)}
-
-
-def _walls(text: str) -> Settings:
-    low, _, high = text.partition(":")
-    return {key: float(end) for key, end in (("low", low), ("high", high)) if end}

@@ -88,15 +88,6 @@ def critic_won(critic_losses: list[float]) -> bool:
     return bool(critic_losses) and sum(critic_losses) / len(critic_losses) < OUTRIGHT * math.log(4)
 
 
-def critic_won_note(where: str, critic_losses: list[float]) -> str:
-    """Return what is said of a phase that is undone because a critic won."""
-    mean = sum(critic_losses) / len(critic_losses)
-    return (
-        f"{where}: a critic won outright (loss {mean:.2g}, 1.39 is a draw); what this phase had "
-        "learned is undone; lower the critics' learning rate"
-    )
-
-
 def quality_warnings(figures: Mapping[str, float]) -> list[str]:
     """Return what a finished run's held-out figures have against it, c2st only beyond twice its error.
 

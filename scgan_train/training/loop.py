@@ -5,7 +5,7 @@
 A player's loss returns named terms and the loop descends their sum. A phase's random stream depends only on the seed,
 the stage and the phase's number; a checkpoint holds weights, optimizers, averages and that stream's state, so that a
 resumed training ends in the same bits as one that was never interrupted. Several processes share out a batch (see
-`distributed`). A phase whose critic wins critic_won_note leaves nothing but noise in the gradients: it is undone.
+`distributed`). A phase whose critic wins outright leaves nothing but noise in the gradients: it is undone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scgan_train.training import distributed, guards
 from scgan_train.training.guards import TrainingError
+
+if TYPE_CHECKING:
+    from scgan_train.training.progress import StageObserver
 
 LOG_EVERY = 25
 HELD_OUT_EVERY = 100
@@ -72,28 +75,6 @@ class Phase:
     floor: float = 0.02
     share: bool = False
     held_out: Callable[[], float] | None = None
-
-
-class Observer(Protocol):
-    """Who watches a stage: shows progress, keeps history and checkpoints."""
-
-    def begin(self, phase: str, steps: int) -> None:
-        """Hear that a phase of so many steps begins."""
-
-    def losses(self, phase: str, step: int, terms: dict[str, float]) -> None:
-        """Hear the losses at a step."""
-
-    def due(self) -> bool:
-        """Say whether a checkpoint should be written now."""
-
-    def save(self, state: dict[str, Tensor]) -> None:
-        """Write a checkpoint."""
-
-    def restore(self) -> dict[str, Tensor]:
-        """Return the checkpoint to go on from, or an empty dict."""
-
-    def note(self, message: str) -> None:
-        """Keep a sentence on how the training went."""
 
 
 def generator_for(seed: int, *path: object) -> torch.Generator:
@@ -167,7 +148,7 @@ def fit(
     module: nn.Module,
     phases: Callable[[torch.Generator], Iterator[Phase]],
     seed: int,
-    observer: Observer,
+    observer: StageObserver,
 ) -> None:
     """Train `module` through its phases.
 
@@ -176,7 +157,7 @@ def fit(
         module: owns every parameter that the players train.
         phases: given the generator, yields phases; what a phase prepares is drawn when it begins.
         seed: the run's seed.
-        observer: who watches.
+        observer: who shows progress, keeps history and checkpoints.
 
     Raises:
         TrainingError: when a loss stops being a finite number, or another process is lost.
@@ -226,8 +207,11 @@ def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
             state.log(step, terms)
     if guards.critic_won(state.critic_losses):
         state.module.load_state_dict(state.before)
-        where = f"stage {state.stage}, {phase.name}"
-        state.observer.note(guards.critic_won_note(where, state.critic_losses))
+        mean = sum(state.critic_losses) / len(state.critic_losses)
+        state.observer.note(
+            f"stage {state.stage}, {phase.name}: a critic won outright (loss {mean:.2g}, 1.39 is a draw); what this "
+            "phase had learned is undone; lower the critics' learning rate"
+        )
         return
     with torch.no_grad():
         for weight, average in zip(state.weights, state.averages, strict=True):
@@ -291,7 +275,7 @@ class _State:
     phase: Phase
     index: int
     generator: torch.Generator
-    observer: Observer
+    observer: StageObserver
 
     def __post_init__(self) -> None:
         phase, module = self.phase, self.module

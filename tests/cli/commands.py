@@ -45,7 +45,7 @@ class Done:
 
 def spawn(*arguments: object, **options: object) -> subprocess.Popen[str]:
     """Start a command in a process of its own."""
-    command = [sys.executable, "-m", "scgan_train.app", *map(str, arguments)]
+    command = [sys.executable, "-m", "scgan_train", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
     return subprocess.Popen(command, **{**pipes, **options})  # type: ignore[call-overload, no-any-return]
 

@@ -377,7 +377,7 @@ def test_7_stdout_that_takes_no_more(model: Path) -> None:
 
 def shell(folder: Path, before: str, *words: object) -> Done:
     """Run a command by way of a shell, which can close its streams and limit its memory."""
-    line = " ".join([before, f'"{sys.executable}" -m scgan_train.app', *map(str, words)])
+    line = " ".join([before, f'"{sys.executable}" -m scgan_train', *map(str, words)])
     done = subprocess.run(
         ["sh", "-c", line], cwd=folder, capture_output=True, text=True, env=ENVIRONMENT
     )

@@ -12,8 +12,7 @@ from scgan_infer.errors import DataError, UsageError
 from scgan_infer.rows.formats import open_writer
 from scgan_train import datasets
 from scgan_train.config import Config
-from scgan_train.datasets import DATASETS, table
-from scgan_train.training.sources import BUILT_IN_ROWS, load
+from scgan_train.datasets import BUILT_IN_ROWS, DATASETS, load, table
 
 N = 100_000
 

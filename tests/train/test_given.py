@@ -20,13 +20,13 @@ from scgan_infer.rows.formats import read_table
 from scgan_infer.sampling.given import given_of
 from scgan_infer.sampling.model import Model
 from scgan_infer.sampling.verify import verify
+from scgan_train import datasets
 from scgan_train.chain import Chain
 from scgan_train.clusters import Assign, Clusters
 from scgan_train.config import MapperConfig, resolve
 from scgan_train.exporting.exporter import export
 from scgan_train.given import Conditions, Given, divide
 from scgan_train.maps.flow import FlowMapper
-from scgan_train.training import sources
 from scgan_train.training.loop import generator_for
 from scgan_train.training.stages import train
 
@@ -370,7 +370,7 @@ def test_walls_are_not_guessed_where_columns_are_given() -> None:
     data = {"a": made[:, 0], "b": made[:, 1], "c": made.sum(1) + rng.normal(size=2000)}
 
     def columns(**more: object) -> dict[str, Column]:
-        table = sources.load(data, settings(**more))[1]
+        table = datasets.load(data, settings(**more))[1]
         return {column.name: column for column in table.columns}
 
     free = columns()

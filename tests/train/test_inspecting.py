@@ -9,7 +9,7 @@ import pytest
 
 import scgan_train
 from scgan_train import config as configs
-from scgan_train.training import sources
+from scgan_train import datasets
 
 
 def rows(n: int = 2000) -> dict[str, np.ndarray]:
@@ -67,7 +67,7 @@ def test_the_advice_on_kinds_is_a_setting_that_can_be_written() -> None:
 def test_the_columns_as_settings_give_the_same_columns_again() -> None:
     found = scgan_train.inspect(rows())
     config = configs.from_dict(tomllib.loads(found.settings()))
-    again = sources.load(rows(), config)[1]
+    again = datasets.load(rows(), config)[1]
     assert again.columns == tuple(finding.column for finding in found.findings)
 
 
@@ -76,7 +76,7 @@ def test_the_settings_read_the_same_rows(tmp_path: Path) -> None:
     asked = {"header": False, "select": ["x1", "x2"], "given": ["x2"], "clusters": {"k": 3}}
     found = scgan_train.inspect(str(tmp_path / "rows.csv"), asked)
     config = configs.from_dict(tomllib.loads(found.settings()))
-    again = sources.load(tmp_path / "rows.csv", config)[1]
+    again = datasets.load(tmp_path / "rows.csv", config)[1]
     assert again.names == ("x1", "x2")
     assert len(again) == 40
     assert (config.given, config.clusters.k) == (("x2",), 3)
@@ -86,7 +86,7 @@ def test_a_column_that_was_left_out_stays_out() -> None:
     table = {"name": np.array([f"name {k % 50}" for k in range(60)], object), "a": np.arange(60)}
     found = scgan_train.inspect(table, {"columns": {"name": {"kind": "drop"}}})
     config = configs.from_dict(tomllib.loads(found.settings()))
-    assert sources.load(table, config)[1].names == ("a",)
+    assert datasets.load(table, config)[1].names == ("a",)
 
 
 def test_what_was_noticed_while_reading_is_shown() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from scgan_infer import bundle
 from scgan_train.config import Config, resolve
+from scgan_train.datasets import load
 from scgan_train.exporting.exporter import noted
-from scgan_train.training.sources import load
 
 EXPORTED = Path(__file__).parents[3] / "exported"
 
