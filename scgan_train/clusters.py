@@ -118,11 +118,9 @@ class Assign(nn.Module):
         return 0.5 * white.square().sum(2) + self.scores
 
     def graph(self, latents: Var) -> Var:
-        """Return `forward` as a graph."""
         return op.arg_min(self.costs_graph(latents), axis=0, keepdims=0)
 
     def costs_graph(self, latents: Var) -> Var:
-        """Return `costs` as a graph."""
         white = op.matmul(op.sub(latents, const(self.means)), const(self.whiten))
         squares = op.reduce_sum(op.mul(white, white), const([2], np.int64), keepdims=0)
         return op.add(op.mul(squares, const(0.5)), const(self.scores))

@@ -55,7 +55,6 @@ class ColumnCurves(nn.Module):
         return ((1 + rise).log() + self.slope).sum(1)
 
     def log_slope_graph(self, y: Var) -> Var:
-        """Return `log_slope` as a graph."""
         height, bends = self.height.exp() * self.steepness.exp(), self._bends_graph(y)
         flat = op.sub(const(1), op.mul(bends, bends))
         rise = op.reduce_sum(op.mul(flat, const(height)), const([2], np.int64), keepdims=0)
@@ -63,7 +62,6 @@ class ColumnCurves(nn.Module):
         return op.reduce_sum(logs, const([1], np.int64), keepdims=0)
 
     def graph(self, y: Var) -> Var:
-        """Return `forward` as a graph."""
         bends = op.mul(self._bends_graph(y), const(self.height.exp()))
         total = op.reduce_sum(bends, const([2], np.int64), keepdims=0)
         return op.mul(op.add(y, total), const(self.slope.exp()))
@@ -113,7 +111,6 @@ class Encoder(nn.Module):
         return (latent - self.center) / self.spread
 
     def graph(self, y: Var) -> Var:
-        """Return `forward` as a graph."""
         latent = self.net.graph(y) if isinstance(self.net, ColumnCurves) else mlp_graph(self.net, y)
         if self.config.similarity == "cosine":
             norm = op.reduce_l2(latent, const([1], np.int64))
@@ -131,7 +128,6 @@ class Encoder(nn.Module):
         return self.net.log_slope(y) - self.latent_dim * self.spread.log()
 
     def log_slope_graph(self, y: Var) -> Var:
-        """Return `log_slope` as a graph."""
         assert isinstance(self.net, ColumnCurves)
         spread = self.latent_dim * self.spread.double().log()
         return op.sub(self.net.log_slope_graph(y), const(spread))

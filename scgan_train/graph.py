@@ -1,4 +1,4 @@
-"""Graphs, built: what every module's `graph` method is written with.
+"""Graphs, built: what every module's `graph` method is written with, which is its `forward` as a graph.
 
 spox makes a typed value of every operator, so a graph is composed by calling functions, and a mistake in a shape or
 a type is an error where it is made. What leaves here is opset 18 and IR 8, with the batch open and no name of this

@@ -235,7 +235,6 @@ class RealLatents(LatentModel):
         return (first * len(self.table)).to(torch.int64)
 
     def select(self, u: Tensor, given: Conditions | None = None) -> Tensor:
-        """See `LatentModel.select`."""
         return super().select(u) if self.choices is None else self.choices[self._row(u)]
 
     def forward(
@@ -250,13 +249,11 @@ class RealLatents(LatentModel):
         return op.cast(op.mul(u, const(len(self.table))), to=np.int64)
 
     def select_graph(self, u: Var, given: ConditionVars | None = None) -> list[Var]:
-        """See `LatentModel.select_graph`."""
         if self.choices is None:
             return super().select_graph(u)
         row = self._row_graph(u)
         return [op.gather(const(own, np.int64), row) for own in self.choices.T.contiguous()]
 
     def graph(self, u: Var, w: Var, given: ConditionVars | None = None) -> tuple[Var, list[Var]]:
-        """See `LatentModel.graph`."""
         latent = op.gather(const(self.table), self._row_graph(u))
         return op.add(latent, op.mul(w, const(0.0))), self.select_graph(u)

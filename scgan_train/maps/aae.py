@@ -29,7 +29,6 @@ class AdversarialMapper(ResidualMapper):
         return {"width": 32, "steps": 800, "lr": 2e-3, "layers": 1}
 
     def build(self, generator: torch.Generator, sizes: Sequence[int]) -> None:
-        """See `Mapper.build`."""
         super().build(generator, sizes)
         size, e = self.clusters.means.shape
         self.code = ClusterMLP(size, [e, int(self.config.width), e], generator, zero=True)

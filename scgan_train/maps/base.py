@@ -89,7 +89,6 @@ class Affine(Invertible):
         return out
 
     def graph(self, w: Var, choice: Sequence[Var]) -> Var:
-        """Return `forward` as a graph."""
         tables = torch.cat([self.factors.mT, self.means.unsqueeze(1)], 1)
         return op.transpose(affine_graph(tables, op.transpose(w), choice[-1]))
 
@@ -111,13 +110,11 @@ class Affine(Invertible):
         return op.matmul(centred, const(whiten))
 
     def log_densities(self, latents: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
-        """See `Invertible.log_densities`."""
         return (log_normal(self.whitened(latents)) + self.log_slopes().to(latents)[:, None]).T
 
     def log_densities_graph(
         self, latents: Var, choice: Sequence[Var], given: Var | None = None
     ) -> Var:
-        """See `Invertible.log_densities_graph`."""
         logs = log_normal_graph(self.whitened_graph(latents), self.means.shape[1])
         return op.add(logs, const(self.log_slopes()[:, None]))
 
@@ -188,7 +185,6 @@ class ResidualMapper(Mapper, ABC):
     """g_i(w) = mu_i + F_i (w + MLP_i(w)), one hidden layer a cluster, the last layer 0 at first."""
 
     def build(self, generator: torch.Generator, sizes: Sequence[int]) -> None:
-        """See `Mapper.build`."""
         size, e = self.clusters.means.shape
         self.map = ClusterMLP(size, [e, int(self.config.width), e], generator, zero=True)
         self.frame = Affine(self.clusters.means, self.clusters.factors)

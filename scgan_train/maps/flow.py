@@ -341,7 +341,6 @@ class FlowMapper(Mapper, Invertible):
         return min(16, 3 * e) if e <= NARROW else 32
 
     def build(self, generator: torch.Generator, sizes: Sequence[int]) -> None:
-        """See `Mapper.build`."""
         clusters, config, given = self.clusters, self.config, self.given
         size, e = len(clusters), self.noise
         context = given + EMBEDDING * len(sizes)
@@ -445,7 +444,6 @@ class FlowMapper(Mapper, Invertible):
 
     @torch.no_grad()
     def judge(self, latents: Tensor, choice: Tensor) -> float:
-        """See `Mapper.judge`."""
         v = self.whitened(latents, cluster_of(choice))
         return float(self.loss(v, choice, torch.Generator())["minus_log_likelihood"])
 
@@ -466,7 +464,6 @@ class FlowMapper(Mapper, Invertible):
         return known, Affine(means[:, p:], factors[:, p:, p:]), factors[:, p:, :p]
 
     def log_densities(self, latents: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
-        """See `Invertible.log_densities`."""
         known, made, follow = self._parts
         ordered = latents[:, self.order[self.given :] - self.given]
         a, v = latents[:, :0].expand(len(self.clusters), -1, -1), made.whitened(ordered)
@@ -482,7 +479,6 @@ class FlowMapper(Mapper, Invertible):
     def log_densities_graph(
         self, latents: Var, choice: Sequence[Var], given: Var | None = None
     ) -> Var:
-        """See `Invertible.log_densities_graph`."""
         embedded = self.context_graph(choice) if len(self.embeddings) else None
         ordered = op.gather(latents, const(self.order[self.given :] - self.given, np.int64), axis=1)
         size = len(self.clusters)
