@@ -47,8 +47,7 @@ from scgan_infer.rows.codecs.text import (
     tsv_stream,
     write_gzip,
 )
-from scgan_infer.rows.shards import ShardWriter
-from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer
+from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer, writing
 from scgan_infer.text import visible
 
 if TYPE_CHECKING:
@@ -228,9 +227,7 @@ def open_writer(
             columns = tuple(map(_visible, columns))
         return PipeWriter(columns, csv_stream(columns), start)
     path = Path(path)
-    chosen = FORMATS.get(_suffix(path))
-    if chosen is None:
-        raise UsageError(f"{path}: {_no_format(_suffix(path))}")
+    chosen = format_of(_suffix(path), f"{path}: ")
     writer = FileWriter(
         path,
         columns,
@@ -246,41 +243,11 @@ def open_writer(
     return writer
 
 
-def open_shards(
-    folder: str | Path,
-    columns: Sequence[Column],
-    rows: int | None,
-    rows_per_file: int,
-    *,
-    suffix: str = ".npy",
-    start: int = 0,
-    resume: bool = False,
-    job: str = "",
-) -> Writer:
-    """Return a context manager that writes rows to files in a folder; see `ShardWriter`.
-
-    Raises:
-        DataError: As `open_writer`; a folder that isn't empty.
-        UsageError: An unknown suffix; less than one row a file.
-    """
+def format_of(suffix: str, where: str = "") -> Format:
+    """Return what is written under a suffix; a UsageError says `where` there is none."""
     if suffix not in FORMATS:
-        raise UsageError(_no_format(suffix))
-
-    def open_part(path: Path, count: int | None, first: int) -> Writer:
-        own = f"{job} {path.name}"
-        return open_writer(path, columns, count, resume=resume, job=own, start=first)
-
-    return ShardWriter(
-        Path(folder),
-        columns,
-        None if rows is None else whole("rows", rows),
-        whole("rows_per_file", rows_per_file),
-        suffix,
-        open_part,
-        start=whole("start", start),
-        resume=resume,
-        job=job,
-    )
+        raise UsageError(f"{where}{_no_format(suffix)}")
+    return FORMATS[suffix]
 
 
 def _rehearse(writer: FileWriter, chosen: Format) -> None:
@@ -290,7 +257,7 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
     names = tuple(column.name for column in writer.columns)
     row = np.zeros((1, len(names)), np.float32)
     with ExitStack() as stack:
-        with writer.writing():
+        with writing(writer.path):
             folder = stack.enter_context(TemporaryDirectory(prefix=".", dir=writer.path.parent))
             rehearsal = Path(folder) / f"row{_suffix(writer.path)}"
             if writer.convert:

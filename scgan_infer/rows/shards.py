@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from scgan_infer.arguments import whole
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.files import sha256
 from scgan_infer.rows.codecs.base import Rows
-from scgan_infer.rows.writers import Writer, put, taken_up
+from scgan_infer.rows.formats import format_of, open_writer
+from scgan_infer.rows.writers import Writer, put, taken_up, writing
 
 
 class ShardWriter(Writer):
@@ -23,48 +25,51 @@ class ShardWriter(Writer):
 
     Args:
         folder: The folder; made if need be, and otherwise without a manifest.
+        columns: Its columns.
+        rows: How many rows will come; None if only their end tells.
         rows_per_file: Rows in each file but the last.
         suffix: Of the files.
         start: Index of the first row, noted in the manifest.
-        open_part: Opens the writer of one file for so many rows, None if only their end tells.
         resume: Go on after the complete files and the checkpoint of the next.
-        rows: How many rows will come; None if only their end tells.
         job: What the rows are; the files of another job are not gone on with.
+
+    Raises:
+        UsageError: An unknown suffix; less than one row a file.
     """
 
     MANIFEST = "manifest.json"
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | Path,
         columns: Sequence[Column],
         rows: int | None,
         rows_per_file: int,
-        suffix: str,
-        open_part: Callable[[Path, int | None, int], Writer],
         *,
-        start: int,
-        resume: bool,
-        job: str,
+        suffix: str = ".npy",
+        start: int = 0,
+        resume: bool = False,
+        job: str = "",
     ) -> None:
-        if rows_per_file < 1:
+        format_of(suffix)
+        self.rows_per_file = whole("rows_per_file", rows_per_file)
+        if self.rows_per_file < 1:
             raise UsageError(f"{rows_per_file} rows a file; at least 1 is needed")
-        self.folder, self.rows, self.rows_per_file = folder, rows, rows_per_file
-        self.suffix = suffix
-        self.open_part, self.resume = open_part, resume
+        self.folder, self.columns, self.suffix, self.resume = Path(folder), columns, suffix, resume
+        self.rows = None if rows is None else whole("rows", rows)
         self.notes: dict[str, Any] = {
             "job": job,
             "columns": [column.to_dict() for column in columns],
-            "start": start,
-            "rows_per_file": rows_per_file,
+            "start": whole("start", start),
+            "rows_per_file": self.rows_per_file,
         }
         self.files: list[dict[str, Any]] = []
         self.part: Writer | None = None
-        self.state = folder / f".{self.MANIFEST}.state"
+        self.state = self.folder / f".{self.MANIFEST}.state"
 
     def _start(self) -> None:
         self.made = not self.folder.exists()
-        with _folder(self.folder):
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         left = self.state.is_file()
         if any(self.folder.iterdir()) and not (self.resume and left):
@@ -107,7 +112,9 @@ class ShardWriter(Writer):
         """Open the next file."""
         left = None if self.rows is None else min(self.rows_per_file, self.rows - self.done)
         self.path = self._place(len(self.files))
-        self.part = self.open_part(self.path, left, self.notes["start"] + self.done).__enter__()
+        first, job = self.notes["start"] + self.done, f"{self.notes['job']} {self.path.name}"
+        part = open_writer(self.path, self.columns, left, resume=self.resume, job=job, start=first)
+        self.part = part.__enter__()
         self.done += self.part.done
 
     def write(self, values: Rows) -> None:
@@ -129,7 +136,7 @@ class ShardWriter(Writer):
         if part is None:
             return
         part.__exit__(None, None, None)
-        with _folder(self.folder):
+        with writing(self.folder):
             digest = sha256(self.path)
             first = self.notes["start"] + self.done - part.done
             self.files.append(
@@ -143,7 +150,7 @@ class ShardWriter(Writer):
                 f"{self.folder}: {self.done} rows came where {self.rows} were announced"
             )
         self._close()
-        with _folder(self.folder):
+        with writing(self.folder):
             put(self.folder / self.MANIFEST, {**self.notes, "files": self.files})
             self.state.unlink(missing_ok=True)
 
@@ -160,11 +167,3 @@ class ShardWriter(Writer):
             self.state.unlink(missing_ok=True)
             if self.made:
                 self.folder.rmdir()
-
-
-@contextmanager
-def _folder(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{folder}: can't be written: {error.strerror}") from error

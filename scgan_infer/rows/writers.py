@@ -82,7 +82,7 @@ class Writer(ABC):
 class PipeWriter(Writer):
     """Writes to standard output; the header when the first rows are there, so that none is left without rows."""
 
-    def __init__(self, columns: Sequence[Column], stream: Stream, start: int = 0) -> None:
+    def __init__(self, columns: Sequence[Column], stream: Stream, start: int) -> None:
         self.columns, self.stream, self.header = tuple(columns), stream, stream.header(0)
         self.start = start
 
@@ -125,7 +125,7 @@ class FileWriter(Writer):
         *,
         resume: bool,
         job: str,
-        start: int = 0,
+        start: int,
     ) -> None:
         self.path, self.columns, self.rows = path, tuple(columns), rows
         self.start = start
@@ -147,7 +147,7 @@ class FileWriter(Writer):
         left = None
         if self.resume and os.path.isfile(self.state) and os.path.isfile(self.part):
             left = taken_up(self.state, self.job, self.part)
-        with self.writing():
+        with writing(self.path):
             self.file = open_own(self.part, create=True)
         if not lock(self.file, self.part):
             self.file.close()
@@ -163,7 +163,7 @@ class FileWriter(Writer):
         self.done, size = (left["done"], left["bytes"]) if left else (0, 0)
         if os.fstat(self.file.fileno()).st_size < size:
             raise DataError(f"{self.part}: is shorter than {self.state} says; remove both")
-        with self.writing():
+        with writing(self.path):
             self.file.truncate(size)
             self.digest = hashlib.file_digest(self.file, "sha256")
             if left is None:
@@ -174,7 +174,7 @@ class FileWriter(Writer):
 
     def write(self, values: Rows) -> None:
         """See `Writer.write`."""
-        with self.writing():
+        with writing(self.path):
             sound = _sound(values, self.columns)
             self._put(self.stream.encode(sound, self.start + self.done))
             if hasattr(os, "posix_fadvise") and self.file.tell() - self.sent > WRITE_BACK:
@@ -190,7 +190,7 @@ class FileWriter(Writer):
 
     def checkpoint(self) -> None:
         """Make the rows so far safe, so that an interrupted writer's successor can go on after them."""
-        with self.writing():
+        with writing(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
             noted = {"bytes": self.file.tell(), "sha256": self.digest.hexdigest()}
@@ -200,7 +200,7 @@ class FileWriter(Writer):
     def _finish(self) -> None:
         if self.rows not in (None, self.done):
             raise DataError(f"{self.path}: {self.done} rows came where {self.rows} were announced")
-        with self.writing():
+        with writing(self.path):
             self.file.write(self.stream.tail(self.done))
             if self.rows is None:
                 self.file.seek(0)
@@ -240,14 +240,15 @@ class FileWriter(Writer):
             with suppress(OSError):
                 left.unlink(missing_ok=True)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turn what the system or a format's package says against writing into a DataError."""
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            why = " ".join(str(getattr(error, "strerror", None) or error).split())
-            raise DataError(f"{self.path}: can't be written: {why[:200]}") from error
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system or a format's package says against writing into a DataError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        why = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise DataError(f"{path}: can't be written: {why[:200]}") from error
 
 
 def _sound(values: Rows, columns: Sequence[Column]) -> Rows:

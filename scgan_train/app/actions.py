@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from scgan_infer.bundle.manifest import Manifest
     from scgan_infer.columns import Column, Table
+    from scgan_infer.rows.writers import Writer
     from scgan_infer.sampling.draw import Floats
     from scgan_infer.sampling.engines import Job
     from scgan_infer.sampling.given import Given
@@ -305,7 +306,8 @@ def compute(
         UsageError: an unknown engine or suffix.
         DataError: rows that can't be read, or a file that can't be written.
     """
-    from scgan_infer.rows.formats import open_shards, open_writer
+    from scgan_infer.rows.formats import open_writer
+    from scgan_infer.rows.shards import ShardWriter
     from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import ENGINES
 
@@ -318,7 +320,7 @@ def compute(
     identity = f"{job.op} {job.model.bundle.sha256} {asked}"
     more: Any = {"start": draw.start, "resume": resume, "job": identity}
     if rows_per_file is not None:
-        writer = open_shards(out, columns, rows, rows_per_file, **more)
+        writer: Writer = ShardWriter(out, columns, rows, rows_per_file, **more)
     else:
         writer = open_writer(out, columns, rows, **more)
     with writer, Watch() as watch:

@@ -17,7 +17,8 @@ from suffixes import PACKAGES, READY, SUFFIXES
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError, UsageError
-from scgan_infer.rows.formats import FORMATS, open_shards, open_writer, read_table
+from scgan_infer.rows.formats import FORMATS, open_writer, read_table
+from scgan_infer.rows.shards import ShardWriter
 
 COLUMNS = (
     Column("x"),
@@ -154,7 +155,7 @@ def test_resuming_goes_on_with_no_part_that_has_changed(tmp_path, shards):
     if shards:
         begun_shards(tmp_path / "out")
         part = tmp_path / "out" / ".part-000002.npy.part"
-        again = open_shards(tmp_path / "out", COLUMNS, N, 2000, resume=True)
+        again = ShardWriter(tmp_path / "out", COLUMNS, N, 2000, resume=True)
     else:
         stop(open_writer(tmp_path / "rows.npy", COLUMNS, N), 1000)
         part = tmp_path / ".rows.npy.part"
@@ -326,7 +327,7 @@ def manifest(folder):
 @pytest.mark.parametrize("announced", [N, None])
 def test_shards_hold_the_rows_and_their_hashes(tmp_path, suffix, announced):
     folder = tmp_path / "out"
-    with open_shards(folder, COLUMNS, announced, 2000, suffix=suffix, start=10**9) as writer:
+    with ShardWriter(folder, COLUMNS, announced, 2000, suffix=suffix, start=10**9) as writer:
         for piece in np.array_split(rows(), 7):
             writer.write(piece)
         assert not (folder / "manifest.json").exists()
@@ -346,24 +347,24 @@ def test_shards_hold_the_rows_and_their_hashes(tmp_path, suffix, announced):
 
 
 def test_shards_take_numbers_of_any_width(tmp_path):
-    with open_shards(tmp_path / "a", COLUMNS, 300, 200, start=200) as writer:
+    with ShardWriter(tmp_path / "a", COLUMNS, 300, 200, start=200) as writer:
         writer.write(rows(300))
     few, many = np.uint8(200), np.int16(300)
-    with open_shards(tmp_path / "b", COLUMNS, many, few, start=few) as writer:
+    with ShardWriter(tmp_path / "b", COLUMNS, many, few, start=few) as writer:
         writer.write(rows(300))
     assert manifest(tmp_path / "b") == manifest(tmp_path / "a")
     for fault in ({"start": 1.5}, {"start": True}):
         with pytest.raises(UsageError, match="start must be a whole number"):
-            open_shards(tmp_path / "c", COLUMNS, 300, 200, **fault)
+            ShardWriter(tmp_path / "c", COLUMNS, 300, 200, **fault)
 
 
 @pytest.mark.parametrize("saved", [0, 1000, 2000, 4500, N])
 def test_shards_resume_to_the_same_bytes(tmp_path, saved):
     straight, folder, values = tmp_path / "straight", tmp_path / "out", rows()
-    with open_shards(straight, COLUMNS, N, 2000) as writer:
+    with ShardWriter(straight, COLUMNS, N, 2000) as writer:
         writer.write(values)
-    stop(open_shards(folder, COLUMNS, N, 2000, resume=True), saved)
-    with open_shards(folder, COLUMNS, N, 2000, resume=True) as writer:
+    stop(ShardWriter(folder, COLUMNS, N, 2000, resume=True), saved)
+    with ShardWriter(folder, COLUMNS, N, 2000, resume=True) as writer:
         assert writer.done == saved
         writer.write(values[saved:])
     assert names(folder) == names(straight)
@@ -373,18 +374,18 @@ def test_shards_resume_to_the_same_bytes(tmp_path, saved):
 
 def begun_shards(folder):
     """Leave two complete files of 2000 rows and a checkpoint of the third."""
-    stop(open_shards(folder, COLUMNS, N, 2000, resume=True), 4500)
+    stop(ShardWriter(folder, COLUMNS, N, 2000, resume=True), 4500)
     assert ".part-000002.npy.state" in names(folder)
 
 
 @pytest.mark.parametrize("gone", [0, 1])
 def test_resuming_makes_the_files_that_are_gone(tmp_path, gone):
     straight, folder, values = tmp_path / "straight", tmp_path / "out", rows()
-    with open_shards(straight, COLUMNS, N, 2000) as writer:
+    with ShardWriter(straight, COLUMNS, N, 2000) as writer:
         writer.write(values)
     begun_shards(folder)
     (folder / f"part-{gone:06d}.npy").unlink()
-    with open_shards(folder, COLUMNS, N, 2000, resume=True) as writer:
+    with ShardWriter(folder, COLUMNS, N, 2000, resume=True) as writer:
         assert writer.done == 2000 * gone
         writer.write(values[writer.done :])
     assert names(folder) == names(straight)
@@ -415,7 +416,7 @@ def test_resuming_certifies_no_file_that_has_changed(tmp_path, fault):
     with pytest.raises(
         DataError, match=r"part-000000\.npy: (has changed|can't be read).*; remove it"
     ):
-        open_shards(folder, COLUMNS, N, 2000, resume=True).__enter__()
+        ShardWriter(folder, COLUMNS, N, 2000, resume=True).__enter__()
     assert names(folder) == before
 
 
@@ -426,25 +427,25 @@ def test_a_note_of_files_that_is_none_is_refused(tmp_path, files):
     state = folder / ".manifest.json.state"
     state.write_text(json.dumps({**json.loads(state.read_text()), "files": files}))
     with pytest.raises(DataError, match="can't be read"):
-        open_shards(folder, COLUMNS, N, 2000, resume=True).__enter__()
+        ShardWriter(folder, COLUMNS, N, 2000, resume=True).__enter__()
 
 
 def test_shards_leave_nothing_behind_an_error_and_touch_nothing_that_was_there(tmp_path):
     folder = tmp_path / "out"
-    stop(open_shards(folder, COLUMNS, N, 100), saved=None, more=550, error=ValueError)
+    stop(ShardWriter(folder, COLUMNS, N, 100), saved=None, more=550, error=ValueError)
     assert names(tmp_path) == []
     folder.mkdir()
     (folder / "thesis.tex").touch()
     with pytest.raises(DataError, match="not empty"):
-        open_shards(folder, COLUMNS, N, 100).__enter__()
+        ShardWriter(folder, COLUMNS, N, 100).__enter__()
     assert names(folder) == ["thesis.tex"]
 
 
 def test_a_complete_folder_is_left_alone(tmp_path):
-    with open_shards(tmp_path / "out", COLUMNS, N, 2000) as writer:
+    with ShardWriter(tmp_path / "out", COLUMNS, N, 2000) as writer:
         writer.write(rows())
     with pytest.raises(DataError, match="is complete"):
-        open_shards(tmp_path / "out", COLUMNS, N, 2000, resume=True).__enter__()
+        ShardWriter(tmp_path / "out", COLUMNS, N, 2000, resume=True).__enter__()
 
 
 def test_a_planted_link_is_never_written_through(tmp_path):

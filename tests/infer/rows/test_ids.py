@@ -5,7 +5,8 @@ import pytest
 from suffixes import READY
 
 from scgan_infer.errors import DataError
-from scgan_infer.rows.formats import open_shards, open_writer, read_table
+from scgan_infer.rows.formats import open_writer, read_table
+from scgan_infer.rows.shards import ShardWriter
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -53,7 +54,7 @@ def test_numbers_go_on_in_every_format(suffix, tmp_path):
 
 def test_shards_have_numbers_of_their_own(tmp_path):
     column = read_table({"id": np.arange(1, N + 1), "x": RNG.normal(size=N)}).columns[0]
-    with open_shards(tmp_path / "all", (column,), 10, 4, suffix=".csv", start=100) as writer:
+    with ShardWriter(tmp_path / "all", (column,), 10, 4, suffix=".csv", start=100) as writer:
         writer.write(np.zeros((10, 1), np.float32))
     texts = [file.read_text().split()[1:] for file in sorted((tmp_path / "all").glob("*.csv"))]
     assert [cell for part in texts for cell in part] == [str(k) for k in range(101, 111)]
