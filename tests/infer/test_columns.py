@@ -39,7 +39,7 @@ def test_to_dict_and_from_dict_are_inverse(kind):
         {"kind": "integer", "low": 3.0, "high": 2.0},
         {"kind": "bounded", "low": 1e308, "decimals": 6},
         {"kind": "integer", "decimals": 2},
-        {"kind": "periodic", "period": 360.0, "decimals": 2},
+        {"kind": "periodic", "period": 0.5, "decimals": 0},
         {"decimals": 7},
         {"digits": 7},
         {"digits": 3, "decimals": 1},
