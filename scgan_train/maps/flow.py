@@ -125,12 +125,12 @@ class Spline:
         return left, low, right - left, high - low, start, end
 
 
-def spline_graph(x: Var, raw: Var) -> Var:
-    """Return `Spline(raw).forward(x)` of x [1, n] as a graph.
+def _bins_graph(x: Var, raw: Var, *, back: bool) -> Sequence[Var]:
+    """Return the bins that numbers [1, n], or with `back` values, fall in: see the last line; [1, n] each.
 
-    Knots are times the unnormalised sum of their sizes. Before and after the slopes raw [3 BINS + 1, n]
-    holds a row of zeros, for the slopes 1 at both ends. One product makes knots, sums and slopes, and they are looked
-    up together: a row at a time costs as much as its operators are many.
+    Knots are times the unnormalised sum of their sizes, width and height. Before and after the slopes raw
+    [3 BINS + 1, n] holds a row of zeros, for the slopes 1 at both ends. One product makes knots, sums and slopes, and
+    they are looked up together: a row at a time costs as much as its operators are many.
     """
     parts = op.exp(op.clip(raw, const(-BOUND), const(BOUND)))
     knots = BOUND * (2 * np.tri(BINS + 1, BINS, -1) - 1)
@@ -139,18 +139,25 @@ def spline_graph(x: Var, raw: Var) -> Var:
     table = np.zeros((wide + slopes, 2 * BINS + slopes))
     table[:wide, : 2 * BINS], table[wide:, 2 * BINS :] = sums, np.eye(slopes)
     rows = op.matmul(const(table), parts)
-    cut = lengths([1, BINS - 1, 1, 1, BINS + 1, 1, BINS + 1])
-    _, inner, _, width, _, height, _ = op.split(rows, cut, axis=0)
+    cut = lengths([*[1, BINS - 1, 1, 1] * 2, slopes])
+    _, inner_x, _, width, _, inner_y, _, height, _ = op.split(rows, cut, axis=0)
+    inner, size = (inner_y, height) if back else (inner_x, width)
     inside = op.clip(x, const(-BOUND), const(BOUND))
-    at = op.mul(inside, width)
+    at = op.mul(inside, size)
     passed = op.cast(op.less_or_equal(inner, at), to=np.float32)
     index = op.cast(op.matmul(const(np.ones((1, BINS - 1))), passed), to=np.int64)
     corners = np.add.outer(np.arange(3) * (BINS + 2), np.arange(2)).reshape(6, 1)
     found = op.gather_elements(rows, op.add(index, const(corners, np.int64)), axis=0)
     left, right, low, high, start, end = op.split(found, lengths([1] * 6), axis=0)
     run, rise = op.sub(right, left), op.sub(high, low)
-    z = op.div(op.sub(at, left), run)
     mean = op.div(op.mul(rise, width), op.mul(run, height))
+    return inside, at, width, height, left, run, low, rise, mean, start, end
+
+
+def spline_graph(x: Var, raw: Var) -> Var:
+    """Return `Spline(raw).forward(x)` of x [1, n] as a graph; raw as `_bins_graph` takes it."""
+    inside, at, _, height, left, run, low, rise, mean, start, end = _bins_graph(x, raw, back=False)
+    z = op.div(op.sub(at, left), run)
     square = op.mul(z, z)
     bend = op.sub(z, square)
     above = op.add(op.mul(mean, square), op.mul(start, bend))
@@ -160,28 +167,9 @@ def spline_graph(x: Var, raw: Var) -> Var:
 
 
 def inverse_spline_graph(y: Var, raw: Var) -> tuple[Var, Var]:
-    """Return `Spline(raw).inverse(y)` of y [K, n, 1] and raw [K, n, 3 BINS + 1] as graphs, [K, n, 1] each.
-
-    Knots are in units of their unnormalised sums, and raw has zeros around the slopes, as in `spline_graph`.
-    """
-    parts = op.exp(op.clip(raw, const(-BOUND), const(BOUND)))
-    sizes, slopes = op.split(parts, lengths([2 * BINS, BINS + 1]), axis=2)
-    knots = op.matmul(sizes, const(np.kron(np.eye(2), np.tri(BINS + 1, BINS, -1)).T))
-    knots, slopes, y = (op.transpose(values, perm=[2, 0, 1]) for values in (knots, slopes, y))
-    _, width, _, inner, height = op.split(knots, lengths([BINS, 1, 1, BINS - 1, 1]), axis=0)
-    inside = op.clip(y, const(-BOUND), const(BOUND))
-    at = op.mul(op.add(op.mul(inside, const(0.5 / BOUND)), const(0.5)), height)
-    passed = op.cast(op.less_or_equal(inner, at), to=np.int64)
-    index = op.reduce_sum(passed, const([0], np.int64))
-    corners = const(np.array([0, 1, BINS + 1, BINS + 2])[:, None, None], np.int64)
-    left, right, low, high = op.split(
-        op.gather_elements(knots, op.add(index, corners), axis=0), lengths([1] * 4), axis=0
-    )
-    ends = op.add(index, const([[[0]], [[1]]], np.int64))
-    start, end = op.split(op.gather_elements(slopes, ends, axis=0), lengths([1, 1]), axis=0)
-    run, step = op.sub(right, left), op.sub(high, low)
+    """Return `Spline(raw).inverse(y)` of y [1, n] as graphs, [1, n] each; raw as `_bins_graph` takes it."""
+    inside, at, width, _, left, run, low, step, mean, start, end = _bins_graph(y, raw, back=True)
     rise = op.div(op.sub(at, low), step)
-    mean = op.div(op.mul(step, width), op.mul(run, height))
     twist = op.sub(op.sub(op.add(start, end), mean), mean)
     b = op.sub(start, op.mul(rise, twist))
     a = op.add(op.sub(mean, start), op.mul(rise, twist))
@@ -195,9 +183,8 @@ def inverse_spline_graph(y: Var, raw: Var) -> tuple[Var, Var]:
     ratio = op.div(mean, op.add(mean, op.mul(twist, bend)))
     logs = op.neg(op.log(op.mul(slope, op.mul(ratio, ratio))))
     logs = op.where(op.equal(inside, y), logs, const(0))
-    share = op.div(op.add(left, op.mul(z, run)), width)
-    x = op.add(op.mul(share, const(2 * BOUND)), op.sub(y, op.add(inside, const(BOUND))))
-    return op.transpose(x, perm=[1, 2, 0]), op.transpose(logs, perm=[1, 2, 0])
+    x = op.div(op.add(left, op.mul(z, run)), width)
+    return op.add(x, op.sub(y, inside)), logs
 
 
 class Triangular(nn.Module):
@@ -292,6 +279,7 @@ class Triangular(nn.Module):
     def inverse_graph(self, v: Var, e: int, part: slice, context: Var | None) -> tuple[Var, Var]:
         """Return `inverse` as graphs, w [k, n, e] and its logarithm [k, n] of v [k, n, e] in some clusters."""
         first, last = (self.first * self.before.unsqueeze(2))[:, :e], self._padded()
+        size = len(self.first_bias[part])
         found = []
         own = op.split(v, lengths([1] * e), axis=2)
         for j in range(e):
@@ -301,9 +289,13 @@ class Triangular(nn.Module):
                 hidden = op.add(hidden, op.matmul(context, const(self.context[j])))
             hidden = op.matmul(graph.silu(hidden), const(self.second[j]))
             hidden = graph.silu(op.add(hidden, const(self.second_bias[j])))
-            found.append(inverse_spline_graph(own[j], op.matmul(hidden, const(last[j]))))
-        w = op.concat([w for w, _ in found], axis=2)
-        logs = op.concat([log for _, log in found], axis=2)
+            flat = op.reshape(hidden, lengths([-1, self.last.shape[1]]))
+            raw = op.gemm(const(last[j]), flat, transA=1, transB=1)
+            found.append(inverse_spline_graph(op.reshape(own[j], lengths([1, -1])), raw))
+        w, logs = (
+            op.reshape(op.transpose(op.concat(parts, axis=0)), lengths([size, -1, e]))
+            for parts in zip(*found, strict=True)
+        )
         return w, op.reduce_sum(logs, const([2], np.int64), keepdims=0)
 
 
