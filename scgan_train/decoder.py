@@ -14,7 +14,7 @@ reconstructions with z fixed, a critic on reconstructions, a critic on generatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -43,7 +43,7 @@ class Decoder(nn.Module):
 
     Args:
         noise: dimensions of noise that enter at each layer.
-        restored: those that enter at the output.
+        restored: those that enter at the output instead.
 
     Attributes:
         noise: q; 0 where the stack has no subspaces.
@@ -72,24 +72,14 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor, z: Tensor | None = None) -> Tensor:
         """Return coordinates [n, d']; z is None, or zero, to reconstruct."""
         h = latent
-        for layer, move in zip(self.layers, self._moves(z), strict=True):
+        parts = () if z is None else torch.tensor_split(z, len(self.layers), 1)
+        for index, layer in enumerate(self.layers):
             h = layer(h)
-            h = nn.functional.silu(h if move is None else h + move)
+            if self.subspaces and parts:
+                h = h + self.subspaces[index](parts[index])
+            h = nn.functional.silu(h)
         y = torch.addmm(self.skip(latent), h, self.last.T)
-        if self.residual is None or z is None:
-            return y
-        return y + self.residual.add(latent, z[:, -self.restored :])
-
-    @property
-    def restored(self) -> int:
-        """Dimensions of the noise that enters at the output, the last ones of z."""
-        return 0 if self.residual is None else len(self.residual.importance)
-
-    def _moves(self, z: Tensor | None) -> Sequence[Tensor | None]:
-        if z is None or not self.subspaces:
-            return [None] * len(self.layers)
-        parts = torch.tensor_split(z[:, : self.noise - self.restored], len(self.layers), 1)
-        return [subspace(part) for subspace, part in zip(self.subspaces, parts, strict=True)]
+        return y if self.residual is None or z is None else y + self.residual.add(latent, z)
 
     def orthogonality(self) -> Tensor:
         """Return the sum of |U^T U - 1|^2 over the subspaces."""
@@ -106,26 +96,20 @@ class Decoder(nn.Module):
         y = op.add(op.matmul(latent, const(skip.T)), const(bias))
         if z is None and not last.any():
             return y
-        h, parts = latent, self._split_graph(z)
+        h, parts = latent, list[Var]()
+        if z is not None and self.subspaces:
+            parts += op.split(z, num_outputs=len(self.layers), axis=1)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
             h = op.add(op.matmul(h, const(layer.weight.T)), const(layer.bias))
-            if self.subspaces and parts:
+            if parts:
                 directions = self._subspaces[index].directions()
                 h = op.add(h, op.matmul(parts[index], const(directions)))
             h = silu(h)
         y = op.add(op.matmul(h, const(last.T)), y)
-        if self.residual is None or not parts:
+        if self.residual is None or z is None:
             return y
-        return op.add(y, self.residual.add_graph(latent, parts[-1], scale))
-
-    def _split_graph(self, z: Var | None) -> Sequence[Var]:
-        """Return the noise of each layer, and of the output."""
-        if z is None:
-            return ()
-        inner = [len(subspace.importance) for subspace in self._subspaces]
-        sizes = [*inner, *([self.restored] if self.restored else [])]
-        return op.split(z, const(sizes, np.int64), axis=1)
+        return op.add(y, self.residual.add_graph(latent, z, scale))
 
     @torch.no_grad()
     def start(self, latent: Tensor, y: Tensor) -> None:
