@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -217,6 +217,14 @@ class Table:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the values, by which a run and its bundle know their rows."""
         return hashlib.sha256(self.values.tobytes()).hexdigest()
+
+
+def grown(columns: Sequence[Column], table: Table) -> tuple[Column, ...]:
+    """Return columns with the names that a table of theirs has more, and with missing cells where it has some."""
+    return tuple(
+        replace(column, categories=own.categories, missing=own.missing)
+        for column, own in zip(columns, table.columns, strict=True)
+    )
 
 
 def quoted(name: str) -> str:

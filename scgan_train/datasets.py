@@ -19,6 +19,7 @@ its three readings.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from scgan_infer.arguments import whole
-from scgan_infer.columns import Column, Table
+from scgan_infer.columns import Column, Table, grown
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.rows.formats import read_table
 
@@ -159,7 +160,9 @@ def load(data: Any, config: Config) -> tuple[str, Table]:
     return str(data) if isinstance(data, str | Path) and str(data) != "-" else "rows", table
 
 
-def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Table:
+def judges(
+    data: str, columns: Sequence[Column] | None, n: int, seed: int, grow: bool = False
+) -> Table:
     """Return n rows to judge by: a uniform sample of a file, or rows that no training has seen.
 
     Rows beyond a wall, which the model can't make, are left out; the table's notes say how many.
@@ -169,6 +172,7 @@ def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Ta
         columns: what they must be; None to guess them.
         n: how many, where there are as many.
         seed: of a built-in distribution's rows.
+        grow: whether columns take names that they don't have; see `read_table`.
 
     Raises:
         DataError: rows that can't be read, or that have other columns.
@@ -178,7 +182,9 @@ def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Ta
     source = source_of(data, n, seed)
     if columns is None:
         return read_table(source, max_rows=n)
-    table = read_table(source, columns=[column.unwalled for column in columns], max_rows=n)
+    loose = [column.unwalled for column in columns]
+    table = read_table(source, columns=loose, max_rows=n, grow=grow)
+    columns = grown(columns, table)
     values, notes = table.values, []
     inside = np.ones(len(values), bool)
     for j, column in enumerate(columns):
@@ -196,7 +202,7 @@ def judges(data: str, columns: Sequence[Column] | None, n: int, seed: int) -> Ta
         if column.unwalled is not column:
             cells = values[there := ~np.isnan(values[:, j]), j]
             values[there, j] = column.rules.hold(cells, cells, column)
-    return Table(tuple(columns), values, (*table.notes, *notes))
+    return Table(columns, values, (*table.notes, *notes))
 
 
 def subject(
@@ -214,8 +220,15 @@ def subject(
     """
     from scgan_infer.judging import evaluation
 
-    real = judges(data, None if model is None else model.manifest.whole, evaluation.MOST_REAL, seed)
-    trained = None if train is None else evaluation.training_rows(train, real.columns)
+    columns = None if model is None else model.manifest.whole
+    real = judges(data, columns, evaluation.MOST_REAL, seed, grow=True)
+    if columns is not None and (new := evaluation.news(columns, real)):
+        missed = "unknown to the model, and missed by rows that it generates"
+        real = replace(real, notes=(*real.notes, f"{missed}: {new}"))
+    trained = None
+    if train is not None:
+        known = evaluation.training_rows(train, real.columns)
+        real, trained = replace(real, columns=grown(real.columns, known)), known.values
     if samples is not None:
         return evaluation.from_file(real, samples, n, model, trained)
     assert model is not None

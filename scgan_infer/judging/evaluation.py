@@ -10,7 +10,7 @@ those that the held-out rows are guessed to have.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scgan_infer.arguments import whole
-from scgan_infer.columns import Column, Table
+from scgan_infer.columns import Column, Table, grown
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.judging.distances import MOST_TREE_ROWS
-from scgan_infer.judging.figures import CUTS, MOST_ROWS, Figures
+from scgan_infer.judging.figures import CUTS, LEAST_ROWS, MOST_ROWS, Figures
 from scgan_infer.judging.figures import evaluate as compare
 from scgan_infer.judging.report import html
 from scgan_infer.rows.formats import read_table
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 MOST_DRAWN = 120  # columns that a report has pictures of: 20 pages of six
+MOST_NAMES = 5  # that a note lists of a column
 MOST_SEEN = 0.5  # of the held-out rows may have been trained on, as where rows repeat
 MOST_REAL = 200_000  # held-out rows that a support is made of
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # of one dimension of the decoder's noise
@@ -48,7 +49,7 @@ class Subject:
     """What is judged, beside the rows that judge it.
 
     Attributes:
-        real: held-out rows.
+        real: held-out rows; columns may have more names than the model's.
         samples: [k, d] generated rows.
         origin: the bundle's folder or the file that they came from.
         n: most rows to compare at a time.
@@ -64,14 +65,20 @@ class Subject:
     train: Floats | None = None
 
     @cached_property
+    def own(self) -> Floats:
+        """The held-out rows that the model can encode; none where that is too few, or no model known."""
+        rows = self.real.values[:0] if self.model is None else own(self.model, self.real.values)
+        return rows if len(rows) >= LEAST_ROWS else rows[:0]
+
+    @cached_property
     def again(self) -> Floats | None:
-        """The model's reconstructions of the held-out rows."""
-        return None if self.model is None else self.model.reconstruct(self.real.values)
+        """The model's reconstructions of these rows."""
+        return self.model.reconstruct(self.own) if self.model and len(self.own) else None
 
     @cached_property
     def encoded(self) -> tuple[Floats, NDArray[np.int64]] | None:
-        """The held-out rows' latents and clusters."""
-        return None if self.model is None else self.model.encode(self.real.values)
+        """These rows' latents and clusters."""
+        return self.model.encode(self.own) if self.model and len(self.own) else None
 
     def figures(self, seed: int = 0) -> Figures:
         """Measure everything that there are rows for: with a model, reconstructions and clusters too.
@@ -87,13 +94,13 @@ class Subject:
         """
         clusters = None
         if self.model is not None and self.encoded is not None:
-            clusters = (self.encoded[1], self.model.encode(self.samples)[1])
+            clusters = (self.encoded[1], self.model.encode(own(self.model, self.samples))[1])
         return compare(
             self.real.values,
             self.samples,
             columns=self.real.columns,
             train=None if self.seen() > MOST_SEEN else self.train,
-            reconstructed=None if self.again is None else (self.real.values, self.again),
+            reconstructed=None if self.again is None else (self.own, self.again),
             clusters=clusters,
             n=self.n,
             seed=seed,
@@ -103,9 +110,9 @@ class Subject:
         """Measure how good rows are at their own conditions; None where no columns are given."""
         from scgan_infer.judging.conditional import measure
 
-        if self.model is None or not self.model.given:
+        if self.model is None or not self.model.given or not len(self.own):
             return None
-        return measure(self.model, self.real.values, seed)
+        return measure(self.model, self.own, seed)
 
     def seen(self) -> float:
         """Return the share of held-out rows that are known to be training rows, number for number."""
@@ -157,8 +164,7 @@ def from_model(
     Raises:
         DataError: the rows have other columns than the model.
     """
-    columns = model.manifest.whole
-    names = [column.name for column in columns]
+    names = [column.name for column in model.manifest.whole]
     if list(real.names) != names:
         raise DataError(
             f"the rows have columns {', '.join(real.names)}, the model {', '.join(names)}; "
@@ -168,12 +174,14 @@ def from_model(
     if model.given:
         order = np.random.default_rng([seed, 0xF0]).permutation(len(values))
         asked, values = np.split(values[order], [len(values) // 3])
-        many = min(n, MOST_ROWS, len(values) // 2)
+        asked, many = own(model, asked), min(n, MOST_ROWS, len(values) // 2)
+        if not len(asked):
+            raise DataError("no row has conditions that the model knows; give rows of some")
         c = np.resize(model.divided(asked)[1], (CUTS * many, len(model.given)))
         samples = model.together(model.sample(given=c, seed=seed), c)
     else:
         samples = model.sample(CUTS * min(n, MOST_ROWS, len(values) // 2), seed=seed)
-    real = Table(columns, values, real.notes)
+    real = replace(real, values=values)
     return Subject(real, samples, str(model.bundle.path), n, model, train)
 
 
@@ -193,19 +201,53 @@ def from_file(
         DataError: a file that can't be read, or that holds other columns.
     """
     columns = tuple(column.loose for column in real.columns) if model is None else real.columns
-    samples = read_table(path, columns=columns, max_rows=CUTS * min(whole("n", n), MOST_ROWS))
+    most = CUTS * min(whole("n", n), MOST_ROWS)
+    samples = read_table(path, columns=columns, max_rows=most, grow=True)
+    notes = (
+        (f"{path}: unknown to the rows that judge: {new}",)
+        if (new := news(real.columns, samples))
+        else ()
+    )
+    real = Table(grown(real.columns, samples), real.values, (*real.notes, *notes))
     return Subject(real, samples.values, str(path), n, model, train)
 
 
-def training_rows(path: Path, columns: Sequence[Column]) -> Floats:
+def training_rows(path: Path, columns: Sequence[Column]) -> Table:
     """Read the rows that a model was trained on, as many as can be searched.
 
     Raises:
         DataError: a file that can't be read, or that holds other columns.
     """
-    return read_table(
-        path, columns=[column.loose for column in columns], max_rows=MOST_TREE_ROWS
-    ).values
+    loose = [column.loose for column in columns]
+    return read_table(path, columns=loose, max_rows=MOST_TREE_ROWS, grow=True)
+
+
+def own(model: Model, values: Floats) -> Floats:
+    """Return those of whole rows [n, d + g] with no name and no missing cell that the model's columns don't have."""
+    known = np.ones(len(values), bool)
+    for column, cells in zip(model.manifest.whole, values.T, strict=True):
+        known &= np.where(np.isnan(cells), column.missing, ~_new(column, cells))
+    return values[known]
+
+
+def news(columns: Sequence[Column], table: Table) -> str:
+    """Say how many cells of a table hold names that columns don't have, or are missing where none was; or nothing."""
+    found = []
+    for column, wider, cells in zip(columns, table.columns, table.values.T, strict=True):
+        new = _new(column, cells)
+        gone = np.isnan(cells) & (not column.missing)
+        names = [repr(wider.categories[int(k)]) for k in np.unique(cells[new])]
+        names = names[:MOST_NAMES] + ["..."] * (len(names) > MOST_NAMES)
+        names += ["missing"] * bool(gone.any())
+        if names:
+            count = np.count_nonzero(new | gone)
+            found.append(f"{count} cells of {column.name} ({', '.join(names)})")
+    return ", ".join(found)
+
+
+def _new(column: Column, cells: Floats) -> NDArray[np.bool_]:
+    """Say of each cell [n] whether it is a name that the column does not have."""
+    return (cells >= len(column.categories)) & column.rules.named
 
 
 def latents_of(model: Model, block: int, seed: int = 0) -> tuple[Floats, NDArray[np.int64]]:

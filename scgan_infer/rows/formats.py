@@ -104,6 +104,7 @@ def read_table(
     generator: np.random.Generator | None = None,
     missing: Missing = "keep",
     header: bool = True,
+    grow: bool = False,
 ) -> Table:
     """Read rows, or a uniform sample of them in their order; every row is read and judged.
 
@@ -119,6 +120,7 @@ def read_table(
         missing: What becomes of missing cells where no `columns` are given: "keep" them as NaN, "drop" their rows
             (of those that were kept), or "refuse" them.
         header: Whether the first line of a text file has the names; with `columns`, that is inferred from it.
+        grow: Whether `columns` take names that they don't have, as more behind their own, and missing cells.
 
     Raises:
         DataError: No rows, or rows that can't be taken: names file, column and first row at fault.
@@ -127,6 +129,8 @@ def read_table(
     max_rows = None if max_rows is None else whole("max_rows", max_rows)
     with _opened(data, columns, header) as reader:
         intakes, wanted = _intakes(reader, names, columns, overrides or {}, missing != "refuse")
+        for intake in intakes if grow else []:
+            intake.grow()
         kept = _Sample(max_rows, generator or np.random.default_rng(0))
         for values in _values(reader, wanted, intakes, CHUNK):
             kept.add(values)

@@ -34,6 +34,7 @@ from scgan_infer.columns import Column, quoted
 from scgan_infer.errors import UsageError
 from scgan_infer.kinds import KINDS, BadCellError, Kind
 from scgan_infer.kinds.base import EXACT, Floats, Raw, Values, refuse, shown
+from scgan_infer.kinds.category import codes
 from scgan_infer.kinds.datetime import Dates, Datetime, are_dates, counts, zone_of
 from scgan_infer.kinds.guessing import (
     ALIKE,
@@ -83,7 +84,7 @@ class Intake:
         missing: bool = True,
         named: bool = True,
     ) -> None:
-        self.named, self.coded, self.unique = named, False, False
+        self.named, self.coded, self.unique, self.grows = named, False, False, False
         self.name, self.column, self.unit, self.known = name, column, unit, column is not None
         self.remedy = "remove the row" if column else f"remove the row, or {LEAVE_OUT}"
         self.settings = dict(settings or {})
@@ -132,6 +133,10 @@ class Intake:
             return Column.from_dict({"unit": self.unit, **found, **stated, "name": self.name})
         except (ValueError, TypeError) as error:
             raise UsageError(str(error)) from error
+
+    def grow(self) -> None:
+        """Take what a known column does not have: names, as more behind its own, and missing cells."""
+        self.grows = self.may_miss = True
 
     @property
     def text(self) -> bool:
@@ -190,6 +195,10 @@ class Intake:
         far = raw.dtype.kind in "fiu" and float(np.abs(raw).max(initial=0)) > EXACT
         if self.text and (self.column is None or far):
             return self._named(self._spelt(raw))
+        if self.grows and self.text and self.column:
+            names = dict(zip(codes(self.column).tolist(), self.column.categories, strict=True))
+            both = zip(raw.astype(np.float32).tolist(), self._spelt(raw), strict=True)
+            return self._named([names.get(value, spelt) for value, spelt in both])
         return self._numbers(raw)
 
     def _is_dated(self, cells: Sequence[Any]) -> bool:
@@ -287,7 +296,7 @@ class Intake:
         for cell in dict.fromkeys(cells):
             if not isinstance(cell, str) or not cell.strip():
                 why = f"{shown(cell)} is missing; fill it in, {self.remedy}"
-            elif self.column and cell not in names:
+            elif self.column and cell not in names and not self.grows:
                 listed = ", ".join(self.column.categories[:8]) + (", ..." if len(names) > 8 else "")
                 why = f"{shown(cell)} is none of its categories ({listed}); {self.remedy}"
             else:
@@ -301,6 +310,8 @@ class Intake:
                 raise self._no_category(names, self.rows + len(cells), len(cells) - 1)
         if self.column is None:
             self.names = names
+        elif len(names) > len(self.column.categories):
+            self.column = replace(self.column, categories=tuple(names))
         return found
 
     def _no_category(self, names: Mapping[str, int], rows: int, row: int = 0) -> BadCellError:
@@ -411,7 +422,8 @@ class Intake:
             UsageError: Settings that don't fit.
         """
         if self.known and self.column is not None:
-            return self.column, values.astype(np.float32, copy=False)
+            column = replace(self.column, missing=True) if self.missing else self.column
+            return column, values.astype(np.float32, copy=False)
         if not self.missing:
             return self._settled(values)
         there = ~np.isnan(values)

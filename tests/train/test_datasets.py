@@ -7,9 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import scgan_infer
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
-from scgan_infer.rows.formats import open_writer
+from scgan_infer.rows.formats import open_writer, read_table
 from scgan_train import datasets
 from scgan_train.config import Config
 from scgan_train.datasets import BUILT_IN_ROWS, DATASETS, load, table
@@ -188,3 +189,42 @@ def test_names_that_look_like_numbers_are_no_values_with_walls(tmp_path):
     rows = tmp_path / "rows.csv"
     rows.write_text("zip,x\n94105,1\n00501,2\n")
     assert np.array_equal(datasets.judges(str(rows), columns, 100, 0).values, [[2, 1], [0, 2]])
+
+
+def test_what_training_never_saw_is_judged_and_counted(mixed_bundle, tmp_path):
+    model, held = scgan_infer.load(mixed_bundle), tmp_path / "held.csv"
+    with open_writer(held, model.columns, 300) as writer:
+        writer.write(model.sample(300, seed=3))
+    lines = held.read_text().splitlines()
+    for row, old, new in ((5, ",c,", ",new,"), (8, ",a,", ",odd,"), (9, ",c,", ",new,")):
+        at = next(k for k in range(20 * row, 301) if old in lines[k])
+        lines[at] = lines[at].replace(old, new)
+    lines[200] = lines[200].replace(",7.5", ",")
+    held.write_text("\n".join(lines))
+    judged = datasets.subject(str(held), model, None, None, 100, 0)
+    assert judged.real.notes == (
+        "unknown to the model, and missed by rows that it generates: "
+        "3 cells of species ('new', 'odd'), 1 cells of same (missing)",
+    )
+    assert judged.real.columns[6].categories == ("a", "b", "c", "new", "odd")
+    assert len(judged.own) == len(judged.again) == len(judged.encoded[1]) == 296
+    found = judged.figures().columns
+    assert found["species"]["shape"].value > 0
+    with open_writer(tmp_path / "made.csv", judged.real.columns, 300) as writer:
+        writer.write(judged.samples)
+    made = tmp_path / "made.csv"
+    made.write_text(made.read_text().replace(",b,", ",other,", 1))
+    other = datasets.subject(str(held), None, made, held, 100, 0)
+    assert other.real.notes == (
+        f"{made}: unknown to the rows that judge: 1 cells of species ('other')",
+    )
+    assert set(other.real.columns[6].categories) == {"a", "b", "c", "new", "odd", "other"}
+    with pytest.raises(DataError, match="'new' is none of its categories"):
+        datasets.judges(str(held), model.columns, 100, 0)
+
+
+def test_numbers_that_are_names_may_be_new_in_a_typed_table():
+    columns = (Column("gears", "category", categories=("3", "4.0")),)
+    found = read_table({"gears": np.array([4, 5, 3, 7, 5])}, columns=columns, grow=True)
+    assert found.columns[0].categories == ("3", "4.0", "5", "7")
+    assert found.values[:, 0].tolist() == [1, 2, 0, 3, 2]
