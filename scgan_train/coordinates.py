@@ -36,11 +36,13 @@ from scgan_train.rounding import LARGE, Rounding
 
 Floats = NDArray[np.floating[Any]]
 Singles = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are distinguished without noise
 FAR = 1e38  # beside any number
 MOST_SCORED = 1000  # distinct values of a column that has scores
 REPEATED = 4  # times, on average, that each of them is there
+MIDDLES = (np.arange(CELLS) + 0.5) / CELLS  # of cells of probability
 
 
 @dataclass(frozen=True)
@@ -353,6 +355,28 @@ class Coordinates:
             x[:, step.column] = step.fill(x[:, step.column], choice[:, k])
         return constraints.inverse(x, self.constraints)
 
+    def balanced(self, x: Singles, y: Floats, there: tuple[Bools, Bools]) -> Singles:
+        """Return tables by which each number comes as often among generated rows as among training rows.
+
+        Scores of generated rows are nearly normal, not quite: a table goes by their ranks instead.
+
+        Args:
+            x: Training rows [n, d].
+            y: Coordinates of generated rows [N, d'], behind their curves.
+            there: Which of both say something, bool [n, d'] and [N, d']; a column's table stays where fewer generated
+                rows do than it has cells.
+        """
+        from scipy.special import ndtri
+
+        x, tables = constraints.forward(x, self.constraints), self.tables.copy()
+        middles = ndtri(MIDDLES)
+        for table, k in zip(tables, np.flatnonzero(self.scored), strict=True):
+            scores = np.sort(y[there[1][:, k], k])
+            if len(scores) >= CELLS:
+                shares = np.searchsorted(scores, middles) / len(scores)
+                table[:] = _quantiles(x[there[0][:, k], self.index[k]], shares)
+        return tables
+
     def dequantise(self, values: Floats, rng: np.random.Generator) -> Floats:
         """Return rows [n, d] with uniform noise of one step on columns that have steps and take many values.
 
@@ -565,9 +589,9 @@ def _bend(column: Column, present: Singles, tails: bool) -> tuple[float, float] 
     return bend_of(present, own[:, 0])
 
 
-def _quantiles(present: Singles) -> Singles:
-    """Return the value in the middle of each cell of probability, float32 [CELLS]."""
-    place = ((np.arange(CELLS) + 0.5) / CELLS * len(present)).astype(np.int64)
+def _quantiles(present: Singles, shares: Floats = MIDDLES) -> Singles:
+    """Return the values [CELLS] below which such shares of the rows lie."""
+    place = np.minimum(shares * len(present), len(present) - 1).astype(np.int64)
     return np.sort(present)[place]
 
 

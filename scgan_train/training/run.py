@@ -9,7 +9,7 @@
     head.safetensors         what draws discrete values and the cluster, where there are such or given columns
     mapper.safetensors       stage 2
     decoder.safetensors      stage 3
-    margins.safetensors      from generated columns to the distribution of training rows, in a mixed table
+    margins.safetensors      from generated columns to the distribution of training rows, where that is needed
     held_out.npy             rows that no stage saw
     history.jsonl            a line per stage, phase and step with the losses
     checkpoint.safetensors   the stage under way

@@ -50,7 +50,8 @@ from scgan_train.watch import Watch
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
-BLOCK, DRAWS = 4096, 24  # rows that are drawn at a time for margins, and how often
+BLOCK, DRAWS = 4096, 24  # rows that are drawn at a time for margins, and how often at most
+FOLD = 16  # as many as training rows, which tables of scores are made by
 KEPT_BACK = 0.1  # share of the training rows that the decoder's width is chosen by
 JUDGING = 2_000  # held-out rows that a training is watched on
 FEW_BACK, ENOUGH_BACK = 0.25, 100  # that a chain is stopped by: so large a share up to so many rows
@@ -146,19 +147,23 @@ class _Stages:
         run.load_held_out()
 
     def _needs(self, stage: str) -> bool:
-        """Say whether the run needs a stage.
-
-        Curves of margins it needs behind a flow, where there are discrete values: what a table of numbers alone gains
-        is less than what it loses where they are functions of one another.
-        """
+        """Say whether the run needs a stage."""
         if stage == "head":
             return bool(self.sizes) or self.given is not None
         if stage == "margins":
-            flow = self.config.latents == "mapper" and self.config.mapper.kind == "flow"
-            mixed = self.sizes and self.given is None and self.coordinates.continuous
-            enough = len(self.kept) >= FEWEST and not self.run.finished("figures")
-            return bool(flow and mixed and enough)
+            free = self.config.latents == "mapper" and self.given is None
+            due = free and not self.run.finished("figures")
+            return due and (self._curved or bool(self.coordinates.scored.any()))
         return True
+
+    @property
+    def _curved(self) -> bool:
+        """Whether coordinates have curves: behind a flow, where there are discrete values.
+
+        What a table of numbers alone gains is less than what it loses where they are functions of one another.
+        """
+        mixed = self.sizes and self.coordinates.continuous and len(self.kept) >= FEWEST
+        return bool(mixed and self.config.mapper.kind == "flow")
 
     @cached_property
     def coordinates(self) -> Coordinates:
@@ -371,10 +376,11 @@ class _Stages:
 
     @torch.no_grad()
     def _fit_margins(self) -> None:
-        """Fit the curves from generated coordinates to those of training rows [n, d']."""
+        """Give generated coordinates the distribution of training rows [n, d']: by curves, and scores by new tables."""
         parts, generator = Parts.of(self.run), generator_for(self.seed, "margins")
         made, choices = [], []
-        for _ in range(DRAWS):
+        few = 1 + FOLD * len(self.kept) // BLOCK
+        for _ in range(DRAWS if self._curved else min(DRAWS, few)):
             drawn = {
                 key: torch.from_numpy(value)
                 for key, value in parts.inputs(BLOCK, generator).items()
@@ -386,8 +392,13 @@ class _Stages:
             self.coordinates.present(own.cpu().numpy())
             for own in (self._outcomes(self.kept), torch.cat(choices))
         )
-        margins = Margins.fit(self.y.cpu().numpy(), torch.cat(made).numpy(), (real, drawn_too))
-        self.run.save_tensors("margins", {"margins": margins.values})
+        y, there, found = torch.cat(made).numpy(), (real, drawn_too), {}
+        if self._curved:
+            margins = Margins.fit(self.y.cpu().numpy(), y, there)
+            y, found["margins"] = margins.forward(y), margins.values
+        if self.coordinates.scored.any():
+            found["tables"] = self.coordinates.balanced(self._made(self.kept), y, there)
+        self.run.save_tensors("margins", found)
 
     def _judge(self) -> None:
         """Judge the finished run on the rows that no stage saw."""
