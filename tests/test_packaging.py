@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT, TOOLS = SETTINGS["project"], SETTINGS["tool"]
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -25,33 +26,48 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def test_the_metadata_is_complete() -> None:
-    assert PROJECT["dynamic"] == ["readme"]
+    assert PROJECT["dynamic"] == ["readme", "urls"]
     for field in ("description", "license", "authors", "keywords", "classifiers"):
         assert PROJECT[field], field
     for package in ("scgan_infer", "scgan_train"):
         assert (ROOT / package / "py.typed").is_file()
     assert not any("License" in classifier for classifier in PROJECT["classifiers"])
-    assert "urls" not in PROJECT  # there is no home yet
 
 
-def test_an_index_is_shown_a_description_without_what_it_does_not_have(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Pictures and files of the checkout; hatchling runs this where a wheel is built."""
+@pytest.mark.parametrize("home", ["", "https://example.org/people/scgan"])
+def test_an_index_is_shown_what_it_can_reach(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    """Pictures and files of the checkout only where they have a home; hatchling runs this where a wheel is built."""
     interface = SimpleNamespace(MetadataHookInterface=object)
     monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", interface)
     hook = runpy.run_path(str(ROOT / "hatch_build.py"))["CustomMetadataHook"]()
-    hook.root = str(ROOT)
+    hook.root, hook.config = str(ROOT), {"home": home}
     metadata: dict[str, dict[str, str]] = {}
     hook.update(metadata)
     text = metadata["readme"]["text"]
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert "preview.png" in readme
+    preview = "exported/checkerboard/preview.png"
+    assert f"]({preview})\n" in readme
     assert not re.search(r"\]\((?!https?:)", text)
-    assert "preview.png" not in text
+    assert (preview in text) == bool(home)
     headings, code = re.compile("(?m)^#+ .*$"), re.compile("(?s)```.*?```")
     assert headings.findall(text) == headings.findall(readme)
     assert code.findall(text) == code.findall(readme)
+    if not home:
+        assert metadata["urls"] == {}
+        return
+    assert text.count(home) == len(re.findall(r"\]\((?!https?:)", readme))
+    assert f"]({home}/raw/HEAD/{preview})\n\n" in text
+    assert f"[docs/given.md]({home}/blob/HEAD/docs/given.md)" in text
+    assert metadata["urls"] == {
+        "Homepage": home,
+        "Issues": f"{home}/issues",
+        "Documentation": f"{home}/blob/HEAD/README.md",
+    }
+
+
+def test_the_project_has_a_home_or_says_that_it_has_none() -> None:
+    home = TOOLS["hatch"]["metadata"]["hooks"]["custom"]["home"]
+    assert home == "" or re.fullmatch(r"https://\S*[^/\s]", home)
 
 
 def test_the_container_holds_the_light_runtime_and_runs_as_nobody_special() -> None:
