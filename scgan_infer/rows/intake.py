@@ -53,7 +53,10 @@ MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
 MOST_NAMES = 1 << 14  # of a category, which the manifest lists
 CODE = re.compile(r"0\d+")
 GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
-PRICED = re.compile(r"[%$€£,\s]")
+MEASURED = re.compile(
+    r"(?=.*[^\d.,+\-\s])[$€£~]?\s?[+-]?[$€£]?(\d[\d,]*\.?\d*|\.\d+)\s?[^\W\d_]{0,4}[$€£²³]?"
+)
+PRICED = re.compile(r"\s[^\W\d_]{1,4}$|[%$€£<>,\s]")
 DATED = re.compile(
     r"\d{1,2}[./-](\d{1,2}|[A-Za-z]{3,9})[./-]\d{2,4}.*|[A-Za-z]{3,9} \d{1,2},? \d{4}.*|\d{4}\.\d\d\.\d\d.*"
 )
@@ -266,6 +269,10 @@ class Intake:
             return "is a percentage where a number belongs; write it without the sign"
         if GROUPED.fullmatch(text):
             return "separates thousands; write all numbers without"
+        if text[0] in "<>≤≥":
+            return "is a bound where a number belongs; write a number, or empty the cell"
+        if MEASURED.fullmatch(text):
+            return "has a sign or a unit beside the number; write all numbers alone"
         return (
             "is text where a number belongs; empty the cell if it stands for a missing one, mend it"
         )
@@ -579,7 +586,7 @@ def _moved(found: Mapping[str, Any], anchor: float | None) -> dict[str, Any]:
 def _misspelt(names: Collection[str]) -> str:
     """Return what to do with texts that are all numbers or dates in a spelling that is not read; else empty."""
     if all(PRICED.search(name) and number(PRICED.sub("", name)) is not None for name in names):
-        return "write the numbers without signs"
+        return "write the numbers without signs or units"
     return "write dates as YYYY-MM-DD" if all(map(DATED.fullmatch, names)) else ""
 
 

@@ -96,7 +96,13 @@ def test_a_code_that_comes_late_is_named(tmp_path):
     [
         (["1", "45.1%"], "is a percentage where a number belongs; write it without the sign"),
         (["1", "1,234"], "separates thousands; write all numbers without"),
+        (["1", "12 mg"], "'12 mg' has a sign or a unit beside the number; write all numbers alone"),
+        (["1", "$1,200.50"], "has a sign or a unit beside the number; write all numbers alone"),
+        (["1", "<0.5"], "is a bound where a number belongs; write a number, or empty the cell"),
+        (["1", "1,5"], "is text where a number belongs"),
+        (["1", "3.4.5"], "is text where a number belongs"),
         (["1", "n.d."], "empty the cell if it stands for a missing one"),
+        ([f"{k}.5 mg" for k in range(N)], "is text; write the numbers without signs or units"),
         ([f"{k}.5%" for k in range(N)], "is text; write the numbers without signs"),
         ([f"{1 + k % 28}.03.20{10 + k // 28}" for k in range(N)], "write dates as YYYY-MM-DD"),
         (
