@@ -1,13 +1,5 @@
 """One tree of errors; each class carries the exit code that the command line returns for it.
 
-    ScganError      1   unexpected
-    |- UsageError   2   an option or argument that does not fit
-    |- ModelError   3   a bad model, or one of an unsupported version
-    |- DeviceError  4   the device asked for is not available
-    |- ParityError  5   an exported graph does not compute what the trained network computes
-    |- ChecksumError 6  a file is not the one that its manifest names
-    `- DataError    7   bad or unreadable data, or output that can't be written
-
 A message is one line: what was wrong, the value at fault, what to do.
 """
 

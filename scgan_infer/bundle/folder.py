@@ -55,7 +55,7 @@ from shlex import quote
 from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, Manifest
 from scgan_infer.bundle.rules import MAX_BYTES, check
 from scgan_infer.errors import ChecksumError, DataError, ModelError
-from scgan_infer.files import write_folder
+from scgan_infer.files import CAREFUL, write_folder
 
 MAX_MANIFEST = 2**20
 SIGNATURE = "bundle.sig"
@@ -160,14 +160,10 @@ def read(folder: Path, name: str, cap: int) -> bytes:
     Raises:
         ModelError: it is missing, is something else, can't be read, or has more than `cap` bytes.
     """
-
-    def opener(path: str, flags: int) -> int:
-        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-
     try:
         if (folder / name).is_symlink():
             raise ModelError(f"{name} is a symbolic link: a bundle holds its files itself")
-        with open(folder / name, "rb", opener=opener) as file:
+        with open(folder / name, "rb", opener=lambda p, flags: os.open(p, flags | CAREFUL)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ModelError(f"{name} is not a regular file")
             data = file.read(cap + 1)

@@ -40,23 +40,18 @@ def features(values: ArrayLike, columns: Sequence[Column]) -> Rows:
 
 def _embed(values: Rows, column: Column) -> Rows:
     """Return the features [n, f] of a column; where cells may be missing, one more says which are."""
-    if not column.missing:
-        return _embed_present(values, column)
-    there = ~np.isnan(values)
-    width = column.rules.features(np.ones(1), column).shape[1]
-    found = np.zeros((len(values), width + 1))
-    found[:, -1] = ~there
-    found[there, :-1] = _embed_present(values[there], column)
-    return found
-
-
-def _embed_present(values: Rows, column: Column) -> Rows:
-    found = column.rules.features(values, column)
-    bad = ~np.isfinite(found).all(axis=1)
+    absent = np.isnan(values) if column.missing else np.zeros(len(values), bool)
+    present = column.rules.features(values[~absent], column)
+    bad = ~np.isfinite(present).all(axis=1)
     if bad.any():
-        row = int(np.argmax(bad))
+        row = int(np.flatnonzero(~absent)[np.argmax(bad)])
         why = f"{values[row]:g} is no value of a {column.kind} column; mend or remove the row"
         raise DataError(f"column {column.name}, row {row}: {why}")
+    if not column.missing:
+        return present
+    found = np.zeros((len(values), present.shape[1] + 1))
+    found[~absent, :-1] = present
+    found[:, -1] = absent
     return found
 
 

@@ -25,6 +25,7 @@ LIMITS = {
     "nearest_close": (0.01, 0.05),
 }
 GRADES = ("good", "fair", "bad")
+MOST_LINES = 12  # of a table that a terminal shows
 WORDS = {"meaning", "where"}  # heads of columns of text
 
 Table: TypeAlias = list[tuple[str, ...]]  # of text, head first
@@ -98,13 +99,11 @@ def details(figures: Figures) -> dict[str, Table]:
     return {f"{what}, the worst first": table for what, table in tables.items() if table[1:]}
 
 
-def table_text(
-    figures: Figures, more: Mapping[str, Table] | None = None, *, lines: int = 12
-) -> str:
-    """Lay figures out for a terminal, and `more` tables by caption; of each table but the first `lines` lines."""
+def table_text(figures: Figures, more: Mapping[str, Table] | None = None) -> str:
+    """Lay figures out for a terminal, and `more` tables by caption; of each table but the first lines."""
     blocks = [str(verdict(figures)), heading(figures), _aligned(overview(figures))]
     for caption, table in {**details(figures), **(more or {})}.items():
-        blocks.append(f"{caption}\n{_aligned(table[: lines + 1])}")
+        blocks.append(f"{caption}\n{_aligned(table[: MOST_LINES + 1])}")
     return "\n\n".join(blocks)
 
 

@@ -167,10 +167,10 @@ def latent_clusters(latents: ArrayLike, clusters: ArrayLike) -> Figure:
 
 
 @styled
-def latent_models(true: ArrayLike, models: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
+def latent_models(true: ArrayLike, models: Mapping[str, ArrayLike]) -> Figure:
     """Draw the encoder's latents [n, e] of real rows beside those of each latent model, on the same axes."""
     flat, _ = _flat([np.asarray(points, np.float64) for points in (true, *models.values())])
-    return planes({"": dict(zip(("real rows", *models), flat, strict=True))}, title=title)
+    return planes({"": dict(zip(("real rows", *models), flat, strict=True))})
 
 
 @styled

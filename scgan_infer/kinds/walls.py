@@ -121,7 +121,6 @@ class Walled(Kind):
         return ""
 
     def beyond(self, values: Values, column: Column) -> NDArray[np.bool_]:
-        """See `Kind.beyond`."""
         low, high = (None if wall is None else np.float32(wall) for wall in column.walls)
         over = np.zeros(len(values), bool)
         if low is not None:

@@ -43,12 +43,10 @@ class Copied(Column):
 
     @property
     def rules(self) -> Kind:
-        """See `Column.rules`."""
         return COPYING
 
     @property
     def storage(self) -> Storage:
-        """See `Column.storage`."""
         names: dict[str, Storage] = {"float32": "float32", "int32": "int32", "int64": "int64"}
         return (
             "text" if self.cells.dtype.kind == "O" else names.get(str(self.cells.dtype), "float64")
@@ -61,7 +59,6 @@ class Copied(Column):
 
     @property
     def is_wide(self) -> bool:
-        """See `Column.is_wide`."""
         return self.cells.dtype.kind != "O" and self.storage != "float32"
 
     def to_dict(self) -> dict[str, object]:
@@ -75,7 +72,6 @@ class Copying(Kind):
     """Cells of `Copied` columns, by the indices of rows."""
 
     def form(self, column: Column) -> Form:
-        """See `Kind.form`."""
         raise TypeError(f"column {column.name!r} is copied, and has no coordinate")
 
     def cells(self, values: Raw, column: Column) -> Raw:
@@ -98,7 +94,6 @@ class Copying(Kind):
         return self.cells(values, column)
 
     def longest(self, column: Column) -> int:
-        """See `Kind.longest`."""
         assert isinstance(column, Copied)
         return max((len(str(cell).encode()) for cell in column.cells.tolist()), default=1) or 1
 

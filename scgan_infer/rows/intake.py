@@ -48,10 +48,10 @@ from scgan_infer.kinds.guessing import (
 from scgan_infer.kinds.id import FEWEST, Id, shape
 from scgan_infer.kinds.real import Real
 from scgan_infer.rows.codecs.base import number
+from scgan_infer.rows.codecs.text import CODE
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
 MOST_NAMES = 1 << 14  # of a category, which the manifest lists
-CODE = re.compile(r"0\d+")
 GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 MEASURED = re.compile(
     r"(?=.*[^\d.,+\-\s])[$€£~]?\s?[+-]?[$€£]?(\d[\d,]*\.?\d*|\.\d+)\s?[^\W\d_]{0,4}[$€£²³]?"

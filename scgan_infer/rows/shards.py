@@ -118,7 +118,6 @@ class ShardWriter(Writer):
         self.done += self.part.done
 
     def write(self, values: Rows) -> None:
-        """See `Writer.write`."""
         while len(values):
             if self.part is None:
                 self._next()

@@ -87,7 +87,6 @@ class PipeWriter(Writer):
         self.start = start
 
     def write(self, values: Rows) -> None:
-        """See `Writer.write`."""
         rows = self.stream.encode(_sound(values, self.columns), self.start + self.done)
         sys.stdout.buffer.write(self.header)
         sys.stdout.buffer.write(rows)
@@ -102,17 +101,11 @@ class PipeWriter(Writer):
 
 
 class FileWriter(Writer):
-    """Writes one file.
+    """Writes one file; arguments as those of `open_writer`.
 
     Args:
-        path: The file to appear.
-        columns: Its columns.
-        rows: How many rows will come; None if only their end tells.
-        stream: How they are written, or spooled if `convert` is given.
+        stream: How rows are written, or spooled if `convert` is given.
         convert: Makes the file from the spool.
-        resume: Go on with what an interrupted writer left.
-        job: What the rows are; a part of another job is not gone on with.
-        start: Index of the first row, by which ids are numbered.
     """
 
     def __init__(
@@ -173,7 +166,6 @@ class FileWriter(Writer):
                 raise DataError(f"{self.part}: has changed; remove it and {self.state}")
 
     def write(self, values: Rows) -> None:
-        """See `Writer.write`."""
         with writing(self.path):
             sound = _sound(values, self.columns)
             self._put(self.stream.encode(sound, self.start + self.done))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,6 @@ def given_of(manifest: Manifest, conditions: Any, each: int = 1) -> Given:
         DataError: cells that don't fit the given columns.
         UsageError: the bundle has no given columns, or names that are not theirs.
     """
-    from scgan_infer.rows.formats import read_table
-
     columns = [one.column.loose for one in manifest.given]
     names = [column.name for column in columns]
     if not columns:
@@ -115,20 +114,26 @@ def given_of(manifest: Manifest, conditions: Any, each: int = 1) -> Given:
         if each != 1:
             raise UsageError("one condition for all rows has no each; say n")
         conditions = {name: [value] for name, value in conditions.items()}
-    named = (
-        isinstance(conditions, str)
-        or hasattr(conditions, "items")
-        or hasattr(conditions, "__fspath__")
-        or np.asarray(conditions).dtype.names is not None
-    )
-    if not named:
-        columns = list(map(by_index, columns))
-        if np.shape(conditions) == (0, len(columns)):
-            return Given(np.empty((0, len(columns)), np.float32), each)
-    return Given(read_table(conditions, columns=columns).values, 0 if single else each)
+    return Given(values_of(conditions, columns), 0 if single else each)
 
 
-def by_index(column: Column) -> Column:
+def values_of(rows: Any, columns: Sequence[Column]) -> Floats:
+    """Return rows [n, k] of these columns; a file, or what has names, has categories by name, else by index.
+
+    Raises:
+        DataError: cells that don't fit the columns.
+    """
+    from scgan_infer.rows.formats import read_table
+
+    if not isinstance(rows, str | PathLike) and not hasattr(rows, "items"):
+        if np.shape(rows) == (0, len(columns)):
+            return np.empty((0, len(columns)), np.float32)
+        if np.asarray(rows).dtype.names is None:
+            columns = tuple(map(_by_index, columns))
+    return read_table(rows, columns=columns).values
+
+
+def _by_index(column: Column) -> Column:
     """Return what holds the indices of a category column's names, or the offsets from an anchor."""
     if not column.rules.named:
         return column.offsets

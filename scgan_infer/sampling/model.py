@@ -29,7 +29,7 @@ from scgan_infer.names import DEVICES
 from scgan_infer.sampling import encoded
 from scgan_infer.sampling.draw import Draw, Floats, Integers, cut, outcomes, within
 from scgan_infer.sampling.engines import Job, local
-from scgan_infer.sampling.given import Given, by_index, given_of
+from scgan_infer.sampling.given import Given, given_of, values_of
 from scgan_infer.sampling.noise import (
     BLOCK,
     DECODER,
@@ -226,7 +226,7 @@ class Model:
             DataError: rows that don't fit the columns.
             UsageError: noise is asked for of a bundle that has none.
         """
-        values = self._rows(rows)
+        values = values_of(rows, self.manifest.whole)
         draw = None if seed is None else Draw(len(values), seed, start)
         return _joined(local(Job(self, "reconstruct", draw, values)), *values.shape)
 
@@ -236,7 +236,7 @@ class Model:
         Raises:
             DataError: rows that don't fit the columns.
         """
-        values, e = self._rows(rows), self.manifest.sizes["e"]
+        values, e = values_of(rows, self.manifest.whole), self.manifest.sizes["e"]
         width = len(encoded.columns_of(self.manifest))
         both = _joined(local(Job(self, "encode", source=values)), len(values), width)
         return both[:, :e].copy(), both[:, -1].astype(np.int64)
@@ -265,7 +265,8 @@ class Model:
         if "density.onnx" not in self.bundle.graphs:
             why = self.manifest.provenance.get("no_density", "it was exported without")
             raise UsageError(f"{self.bundle.path}: this bundle has no density: {visible(str(why))}")
-        values = self._rows(rows, self.manifest.whole if given is None else self.columns, _unwalled)
+        columns = self.manifest.whole if given is None else self.columns
+        values = values_of(rows, tuple(map(_unwalled, columns)))
         if given is not None:
             found, n = given_of(self.manifest, given), len(values)
             if found.count(n if not found.each else None, 0) != n:
@@ -439,22 +440,6 @@ class Model:
         sizes = self.manifest.sizes
         with self._turns.setdefault(os.getpid(), BoundedSemaphore(-(-self.threads // 8))):
             return block_noise(seed, blocks.start, sizes["m"], sizes["q"], len(blocks), sizes["h"])
-
-    def _rows(
-        self,
-        rows: Any,
-        columns: Sequence[Column] | None = None,
-        taken: Callable[[Column], Column] = lambda column: column,
-    ) -> Floats:
-        """Return rows of these columns, or of all, as float32; what has names has categories by name, else by index."""
-        from scgan_infer.rows.formats import read_table
-
-        named = hasattr(rows, "items") or np.asarray(rows).dtype.names is not None
-        columns = tuple(map(taken, self.manifest.whole if columns is None else columns))
-        columns = columns if named else tuple(map(by_index, columns))
-        if not named and np.shape(rows) == (0, len(columns)):
-            return np.empty((0, len(columns)), np.float32)
-        return read_table(rows, columns=columns).values
 
     def run(self, name: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Return a graph's outputs for a whole block of 4096 rows, checked to be what the interface says.

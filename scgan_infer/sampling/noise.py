@@ -74,17 +74,11 @@ def philox(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint
     return np.stack(words).astype(np.uint32)
 
 
-def uniforms(seed: int, start: int, n: int) -> Floats:
-    """Return the numbers that choose the clusters of samples start..start+n-1: [n], multiples of 2^-24."""
-    seed, start, n = whole("seed", seed), whole("start", start), whole("n", n)
-    blocks = [_block(seed, block, ())[0] for block in _blocks(start, n)]
-    return np.concatenate(blocks)[start % BLOCK :][:n]
-
-
 def normals(seed: int, start: int, n: int, stream: int, count: int) -> Floats:
     """Return `count` standard normals of a stream for each of samples start..start+n-1: [n, count]."""
     seed, start, n = whole("seed", seed), whole("start", start), whole("n", n)
-    blocks = [_block(seed, block, ((stream, count),))[1] for block in _blocks(start, n)]
+    numbers = range(start // BLOCK, (start + max(n, 1) - 1) // BLOCK + 1)
+    blocks = [_block(seed, block, ((stream, count),))[1] for block in numbers]
     return np.concatenate(blocks)[start % BLOCK :][:n]
 
 
@@ -97,7 +91,7 @@ def block_noise(
 
     Returns:
         u [n] that chooses the cluster ([n, h] a row's choice, where h > 1), w [n, m] for the mapper and z [n, q] for
-        the decoder, in new arrays: the bits that `uniforms` and `normals` give for the same samples.
+        the decoder, in new arrays: the bits that `normals` gives for the same samples.
     """
     seed, block = whole("seed", seed), whole("block", block)
     u, w, z = _block(seed, block, ((MAPPER, m), (DECODER, q)), blocks, h)
@@ -136,11 +130,6 @@ def layout(streams: Streams, h: int = 1) -> tuple[list[tuple[int, int]], list[tu
         pairs += [(len(rows) + word // 4, word % 4) for word in words]
         rows += [(word // 4, stream) for word in words[::2]]
     return rows, pairs
-
-
-def _blocks(start: int, n: int) -> range:
-    """Return the numbers of the blocks, at least one, that hold samples start..start+n-1."""
-    return range(start // BLOCK, (start + max(n, 1) - 1) // BLOCK + 1)
 
 
 _thread = threading.local()

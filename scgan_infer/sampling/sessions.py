@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import Any, TypeAlias
 
 from scgan_infer.errors import DeviceError, UsageError, install
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+Session: TypeAlias = Any  # of onnxruntime; its `run` may be called from several threads at once
 FATAL = 4
 FORK_SECONDS = 10.0
 
@@ -62,18 +60,6 @@ class Calls:
 CALLS = Calls()
 
 
-class Session(Protocol):
-    """What is used of an onnxruntime session; `run` may be called from several threads at once."""
-
-    def run(
-        self, names: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]
-    ) -> list[NDArray[Any]]:
-        """Return the outputs of these names, or all, in order."""
-
-    def get_providers(self) -> list[str]:
-        """Return what the session runs on."""
-
-
 def session(graph: bytes, device: str) -> Session:
     """Return an onnxruntime session whose calls run in the calling thread.
 
@@ -99,7 +85,7 @@ def session(graph: bytes, device: str) -> Session:
     if device == "cuda":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        made: Session = runtime.InferenceSession(
+        made = runtime.InferenceSession(
             graph,
             options,
             providers=[PROVIDERS[device]],

@@ -9,6 +9,7 @@ from scgan_infer import bundle
 from scgan_infer.bundle import Manifest
 from scgan_infer.bundle.manifest import Outcomes
 from scgan_infer.columns import Column
+from scgan_infer.sampling.noise import BLOCK, block_noise
 
 SIZES = {"d": 2, "e": 2, "m": 3, "q": 5, "K": 4, "h": 1, "g": 0}
 THRESHOLDS = (5_000_000, 9_000_001, 9_000_001, 2**24)
@@ -217,3 +218,10 @@ EXTRAS = {"card.md": b"# tiny\n", "preview.png": b"\x89PNG"}
 def save(path, manifest=MANIFEST, graphs=GRAPHS):
     """Write a bundle with a card and a picture."""
     return bundle.save(path, manifest, graphs, EXTRAS)
+
+
+def uniforms(seed, start, n):
+    """Return the numbers [n] that choose the clusters of samples from `start` on."""
+    blocks = range(start // BLOCK, (start + max(n, 1) - 1) // BLOCK + 1)
+    made = [block_noise(seed, block, 0, 0)[0] for block in blocks]
+    return np.concatenate(made)[start % BLOCK :][:n]
