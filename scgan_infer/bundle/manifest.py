@@ -19,7 +19,7 @@ from scgan_infer.bundle.interfaces import OPTIONAL, Interface, interfaces
 from scgan_infer.bundle.rules import MAX_BYTES, OPSET
 from scgan_infer.columns import NUMBERS, Column
 from scgan_infer.errors import ModelError
-from scgan_infer.names import LATENTS
+from scgan_infer.names import LATENTS, MISSING
 
 FORMAT = 2
 FILE = "bundle.json"
@@ -50,6 +50,12 @@ class Outcomes:
     values: tuple[float | None, ...]
     rest: bool
     remainder: bool = False
+
+    def spelt(self, column: Column) -> list[str]:
+        """Return the values as people write those of the column."""
+        return [
+            MISSING if value is None else column.rules.spell(value, column) for value in self.values
+        ]
 
 
 @dataclass(frozen=True)

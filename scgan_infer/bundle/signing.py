@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from scgan_infer.bundle import FILE, MAX_MANIFEST, SIGNATURE, read
 from scgan_infer.errors import ChecksumError, UsageError, install
@@ -27,22 +27,6 @@ if TYPE_CHECKING:
 
 MAX_KEY = 2**16
 BYTES = 64
-
-
-def private_key(path: str | Path) -> Ed25519PrivateKey:
-    """Read a private key, PEM without a password.
-
-    Raises:
-        UsageError: no such file, another kind of key, or `cryptography` is not installed.
-    """
-    key: Ed25519PrivateKey = _key(path, "private")
-    return key
-
-
-def public_key(path: str | Path) -> Ed25519PublicKey:
-    """Read a public key, PEM; raises as `private_key`."""
-    key: Ed25519PublicKey = _key(path, "public")
-    return key
 
 
 def sign(folder: str | Path, key: Ed25519PrivateKey) -> Path:
@@ -82,7 +66,12 @@ def check(folder: str | Path, key: Ed25519PublicKey) -> bytes:
     return data
 
 
-def _key(path: str | Path, word: str) -> Any:
+def load_key(path: str | Path, word: Literal["private", "public"]) -> Any:
+    """Read a key, PEM without a password.
+
+    Raises:
+        UsageError: no such file, another kind of key, or `cryptography` is not installed.
+    """
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519

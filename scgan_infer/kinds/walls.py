@@ -32,6 +32,12 @@ def _walls(column: Column) -> tuple[float, float]:
     return np.nan if low is None else low - room, np.nan if high is None else high + room
 
 
+def _ends(column: Column) -> tuple[np.float32, np.float32]:
+    """Return low and high; infinite for none."""
+    low, high = column.walls
+    return np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high)
+
+
 class Between(Form):
     """Two walls."""
 
@@ -121,24 +127,16 @@ class Walled(Kind):
         return ""
 
     def beyond(self, values: Values, column: Column) -> NDArray[np.bool_]:
-        low, high = (None if wall is None else np.float32(wall) for wall in column.walls)
-        over = np.zeros(len(values), bool)
-        if low is not None:
-            over |= low - values > column.slack
-        if high is not None:
-            over |= values - high > column.slack
-        return over
+        low, high = _ends(column)
+        return (low - values > column.slack) | (values - high > column.slack)
 
     def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
         """See `Kind.hold`; what reaches over a wall by its slack is on it."""
         if column is None:
             return values
-        walls = column.walls
-        low = np.float32(-np.inf if walls[0] is None else walls[0])
-        high = np.float32(np.inf if walls[1] is None else walls[1])
         ends = ["" if wall is None else str(wall) for wall in (column.low, column.high)]
         refuse(self.beyond(values, column), raw, f"is outside its walls [{ends[0]}, {ends[1]}]")
-        return np.clip(values, low, high)
+        return np.clip(values, *_ends(column))
 
     def form(self, column: Column) -> Form:
         if column.low is None:

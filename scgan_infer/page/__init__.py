@@ -22,6 +22,7 @@ from scgan_infer.bundle.manifest import FILE
 from scgan_infer.columns import Table
 from scgan_infer.errors import ChecksumError, DataError, UsageError
 from scgan_infer.files import write_folder
+from scgan_infer.rows.codecs.text import csv_stream
 
 MARK = "page.json"
 ASSETS = (
@@ -71,7 +72,8 @@ def write(
     for name, bundle in zip(names, bundles, strict=True):
         files = _files(bundle)
         if bundle.path in rows:
-            files["rows.csv"] = _csv(rows[bundle.path])
+            table = rows[bundle.path]
+            files["rows.csv"] = csv_stream(table.columns).file(table.values)
         contents |= {f"bundles/{name}/{file}": data for file, data in files.items()}
     contents[MARK] = json.dumps(shown, indent=1).encode()
     try:
@@ -90,13 +92,6 @@ def _files(bundle: Bundle) -> dict[str, bytes]:
         FILE: manifest,
         **{name: bundle.graphs[name] for name in GRAPHS if name in bundle.graphs},
     }
-
-
-def _csv(table: Table) -> bytes:
-    from scgan_infer.rows.codecs.text import csv_stream
-
-    stream, n = csv_stream(table.columns), len(table)
-    return b"".join((stream.header(n), stream.encode(table.values, 0), stream.tail(n)))
 
 
 def _runtime(folder: Path | None) -> dict[str, bytes]:

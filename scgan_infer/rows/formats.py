@@ -267,12 +267,7 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
             if writer.convert:
                 writer.convert(rehearsal, writer.columns, 1, iter([(row, 0)]))
             else:
-                parts = (
-                    writer.stream.header(1),
-                    writer.stream.encode(row, 0),
-                    writer.stream.tail(1),
-                )
-                rehearsal.write_bytes(b"".join(parts))
+                rehearsal.write_bytes(writer.stream.file(row))
         with _reading(str(writer.path), chosen.reader), chosen.reader(rehearsal, "") as reader:
             if reader.names != names:
                 raise DataError(

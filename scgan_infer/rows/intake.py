@@ -402,7 +402,8 @@ class Intake:
         Raises:
             BadCellError: All are whole numbers, and float32 would change one.
         """
-        taken = self.may_anchor and self.wide and self._reach <= LARGEST and not self.known
+        held = max(-self.low, self.high) <= LARGEST
+        taken = self.may_anchor and self.wide and held and not self.known
         if self.is_large and not taken:
             assert self.rounded
             raise self.rounded
@@ -416,10 +417,6 @@ class Intake:
         near = self.high - self.low < EXACT and has_anchor(self.low, self.high)
         near = near and self.may_anchor and self.wide
         return self.decimals == 0 and self.rounded is not None and not (named or near)
-
-    @property
-    def _reach(self) -> float:
-        return max(-self.low, self.high)
 
     def settle(self, values: Values | Floats) -> tuple[Column, Values]:
         """Return the column that was taken, and its values (all, or a sample), float32 [n].

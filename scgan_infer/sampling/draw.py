@@ -148,9 +148,7 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
         )
     step = manifest.steps[steps[name]]
     column = manifest.columns[step.column]
-    spelt = [
-        MISSING if value is None else column.rules.spell(value, column) for value in step.values
-    ]
+    spelt = step.spelt(column)
     if isinstance(values, np.ndarray):
         values = values.tolist()
     several = values if isinstance(values, list | tuple | set | frozenset) else [values]

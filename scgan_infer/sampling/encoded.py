@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from scgan_infer.bundle.manifest import Manifest, Outcomes
 from scgan_infer.columns import Column
-from scgan_infer.names import MISSING
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -42,9 +41,4 @@ def _column(column: Column, step: Outcomes) -> Column:
         column = Column(f"{column.name} remainder", missing=column.missing)
     if not step.rest:
         return column
-    from scgan_infer.rows.codecs.text import csv_stream
-
-    values = np.array([v for v in step.values if v is not None], np.float32).reshape(-1, 1)
-    names = bytes(csv_stream([column]).encode(values, 0)).decode().split("\n")[: len(values)]
-    missing = [MISSING] * (len(step.values) - len(values))
-    return Column(column.name, "category", categories=(*names, *missing, "other"))
+    return Column(column.name, "category", categories=(*step.spelt(column), "other"))

@@ -455,7 +455,7 @@ class Model:
         feeds = {key: inputs[key] for key in takes}
         try:
             with CALLS:
-                outputs = self._session(name).run(None, feeds)
+                outputs: list[NDArray[Any]] = self._session(name).run(None, feeds)
         except failures() as error:
             raise self._wrong(f"{name} failed: {first_line(error)}") from None
         for output, (key, (_, (_, *sizes))) in zip(outputs, gives.items(), strict=True):

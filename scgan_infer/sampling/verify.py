@@ -73,7 +73,7 @@ def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
     if key is not None:
         from scgan_infer.bundle import signing
 
-        signed = hashlib.sha256(signing.check(path, signing.public_key(key))).hexdigest()
+        signed = hashlib.sha256(signing.check(path, signing.load_key(key, "public"))).hexdigest()
     model = load(path, "cpu")
     if signed not in (None, model.bundle.sha256):
         raise ChecksumError(f"{Path(path) / FILE} changed while it was read: verify it again")

@@ -205,7 +205,7 @@ def export(
     if sign is not None:
         from scgan_infer.bundle import signing
 
-        key = signing.private_key(sign)
+        key = signing.load_key(sign, "private")
     write(path, target)
     for note in load(target).manifest.metrics.get("notes", []):
         say(f"note: {note}")

@@ -84,7 +84,8 @@ class _Array:
         with self.start() as stream:
             stream.seek(self.offset)
             for first in range(0, self.rows, size):
-                block = self._read(stream, min(size, self.rows - first) * self.row_items)
+                count = min(size, self.rows - first) * self.row_items
+                block = read_exactly(stream, count, self.dtype, self.where)
                 if self.dtype.names:
                     yield [block[self.dtype.names[j]] for j in wanted]
                 else:
@@ -95,10 +96,8 @@ class _Array:
         with self.start() as stream:
             stream.seek(self.offset + j * self.rows * item)
             for first in range(0, self.rows, size):
-                yield self._read(stream, min(size, self.rows - first))
-
-    def _read(self, stream: IO[bytes], count: int) -> Raw:
-        return read_exactly(stream, count, self.dtype, self.where)
+                count = min(size, self.rows - first)
+                yield read_exactly(stream, count, self.dtype, self.where)
 
 
 def zip_columns(columns: Sequence[Iterator[Raw]]) -> Iterator[list[Raw]]:
@@ -200,7 +199,7 @@ def npy_stream(columns: Sequence[Column]) -> Stream:
     def encode(values: Rows, first: int) -> memoryview:
         return as_bytes(coded(values, columns, first))
 
-    return Stream(header, encode, lambda rows: b"")
+    return Stream(header, encode)
 
 
 def write_npz(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:

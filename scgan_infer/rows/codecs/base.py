@@ -115,7 +115,12 @@ class Stream:
 
     header: Callable[[int], bytes]
     encode: Callable[[Rows, int], bytes | memoryview]
-    tail: Callable[[int], bytes]
+    tail: Callable[[int], bytes] = lambda rows: b""
+
+    def file(self, values: Rows) -> bytes:
+        """Return the whole file of rows [n, d]."""
+        n = len(values)
+        return b"".join((self.header(n), self.encode(values, 0), self.tail(n)))
 
 
 Chunks: TypeAlias = Iterator[tuple[Rows, int]]  # rows, and the index of the first of them
@@ -124,7 +129,7 @@ Convert: TypeAlias = Callable[[Path, Sequence[Column], int, Chunks], None]
 
 def raw_rows(columns: Sequence[Column]) -> Stream:
     """Return the stream of a spool: raw float32 rows and nothing else."""
-    return Stream(lambda rows: b"", lambda values, first: as_bytes(values), lambda rows: b"")
+    return Stream(lambda rows: b"", lambda values, first: as_bytes(values))
 
 
 def as_bytes(values: Raw) -> memoryview:

@@ -382,7 +382,7 @@ def csv_stream(columns: Sequence[Column], separator: str = ",") -> Stream:
         return (_template(row, len(values)) % tuple(flat)).encode()
 
     header = _line([column.name for column in columns], separator).encode()
-    return Stream(lambda rows: header, encode, lambda rows: b"")
+    return Stream(lambda rows: header, encode)
 
 
 def tsv_stream(columns: Sequence[Column]) -> Stream:

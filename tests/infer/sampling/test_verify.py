@@ -129,7 +129,7 @@ def test_a_signature_is_of_one_key_and_one_bundle(shipped, tmp_path):
 
     with pytest.raises(ChecksumError, match="not signed"):
         verify(shipped, public)
-    signing.sign(shipped, signing.private_key(private))
+    signing.sign(shipped, signing.load_key(private, "private"))
     assert verify(shipped, public).signed
     assert bundle.load(shipped).manifest.name == "eight_gaussians"
     with pytest.raises(ChecksumError, match="not this key's"):
@@ -165,7 +165,7 @@ def test_keys_that_are_none(shipped, tmp_path):
             verify(shipped, key)
     for key in (junk, public, tmp_path / "nowhere.pem"):
         with pytest.raises(UsageError, match="key"):
-            signing.private_key(key)
+            signing.load_key(key, "private")
     from cryptography.hazmat.primitives import serialization as s
     from cryptography.hazmat.primitives.asymmetric import x25519
 
@@ -187,7 +187,7 @@ def test_openssl_agrees(shipped, tmp_path):
     private, public = tmp_path / "k.pem", tmp_path / "p.pem"
     assert openssl("genpkey", "-algorithm", "ed25519", "-out", private).returncode == 0
     assert openssl("pkey", "-in", private, "-pubout", "-out", public).returncode == 0
-    signature = signing.sign(shipped, signing.private_key(private))
+    signature = signing.sign(shipped, signing.load_key(private, "private"))
     assert verify(shipped, public).signed
     check = ("pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in")
     assert openssl(*check, shipped / "bundle.json", "-sigfile", signature).returncode == 0
