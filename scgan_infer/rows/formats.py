@@ -1,19 +1,17 @@
 """The one door: rows come in from files, by suffix, and from memory, whole, sampled or in pieces; and go out to files.
 
 A row's number in a message counts from 1 below the header; the first row at fault is named, and in it the
-first column. `FILE.root:TREE` looks inside a file that holds more than one table. The packages behind
-.parquet, .h5, .root and .fits are imported when they are used.
+first column.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,29 +22,9 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.kinds import BadCellError
 from scgan_infer.names import Missing
-from scgan_infer.rows.codecs.arrays import NpyReader, NpzReader, npy_stream, write_npz
-from scgan_infer.rows.codecs.base import (
-    Convert,
-    Raw,
-    Reader,
-    Rows,
-    Stream,
-    Untyped,
-    checked,
-    raw_rows,
-)
-from scgan_infer.rows.codecs.fits import FitsReader, fits_stream
-from scgan_infer.rows.codecs.hdf5 import Hdf5Reader, write_hdf5
-from scgan_infer.rows.codecs.memory import MemoryReader
-from scgan_infer.rows.codecs.parquet import ParquetReader, write_parquet
-from scgan_infer.rows.codecs.root import RootReader, write_root
-from scgan_infer.rows.codecs.text import (
-    CsvReader,
-    StandardInput,
-    csv_stream,
-    tsv_stream,
-    write_gzip,
-)
+from scgan_infer.rows.codecs.base import Raw, Reader, Rows, Untyped, checked
+from scgan_infer.rows.codecs.text import csv_stream
+from scgan_infer.rows.opening import Format, format_of, opened, reading, suffix_of
 from scgan_infer.rows.writers import FileWriter, PipeWriter, Writer, writing
 from scgan_infer.text import visible
 
@@ -54,44 +32,8 @@ if TYPE_CHECKING:
     from scgan_infer.rows.intake import Intake
 
 CHUNK = 1 << 16
-BY_PANDAS = (".json", ".jsonl", ".feather", ".dta", ".sav", ".sas7bdat", ".orc", ".xml", ".html")
-SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 SURROGATE = re.compile("[\ud800-\udfff]")
 CELL = 16  # bytes that a raw cell takes on its way, about
-
-# What a parser may raise on a file that isn't what its name says; see `_unreadable`.
-PYTHON = (OSError, EOFError, MemoryError, ValueError, TypeError, LookupError, ArithmeticError)
-DEEPER = (RuntimeError, AssertionError, AttributeError, NameError, SyntaxError, BufferError)
-
-
-@dataclass(frozen=True)
-class Format:
-    """How files of one suffix are read and written.
-
-    Attributes:
-        reader: Opens a file.
-        stream: Writes one front to back; else, spools the rows for `convert`.
-        convert: Makes the file from the spooled rows.
-        extra: The extra of scgan that installs the package behind it.
-    """
-
-    reader: type[Reader]
-    stream: Callable[[Sequence[Column]], Stream] = raw_rows
-    convert: Convert | None = None
-    extra: str = ""
-
-
-FORMATS: dict[str, Format] = {
-    ".npy": Format(NpyReader, npy_stream),
-    ".npz": Format(NpzReader, convert=write_npz),
-    ".csv": Format(CsvReader, csv_stream),
-    ".tsv": Format(CsvReader, tsv_stream),
-    ".csv.gz": Format(CsvReader, convert=write_gzip),
-    ".parquet": Format(ParquetReader, convert=write_parquet, extra="parquet"),
-    ".h5": Format(Hdf5Reader, convert=write_hdf5, extra="hdf5"),
-    ".root": Format(RootReader, convert=write_root, extra="root"),
-    ".fits": Format(FitsReader, fits_stream, extra="fits"),
-}
 
 
 def read_table(
@@ -127,7 +69,7 @@ def read_table(
         UsageError: Unknown names, or settings that don't fit.
     """
     max_rows = None if max_rows is None else whole("max_rows", max_rows)
-    with _opened(data, columns, header) as reader:
+    with opened(data, columns, header) as reader:
         intakes, wanted = _intakes(reader, names, columns, overrides or {}, missing != "refuse")
         for intake in intakes if grow else []:
             intake.grow()
@@ -158,17 +100,8 @@ def read_table(
 
 
 def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) -> Iterator[Rows]:
-    """Yield rows, float32 [<= chunk, d], in flat memory.
-
-    Args:
-        data: As in `read_table`.
-        columns: As in `read_table`.
-        chunk: Most rows at a time.
-
-    Raises:
-        DataError: As `read_table`, when iteration comes to it.
-    """
-    with _opened(data, columns) as reader:
+    """Yield rows, float32 [<= chunk, d], in flat memory; arguments and errors as those of `read_table`."""
+    with opened(data, columns) as reader:
         intakes, wanted = _intakes(reader, None, columns, {})
         yield from _values(reader, wanted, intakes, whole("chunk", chunk))
 
@@ -178,15 +111,12 @@ def read_raw(
 ) -> dict[str, Raw]:
     """Return whole columns by name as they are: the text of a text file, what else the file's own types hold.
 
-    Args:
-        data: As in `read_table`, but standard input.
-        columns: Those that the rows have, found as `read_table` finds them.
-        others: Names of more of its columns.
+    Data and columns are as in `read_table`, but standard input is not read; `others` names more of its columns.
 
     Raises:
         DataError: A file that can't be read, or a column that it has not.
     """
-    with _opened(data, columns) as reader:
+    with opened(data, columns) as reader:
         _, wanted = _intakes(reader, None, columns, {})
         for name in others:
             if not reader.named or name not in reader.names:
@@ -231,7 +161,7 @@ def open_writer(
             columns = tuple(map(_visible, columns))
         return PipeWriter(columns, csv_stream(columns), start)
     path = Path(path)
-    chosen = format_of(_suffix(path), f"{path}: ")
+    chosen = format_of(suffix_of(path), f"{path}: ")
     writer = FileWriter(
         path,
         columns,
@@ -247,13 +177,6 @@ def open_writer(
     return writer
 
 
-def format_of(suffix: str, where: str = "") -> Format:
-    """Return what is written under a suffix; a UsageError says `where` there is none."""
-    if suffix not in FORMATS:
-        raise UsageError(f"{where}{_no_format(suffix)}")
-    return FORMATS[suffix]
-
-
 def _rehearse(writer: FileWriter, chosen: Format) -> None:
     """Write one row and read its names: what a format can't hold fails before a billion rows are made."""
     from tempfile import TemporaryDirectory
@@ -263,128 +186,21 @@ def _rehearse(writer: FileWriter, chosen: Format) -> None:
     with ExitStack() as stack:
         with writing(writer.path):
             folder = stack.enter_context(TemporaryDirectory(prefix=".", dir=writer.path.parent))
-            rehearsal = Path(folder) / f"row{_suffix(writer.path)}"
+            rehearsal = Path(folder) / f"row{suffix_of(writer.path)}"
             if writer.convert:
                 writer.convert(rehearsal, writer.columns, 1, iter([(row, 0)]))
             else:
                 rehearsal.write_bytes(writer.stream.file(row))
-        with _reading(str(writer.path), chosen.reader), chosen.reader(rehearsal, "") as reader:
+        with reading(str(writer.path), chosen.reader), chosen.reader(rehearsal, "") as reader:
             if reader.names != names:
                 raise DataError(
                     f"{writer.path}: can't hold the column names {', '.join(names)}; rename them"
                 )
 
 
-@contextmanager
-def _opened(
-    data: Untyped, columns: Sequence[Column] | None, header: bool = True
-) -> Iterator[Reader]:
-    """Yield the reader of a file, of standard input or of rows in memory."""
-    known = {column.name for column in columns or ()}
-
-    def has_header(cells: Sequence[str], numbers: bool) -> bool:
-        return header if columns is None else not numbers or not known.isdisjoint(cells)
-
-    if isinstance(data, str | Path) and str(data) == "-":
-        with ExitStack() as stack:
-            with _reading("standard input", StandardInput):
-                piped = StandardInput()
-                piped.has_header = has_header
-                stack.enter_context(piped)
-            yield piped
-        return
-    if not isinstance(data, str | Path):
-        with MemoryReader(data) as memory:
-            yield memory
-        return
-    file, inner = _split(data)
-    if os.path.isdir(file):
-        raise DataError(f"{data}: is a folder; name a file of rows")
-    suffix = _suffix(file)
-    if suffix not in FORMATS:
-        raise DataError(f"{data}: {_no_format(suffix)}{_otherwise(suffix)}")
-    kind = FORMATS[suffix].reader
-    if inner and not kind.inside:
-        raise DataError(f"{data}: a {suffix} file holds one table; leave out {':' + inner!r}")
-    with ExitStack() as stack:
-        with _reading(str(data), kind):
-            before = _state(file)
-            if not file.is_file():
-                raise DataError(f"{data}: is not a file of rows")
-            with file.open("rb"):
-                reader = kind(file, inner)
-            reader.has_header = has_header
-            stack.enter_context(reader)
-        reader.label = str(data)
-        yield reader
-    with _reading(reader.label, kind):
-        after = _state(file)
-    if after != before:
-        raise DataError(
-            f"{data}: changed while it was read; read it again when nobody writes to it"
-        )
-
-
 def _visible(column: Column) -> Column:
     names = tuple(map(visible, column.categories))
     return replace(column, name=visible(column.name), categories=names)
-
-
-def _suffix(path: Path) -> str:
-    """Return the suffix of a format, of two parts if need be, or what there is instead."""
-    name = path.name.lower()
-    return next((suffix for suffix in FORMATS if name.endswith(suffix)), path.suffix.lower())
-
-
-def _no_format(suffix: str) -> str:
-    return f"no format has the suffix {suffix!r}; there are {', '.join(FORMATS)}"
-
-
-def _otherwise(suffix: str) -> str:
-    """Return how rows can be read from a file that has none of these formats."""
-    if suffix in SHEETS:
-        return "; save the sheet as CSV UTF-8"
-    if suffix in BY_PANDAS:
-        return "; read it with pandas, and write it with to_csv or give scgan_train.train the frame"
-    return ""
-
-
-def _state(file: Path) -> tuple[int, int, int]:
-    """Return what changes with a file: which it is, its size, and when it was last written."""
-    found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _split(path: str | Path) -> tuple[Path, str]:
-    """Split `FILE:INNER`."""
-    before, colon, inner = str(path).rpartition(":")
-    if colon and _suffix(Path(before)) in FORMATS and not os.path.exists(path):
-        return Path(before), inner
-    return Path(path), ""
-
-
-@contextmanager
-def _reading(label: str, reader: type[Reader]) -> Iterator[None]:
-    """Turn what goes wrong in a parser into a DataError."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise DataError(f"{label}: there is no such file") from error
-    except _unreadable(reader) as error:
-        why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise DataError(f"{label}: can't be read: {' '.join(str(why).split())[:200]}") from error
-
-
-def _unreadable(reader: type[Reader]) -> tuple[type[BaseException], ...]:
-    """Return the errors of a parser, and of those in Python's library: writing does not import them."""
-    import csv
-    import struct
-    import tokenize
-    import zipfile
-    import zlib
-
-    parsers = (struct.error, zlib.error, csv.Error, zipfile.BadZipFile, tokenize.TokenError)
-    return (*PYTHON, *DEEPER, *parsers, *reader.failures())
 
 
 def _chunks(
@@ -393,7 +209,7 @@ def _chunks(
     """Pass chunks on; what goes wrong while one is made is the file's fault."""
     chunks = reader.chunks(wanted, size, text)
     while True:
-        with _reading(reader.label, type(reader)), reader.budget.working():
+        with reading(reader.label, type(reader)), reader.budget.working():
             chunk = next(chunks, None)
             if chunk is None:
                 return

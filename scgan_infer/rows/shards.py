@@ -13,7 +13,8 @@ from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.files import sha256
 from scgan_infer.rows.codecs.base import Rows
-from scgan_infer.rows.formats import format_of, open_writer
+from scgan_infer.rows.formats import open_writer
+from scgan_infer.rows.opening import format_of
 from scgan_infer.rows.writers import Writer, put, taken_up, writing
 
 
@@ -23,15 +24,7 @@ class ShardWriter(Writer):
     The manifest is written last: a folder with one is complete. Whoever resumes reads every file again: what follows is
     made from the first on that is gone, and nothing where one has changed.
 
-    Args:
-        folder: The folder; made if need be, and otherwise without a manifest.
-        columns: Its columns.
-        rows: How many rows will come; None if only their end tells.
-        rows_per_file: Rows in each file but the last.
-        suffix: Of the files.
-        start: Index of the first row, noted in the manifest.
-        resume: Go on after the complete files and the checkpoint of the next.
-        job: What the rows are; the files of another job are not gone on with.
+    The folder is made if need be, and otherwise has no manifest; other arguments are as those of `open_writer`.
 
     Raises:
         UsageError: An unknown suffix; less than one row a file.

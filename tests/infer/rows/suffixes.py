@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from scgan_infer.rows.formats import FORMATS
+from scgan_infer.rows.opening import FORMATS
 
 PACKAGES = {"": "numpy", "parquet": "pyarrow", "hdf5": "h5py", "root": "uproot", "fits": "astropy"}
 READY = [suffix for suffix, form in FORMATS.items() if find_spec(PACKAGES[form.extra])]

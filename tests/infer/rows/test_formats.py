@@ -13,7 +13,8 @@ from suffixes import PACKAGES, SUFFIXES
 from scgan_infer.columns import Column
 from scgan_infer.kinds import KINDS
 from scgan_infer.rows.codecs.text import csv_stream
-from scgan_infer.rows.formats import FORMATS, iter_values, open_writer, read_table
+from scgan_infer.rows.formats import iter_values, open_writer, read_table
+from scgan_infer.rows.opening import FORMATS
 
 COLUMNS = (
     Column("x"),

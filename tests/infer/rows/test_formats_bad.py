@@ -15,7 +15,8 @@ from suffixes import PACKAGES, READY, SUFFIXES
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, UsageError
-from scgan_infer.rows.formats import FORMATS, iter_values, open_writer, read_table
+from scgan_infer.rows.formats import iter_values, open_writer, read_table
+from scgan_infer.rows.opening import FORMATS
 
 REAL = (Column("a"), Column("b"))
 

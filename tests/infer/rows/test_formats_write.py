@@ -17,7 +17,8 @@ from suffixes import PACKAGES, READY, SUFFIXES
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError, ModelError, UsageError
-from scgan_infer.rows.formats import FORMATS, open_writer, read_table
+from scgan_infer.rows.formats import open_writer, read_table
+from scgan_infer.rows.opening import FORMATS
 from scgan_infer.rows.shards import ShardWriter
 
 COLUMNS = (
