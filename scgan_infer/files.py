@@ -70,11 +70,7 @@ def check_target(path: Path) -> None:
 
 
 def open_own(path: Path, *, create: bool = False) -> BufferedRandom:
-    """Open a file of one's own at a name that others may know, to be read and written.
-
-    Args:
-        path: The file.
-        create: Make it where nothing has the name.
+    """Open a file of one's own at a name that others may know, to be read and written; made if `create` says so.
 
     Raises:
         DataError: It is a link, pipe or device, has another name too, or is another user's.
@@ -100,10 +96,6 @@ def open_own(path: Path, *, create: bool = False) -> BufferedRandom:
 
 def lock(file: BinaryIO, path: Path) -> bool:
     """Keep whoever else asks from a file until it is closed, which the end of a process does, too.
-
-    Args:
-        file: The file, open.
-        path: Its name.
 
     Returns:
         False where another has it, or `path` names another file by now; True, too, where the system has no locks.

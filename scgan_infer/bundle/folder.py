@@ -86,11 +86,7 @@ def save(
 ) -> Path:
     """Write a bundle and return its folder, which appears complete or not at all, in an older bundle's place.
 
-    Args:
-        path: the folder to make.
-        manifest: its `files` are ignored and computed anew; its format is this writer's.
-        graphs: the graphs' bytes by file name.
-        extras: `preview.png` and `card.md`.
+    The manifest's `files` are computed anew from the bytes of graphs and `EXTRAS`; its format is this writer's.
 
     Raises:
         ModelError: `load` would refuse the bundle, or a file is missing.

@@ -79,12 +79,7 @@ CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
 def check(name: str, data: bytes, interface: Interface) -> None:
-    """Refuse a graph that breaks a rule of this module.
-
-    Args:
-        name: the file's name.
-        data: the file's bytes.
-        interface: the inputs and outputs that it must have, of `interfaces`.
+    """Refuse the file of a graph that breaks a rule of this module, or has another interface.
 
     Raises:
         ModelError: naming the file, the rule and what broke it.

@@ -396,7 +396,6 @@ def evaluate(
     trained = None if train is None else searchable(space.place(_some(train, rng)))
     back, errors = _reconstruction(space, *reconstructed) if reconstructed else (None, {})
     known = tuple(np.asarray(part, np.int64) for part in clusters) if clusters else None
-    assert known is None or len(known) == 2
 
     parts = []
     for k in range(cuts):
@@ -454,11 +453,7 @@ def held_out(
 ) -> dict[str, float]:
     """Return the figures that travel with a bundle: `mse`, `rows` and, from 200 rows up, `c2st`.
 
-    Args:
-        real: [n, d] held-out rows.
-        generated: [n, d] rows of the model.
-        reconstructed: [n, d] the held-out rows, reconstructed.
-        columns: d columns.
+    Rows are [n, d]: held-out ones, those of the model, and the held-out ones reconstructed.
 
     Raises:
         DataError: a value that its column's kind does not allow.
@@ -474,12 +469,7 @@ def held_out(
 
 
 def off_shares(real: Counts, made: Counts) -> Iterator[tuple[int, float, float]]:
-    """Yield the values whose share is off, and their shares, the farthest first.
-
-    Args:
-        real: int [V], rows with each value.
-        made: the same of generated rows.
-    """
+    """Yield the values whose share is off, and their shares, the farthest first, of counts of each value [V]."""
     a, b = (counts / counts.sum() for counts in (real, made))
     both = (real + made) / (real.sum() + made.sum())
     error = np.sqrt(both * (1 - both) * (1 / real.sum() + 1 / made.sum()))

@@ -37,14 +37,9 @@ def html(
     facts: Mapping[str, str] | None = None,
     more: Mapping[str, Table] | None = None,
 ) -> str:
-    """Lay out figures and pictures as one page of HTML.
+    """Lay out figures, PNG pictures by caption and `more` tables by caption as one page of HTML.
 
-    Args:
-        figures: what `scgan_infer.judging.figures.evaluate` measured.
-        pictures: PNG bytes by caption.
-        title: of the page.
-        facts: what was measured, as name and value: the model, the data, the date, the command.
-        more: tables by caption, head first.
+    Facts say by name what was measured: the model, the data, the date, the command.
     """
     overall = [
         (measure.title, *formatted(name, figure), f"{measure.meaning}; {measure.details}")

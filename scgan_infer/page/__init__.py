@@ -43,11 +43,8 @@ def write(
 ) -> Path:
     """Write a page for bundles and return its folder: complete or not at all, in an older page's place.
 
-    Args:
-        path: the folder to make.
-        bundles: one or more, with folders of different names.
-        rows: real rows by a bundle's path.
-        runtime: folder of the npm package onnxruntime-web; None for the nearest node_modules.
+    Real rows come by their bundle's path, onnxruntime-web from the folder of its npm package, or the nearest
+    node_modules.
 
     Raises:
         UsageError: two bundles of one name, no onnxruntime-web, or something that is no page at `path`.

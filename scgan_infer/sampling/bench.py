@@ -41,12 +41,7 @@ class Rates:
 
 
 def rates(model: Model, seconds: float = 1.0) -> Rates:
-    """Measure a model's stages.
-
-    Args:
-        model: a loaded bundle; its threads are used.
-        seconds: about how long each stage runs in each of the rounds.
-    """
+    """Measure a model's stages, with its threads, for about so many seconds each in each of the rounds."""
     u, w, z = model.noise(0, range(1))
     c, n = model.example(BLOCK), 64 * BLOCK
     latent, choice = model.run("mappers.onnx", u=u, w=w, c=c)

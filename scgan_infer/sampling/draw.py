@@ -97,9 +97,6 @@ class Draw:
     def intervals(self, thresholds: Sequence[int]) -> Integers | None:
         """Return [clusters, 2]: the k in low .. high - 1 whose u = k / 2^24 select each cluster; None for all.
 
-        Args:
-            thresholds: of the bundle's manifest.
-
         Raises:
             UsageError: no such cluster, or none that any sample comes from.
         """

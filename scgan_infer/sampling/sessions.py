@@ -61,11 +61,7 @@ CALLS = Calls()
 
 
 def session(graph: bytes, device: str) -> Session:
-    """Return an onnxruntime session whose calls run in the calling thread.
-
-    Args:
-        graph: checked bytes of an ONNX model.
-        device: "cpu" or "cuda"; never the other.
+    """Return an onnxruntime session of a checked graph, whose calls run in the calling thread, on this device alone.
 
     Raises:
         DeviceError: CUDA is not there or does not work.

@@ -57,11 +57,7 @@ class Verdict:
 
 
 def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
-    """Check a bundle in full, on the CPU.
-
-    Args:
-        path: the bundle's folder.
-        key: file of the maker's Ed25519 public key, PEM.
+    """Check a bundle in full, on the CPU; given the file of its maker's public key, PEM, its signature too.
 
     Raises:
         ModelError: not a bundle, one that breaks a rule of the format, or that onnxruntime can't run.

@@ -13,11 +13,7 @@ from scgan_infer.sampling.noise import BLOCK
 
 
 def clusters_where(model: Model, condition: str) -> tuple[int, ...]:
-    """Return the clusters whose rows have `condition`, for `Model.sample(..., cluster=...)`.
-
-    Args:
-        model: a loaded bundle with a category column.
-        condition: NAME=VALUE, for example species=Gentoo.
+    """Return the clusters whose rows have `condition`, such as species=Gentoo, for `Model.sample(..., cluster=...)`.
 
     Raises:
         UsageError: no such category column or value, or no cluster has it for itself.
