@@ -132,19 +132,19 @@ def write_folder(path: Path, contents: Mapping[str, bytes], mark: str, what: str
         path: The folder to appear, complete or not at all.
         contents: The files' bytes by name; a name may lead into folders: "a/b".
         mark: The file by which an older folder of this kind is known.
-        what: Such a folder in words: "a bundle".
+        what: Such a folder in a word: "bundle".
 
     Raises:
         UsageError: Something else is at `path`.
-        DataError, OSError: The system refuses.
+        DataError: The system refuses.
     """
     new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
-    if old.exists() and not path.exists():
-        old.rename(path)
-    empty = path.is_dir() and not any(path.iterdir())
-    if path.is_symlink() or (path.exists() and not empty and not (path / mark).is_file()):
-        raise UsageError(f"{path} exists and is not {what}: choose another folder")
     try:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        empty = path.is_dir() and not any(path.iterdir())
+        if path.is_symlink() or (path.exists() and not empty and not (path / mark).is_file()):
+            raise UsageError(f"{path} exists and is not a {what}: choose another folder")
         for left in (new, old):
             if left.exists():
                 shutil.rmtree(left)
@@ -158,6 +158,9 @@ def write_folder(path: Path, contents: Mapping[str, bytes], mark: str, what: str
         sync_folder(path.parent)
         if old.exists():
             shutil.rmtree(old)
+    except (OSError, DataError) as error:
+        why = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
+        raise DataError(f"can't write the {what} {path}: {why}") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -54,7 +54,7 @@ from shlex import quote
 
 from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, Manifest
 from scgan_infer.bundle.rules import MAX_BYTES, check
-from scgan_infer.errors import ChecksumError, DataError, ModelError
+from scgan_infer.errors import ChecksumError, ModelError
 from scgan_infer.files import CAREFUL, write_folder
 
 MAX_MANIFEST = 2**20
@@ -104,11 +104,7 @@ def save(
     checked = Manifest.from_json(contents[FILE])
     for name, data in graphs.items():
         check(name, data, checked.interfaces[name])
-    try:
-        write_folder(path, contents, FILE, "a bundle")
-    except (OSError, DataError) as error:
-        why = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
-        raise DataError(f"can't write the bundle {path}: {why}") from None
+    write_folder(path, contents, FILE, "bundle")
     return path
 
 

@@ -59,7 +59,6 @@ class Conditional:
     slices: tuple[Slice, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON has it."""
         names = [f"covered_{100 * share:.0f}" for share in SHARES]
         return {
             "ranks": {
@@ -70,7 +69,6 @@ class Conditional:
         }
 
     def tables(self) -> dict[str, Table]:
-        """Return tables of text by caption."""
         head = ("column", "p of uniform ranks", *(f"middle {share:.0%}" for share in SHARES))
         ranks: Table = [head]
         for rank in self.ranks:

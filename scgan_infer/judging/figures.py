@@ -101,7 +101,6 @@ class Cut:
         return searchable(known)
 
     def off(self) -> Figure:
-        """Share of generated rows beyond the support of all real ones."""
         queries = min(MOST_QUERIES, len(self.real) // 2)
         reach = _reach(self.reference[queries : 2 * queries], self.reference)
         near = nearest(self.reference[:queries], self.reference, skip=1)
@@ -109,7 +108,6 @@ class Cut:
         return Figure(float(np.mean(far > reach)), float(np.mean(near > reach)))
 
     def missed(self) -> Figure:
-        """Share of real rows beyond the support of the generated ones."""
         queries = min(MOST_QUERIES, len(self.real) // 2)
         m = min(len(self.made), len(self.reference) - queries)
         rows, known = self.reference[:queries], self.reference[queries : queries + m]
@@ -119,7 +117,6 @@ class Cut:
 
     @cached_property
     def by_column(self) -> dict[str, Figure]:
-        """Wasserstein-1 of each column."""
         return {
             column.name: self.both(
                 lambda a, b, j=part, k=column, s=spread: k.rules.transport(  # type: ignore[misc]
@@ -141,13 +138,11 @@ class Cut:
 
     @cached_property
     def shapes(self) -> list[Figure]:
-        """Shape error of each column."""
         *sides, first = self.cells
         values, floors = (shape_errors(first, side, self.space.columns) for side in sides)
         return list(map(Figure, values, floors))
 
     def trends(self) -> Figure | None:
-        """Mean trend error of pairs of columns."""
         *sides, first = self.cells
         errors = [list(trend_errors(first, side, self.space.columns).values()) for side in sides]
         return Figure(*map(float, map(np.mean, errors))) if all(errors) else None
@@ -164,21 +159,18 @@ class Cut:
         return fake, other, first
 
     def nearest_ratio(self) -> Figure | None:
-        """Median distance to training rows over that of held-out rows."""
         if self.to_training is None:
             return None
         made, fresh, known = (float(np.median(distances)) for distances in self.to_training)
         return Figure(*(part / known if known > 0 else 1.0 + part for part in (made, fresh)))
 
     def nearest_close(self) -> Figure | None:
-        """Share as near to training rows as the nearest 1 % of held-out rows."""
         if self.to_training is None:
             return None
         *both, known = self.to_training
         return Figure(*(float(np.mean(part <= np.quantile(known, 0.01))) for part in both))
 
     def cluster_weights(self) -> Figure | None:
-        """Total variation between the clusters' weights."""
         if self.clusters is None:
             return None
         rng = np.random.default_rng(self.seed)
@@ -189,7 +181,6 @@ class Cut:
         return Figure(*map(float, parts))
 
     def error(self, name: str) -> Figure | None:
-        """Mean over columns of a reconstruction error."""
         return Figure(float(np.mean(self.errors[name]))) if self.errors else None
 
     def reconstruction_c2st(self) -> Figure | None:

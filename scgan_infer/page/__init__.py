@@ -20,7 +20,7 @@ from scgan_infer.bundle import Bundle
 from scgan_infer.bundle.folder import MAX_MANIFEST, read
 from scgan_infer.bundle.manifest import FILE
 from scgan_infer.columns import Table
-from scgan_infer.errors import ChecksumError, DataError, UsageError
+from scgan_infer.errors import ChecksumError, UsageError
 from scgan_infer.files import write_folder
 from scgan_infer.rows.codecs.text import csv_stream
 
@@ -73,10 +73,7 @@ def write(
             files["rows.csv"] = csv_stream(table.columns).file(table.values)
         contents |= {f"bundles/{name}/{file}": data for file, data in files.items()}
     contents[MARK] = json.dumps(shown, indent=1).encode()
-    try:
-        write_folder(path, contents, "runtime/ort.wasm", "a page")
-    except OSError as error:
-        raise DataError(f"can't write the page {path}: {error.strerror}") from None
+    write_folder(path, contents, "runtime/ort.wasm", "page")
     return path
 
 

@@ -102,7 +102,6 @@ class ShardWriter(Writer):
         return self.folder / f"part-{number:06d}{self.suffix}"
 
     def _next(self) -> None:
-        """Open the next file."""
         left = None if self.rows is None else min(self.rows_per_file, self.rows - self.done)
         self.path = self._place(len(self.files))
         first, job = self.notes["start"] + self.done, f"{self.notes['job']} {self.path.name}"
@@ -123,7 +122,6 @@ class ShardWriter(Writer):
                 self._close()
 
     def _close(self) -> None:
-        """Finish the open file and note it."""
         part, self.part = self.part, None
         if part is None:
             return

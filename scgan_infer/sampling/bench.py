@@ -36,7 +36,6 @@ class Rates:
 
     @property
     def share(self) -> float:
-        """Return the whole's rate in units of the decoder's."""
         return self.whole / self.decoder
 
 

@@ -420,15 +420,11 @@ class Model:
             draw.intervals(self.manifest.thresholds)
 
     def check_given(self, given: Given | None) -> None:
-        """Raise a UsageError where there are no conditions for given columns, or conditions for none."""
-        names = ", ".join(column.name for column in self.given)
-        if names and given is None:
+        """Raise a UsageError where there are no conditions for given columns."""
+        if self.given and given is None:
+            names = ", ".join(column.name for column in self.given)
             raise UsageError(
                 f"{self.bundle.path}: rows are generated given {names}; give conditions (--given)"
-            )
-        if given is not None and not names:
-            raise UsageError(
-                f"{self.bundle.path}: this bundle has no given columns; leave the conditions out"
             )
 
     def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:

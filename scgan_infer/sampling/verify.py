@@ -122,7 +122,6 @@ def _composed(model: Model, seed: int) -> Floats:
 
 
 def _examples(model: Model) -> Given | None:
-    """Return conditions for a block of samples."""
     return Given(model.example(BLOCK)) if model.given else None
 
 
