@@ -251,12 +251,9 @@ def simplest(value: float, error: float) -> Fraction:
     >>> simplest(0.33334, 1e-4)
     Fraction(1, 3)
     """
-    most = 1
-    while abs(float(found := Fraction(value).limit_denominator(most)) - value) > error:
-        most = 2 * most
-    few = range(1, min(found.denominator, FINEST) + 1)
+    few = range(1, FINEST + 1)
     q = next((q for q in few if abs(round(value * q) / q - value) <= error), None)
-    return found if q is None else Fraction(round(value * q), q)
+    return Fraction(value) if q is None else Fraction(round(value * q), q)
 
 
 def decimals_of(values: Raw, least: int = 0) -> int | None:
