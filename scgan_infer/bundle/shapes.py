@@ -203,10 +203,6 @@ def _gather(call: Call) -> list[Shape]:
     return [shape[:axis] + call.shape(1) + shape[axis + 1 :]]
 
 
-def _gather_elements(call: Call) -> list[Shape]:
-    return [call.shape(1)]
-
-
 def _reduced(call: Call) -> list[Shape]:
     axes, shape = call.numbers(1), call.shape(0)
     if not axes and call.get("noop_with_empty_axes", 0):
@@ -231,10 +227,6 @@ def _normalized(call: Call) -> list[Shape]:
     return [broadcast(value.shape for value in call.values), means, means]
 
 
-def _shape(call: Call) -> list[Shape]:
-    return [(len(_sizes(call)),)]
-
-
 def _sizes(call: Call) -> Shape:
     shape = call.shape(0)
     return shape[call.get("start", 0) : call.get("end", len(shape))]
@@ -251,14 +243,6 @@ def _reshape(call: Call) -> list[Shape]:
     if min(new, default=1) < 1 or math.prod(new) != math.prod(old):
         raise MalformedError(f"it has not as many elements as {sizes}")
     return [tuple(new)]
-
-
-def _expand(call: Call) -> list[Shape]:
-    return [broadcast([call.shape(0), tuple(call.numbers(1) or [])])]
-
-
-def _filled(call: Call) -> list[Shape]:
-    return [tuple(call.numbers(0) or [])]
 
 
 def _slice(call: Call) -> list[Shape]:
@@ -333,11 +317,11 @@ SHAPES: dict[str, Callable[[Call], list[Shape]]] = {
     "ArgMax": _best,
     "ArgMin": _best,
     "Concat": _concat,
-    "ConstantOfShape": _filled,
-    "Expand": _expand,
+    "ConstantOfShape": lambda call: [tuple(call.numbers(0) or [])],
+    "Expand": lambda call: [broadcast([call.shape(0), tuple(call.numbers(1) or [])])],
     "Flatten": _flatten,
     "Gather": _gather,
-    "GatherElements": _gather_elements,
+    "GatherElements": lambda call: [call.shape(1)],
     "Gemm": _gemm,
     "LayerNormalization": _normalized,
     "MatMul": _product,
@@ -350,7 +334,7 @@ SHAPES: dict[str, Callable[[Call], list[Shape]]] = {
     "ReduceSum": _reduced,
     "ReduceSumSquare": _reduced,
     "Reshape": _reshape,
-    "Shape": _shape,
+    "Shape": lambda call: [(len(_sizes(call)),)],
     "Size": lambda call: [()],
     "Slice": _slice,
     "Split": _split,

@@ -387,6 +387,7 @@ def evaluate(
     trained = None if train is None else searchable(space.place(_some(train, rng)))
     back, errors = _reconstruction(space, *reconstructed) if reconstructed else (None, {})
     known = tuple(np.asarray(part, np.int64) for part in clusters) if clusters else None
+    assert known is None or len(known) == 2
 
     parts = []
     for k in range(cuts):
