@@ -307,7 +307,6 @@ def compute(
         DataError: rows that can't be read, or a file that can't be written.
     """
     from scgan_infer.rows.formats import open_writer
-    from scgan_infer.rows.shards import ShardWriter
     from scgan_infer.sampling.draw import Draw
     from scgan_infer.sampling.engines import ENGINES
 
@@ -320,6 +319,8 @@ def compute(
     identity = f"{job.op} {job.model.bundle.sha256} {asked}"
     more: Any = {"start": draw.start, "resume": resume, "job": identity}
     if rows_per_file is not None:
+        from scgan_infer.rows.shards import ShardWriter
+
         writer: Writer = ShardWriter(out, columns, rows, rows_per_file, **more)
     else:
         writer = open_writer(out, columns, rows, **more)
