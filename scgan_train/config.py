@@ -213,7 +213,7 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
     from scgan_train import discrete
     from scgan_train.coordinates import continuous, learned
     from scgan_train.given import divide, part
-    from scgan_train.maps import choose, resolved
+    from scgan_train.maps import MAPS, choose, resolved
 
     made, given = divide(rows.columns, config.given)
     if given and config.latents != "mapper":
@@ -236,7 +236,7 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
     if config.latents == "gaussian":
         clusters = replace(clusters, k=1, split=False)
     allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, min(3 * e, ENOUGH_ROWS)))
-    kind_of_map = choose(mapper.kind, e, len(steps_drawn), bool(given))
+    kind_of_map = MAPS[choose(mapper.kind, e, len(steps_drawn), bool(given))]
     most = min(MOST_CLUSTERS, kind_of_map.most_clusters(e + len(given)), allowed)
     choose_k = _or(clusters.choose, clusters.k == "auto")
     return replace(

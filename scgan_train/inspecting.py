@@ -101,14 +101,10 @@ class Inspection:
 
     def settings(self) -> str:
         """Return what was asked for and found, as settings in TOML, which `scgan train --config` takes."""
-        columns = {}
-        for finding in self.findings:
-            fields = finding.column.to_dict()
-            columns[finding.column.name] = {
-                key: value
-                for key, value in fields.items()
-                if key not in ("name", "categories", "missing")
-            }
+        columns = {one.column.name: one.column.to_dict() for one in self.findings}
+        for fields in columns.values():
+            for found in {"name", "categories", "missing"} & fields.keys():
+                del fields[found]
         return tomli_w.dumps(merge(self.asked, {"columns": columns}))
 
 
@@ -199,9 +195,7 @@ def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
 
 
 def _name(column: Column, value: float) -> str:
-    if np.isnan(value):
-        return ""
-    return column.rules.spell(float(value), column)
+    return "" if np.isnan(value) else column.rules.spell(float(value), column)
 
 
 def _cells(finding: Finding) -> tuple[str, ...]:

@@ -41,12 +41,8 @@ NUMBERS = {
     "a valid float range": "a number",
 }
 
-LOUDNESS = {
-    "--quiet": -1,
-    "-q": -1,
-    "--verbose": 1,
-    "-v": 1,
-}  # anywhere among the words, as --debug
+# anywhere among the words, as --debug
+LOUDNESS = {"--quiet": -1, "-q": -1, "--verbose": 1, "-v": 1}
 
 COMPLETE = "_SCGAN_COMPLETE"  # a shell asks for completions of a command line
 
@@ -63,7 +59,6 @@ def run() -> int:
     )
     words = [word for word in sys.argv[1:] if word != "--debug" and word not in LOUDNESS]
     arguments = [*words[1:], "--help"] if words[:1] == ["help"] else words or ["--help"]
-    alone = not words
     if not debug:
         sys.excepthook = unexpected
     received.clear()
@@ -79,7 +74,7 @@ def run() -> int:
                 command.invoke(context)
             sys.stdout.flush()
     except typer.Exit as end:
-        if alone:
+        if not words:
             say(next_step())
         return end.exit_code
     except (*EXPECTED, RuntimeError, ImportError, MemoryError) as error:

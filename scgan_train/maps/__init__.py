@@ -29,8 +29,8 @@ MAPS: dict[str, type[Mapper]] = {
 MOST_TRANSPORTED = 3
 
 
-def choose(kind: str, e: int, steps: int = 0, given: bool = False) -> type[Mapper]:
-    """Return the kind of map by name, or for `auto` by the latents' dimension and how many discrete steps there are.
+def choose(kind: str, e: int, steps: int = 0, given: bool = False) -> str:
+    """Return the name of a map, or for `auto` by the latents' dimension and how many discrete steps there are.
 
     The flow alone sees discrete values and given columns.
 
@@ -43,16 +43,15 @@ def choose(kind: str, e: int, steps: int = 0, given: bool = False) -> type[Mappe
         raise UsageError(f"no map is called {kind!r}; choose from auto, {', '.join(MAPS)}")
     if given and kind != "flow":
         raise UsageError(f"the map {kind!r} sees no given columns; leave it out, or take flow")
-    return MAPS[kind]
+    return kind
 
 
 def resolved(
     config: MapperConfig, e: int, rows: int, steps: int = 0, given: bool = False
 ) -> MapperConfig:
     """Return the configuration without "auto", for so many dimensions, training rows and discrete steps."""
-    chosen = choose(config.kind, e, steps, given)
-    settings = chosen.defaults(e, rows, steps)
-    settings["kind"] = next(name for name, other in MAPS.items() if other is chosen)
+    kind = choose(config.kind, e, steps, given)
+    settings = {"kind": kind, **MAPS[kind].defaults(e, rows, steps)}
     if given:  # held-out likelihood of two_moons: -1.66 nats with two, -1.73 with one
         settings["layers"] = 2
     auto = {key: to for key, to in settings.items() if getattr(config, key) == "auto"}
@@ -80,7 +79,7 @@ def latent_model(
     e = clusters.means.shape[1] - given
     ensemble: nn.Module
     if kind == "mapper":
-        ensemble = choose(config.kind, e)(clusters, config, generator, sizes, given)
+        ensemble = MAPS[choose(config.kind, e)](clusters, config, generator, sizes, given)
     elif kind == "centers":
         variances = clusters.factors.square().sum((1, 2)) / e
         ensemble = Affine(clusters.means, variances.sqrt()[:, None, None] * torch.eye(e))

@@ -68,11 +68,9 @@ class Affine(Invertible):
         """Return w [n, e] of latents [n, e]; up to `NARROW` dimensions frames are lower triangular."""
         if latents.shape[1] > NARROW:
             whiten = torch.linalg.inv(self.factors.double()).mT.to(latents)
-
-            def whitened(k: int, own: Tensor) -> Tensor:
-                return torch.matmul(own - self.means[k], whiten[k])
-
-            return self._by_cluster(latents, cluster, whitened)
+            return self._by_cluster(
+                latents, cluster, lambda k, own: (own - self.means[k]) @ whiten[k]
+            )
         centred = (latents - self.means[cluster]).unsqueeze(-1)
         w: Tensor = torch.linalg.solve_triangular(self.factors[cluster], centred, upper=False)
         return w.squeeze(-1)

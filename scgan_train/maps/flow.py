@@ -588,10 +588,8 @@ class GivenFlowStage(Selected):
     def __init__(
         self, flow: FlowMapper, rows: tuple[Tensor, Tensor], back: tuple[Tensor, Tensor]
     ) -> None:
-        def nats() -> Tensor:
-            return torch.tensor(flow.judge(*back))
-
-        super().__init__(flow, copy.deepcopy(flow), nats, len(BURSTS), GAIN)
+        best = copy.deepcopy(flow)
+        super().__init__(flow, best, lambda: torch.tensor(flow.judge(*back)), len(BURSTS), GAIN)
         self.rows = rows
 
     def phases(self) -> Iterator[Phase]:

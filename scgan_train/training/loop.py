@@ -202,7 +202,8 @@ def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
             torch.autograd.backward(loss, inputs=descent.player.parameters)
             descent.step(_schedule(step, phase))
             terms |= losses
-        state.update_averages(step)
+        if state.averages:
+            state.average(state.averages, [weight.detach() for weight in state.weights], step)
         if step % LOG_EVERY == 0 or step == phase.steps - 1:
             state.log(step, terms)
     if guards.critic_won(state.critic_losses):
@@ -282,14 +283,9 @@ class _State:
         self.descents = [Descent(player) for player in phase.players]
         self.weights = list(phase.average.parameters()) if phase.average else []
         self.averages = [weight.detach().clone() for weight in self.weights]
-        self._average = get_ema_multi_avg_fn(phase.decay)  # type: ignore[no-untyped-call]
+        self.average = get_ema_multi_avg_fn(phase.decay)  # type: ignore[no-untyped-call]
         self.before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         self.critic_losses: list[float] = []
-
-    def update_averages(self, step: int) -> None:
-        """Move the averages towards the weights."""
-        if self.averages:
-            self._average(self.averages, [weight.detach() for weight in self.weights], step)
 
     def log(self, step: int, terms: dict[str, Tensor]) -> None:
         """Report the losses, as means over processes.

@@ -140,11 +140,8 @@ class Run:
     def save(self) -> None:
         """Write `run.json` and `config.toml`."""
         config = tomli_w.dumps(configs.to_dict(self.config)).encode()
-        head = {
-            "version": VERSION,
-            "source": self.source,
-            "columns": [c.to_dict() for c in self.columns],
-        }
+        head: dict[str, Any] = {"version": VERSION, "source": self.source}
+        head["columns"] = [column.to_dict() for column in self.columns]
         head["config_sha256"] = hashlib.sha256(config).hexdigest()
         self.write("config.toml", config)
         self.write("run.json", json.dumps(head | self.facts, indent=1).encode())

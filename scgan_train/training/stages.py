@@ -149,7 +149,7 @@ class _Stages:
     def _needs(self, stage: str) -> bool:
         """Say whether the run needs a stage."""
         if stage == "head":
-            return bool(self.sizes) or self.given is not None
+            return bool(self.coordinates.steps) or self.given is not None
         if stage == "margins":
             free = self.config.latents == "mapper" and self.given is None
             due = free and not self.run.finished("figures")
@@ -162,7 +162,7 @@ class _Stages:
 
         What a table of numbers alone gains is less than what it loses where they are functions of one another.
         """
-        mixed = self.sizes and self.coordinates.continuous and len(self.kept) >= FEWEST
+        mixed = self.coordinates.steps and self.coordinates.continuous and len(self.kept) >= FEWEST
         return bool(mixed and self.config.mapper.kind == "flow")
 
     @cached_property
@@ -174,11 +174,6 @@ class _Stages:
     def given(self) -> Given | None:
         """What lies between given columns and what networks see of them."""
         return self.run.load_given()
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """How many outcomes each discrete value has, [h - 1]."""
-        return tuple(step.size for step in self.coordinates.steps)
 
     @cached_property
     def y(self) -> Tensor:
