@@ -39,11 +39,7 @@ def __getattr__(name: str) -> Any:
 def inspect(
     data: str | Path | ArrayLike, config: Config | Mapping[str, Any] | None = None
 ) -> Inspection:
-    """Return what the columns of rows are taken for before anything is trained, and what that will cost.
-
-    Args:
-        data: as in `train`.
-        config: as in `train`.
+    """Return what columns are taken for before anything is trained, and what that will cost; arguments as in `train`.
 
     Raises:
         DataError: data that can't be read.

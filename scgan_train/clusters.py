@@ -184,9 +184,7 @@ class _Fitting:
 
     Attributes:
         floor: smallest standard deviations [e].
-        refine: see `ClusterConfig`.
         given: how many coordinates come first that are given.
-        rng: source of all randomness.
     """
 
     floor: Array
@@ -300,17 +298,9 @@ def settle(
     labels: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Clusters, Tensor]:
-    """Draw latents within their bounds by the clusters, and measure the clusters again, in turns.
+    """Draw latents [N, e] by clusters of kind `em`, and measure these and each row's label [N] again, in turns.
 
-    Args:
-        latents: [N, e].
-        bounds: least and greatest [N, e] of each; equal where it is known.
-        clusters: of kind `em`.
-        labels: each row's cluster [N].
-        generator: source of all randomness here.
-
-    Returns:
-        Latents, clusters and labels.
+    The bounds are the least and greatest [N, e] that latents may be; equal where one is known.
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     rows = latents.double().cpu().numpy()

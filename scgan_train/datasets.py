@@ -208,15 +208,9 @@ def judges(
 def subject(
     data: str, model: Model | None, samples: Path | None, train: Path | None, n: int, seed: int
 ) -> Subject:
-    """Return what `scgan evaluate` judges, beside the rows of DATA; errors as `judges`.
+    """Return what `scgan evaluate` judges, samples or else a model, beside the rows of DATA; errors as `judges`.
 
-    Args:
-        data: a built-in distribution or a file.
-        model: the bundle, where it is known.
-        samples: a file of rows to judge, if any; without it they are the model's.
-        train: a file of rows trained on, if any.
-        n: most generated rows to compare at a time.
-        seed: of samples and of a built-in distribution's rows.
+    At most n generated rows are compared at a time; the seed is theirs, and that of a built-in distribution.
     """
     from scgan_infer.judging import evaluation
 

@@ -243,10 +243,7 @@ class DecoderStage(nn.Module):
     def phases(self, latent: Tensor, y: Tensor, back: tuple[Tensor, Tensor]) -> Iterator[Phase]:
         """Yield a phase a width, then, if it has steps, the whole of equation 4.
 
-        Args:
-            latent: [n, e].
-            y: coordinates [n, d'].
-            back: latents and coordinates of rows kept back.
+        On latents [n, e] and coordinates y [n, d']; `back` are both of rows kept back.
         """
         config = self.config
         if not self.errors[0]:

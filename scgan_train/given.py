@@ -109,12 +109,7 @@ class Given:
         return np.concatenate(parts, axis=1).astype(y.dtype)
 
     def forward(self, c: Floats, rng: np.random.Generator | None = None) -> Floats:
-        """Return numbers [n, p] of rows [n, g].
-
-        Args:
-            c: The rows.
-            rng: Fills numbers of missing cells with normal ones; without it, 0.
-        """
+        """Return numbers [n, p] of rows [n, g]; `rng` draws normal ones for missing cells, which are 0 without it."""
         h = self._numbers(self.coordinates.forward(c, rng))
         return np.clip(h, *self.bounds).astype(h.dtype)
 

@@ -124,12 +124,7 @@ class Cell:
 
 
 def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> list[Line]:
-    """Run what is not finished, in processes of one thread, then write tables and figures.
-
-    Args:
-        plan: what to run.
-        jobs: processes; by default one per core.
-        resume: go on with what is in the folder.
+    """Run what is not finished, in processes of one thread (a core each), then write tables and figures.
 
     Returns:
         The table: for each maps, plane and latent model, medians over seeds.

@@ -28,13 +28,8 @@ def redraw(
 ) -> Array:
     """Return rows [n, e] with every coordinate that has bounds drawn once given the others.
 
-    Args:
-        rows: where they are now, within their bounds.
-        bounds: least and greatest [n, e]; equal where a coordinate is known.
-        labels: each row's cluster [n].
-        means: of the clusters, [K, e].
-        factors: lower Cholesky factors [K, e, e] of their covariances.
-        rng: draws.
+    Bounds are least and greatest [n, e], equal where a coordinate is known. Clusters, of which each row has the label
+    [n], have means [K, e] and lower Cholesky factors [K, e, e] of their covariances.
     """
     from scipy.special import ndtr, ndtri
 

@@ -171,7 +171,7 @@ def parity(
     Args:
         name: the graph's file name.
         compute: the network, in the precision of its inputs.
-        graph: the graph's bytes.
+        graph: its bytes.
         inputs: 4096 rows of each input.
         columns: those of the output, if it is rows.
         chained: whether there are discrete values, of which one in a thousand may be another.

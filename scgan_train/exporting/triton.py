@@ -29,10 +29,7 @@ def repository(path: str | Path, out: str | Path) -> Path:
 
     Args:
         path: the bundle's folder, whose name becomes BUNDLE.
-        out: the repository; its other models are left alone, and these models replaced.
-
-    Returns:
-        The repository.
+        out: the repository, which is returned; its other models are left alone, and these models replaced.
 
     Raises:
         ModelError: not a bundle.

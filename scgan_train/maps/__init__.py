@@ -66,15 +66,10 @@ def latent_model(
     sizes: Sequence[int] = (),
     given: int = 0,
 ) -> LatentModel:
-    """Return the untrained latent model `gaussian` (of one cluster), `centers` or `mapper`.
+    """Return the untrained latent model `gaussian` (of one cluster), `centers` or `mapper` (of a resolved config).
 
-    Args:
-        kind: which.
-        clusters: the clusters.
-        config: resolved.
-        generator: draws the first weights.
-        sizes: outcomes of each discrete step, [h - 1], which the map sees; those of given columns first.
-        given: how many of the clusters' coordinates come first that are given.
+    The map sees discrete steps of so many outcomes [h - 1], those of given columns first, and so many given
+    coordinates, which are the first of the clusters'.
     """
     e = clusters.means.shape[1] - given
     ensemble: nn.Module

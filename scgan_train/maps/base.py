@@ -29,10 +29,7 @@ class Invertible(nn.Module, ABC):
     def log_densities(self, latents: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
         """Return log p_i [n, K] of latents [n, e] in every cluster.
 
-        Args:
-            latents: where.
-            choice: discrete values [n, r + h - 1], those of given columns first.
-            given: numbers [n, p], where columns are given.
+        The choice has the discrete values [n, r + h - 1], those of given columns first, whose numbers are given [n, p].
         """
 
     @abstractmethod
@@ -156,12 +153,9 @@ class Mapper(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, w: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
-        """Return latents [n, e] of noise w [n, m] through the maps of choices [n] or [n, h], see `head.joined`.
+        """Return latents [n, e] of noise w [n, m] through the maps of choices, see `cluster_of` and `head.joined`.
 
-        Args:
-            w: the noise.
-            choice: the last of each row is its cluster.
-            given: numbers [n, p], where columns are given.
+        Where columns are given, theirs are the given numbers [n, p].
         """
 
     @abstractmethod
@@ -251,20 +245,12 @@ def log_normal_graph(w: Var, e: int) -> Var:
 
 
 def affine_graph(tables: Tensor, x: Var, choice: Var) -> Var:
-    """Return sum_i x_i A_i + b of each column of x, (A, b) being the table of its cluster.
+    """Return sum_i x_i A_i + b, [o, n], of each column of x [i, n], (A, b) being the table [i + 1, o] of its cluster.
 
     Features run along axis 0 and rows along axis 1: then every operator sees long vectors, which
     onnxruntime is 3 to 8 times faster at than at a batch of tiny matrix products. Each row takes its
     cluster's i o numbers; with fewer clusters than outputs x is laid out K times instead, K i
     numbers with zeros but at its cluster, and one product does it. A number costs the same in both.
-
-    Args:
-        tables: [K, i + 1, o].
-        x: [i, n].
-        choice: [n].
-
-    Returns:
-        [o, n].
     """
     size, inputs, outputs = tables.shape
     if size < outputs:

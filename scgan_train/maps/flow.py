@@ -214,13 +214,9 @@ class Triangular(nn.Module):
     def splines(
         self, v: Tensor, cluster: Tensor, context: Tensor | None, own: slice = slice(None)
     ) -> Spline:
-        """Return splines for coordinates of v [n, e], from those before each and context [n, c].
+        """Return splines for coordinates of v [n, e], or its `own`, from those before each, clusters [n] and context.
 
-        Args:
-            v: there may be fewer coordinates than networks.
-            cluster: each row's [n].
-            context: what holds from the start.
-            own: the coordinates that get a spline; all by default.
+        There may be fewer coordinates than networks.
         """
         e = v.shape[1]
         own = slice(*own.indices(e))

@@ -113,15 +113,9 @@ def _most(labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
 def optimal_pairs(
     whitened: Tensor, counts: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pair rows with Gaussian codes, cluster by cluster.
+    """Return Gaussian codes [P, e], the rows [P, e] that they are paired with, and how many pairs each cluster has [K].
 
-    Args:
-        whitened: rows [N, e] in their clusters' frames, sorted by cluster.
-        counts: rows of each cluster [K].
-        generator: draws the codes.
-
-    Returns:
-        Codes [P, e], their rows [P, e], sorted by cluster, and how many pairs each cluster has [K].
+    Rows [N, e] are in their clusters' frames and, as the pairs, sorted by cluster; counts [K] are those of them.
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     rounds = max(1, min(ROUNDS, round(PAIRS / len(whitened))))

@@ -186,12 +186,7 @@ class Run:
             raise ModelError(f"{path}: damaged run.json ({error}); train again") from error
 
     def write(self, name: str, content: bytes, *, note: bool = False) -> None:
-        """Write a file of the run, complete or not at all.
-
-        Args:
-            name: its name.
-            content: its bytes.
-            note: whether it stays as it is, so that `run.json` may say its SHA-256.
+        """Write a file of the run, complete or not at all; if it then stays as it is, `run.json` may note its SHA-256.
 
         Raises:
             DataError: if it can't be written.
