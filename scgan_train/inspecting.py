@@ -94,7 +94,7 @@ class Inspection:
             for hint in finding.hints:
                 yield f"note: column {finding.column.name} {hint}"
         if self.constraints:
-            yield f"note: kept in generated rows: {'; '.join(self.constraints)} (--set constraints=false: not)"
+            yield f"note: kept in generated rows: {'; '.join(self.constraints)} (constraints=false: not)"
         if self.guessed:
             setting = f"columns.{quoted(self.guessed[0])}.kind=real"
             yield f"note: kinds were guessed where none were set; {setting} says otherwise"

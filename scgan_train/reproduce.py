@@ -313,10 +313,10 @@ def begin(plan: Plan, resume: bool) -> None:
         asdict(plan) | {"out": "", "seeds": 0, "maps": MAPS}, indent=1, sort_keys=True
     )
     if plan.seeds < 1:
-        raise UsageError(f"--seeds {plan.seeds}: at least 1 is needed")
+        raise UsageError(f"seeds {plan.seeds}: at least 1 is needed")
     if plan.out.exists() and any(plan.out.iterdir()):
         if not resume:
-            raise UsageError(f"{plan.out} exists; go on with --resume, or choose another folder")
+            raise UsageError(f"{plan.out} exists; go on with resume=true, or choose another folder")
         if not path.exists() or path.read_text("utf-8") != settings:
             raise UsageError(f"{plan.out} was begun with other settings; choose another folder")
     (plan.out / "cells").mkdir(parents=True, exist_ok=True)

@@ -97,13 +97,13 @@ def _runtime(folder: Path | None) -> dict[str, bytes]:
     if folder is None:
         raise UsageError(
             f"no {PACKAGE} in node_modules here or above: npm install {TESTED}, "
-            "or name its folder with --runtime"
+            "or name its folder as runtime"
         )
     found = {name: folder / "dist" / file for name, file in RUNTIME.items()}
     try:
         return {f"runtime/{name}": file.read_bytes() for name, file in found.items()}
     except OSError as error:
         raise UsageError(
-            f"--runtime {folder} is not the npm package {PACKAGE}: {error.filename} "
+            f"runtime {folder} is not the npm package {PACKAGE}: {error.filename} "
             f"can't be read ({error.strerror}); npm install {TESTED} makes node_modules/{PACKAGE}"
         ) from None

@@ -90,7 +90,9 @@ class ShardWriter(Writer):
                         later.unlink()
                     break
                 if path.is_symlink() or sha256(path) != file["sha256"]:
-                    raise DataError(f"{path}: has changed; remove it, and --resume makes it anew")
+                    raise DataError(
+                        f"{path}: has changed; remove it, and resume=true makes it anew"
+                    )
                 files.append({key: file[key] for key in ("name", "start", "rows", "sha256")})
         except OSError as error:
             raise DataError(f"{path}: can't be read: {error.strerror}; remove it") from error

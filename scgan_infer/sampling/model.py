@@ -424,7 +424,7 @@ class Model:
         if self.given and given is None:
             names = ", ".join(column.name for column in self.given)
             raise UsageError(
-                f"{self.bundle.path}: rows are generated given {names}; give conditions (--given)"
+                f"{self.bundle.path}: rows are generated given {names}; give conditions"
             )
 
     def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:

@@ -37,7 +37,18 @@ SHIPPED = "eight_gaussians"
 PARTS = ("part-[0-9][0-9][0-9][0-9][0-9][0-9].*", ".part-*", "manifest.json", ".manifest.json*")
 REPRODUCED = ("settings.json", "cells", "runs", "table.csv", "table.md", "figure[0-9]-*")
 ANY = ("*",)
-SETTING = re.compile(r'\bcolumns\.(?:[\w-]+|"(?:[^"\\]|\\.)*")\.\w+=[\w.]*\w')
+FLAGS = {
+    "header=false": "--no-header",
+    "force=true": "--force",
+    "resume=true": "--resume",
+    "preset=standard": "--preset standard",
+    "mapper.kind=flow": "--mapper flow",
+    "constraints=false": "--set constraints=false",
+}
+SETTING = re.compile(
+    r'\bcolumns\.(?:[\w-]+|"(?:[^"\\]|\\.)*")\.\w+=[\w.]*\w'
+    rf"|(?<![\w.=])(?:{'|'.join(map(re.escape, FLAGS))})\b"
+)
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
@@ -64,8 +75,10 @@ def as_options(text: str) -> str:
 
     >>> as_options('choose columns.k.kind=id or columns."a b".kind=drop')
     'choose --set=columns.k.kind=id or \'--set=columns."a b".kind=drop\''
+    >>> as_options("resume that run, or replace it with force=true")
+    'resume that run, or replace it with --force'
     """
-    return SETTING.sub(lambda found: quote(f"--set={found[0]}"), text)
+    return SETTING.sub(lambda found: FLAGS.get(found[0]) or quote(f"--set={found[0]}"), text)
 
 
 def find_bundle(model: Path | None) -> Path:

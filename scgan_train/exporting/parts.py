@@ -192,7 +192,7 @@ class Parts:
         if not self.encoder.invertible:
             return "its encoder can't be undone (it is no curve per column)"
         if not isinstance(self.latents.ensemble, Invertible):
-            return "its map has no inverse; that of --mapper flow has one"
+            return "its map has no inverse; that of mapper.kind=flow has one"
         return ""
 
     @property

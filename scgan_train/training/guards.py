@@ -102,7 +102,7 @@ def quality_warnings(figures: Mapping[str, float]) -> list[str]:
             swing = f" ± {error:.2g}" if error else ""
             warnings.append(
                 f"{name} {value:.3g}{swing} on held-out rows (at most {worst:g} is good): {meaning}; "
-                "train longer, with --preset standard or other settings"
+                "train longer, with preset=standard or other settings"
             )
     return warnings
 

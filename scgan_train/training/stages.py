@@ -454,7 +454,7 @@ def _create(path: Path, table: Table, config: Config, source: str, force: bool) 
         raise UsageError(f"{path} exists and is no run; choose another folder")
     if taken and not force:
         raise UsageError(
-            f"{path} exists; resume that run, or replace it with --force, or choose another folder"
+            f"{path} exists; resume that run, or replace it with force=true, or choose another folder"
         )
     new = path.with_name(f".{path.name}.new")
     facts = {"rows": len(table), "sha256": table.fingerprint()}

@@ -38,7 +38,7 @@ def tried(path):
         if kind:
             name = json.loads(kind[1]) if kind[1][0] == '"' else kind[1]
             settings.setdefault("columns", {})[name] = {"kind": kind[2]}
-        elif "--no-header" in advice[-1]:
+        elif "header=false" in advice[-1]:
             settings["header"] = False
         else:
             return {"columns": None, "advice": advice}

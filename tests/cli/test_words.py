@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -194,3 +195,18 @@ def test_advice_on_an_angle_can_be_followed_and_keeps_its_decimals(
     for option in (advice[1], "--periodic=phi=360"):
         shown = scgan("inspect", "a.csv", option).out
         assert re.search(r"phi +periodic +-180 to 179.\d, \d+ distinct, 1 decimals", shown), shown
+
+
+def test_messages_of_the_library_name_settings_and_no_options():
+    """They are read in Python, too; `actions.as_options` makes options of them."""
+    option, command = re.compile(r"(^|[\s'\"(])--[a-z]"), re.compile(r"scgan \w+ ")
+    for package in ("scgan_infer", "scgan_train"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.parent.name == "app" or path.name == "card.py":
+                continue
+            tree = ast.parse(path.read_text("utf-8"))
+            plain = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            for node in ast.walk(tree):
+                text = node.value if isinstance(node, ast.Constant) else None
+                if isinstance(text, str) and id(node) not in plain and option.search(text):
+                    assert command.search(text), f"{path}: {text}"

@@ -99,7 +99,7 @@ def test_a_lost_cell_alone_is_made_again_to_the_same_figures(plan, lines):
 
 
 def test_a_folder_is_not_taken_over(plan, lines):
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="resume=true"):
         reproduce(plan)
     with pytest.raises(UsageError, match="other settings"):
         reproduce(replace(plan, rows=plan.rows + 1), resume=True)

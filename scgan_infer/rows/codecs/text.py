@@ -71,7 +71,7 @@ class CsvReader(Reader):
         if self.named and all(numbers):
             raise DataError(
                 f"{self.path}: its first line is numbers; put a line of column names above it, "
-                "or train with --no-header"
+                "or train with header=false"
             )
         self.names = tuple(first if self.named else (f"x{j}" for j in range(len(first))))
         self.wide, self.above, self.one_line_each = len(first), at + self.named, True
@@ -99,7 +99,7 @@ class CsvReader(Reader):
         likely = [*fractions, *(cell for cell in first if are_dates([cell]))]
         if self.named and likely:
             doubt = f"the first line is taken for names, but {likely[0]!r} looks like a cell"
-            self.notes = (*self.notes, f"{doubt}; --no-header if it is a row")
+            self.notes = (*self.notes, f"{doubt}; header=false if it is a row")
         self.codes = {j for row in rows for j, cell in enumerate(row) if CODE.fullmatch(cell)}
         self.leading = re.compile(rf'(?m)(?:^|{re.escape(self.separator)})"?0[0-9]')
 

@@ -102,7 +102,7 @@ def test_no_header(tmp_path):
     path.write_text("1,5;2,5\n0,5;3,5\n")
     assert read_table(path, header=False).values.tolist() == [[1.5, 2.5], [0.5, 3.5]]
     path.write_text("1.5,2\n")
-    with pytest.raises(DataError, match="--no-header"):
+    with pytest.raises(DataError, match="header=false"):
         read_table(path)
     path.write_text("1.5,x,3\n-3,y,3\n")
     with pytest.raises(DataError, match="3 columns without names where 2"):
@@ -156,7 +156,7 @@ def test_spaces_between_cells_are_answered_with_a_command_that_mends_it(tmp_path
 def test_a_header_of_other_length_than_all_rows_is_what_is_wrong(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("569,2\n" + "1.5,2,3\n" * 4)
-    with pytest.raises(DataError, match="--no-header"):
+    with pytest.raises(DataError, match="header=false"):
         read_table(path)
     path.write_text("569,2,a,b\n" + "1.5,2,3\n" * 4)
     with pytest.raises(
@@ -185,6 +185,6 @@ def test_names_that_look_like_cells_are_doubted(tmp_path, text, cell):
     path = tmp_path / "rows.csv"
     first, rest = text.split("\n", 1)
     path.write_text(f"{first}\n{rest * 40}")
-    notes = [note for note in read_table(path).notes if "--no-header" in note]
+    notes = [note for note in read_table(path).notes if "header=false" in note]
     assert len(notes) == (cell is not None)
     assert not cell or repr(cell) in notes[0]

@@ -153,7 +153,7 @@ def test_a_bundle_says_why_it_has_no_density(mixed_bundle: Path, plane: Model) -
     assert not parts.flaw
     config = resolved(MapperConfig(kind="ot"), 2, 3000)
     transport = replace(parts, latents=latent_model("mapper", clusters, config, seed))
-    assert transport.flaw == "its map has no inverse; that of --mapper flow has one"
+    assert transport.flaw == "its map has no inverse; that of mapper.kind=flow has one"
     perceptron = Encoder(2, replace(run.config.encoder, kind="mlp"), seed)
     assert replace(parts, encoder=perceptron).flaw.startswith("its encoder can't be undone")
     points = RealLatents(torch.zeros(1, 2), torch.tensor([GRID]))
