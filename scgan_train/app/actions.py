@@ -269,8 +269,11 @@ def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[
         return {"cluster": cluster}
     if model.manifest.sizes["h"] > 1:
         wanted: dict[str, list[str]] = {}
+        names = [column.name for column in model.manifest.whole if "=" in column.name]
         for condition in where:
-            name, equals, value = condition.partition("=")
+            first = condition.partition("=")[0]
+            name = next((own for own in names if condition.startswith(f"{own}=")), first)
+            equals, value = condition[len(name) :][:1], condition[len(name) + 1 :]
             if not equals:
                 raise UsageError(f"condition {condition!r}: write NAME=VALUE")
             wanted.setdefault(name, []).append(value)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import typer
 from commands import ENVIRONMENT, ROOT, Done
 
+from scgan_infer.columns import Column
 from scgan_infer.errors import install
 from scgan_train.app import actions
 from scgan_train.app.plots import app
@@ -210,3 +212,10 @@ def test_messages_of_the_library_name_settings_and_no_options():
                 text = node.value if isinstance(node, ast.Constant) else None
                 if isinstance(text, str) and id(node) not in plain and option.search(text):
                     assert command.search(text), f"{path}: {text}"
+
+
+def test_a_condition_may_name_a_column_with_an_equals_sign():
+    columns = tuple(map(Column, ("a", "a=b")))
+    manifest = SimpleNamespace(sizes={"h": 2}, whole=columns)
+    asked = actions.conditions(SimpleNamespace(manifest=manifest), None, ["a=b=c=d", "a=1", "a=b="])
+    assert asked["where"] == {"a=b": ["c=d", ""], "a": ["1"]}
