@@ -6,11 +6,13 @@ exactly 0"), and a missing cell. Where other numbers may stand too, the last ind
 so, and the column keeps a coordinate for them.
 
 A value of c rows is heavy if it holds `HEAVY` of the column's rows and three times as many as its neighbours among
-the values on average, t, or `SPIKE` of the rows and `PROMINENT` times as many; and so many are beyond chance there:
+the values on average, or `SPIKE` of the rows and `PROMINENT` times as many; and so many are beyond chance there:
 
     c ln(c / t) - c + t >= `SURPLUS`,
 
-which bounds the logarithm of Poisson's probability of c or more rows. Nine rows do among values that don't repeat.
+which bounds the logarithm of Poisson's probability of c or more rows. t is m - 1 / m, nearly the mean of Poisson's
+numbers whose mean is m where they are not 0: m that of the neighbours, with one row more. Five rows do in the midst of
+values that don't repeat, six beside five of them.
 
 A chain of many steps learns badly. Where more than `MOST_STEPS` columns of numbers would have one, those
 without missing cells have none: their coordinates are scores, which keep the share of every value.
@@ -36,6 +38,7 @@ Labels = NDArray[np.int64]
 # distinct numbers that make a column discrete, and in how many rows each has to be on average
 FEW = ((40, 10), (128, 100))
 SPIKY = (128, 10)  # the same where some are heavy, of the others
+LONE, REPEATED = 4, 1.5  # so many others, in fewer rows each, are numbers like any that might be
 MOST_STEPS = 12
 HEAVY = 0.02
 SPIKE = 0.005
@@ -174,9 +177,9 @@ def is_spiked(column: Column, cells: Singles) -> bool:
 def _is_few(cells: Singles) -> bool:
     """Say whether a column has so few numbers, so often repeated, that each may be drawn by itself."""
     distinct, counts = np.unique(cells[~np.isnan(cells)], return_counts=True)
-    if any(len(distinct) <= min(most, counts.sum() / rows) for most, rows in FEW):
-        return True
     others = counts[~heavy(counts)]
+    if any(len(distinct) <= min(most, counts.sum() / rows) for most, rows in FEW):
+        return len(others) < LONE or others.sum() >= REPEATED * len(others)
     most, rows = SPIKY
     return len(others) < len(counts) <= most and len(others) <= others.sum() / rows
 
@@ -210,7 +213,9 @@ def heavy(counts: Labels) -> NDArray[np.bool_]:
     share = counts / rows
     high = (share >= HEAVY) & (counts >= TALL * typical)
     high |= (share >= SPIKE) & (counts >= PROMINENT * typical)
-    high &= counts * np.log(np.maximum(counts, 1) / typical) - counts + typical >= SURPLUS
+    mean = np.maximum((around + 1) / np.maximum(there, 1), 1)
+    by_chance = np.maximum(mean - 1 / mean, 1e-9)
+    high &= counts * np.log(np.maximum(counts, 1) / by_chance) - counts + by_chance >= SURPLUS
     if high.sum() > MOST_HEAVY:
         high &= counts >= np.sort(counts[high])[-MOST_HEAVY]
     return np.asarray(high)
