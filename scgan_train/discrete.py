@@ -11,8 +11,8 @@ the values on average, or `SPIKE` of the rows and `PROMINENT` times as many; and
     c ln(c / t) - c + t >= `SURPLUS`,
 
 which bounds the logarithm of Poisson's probability of c or more rows. t is m - 1 / m, nearly the mean of Poisson's
-numbers whose mean is m where they are not 0: m that of the neighbours, with one row more. Five rows do in the midst of
-values that don't repeat, six beside five of them.
+numbers whose mean is m where they are not 0: m that of the neighbours, with one row more. Six rows do in the midst of
+values that don't repeat, seven at an end.
 
 A chain of many steps learns badly. Where more than `MOST_STEPS` columns of numbers would have one, those
 without missing cells have none: their coordinates are scores, which keep the share of every value.
@@ -44,7 +44,7 @@ HEAVY = 0.02
 SPIKE = 0.005
 TALL, PROMINENT = 3.0, 10.0
 NEIGHBOURS = 5  # on either side, that a spike is compared with
-SURPLUS = 10.0  # nats
+SURPLUS = 12.0  # nats
 PATTERN = 5.0  # nats, that a pattern of missing cells is beyond chance by
 LOOSE = 0.95  # share of rows that keep a bound by chance
 MANY = 256  # outcomes of a step that is drawn first

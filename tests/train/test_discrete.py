@@ -62,7 +62,7 @@ def test_a_smooth_count_has_no_heavy_values_and_a_spike_of_half_a_percent_is_one
     assert np.flatnonzero(discrete.heavy(counts)).tolist() == [3]
 
 
-@pytest.mark.parametrize(("rows", "repeated"), [(3000, 17), (300, 10), (80, 5), (17, 5)])
+@pytest.mark.parametrize(("rows", "repeated"), [(3000, 17), (300, 10), (80, 6), (17, 6)])
 def test_a_value_that_repeats_among_others_that_do_not_is_heavy(rows: int, repeated: int) -> None:
     counts = np.ones(rows - repeated + 1, np.int64)
     counts[5] = repeated
@@ -78,14 +78,12 @@ def test_amounts_that_hardly_repeat_beside_a_heavy_zero_are_not_the_only_ones_to
 
 
 @pytest.mark.parametrize("rows", [50, 80, 300, 1000])
-def test_few_numbers_of_a_smooth_distribution_are_hardly_ever_heavy(rows: int) -> None:
+def test_few_numbers_of_a_smooth_distribution_are_not_heavy(rows: int) -> None:
     rng = np.random.default_rng(0)
-    found = 0
     for _ in range(100):
         drawn = rng.integers(60, size=rows), rng.poisson(30, rows), rng.geometric(0.05, rows)
         for values in drawn:
-            found += discrete.heavy(np.unique(values, return_counts=True)[1]).any()
-    assert found <= 2
+            assert not discrete.heavy(np.unique(values, return_counts=True)[1]).any()
 
 
 STEPS = [
