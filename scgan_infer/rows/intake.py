@@ -22,8 +22,7 @@ float32 would change, unless it has an anchor.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -49,17 +48,10 @@ from scgan_infer.kinds.id import FEWEST, Id, shape
 from scgan_infer.kinds.real import Real
 from scgan_infer.rows.codecs.base import number
 from scgan_infer.rows.codecs.text import CODE
+from scgan_infer.rows.spelling import fault, misspelt
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
 MOST_NAMES = 1 << 14  # of a category, which the manifest lists
-GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
-MEASURED = re.compile(
-    r"(?=.*[^\d.,+\-\s])[$€£~]?\s?[+-]?[$€£]?(\d[\d,]*\.?\d*|\.\d+)\s?[^\W\d_]{0,4}[$€£²³]?"
-)
-PRICED = re.compile(r"\s[^\W\d_]{1,4}$|[%$€£<>,\s]")
-DATED = re.compile(
-    r"\d{1,2}[./-](\d{1,2}|[A-Za-z]{3,9})[./-]\d{2,4}.*|[A-Za-z]{3,9} \d{1,2},? \d{4}.*|\d{4}\.\d\d\.\d\d.*"
-)
 LEAVE_OUT = "leave the column out"
 
 
@@ -254,28 +246,12 @@ class Intake:
             if self.kind is None and isinstance(cell, str) and CODE.fullmatch(cell):
                 value = None
             if value is None:
-                raise BadCellError(row, f"{shown(cell)} {self._fault(cell)}, {self.remedy}")
+                why = (
+                    "is missing; fill it in" if _missing(cell) else fault(str(cell), self._setting)
+                )
+                raise BadCellError(row, f"{shown(cell)} {why}, {self.remedy}")
             out[row] = value
         return out
-
-    def _fault(self, cell: object) -> str:
-        """Return what is wrong with a cell among numbers, and what to do."""
-        text = str(cell).strip()
-        if _missing(cell):
-            return "is missing; fill it in"
-        if CODE.fullmatch(text):
-            return f"is a code among numbers; choose {self._setting('category')} for codes, integer for numbers"
-        if text.endswith("%") and number(text[:-1]) is not None:
-            return "is a percentage where a number belongs; write it without the sign"
-        if GROUPED.fullmatch(text):
-            return "separates thousands; write all numbers without"
-        if text[0] in "<>≤≥":
-            return "is a bound where a number belongs; write a number, or empty the cell"
-        if MEASURED.fullmatch(text):
-            return "has a sign or a unit beside the number; write all numbers alone"
-        return (
-            "is text where a number belongs; empty the cell if it stands for a missing one, mend it"
-        )
 
     def _spelt(self, raw: Raw) -> list[str]:
         """Return numbers as the names of categories."""
@@ -323,7 +299,7 @@ class Intake:
 
     def _no_category(self, names: Mapping[str, int], rows: int, row: int = 0) -> BadCellError:
         """Return what to say of text that is neither category nor id."""
-        if advice := _misspelt(names):
+        if advice := misspelt(names):
             return BadCellError(row, f"{shown(next(iter(names)))} is text; {advice}")
         ways = " or ".join(map(self._setting, ("drop", "id", "category")))
         return BadCellError(
@@ -548,7 +524,7 @@ class Intake:
         """Return the category column of the names that came, sorted as numbers if they all are."""
         if self.kind is None and 2 * len(names) > self.rows:
             few = self.missing or len(names) < FEWEST
-            if few or _misspelt(names) or (len(names) < self.rows and not self.unique):
+            if few or misspelt(names) or (len(names) < self.rows and not self.unique):
                 raise self._no_category(names, self.rows)
             column = self._build({"kind": "id", **shape(names)})
             return column, np.zeros(len(values), np.float32)
@@ -578,13 +554,6 @@ def _moved(found: Mapping[str, Any], anchor: float | None) -> dict[str, Any]:
         key: found[key] + (anchor or 0.0) for key in ("low", "high") if found.get(key) is not None
     }
     return {**found, **walls}
-
-
-def _misspelt(names: Collection[str]) -> str:
-    """Return what to do with texts that are all numbers or dates in a spelling that is not read; else empty."""
-    if all(PRICED.search(name) and number(PRICED.sub("", name)) is not None for name in names):
-        return "write the numbers without signs or units"
-    return "write dates as YYYY-MM-DD" if all(map(DATED.fullmatch, names)) else ""
 
 
 def _isoformat(cell: Any) -> Any:
