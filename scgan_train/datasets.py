@@ -217,7 +217,7 @@ def subject(
     columns = None if model is None else model.manifest.whole
     real = judges(data, columns, evaluation.MOST_REAL, seed, grow=True)
     if columns is not None and (new := evaluation.news(columns, real)):
-        missed = "unknown to the model, and missed by rows that it generates"
+        missed = "cells that the model doesn't know, and its rows miss"
         real = replace(real, notes=(*real.notes, f"{missed}: {new}"))
     trained = None
     if train is not None:

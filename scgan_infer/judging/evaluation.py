@@ -67,7 +67,9 @@ class Subject:
     @cached_property
     def own(self) -> Floats:
         """The held-out rows that the model can encode; none where that is too few, or no model known."""
-        rows = self.real.values[:0] if self.model is None else own(self.model, self.real.values)
+        rows = (
+            self.real.values[:0] if self.model is None else encodable(self.model, self.real.values)
+        )
         return rows if len(rows) >= LEAST_ROWS else rows[:0]
 
     @cached_property
@@ -94,7 +96,7 @@ class Subject:
         """
         clusters = None
         if self.model is not None and self.encoded is not None:
-            clusters = (self.encoded[1], self.model.encode(own(self.model, self.samples))[1])
+            clusters = (self.encoded[1], self.model.encode(encodable(self.model, self.samples))[1])
         return compare(
             self.real.values,
             self.samples,
@@ -174,7 +176,7 @@ def from_model(
     if model.given:
         order = np.random.default_rng([seed, 0xF0]).permutation(len(values))
         asked, values = np.split(values[order], [len(values) // 3])
-        asked, many = own(model, asked), min(n, MOST_ROWS, len(values) // 2)
+        asked, many = encodable(model, asked), min(n, MOST_ROWS, len(values) // 2)
         if not len(asked):
             raise DataError("no row has conditions that the model knows; give rows of some")
         c = np.resize(model.divided(asked)[1], (CUTS * many, len(model.given)))
@@ -203,12 +205,11 @@ def from_file(
     columns = tuple(column.loose for column in real.columns) if model is None else real.columns
     most = CUTS * min(whole("n", n), MOST_ROWS)
     samples = read_table(path, columns=columns, max_rows=most, grow=True)
-    notes = (
-        (f"{path}: unknown to the rows that judge: {new}",)
-        if (new := news(real.columns, samples))
-        else ()
-    )
-    real = Table(grown(real.columns, samples), real.values, (*real.notes, *notes))
+    if new := news(real.columns, samples):
+        real = replace(
+            real, notes=(*real.notes, f"{path}: cells that the judging rows don't know: {new}")
+        )
+    real = replace(real, columns=grown(real.columns, samples))
     return Subject(real, samples.values, str(path), n, model, train)
 
 
@@ -222,7 +223,7 @@ def training_rows(path: Path, columns: Sequence[Column]) -> Table:
     return read_table(path, columns=loose, max_rows=MOST_TREE_ROWS, grow=True)
 
 
-def own(model: Model, values: Floats) -> Floats:
+def encodable(model: Model, values: Floats) -> Floats:
     """Return those of whole rows [n, d + g] with no name and no missing cell that the model's columns don't have."""
     known = np.ones(len(values), bool)
     for column, cells in zip(model.manifest.whole, values.T, strict=True):
@@ -241,7 +242,7 @@ def news(columns: Sequence[Column], table: Table) -> str:
         names += ["missing"] * bool(gone.any())
         if names:
             count = np.count_nonzero(new | gone)
-            found.append(f"{count} cells of {column.name} ({', '.join(names)})")
+            found.append(f"{count} of {column.name} ({', '.join(names)})")
     return ", ".join(found)
 
 

@@ -203,8 +203,8 @@ def test_what_training_never_saw_is_judged_and_counted(mixed_bundle, tmp_path):
     held.write_text("\n".join(lines))
     judged = datasets.subject(str(held), model, None, None, 100, 0)
     assert judged.real.notes == (
-        "unknown to the model, and missed by rows that it generates: "
-        "3 cells of species ('new', 'odd'), 1 cells of same (missing)",
+        "cells that the model doesn't know, and its rows miss: "
+        "3 of species ('new', 'odd'), 1 of same (missing)",
     )
     assert judged.real.columns[6].categories == ("a", "b", "c", "new", "odd")
     assert len(judged.own) == len(judged.again) == len(judged.encoded[1]) == 296
@@ -216,7 +216,7 @@ def test_what_training_never_saw_is_judged_and_counted(mixed_bundle, tmp_path):
     made.write_text(made.read_text().replace(",b,", ",other,", 1))
     other = datasets.subject(str(held), None, made, held, 100, 0)
     assert other.real.notes == (
-        f"{made}: unknown to the rows that judge: 1 cells of species ('other')",
+        f"{made}: cells that the judging rows don't know: 1 of species ('other')",
     )
     assert set(other.real.columns[6].categories) == {"a", "b", "c", "new", "odd", "other"}
     with pytest.raises(DataError, match="'new' is none of its categories"):
