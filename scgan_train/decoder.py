@@ -6,7 +6,7 @@ U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along
 own, by importances s_l, around the origin mu_l, which is the bias of the layer before. z = 0
 reconstructs; without noise there is no z. The affine skip S starts as the least-squares fit, the
 last W as zero; where the skip is exact, as behind an encoder of lines, nothing is trained and graphs have no layers.
-Where the latent has fewer dimensions than the row, noise enters at the output, too, and is fitted by likelihood to
+Where the latent has fewer dimensions than the row, noise enters at the output instead, and is fitted by likelihood to
 residuals of rows that the decoder has not seen (`subspace`). The objective is equation 4: squared error of
 reconstructions with z fixed, a critic on reconstructions, a critic on generations. Layers: He et al., "EigenGAN", ICCV
 2021.
