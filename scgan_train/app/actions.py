@@ -272,7 +272,8 @@ def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[
         names = [column.name for column in model.manifest.whole if "=" in column.name]
         for condition in where:
             first = condition.partition("=")[0]
-            name = next((own for own in names if condition.startswith(f"{own}=")), first)
+            begun = [own for own in names if condition.startswith(f"{own}=")]
+            name = max(begun, key=len, default=first)
             equals, value = condition[len(name) :][:1], condition[len(name) + 1 :]
             if not equals:
                 raise UsageError(f"condition {condition!r}: write NAME=VALUE")

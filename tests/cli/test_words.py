@@ -215,7 +215,9 @@ def test_messages_of_the_library_name_settings_and_no_options():
 
 
 def test_a_condition_may_name_a_column_with_an_equals_sign():
-    columns = tuple(map(Column, ("a", "a=b")))
+    columns = tuple(map(Column, ("a", "a=b", "a=b=c")))
     manifest = SimpleNamespace(sizes={"h": 2}, whole=columns)
-    asked = actions.conditions(SimpleNamespace(manifest=manifest), None, ["a=b=c=d", "a=1", "a=b="])
-    assert asked["where"] == {"a=b": ["c=d", ""], "a": ["1"]}
+    asked = actions.conditions(
+        SimpleNamespace(manifest=manifest), None, ["a=b=c=d", "a=1", "a=b=", "a=b=x=y"]
+    )
+    assert asked["where"] == {"a=b=c": ["d"], "a": ["1"], "a=b": ["", "x=y"]}
