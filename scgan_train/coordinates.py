@@ -29,7 +29,7 @@ from scgan_infer.kinds.bend import BEND, bend_of
 from scgan_train import constraints, discrete
 from scgan_train.constraints import Constraint
 from scgan_train.discrete import Labels, Step
-from scgan_train.forms import CELLS, GRAPHS, SCORES, Scores
+from scgan_train.forms import CELLS, GRAPHS, MIDDLES, SCORES, Scores, edges, quantiles
 from scgan_train.graph import Var, const, minus_infinity, op
 from scgan_train.margins import Margins
 from scgan_train.rounding import LARGE, Rounding
@@ -42,7 +42,9 @@ JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are distingui
 FAR = 1e38  # beside any number
 MOST_SCORED = 1000  # distinct values of a column that has scores
 REPEATED = 4  # times, on average, that each of them is there
-MIDDLES = (np.arange(CELLS) + 0.5) / CELLS  # of cells of probability
+SMOOTH = (
+    2  # notes, of a score, that numbers may stand between those that were seen; 1 that they may not
+)
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class Coordinates:
             the range that was seen.
         bends: Centre and width of each coordinate of a column with long tails, float32 [2, d']; nan of others.
         tables: Of each coordinate that is a score, float32 [s, CELLS]; `scored` says of which.
+        smooth: Which coordinates are scores of columns where numbers that were not seen may stand, bool [d'].
         shift: float32 [d'].
         scale: float32 [d'].
         margins: Curves of coordinates; None without them.
@@ -146,7 +149,8 @@ class Coordinates:
         )
         self.dims = len(self.index)
         self.ends = np.asarray(state.get("ends", np.full((2, self.dims), np.nan)), np.float32)
-        self.scored = np.asarray(state.get("scored", np.zeros(self.dims)), np.bool_)
+        scores = np.asarray(state.get("scored", np.zeros(self.dims)))
+        self.scored, self.smooth = scores > 0, scores == SMOOTH
         self.bends = np.asarray(state.get("bends", np.full((2, self.dims), np.nan)), np.float32)
         self.tables = np.asarray(state.get("tables", np.zeros((0, CELLS))), np.float32)
         self.margins = Margins(state["margins"]) if "margins" in state else None
@@ -156,18 +160,19 @@ class Coordinates:
         groups = groupby(
             range(self.dims),
             lambda k: _group(
-                self.columns[self.index[k]], bool(self.scored[k]), bool(self.bends[0, k] < np.inf)
+                self.columns[self.index[k]], int(scores[k]), bool(self.bends[0, k] < np.inf)
             ),
         )
         self.blocks = [self._block(list(places)) for _, places in groups]
 
     def _block(self, places: list[int]) -> Block:
         place = slice(places[0], places[-1] + 1)
+        columns = [self.columns[j] for j in self.index[place]]
         if self.scored[place].all():
             before = int(self.scored[: place.start].sum())
-            table = self.tables[before : before + len(places)].T
-            return Block(SCORES, self.index[place], place, {"table": table})
-        columns = [self.columns[j] for j in self.index[place]]
+            low, high = edges(self.tables[before : before + len(places)], self.smooth[place])
+            rounding = Rounding.of(columns) if self.smooth[place.start] else None
+            return Block(SCORES, self.index[place], place, {"low": low, "high": high}, rounding)
         form = columns[0].rules.form(columns[0])
         parameters = form.parameters(columns, self.fitted[place])
         if not np.isnan(self.bends[:, place]).any():
@@ -229,7 +234,7 @@ class Coordinates:
             "scale": self.scale,
             "constant": self.constant,
             "ends": self.ends,
-            "scored": self.scored.astype(np.uint8),
+            "scored": np.where(self.smooth, SMOOTH, self.scored).astype(np.uint8),
             "tables": self.tables,
             **discrete.state(self.steps),
             **constraints.state(self.constraints),
@@ -374,7 +379,8 @@ class Coordinates:
             scores = np.sort(y[there[1][:, k], k])
             if len(scores) >= CELLS:
                 shares = np.searchsorted(scores, middles) / len(scores)
-                table[:] = _quantiles(x[there[0][:, k], self.index[k]], shares)
+                own = x[there[0][:, k], self.index[k]]
+                table[:] = quantiles(own, shares, bool(self.smooth[k]))
         return tables
 
     def dequantise(self, values: Floats, rng: np.random.Generator) -> Floats:
@@ -522,14 +528,15 @@ def _described(
     columns, stepped = table.columns, {step.column for step in steps}
     varying, present = continuous(table, steps), _present(values, steps)
     own = {j: values[present[:, j], j] for j in varying}
-    scored, bends = [], {}
+    scores, bends = {}, {}
     for j in [] if given else varying:
         spiked = j not in stepped and discrete.is_spiked(columns[j], table.values[:, j])
         if is_scored(columns[j], own[j]) or spiked:
-            scored.append(j)
+            few = is_scored(columns[j], own[j]) or discrete.is_few(table.values[:, j])
+            scores[j] = 1 if few else SMOOTH
         elif bend := _bend(columns[j], own[j], tails):
             bends[j] = bend
-    kinds = {j: _group(columns[j], j in scored, j in bends) for j in varying}
+    kinds = {j: _group(columns[j], scores.get(j, 0), j in bends) for j in varying}
     index = [j for group in dict.fromkeys(kinds.values()) for j in varying if kinds[j] == group]
     fitted = [
         columns[j].rules.form(columns[j]).fit(columns[j], own[j]) if len(own[j]) else 0.0
@@ -541,8 +548,10 @@ def _described(
         "index": np.array(index),
         "fitted": np.array(fitted),
         "constant": values[0],
-        "scored": np.isin(index, scored).astype(np.uint8),
-        "tables": np.array([_quantiles(own[j]) for j in index if j in scored]).reshape(-1, CELLS),
+        "scored": np.array([scores.get(j, 0) for j in index], np.uint8),
+        "tables": np.array(
+            [quantiles(own[j], smooth=scores[j] == SMOOTH) for j in index if j in scores]
+        ).reshape(-1, CELLS),
     }
     if bends:
         described["bends"] = np.array([bends.get(j, (np.nan, np.nan)) for j in index]).T
@@ -589,12 +598,6 @@ def _bend(column: Column, present: Singles, tails: bool) -> tuple[float, float] 
     return bend_of(present, own[:, 0])
 
 
-def _quantiles(present: Singles, shares: Floats = MIDDLES) -> Singles:
-    """Return the values [CELLS] below which such shares of the rows lie."""
-    place = np.minimum(shares * len(present), len(present) - 1).astype(np.int64)
-    return np.sort(present)[place]
-
-
 def _present(x: Floats, steps: Sequence[Step]) -> NDArray[np.bool_]:
     """Say which cells [n, d] have a coordinate of their own."""
     present = np.ones(x.shape, np.bool_)
@@ -603,11 +606,12 @@ def _present(x: Floats, steps: Sequence[Step]) -> NDArray[np.bool_]:
     return present
 
 
-def _group(column: Column, scored: bool, bent: bool) -> tuple[str, bool, bool]:
+def _group(column: Column, scores: int, bent: bool) -> tuple[str, bool, bool]:
     """Return what the columns of a block have in common."""
-    if scored:
+    if scores and scores != SMOOTH:
         return SCORES.name, False, False
     name = BEND.name if bent else column.rules.form(column).name
+    name = f"smooth {SCORES.name}" if scores else name
     return name, column.step is not None, column.digits is not None
 
 

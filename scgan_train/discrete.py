@@ -154,7 +154,7 @@ def find(table: Table, given: bool = False) -> tuple[Step, ...]:
     few = {
         j
         for j, column in columns
-        if not given and not column.rules.named and _is_few(table.values[:, j])
+        if not given and not column.rules.named and is_few(table.values[:, j])
     }
     steps = [_step(j, column, table.values[:, j], j in few, given) for j, column in columns]
     found = sorted((s for s in steps if s is not None), key=lambda s: (s.size, s.column))
@@ -171,10 +171,10 @@ def is_spiked(column: Column, cells: Singles) -> bool:
     """Say whether numbers of a column are drawn outright, in a table with few such columns."""
     distinct, counts = np.unique(cells, return_counts=True)
     several = len(distinct) > 1 and not column.rules.named
-    return several and (_is_few(cells) or bool(heavy(counts).any()))
+    return several and (is_few(cells) or bool(heavy(counts).any()))
 
 
-def _is_few(cells: Singles) -> bool:
+def is_few(cells: Singles) -> bool:
     """Say whether a column has so few numbers, so often repeated, that each may be drawn by itself."""
     distinct, counts = np.unique(cells[~np.isnan(cells)], return_counts=True)
     others = counts[~heavy(counts)]

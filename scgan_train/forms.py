@@ -1,6 +1,6 @@
 """Forms of coordinates, as graphs: f(x), its inverse and its slope of values [k, n], columns along axis 0.
 
-Parameters come as [k, 1]. Scores are a form of training alone: their tables come as they are, [CELLS, k].
+Parameters come as [k, 1]. Scores are a form of training alone: their tables, `low` and `high`, come as [CELLS, k].
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from scgan_infer.kinds import Form
 from scgan_infer.kinds.base import Parameters
 from scgan_infer.kinds.bend import FARTHEST
 from scgan_infer.kinds.walls import MARGIN
-from scgan_train.discrete import middles
 from scgan_train.graph import Var, const, minus_infinity, op
 
 Floats = NDArray[np.floating[Any]]
@@ -23,12 +22,16 @@ Singles = NDArray[np.float32]
 Graph: TypeAlias = Callable[[Var, Parameters], Var]
 
 CELLS = 4096  # of probability, that a score's table has
+MIDDLES = (np.arange(CELLS) + 0.5) / CELLS
+BRIDGED = 0.02  # spreads, between numbers that others may lie between
+INSIDE = 1e-3  # of a cell, that a score keeps from its ends, where the next cell may begin far away
 
 
 class Scores(Form):
     """Normal scores: Phi(y) is the share of rows below x, somewhere within the share of x itself.
 
-    The way back looks up the value at Phi(y) in a table of `CELLS`, so it is one of those that were seen.
+    The way back goes by a table of `CELLS`: within a cell the value is constant where it is one that repeats, and
+    rises from `low` to `high` where it is one of many (see `edges`). Score and value rise together between them.
     """
 
     name = "scores"
@@ -38,50 +41,150 @@ class Scores(Form):
         return self.within(x, p, np.full(x.shape, 0.5))
 
     def within(self, x: Floats, p: Parameters, share: Floats) -> Floats:
-        """Return the score at a share [n, k] of the way through those of the nearest value in the table."""
-        from scipy.special import ndtri
-
+        """Return the score at a share [n, k] of the way through those of each value, or the nearest that has one."""
         columns = []
-        for cells, part, table in zip(x.T, share.T, p["table"].T, strict=True):
-            values, counts = np.unique(table, return_counts=True)
-            nearest = np.searchsorted(middles(values), cells.astype(np.float32), side="right")
-            below = (counts.cumsum() - counts)[nearest]
-            columns.append(ndtri((below + part * counts[nearest]) / CELLS))
-        limit = ndtri(0.25 / CELLS)
-        return np.asarray(np.clip(np.stack(columns, 1), limit, -limit), x.dtype)
+        for cells, part, low, high in zip(x.T, share.T, p["low"].T, p["high"].T, strict=True):
+            own = Pieces.of(low, high)
+            columns.append(own.scores(cells, part))
+        return np.asarray(np.stack(columns, 1), x.dtype)
 
     def inverse(self, y: Floats, p: Parameters) -> Floats:
         """Return the values at the shares of rows that the scores are."""
         from scipy.special import ndtr
 
-        cell = np.clip(np.floor(CELLS * ndtr(y)), 0, CELLS - 1).astype(np.int64)
-        return np.asarray(np.take_along_axis(p["table"], cell, 0), y.dtype)
+        place = CELLS * ndtr(y)
+        cell = np.clip(np.floor(place), 0, CELLS - 1).astype(np.int64)
+        low, high = (np.take_along_axis(p[name], cell, 0) for name in ("low", "high"))
+        return np.asarray(low + np.clip(place - cell, 0, 1) * (high - low), y.dtype)
 
 
 SCORES = Scores()
 
 
+class Pieces(NamedTuple):
+    """The scores of one column's values, piece by piece, ascending: all of a value, or rising with values.
+
+    Attributes:
+        starts: Least value of each piece but the first, float32.
+        origin: Value where a piece that rises begins.
+        width: How far it goes; 0 of a piece that is one value.
+        first: Place of its first score, in cells.
+        last: That of its last.
+    """
+
+    starts: Singles
+    origin: Floats
+    width: Floats
+    first: Floats
+    last: Floats
+
+    @classmethod
+    def of(cls, low: Singles, high: Singles) -> Pieces:
+        """Return the pieces of a table, the values [CELLS] at both ends of its cells."""
+        cells = np.arange(CELLS)
+        begins = np.append(
+            True, (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+        )  # a value's first cell
+        first, last = cells[begins], np.append(cells[begins][1:], CELLS)
+        low, high = low[begins].astype(np.float64), high[begins].astype(np.float64)
+        starts = np.where(high[:-1] < low[1:], (high[:-1] + low[1:]) / 2, low[1:])
+        return cls(starts.astype(np.float32), low, high - low, first + 0.0, last + 0.0)
+
+    def scores(self, x: Floats, share: Floats) -> Floats:
+        """Return the scores of values [n] at a share [n] of the way through those of a value."""
+        own = np.searchsorted(self.starts, x.astype(np.float32), side="right")
+        origin, width, first, last = (part[own] for part in self[1:])
+        rises = width > 0
+        ends = _score(first), _score(last)
+        way = np.clip((x - origin) / np.where(rises, width, 1), INSIDE, 1 - INSIDE)
+        flat = _score(first + share * (last - first))
+        return np.where(rises, ends[0] + way * (ends[1] - ends[0]), flat)
+
+
+def edges(tables: Singles, smooth: NDArray[np.bool_]) -> tuple[Singles, Singles]:
+    """Return the values [CELLS, k] at both ends of the cells of tables [k, CELLS] of values in the midst of them.
+
+    Both are the value itself where a column is not smooth, beside an equal value, and where the next is far.
+    """
+    low, high = tables.copy(), tables.copy()
+    gap = np.diff(tables, axis=1)
+    still = np.zeros((len(tables), 1), np.bool_)
+    alone = ~(np.hstack([gap == 0, still]) | np.hstack([still, gap == 0]))
+    near = gap < BRIDGED * tables.std(1, keepdims=True, dtype=np.float64)
+    bridged = smooth[:, None] & alone[:, 1:] & alone[:, :-1] & near
+    corners = (tables[:, :-1] + gap / 2).astype(np.float32)
+    high[:, :-1][bridged] = corners[bridged]
+    low[:, 1:][bridged] = corners[bridged]
+    return low.T, high.T
+
+
+def quantiles(present: Singles, shares: Floats = MIDDLES, smooth: bool = False) -> Singles:
+    """Return the values [CELLS] below which such shares of the rows [n] lie.
+
+    Where a column is smooth, they lie between those of rows that are near each other and repeat no number.
+    """
+    rows, n = np.sort(present), len(present)
+    if not n:
+        return np.zeros(len(shares), np.float32)
+    values = rows[np.minimum(shares * n, n - 1).astype(np.int64)]
+    if not smooth or n < 2:
+        return values
+    place = np.clip(shares * n - 0.5, 0, n - 1)
+    before = np.minimum(place.astype(np.int64), n - 2)
+    same = rows[1:] == rows[:-1]
+    repeats = np.append(False, same) | np.append(same, False)
+    gap = rows[before + 1] - rows[before]
+    near = gap < BRIDGED * rows.std(dtype=np.float64)
+    bridged = near & ~repeats[before] & ~repeats[before + 1]
+    return np.where(bridged, rows[before] + (place - before) * gap, values).astype(np.float32)
+
+
+def _score(place: Floats) -> Floats:
+    """Return the score at a place among the cells."""
+    from scipy.special import ndtri
+
+    limit = ndtri(0.25 / CELLS)
+    return np.asarray(np.clip(ndtri(place / CELLS), limit, -limit))
+
+
 def _scores(x: Var, p: Parameters) -> Var:
     """Return `Scores.coordinate` of values [k, n]: the score of the nearest value that has one."""
-    columns = []
-    for table, cells in zip(
-        p["table"].T, op.split(x, num_outputs=p["table"].shape[1]), strict=True
-    ):
-        values = np.unique(table)
-        scores = SCORES.coordinate(values[:, None], {"table": table[:, None]})[:, 0]
-        passed = op.greater_or_equal(cells, const(middles(values)[:, None]))
+    columns, k = [], p["low"].shape[1]
+    for low, high, cells in zip(p["low"].T, p["high"].T, op.split(x, num_outputs=k), strict=True):
+        own = Pieces.of(low, high)
+        passed = op.greater_or_equal(cells, const(own.starts[:, None]))
         passed = op.cast(passed, to=np.float32)
         index = op.cast(op.reduce_sum(passed, const([0], np.int64)), to=np.int64)
-        columns.append(op.gather(const(scores), index))
+        rises = own.width > 0
+        if not rises.any():
+            columns.append(op.gather(const(_score((own.first + own.last) / 2)), index))
+            continue
+        ends = _score(own.first), _score(own.last)
+        height = np.where(rises, ends[0], _score((own.first + own.last) / 2))
+        inverse = np.where(rises, 1 / np.where(rises, own.width, 1), 0)
+        way = op.sub(cells, op.gather(const(own.origin), index))
+        way = op.mul(way, op.gather(const(inverse), index))
+        way = op.clip(way, const(INSIDE), const(1 - INSIDE))
+        slope = op.gather(const(np.where(rises, ends[1] - ends[0], 0)), index)
+        columns.append(op.add(op.gather(const(height), index), op.mul(way, slope)))
     return op.concat(columns, axis=0)
 
 
 def _scores_back(y: Var, p: Parameters) -> Var:
     """Return `Scores.inverse` of scores [k, n]."""
-    share = op.mul(op.add(op.erf(op.mul(y, const(np.sqrt(0.5)))), const(1)), const(CELLS / 2))
-    share = op.clip(share, const(0), const(CELLS - 1))
-    starts = const(CELLS * np.arange(p["table"].shape[1])[:, None], np.int64)
-    return op.gather(const(p["table"].T.reshape(-1)), op.add(op.cast(share, to=np.int64), starts))
+    half = const(CELLS / 2)
+    place = op.mul(
+        op.erf(op.mul(y, const(np.sqrt(0.5)))), half
+    )  # from the middle, which rounds less
+    cell = op.clip(op.floor(op.add(place, half)), const(0), const(CELLS - 1))
+    starts = const(CELLS * np.arange(p["low"].shape[1])[:, None], np.int64)
+    index = op.add(op.cast(cell, to=np.int64), starts)
+    low = op.gather(const(p["low"].T.reshape(-1)), index)
+    rise = p["high"] - p["low"]
+    if not rise.any():
+        return low
+    way = op.clip(op.sub(place, op.sub(cell, half)), const(0), const(1))
+    return op.add(low, op.mul(op.gather(const(rise.T.reshape(-1)), index), way))
 
 
 def _line(x: Var, p: Parameters) -> Var:
