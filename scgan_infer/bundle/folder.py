@@ -69,13 +69,28 @@ class Bundle:
         path: the folder.
         manifest: what `bundle.json` says.
         sha256: of `bundle.json` and so, through it, of all files: the bundle's identity.
-        graphs: the bytes of each graph by file name.
+        graphs: the bytes of each graph by file name; `graph` returns those that may run.
     """
 
     path: Path
     manifest: Manifest
     sha256: str
     graphs: dict[str, bytes] = field(repr=False)
+    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    def graph(self, name: str) -> bytes:
+        """Return the bytes of a graph that keeps the rules.
+
+        Raises:
+            ModelError: it breaks one.
+        """
+        if name not in self._checked:
+            try:
+                check(name, self.graphs[name], self.manifest.interfaces[name])
+            except ModelError as error:
+                raise ModelError(f"{self.path}: {error}") from None
+            self._checked.add(name)
+        return self.graphs[name]
 
 
 def save(
@@ -108,8 +123,8 @@ def save(
     return path
 
 
-def load(path: str | Path) -> Bundle:
-    """Read a bundle and check all of it: schema, checksums, graph rules.
+def load(path: str | Path, *, lazy: bool = False) -> Bundle:
+    """Read a bundle and check all of it: schema, checksums, graph rules; if lazy, these where a graph is used.
 
     Raises:
         ModelError: not a bundle, of a newer format, or with a graph that breaks a rule.
@@ -138,12 +153,13 @@ def load(path: str | Path) -> Bundle:
                 raise ChecksumError(
                     f"{path / name} is not the file that {FILE} names (SHA-256): get the bundle again"
                 )
-        graphs = {name: contents[name] for name in manifest.interfaces if name in contents}
-        for name, content in graphs.items():
-            check(name, content, manifest.interfaces[name])
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
-    return Bundle(path, manifest, _sha256(data), graphs)
+    graphs = {name: contents[name] for name in manifest.interfaces if name in contents}
+    bundle = Bundle(path, manifest, _sha256(data), graphs)
+    for name in () if lazy else graphs:
+        bundle.graph(name)
+    return bundle
 
 
 def read(folder: Path, name: str, cap: int) -> bytes:

@@ -56,13 +56,16 @@ ENOUGH = 64  # runs of the head that tell whether all rows of a block will find 
 NOISE_BYTES = 2**30  # that wide noise may take in all threads
 
 
-def load(path: str | Path, device: str = "auto", threads: int | None = None) -> Model:
+def load(
+    path: str | Path, device: str = "auto", threads: int | None = None, *, lazy: bool = False
+) -> Model:
     """Load a bundle.
 
     Args:
         path: the bundle's folder.
         device: "cpu"; "cuda", which never falls back to the CPU; "auto", CUDA where it works, else the CPU.
         threads: worker threads for calls of many blocks; None for one per core.
+        lazy: whether a graph is checked when it is first used, for a quick start.
 
     Raises:
         ModelError: not a bundle, or one that breaks a rule of the format.
@@ -75,7 +78,7 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     threads = cores() if threads is None else whole("threads", threads)
     if threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
-    return Model(bundles.load(path), device, threads)
+    return Model(bundles.load(path, lazy=lazy), device, threads)
 
 
 class Model:
@@ -479,7 +482,7 @@ class Model:
         key = os.getpid(), name
         if key not in self._sessions:
             try:
-                self._sessions[key] = session(self.bundle.graphs[name], self.device)
+                self._sessions[key] = session(self.bundle.graph(name), self.device)
             except failures() as error:
                 raise self._wrong(f"{name} can't be used: {first_line(error)}") from None
         return self._sessions[key]
@@ -495,7 +498,7 @@ def reopen(path: str, sha256: str, device: str, threads: int) -> Model:
     Raises:
         ChecksumError: another bundle is there now.
     """
-    model = load(path, device, threads)
+    model = load(path, device, threads, lazy=True)
     if model.bundle.sha256 != sha256:
         raise ChecksumError(
             f"{path} is not the bundle that this work began with: put that one back, or start anew"

@@ -162,7 +162,7 @@ def load(model: Path | None, device: str, threads: int | None) -> Model:
     """Return the bundle at work, and say on stderr which device `auto` took."""
     from scgan_infer.sampling import model as runtime
 
-    loaded = runtime.load(find_bundle(model), device, threads)
+    loaded = runtime.load(find_bundle(model), device, threads, lazy=True)
     if device == "auto" and (loaded.device == "cuda" or GPU.exists()):
         say(f"device: {loaded.device}")
     return loaded

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import fuzzing
 import numpy as np
 import pytest
 import tiny
@@ -518,6 +520,22 @@ def test_a_generator_that_misbehaves_is_a_model_error(tmp_path, nodes, words):
     with pytest.raises(ModelError, match=words) as error:
         load(path, "cpu").sample(10)
     assert "\n" not in str(error.value)
+
+
+def test_a_lazy_model_checks_each_graph_before_it_runs(tmp_path, tiny_path):
+    folder = shutil.copytree(tiny_path, tmp_path / "b")
+    nodes = [*tiny.DECODE, node("RandomNormalLike", "z", "s")]
+    (folder / "decoder.onnx").write_bytes(onnx_model(tiny.body("decoder.onnx", nodes=nodes)))
+    fuzzing.rehash(folder)
+    with pytest.raises(ModelError, match="random operator"):
+        load(folder, "cpu")
+    with pytest.raises(ModelError, match="random operator"):
+        verify(folder)
+    lazy = load(folder, "cpu", lazy=True)
+    assert np.array_equal(lazy.sample(10), load(tiny_path, "cpu").sample(10))
+    for _ in range(2):
+        with pytest.raises(ModelError, match="random operator"):
+            lazy.reconstruct(lazy.sample(10))
 
 
 GROWTH = {
