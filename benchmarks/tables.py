@@ -140,7 +140,7 @@ def wide(results: Sequence[Row]) -> list[list[str]]:
                     title,
                     f"{len(own)}",
                     *figures(own, "value", "zeros"),
-                    cell([row["seconds"] for row in own], ".2g"),
+                    cell([row["seconds"] for row in own], ".3g"),
                     cell([row.get("export") for row in own], ".1f"),
                     cell([row.get("rate") for row in own], ",.0f"),
                 ]
