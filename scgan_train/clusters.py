@@ -46,7 +46,8 @@ PULLS = (0.1, 0.3, 1.0)  # how strongly a cluster's correlations may be pulled t
 SWEEPS = 4  # of drawing latents within their bounds
 FLOOR = 1e-4  # smallest standard deviation of a cluster, in those of all rows
 FIT_ROWS = 30_000  # rows that K-means and expectation-maximisation look at
-CHOICE_ROWS = 12_000  # rows that the choice of K looks at
+CHOICE_ROWS = 12_000  # rows that the choice of K looks at; too few would stop it early
+PLANE, PLANE_ROWS = 3, 40_000  # up to so many dimensions, where fits are quick, so many
 STEPS = 30  # of expectation-maximisation
 CHOICE_STEPS = 10  # of those, while K is chosen
 STARTS = 24  # over K, of fits with given coordinates, of which few clusters have poor local optima
@@ -284,7 +285,9 @@ class _Fitting:
         for group, own_k in enumerate(_apportion(k, groups)):
             inside = rows[groups == group] - rows[groups == group].mean(0)
             share = len(inside) / len(rows)
-            most = max(int(CHOICE_ROWS * share), min(len(inside), 5 * rows.shape[1]))
+            quick = rows.shape[1] <= PLANE and not self.given
+            most = int((PLANE_ROWS if quick else CHOICE_ROWS) * share)
+            most = max(most, min(len(inside), 5 * rows.shape[1]))
             cuts = 5 if len(inside) <= FEW_ROWS else 1
             for _ in range(cuts):
                 total += share / cuts * self.best(inside, own_k, HELD, most, CHOICE_STEPS)[1]
