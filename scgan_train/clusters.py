@@ -48,6 +48,7 @@ FLOOR = 1e-4  # smallest standard deviation of a cluster, in those of all rows
 FIT_ROWS = 30_000  # rows that K-means and expectation-maximisation look at
 CHOICE_ROWS = 12_000  # rows that the choice of K looks at; too few would stop it early
 PLANE, PLANE_ROWS = 3, 40_000  # up to so many dimensions, where fits are quick, so many
+PLANE_STARTS = 64  # over K, of K-means there: one start merges two of eight clusters in many seeds
 STEPS = 30  # of expectation-maximisation
 CHOICE_STEPS = 10  # of those, while K is chosen
 STARTS = 24  # over K, of fits with given coordinates, of which few clusters have poor local optima
@@ -251,7 +252,8 @@ class _Fitting:
         if k == 1:
             return np.zeros(len(rows), np.int64)
         steps, seed = (20 if self.refine else 300), int(self.rng.integers(2**31))
-        labels = KMeans(k, n_init=1, max_iter=steps, random_state=seed).fit_predict(rows)
+        starts = max(1, PLANE_STARTS // k) if rows.shape[1] <= PLANE else 1
+        labels = KMeans(k, n_init=starts, max_iter=steps, random_state=seed).fit_predict(rows)
         return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def choose(self, rows: Array, groups: Labels, most: int) -> tuple[int, str]:

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scgan_train.maps.base import Members, ResidualMapper, cluster_of, draw
+from scgan_train.maps.base import Affine, Members, ResidualMapper, cluster_of, draw
 from scgan_train.training.loop import Phase, Player
 
 CHUNK = 128  # rows assigned at once, times e: the cost of a row grows with its square
@@ -32,6 +32,10 @@ PAIRS = 100_000  # in all; a cluster's rows are paired again with new codes unti
 ROUNDS = 8  # but no more often than this
 BATCH = 8192  # pairs a step, shared by the clusters
 MOMENTS = 2048  # codes that measure a trained map's mean and covariance
+JUDGED = (
+    256,
+    2048,
+)  # rows that say whether a cluster is more than a Gaussian: codes at least, rows at most
 
 
 class TransportMapper(ResidualMapper):
@@ -65,6 +69,11 @@ class TransportMapper(ResidualMapper):
         player = Player("map", parameters, self.loss, float(self.config.lr))
         yield Phase("optimal transport", steps, batches, (player,), average=self.map, decay=0.99)
         self._match(members, generator)
+        with torch.no_grad():
+            needless = self._needless(members, generator)
+            for part in (self.map.weights[-1], self.map.biases[-1]):
+                part[needless] = 0
+        self._match(members, generator)
 
     @torch.no_grad()
     def _match(self, members: Members, generator: torch.Generator) -> None:
@@ -82,6 +91,26 @@ class TransportMapper(ResidualMapper):
         shift = start @ mean.unsqueeze(-1) - factors @ made_mean.unsqueeze(-1)
         self.frame.factors.copy_(factors)
         self.frame.means.copy_(centres + shift.squeeze(-1))
+
+    def _needless(self, members: Members, generator: torch.Generator) -> Tensor:
+        """Say of which clusters [K] the Gaussian itself is nearer to their rows: regression makes tails short."""
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        start, nearer = Affine(self.clusters.means, self.clusters.factors), []
+        for k, rows in enumerate(members.by_cluster()):
+            some = rows[: JUDGED[1]].double().cpu().numpy()
+            codes = torch.from_numpy(_codes(max(JUDGED[0], len(some)), rows.shape[1], rng)).to(rows)
+            cluster = torch.full((len(codes),), k, device=rows.device)
+            made = start.to(rows).inverse(self(codes, cluster), cluster)
+            apart = [_energy(part.double().cpu().numpy(), some) for part in (codes, made)]
+            nearer.append(apart[0] <= apart[1])
+        return torch.tensor(nearer, device=members.whitened.device)
+
+
+def _energy(made: NDArray[np.float64], rows: NDArray[np.float64]) -> float:
+    """Return the energy distance [n, e] to [m, e], but for what is of the second alone."""
+    from scipy.spatial.distance import cdist
+
+    return float(2 * cdist(made, rows).mean() - cdist(made, made).mean())
 
 
 def _moments(sets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
