@@ -1,6 +1,7 @@
 """Numbers that were rounded: to values (p k + r) / q for whole k, as decimals are, or to significant digits.
 
-p, q and r are whole (`Column.lattice`), so that a value is the float32 nearest to what is meant.
+p, q and r are whole (`Column.lattice`) and fractions are counted in float64, so that a value is the float32 nearest to
+what is meant; where float32 has wider steps, that is the value itself.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ class Rounding:
             rounded = significant(x, self.digits)
         else:
             with np.errstate(over="ignore"):
-                rounded = snapped(x, self.lattice)
+                rounded = _nearest(x, self.lattice)
                 if self.circle is not None:
                     end, period = self.circle
-                    again = snapped(rounded - period, self.lattice)
+                    again = _nearest(rounded - period, self.lattice)
                     rounded = np.where(rounded < end, rounded, again)
         return np.asarray(np.clip(rounded + 0.0, self.least, self.greatest))  # -0 + 0 is 0
 
@@ -93,16 +94,22 @@ class Rounding:
         return op.min([op.max([x, constant(self.least)]), constant(self.greatest)])
 
 
+def _nearest(x: Floats, lattice: Singles) -> Floats:
+    """Return `snapped` in the precision of x."""
+    return np.asarray(snapped(x.astype(np.float64), lattice).astype(x.dtype))
+
+
 def _snapped(x: Var, lattice: Singles) -> Var:
     """Return `snapped` as a graph, of values [k, n]."""
-    p, q, r = (const(row[:, None]) for row in lattice)
     scaled, moved, stretched = (lattice[1] != 1).any(), lattice[2].any(), (lattice[0] != 1).any()
-    x = op.mul(x, q) if scaled else x
+    dtype = np.float64 if scaled else np.float32
+    p, q, r = (const(row[:, None], dtype) for row in lattice)
+    x = op.mul(op.cast(x, to=np.float64), q) if scaled else x
     x = op.sub(x, r) if moved else x
     x = op.round(op.div(x, p) if stretched else x)
     x = op.mul(x, p) if stretched else x
     x = op.add(x, r) if moved else x
-    return op.div(x, q) if scaled else x
+    return op.cast(op.div(x, q), to=np.float32) if scaled else x
 
 
 def _significant(x: Var, places: Var) -> Var:

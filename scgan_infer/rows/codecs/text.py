@@ -325,7 +325,7 @@ def digits(values: Rows) -> NDArray[np.int64]:
     """Return how many digits, 6 to 9, bring each float32 back exactly; almost always the fewest."""
     size = np.abs(values)
     exact = size.astype(np.float64)
-    nearest = 0.4999 * (exact - np.nextafter(size, np.float32(0)))
+    nearest = 0.4999999 * (exact - np.nextafter(size, np.float32(0)))
     with np.errstate(divide="ignore"):
         exponent = np.floor(np.log10(exact))
     exponent[exact == 0] = 0
