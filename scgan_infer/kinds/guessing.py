@@ -1,6 +1,8 @@
 """What the numbers of a column say of its kind, where a wrong guess is unlikely.
 
 decimals: all numbers have at most so many, and half of them are repeated: then rows of the same kind are rounded too.
+Or they came in float64 or as text, where n numbers have no decimal more by chance with a probability of 10^-n, and 9
+are different; those count where float32 tells numbers one step apart (two decimals: up to 131,072).
 
 grid: the numbers are multiples of a step from an origin on, to within e, which is half of their last decimal or a few
 of float32's own steps. That n different numbers from anywhere are has a probability of about (2 e / step)^n; it must
@@ -46,7 +48,7 @@ ALIKE = 0.9
 FEWEST_ROWS = 300
 DEEPEST = 0.3  # share of the rows that are compared
 EASE = 1.3  # of the limits where the other end has a wall
-REPEATS = 100  # numbers that are rounded by chance in no table
+REPEATS = 100  # numbers that have few significant digits by chance in no table
 LARGE = 20  # of the largest numbers
 MOST_DIGITS = 6
 FEWEST_ON_GRID = 4  # different numbers
@@ -176,13 +178,16 @@ class Evidence:
     def is_rounded(self) -> bool:
         """Say whether numbers are rounded in a way that float32 does not make by itself.
 
-        Half of them are repeated, or there are `REPEATS` that came in float64 or as text, which have more decimals.
+        Half of them are repeated, or 9 of those that came in float64 or as text are different; see above.
         """
         if self.decimals is None:
             return False
-        fine = float(np.abs(self.values).max()) * 10.0**self.decimals <= 2**22
-        repeated = 2 * len(np.unique(self.values)) <= len(self.values)
-        return fine and (repeated or (self.exact and len(self.values) >= REPEATS))
+        distinct, scale = np.unique(self.values), 10.0**self.decimals
+        told = int(np.count_nonzero(np.spacing(np.abs(distinct)) * scale < 1))
+        if self.exact and told * math.log(10) >= CERTAIN:
+            return True
+        fine = float(np.abs(distinct).max()) * scale <= 2**22
+        return fine and 2 * len(distinct) <= len(self.values)
 
     def walls(self) -> dict[str, Any]:
         """Return low, high and slack, if there is a wall."""

@@ -132,6 +132,23 @@ def test_decimals_are_those_that_repeat(values, decimals):
     assert guessed(values(np.random.default_rng(0))).get("decimals") == decimals
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 30_000), (50_000, 1_000_000), (1, 1e9)])
+def test_decimals_of_money_are_found_however_large_some_of_it_is(low, high):
+    size = np.exp(np.random.default_rng(0).uniform(np.log(low + 1), np.log(high), 1000))
+    assert read_table({"x": np.round(size, 2)}).columns[0].decimals == 2
+    for other in (size, size.astype(np.float32).astype(np.float64)):
+        assert read_table({"x": other}).columns[0].decimals is None
+
+
+def test_decimals_of_few_rows_are_found_where_chance_is_no_reason():
+    rng = np.random.default_rng(0)
+    for rows, decimals in ((9, 3), (80, 3), (8, None)):
+        cells = np.round(rng.standard_normal(rows), 3)
+        assert read_table({"x": cells}).columns[0].decimals == decimals
+    assert read_table({"x": rng.standard_normal(80)}).columns[0].decimals is None
+    assert read_table({"x": np.round(rng.uniform(2e5, 2e6, 80), 3)}).columns[0].decimals is None
+
+
 GRIDS = {
     "quarters": (lambda k: k * 0.25, 0.25, 0.0),
     "thirds": (lambda k: k / 3, 1 / 3, 0.0),
