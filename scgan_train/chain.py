@@ -24,6 +24,14 @@ another's, it is put right by a table of the other's outcomes before the cluster
 
 What never comes with a missing cell, beyond chance, is left no probability beside it: see `discrete.never`.
 
+What stops early is weak: outcomes hang together less than they did. So at last a linear term joins each step,
+
+    logits_v += sum_w  t(v)^T W f(s, h)
+
+of few statistics: a number's place among those seen, each of few names, the given numbers. At the maximum of the
+likelihood, means of products t f^T are those of the rows (as in every exponential family). It stays where it gains
+more than chance does.
+
 Such a chain learns rows by heart within a few passes. So it is trained in bursts, each about twice as long
 as the one before, and the weights after the burst that is best on rows kept back stay. Steps that nothing
 can be said of are worse by then, and sharp ones not yet learned. So the embeddings stay as they are from there on,
@@ -62,8 +70,11 @@ COSINES = 12  # that numbers in order share, and so many numbers at least
 FREE = 0.3  # size of the free part of their embeddings
 GAIN = 0.001  # nats a row that a longer training must gain
 SURE = 0.5  # standard errors that a step must gain by to be taken
+MOMENT_ROWS = 10_000  # at most, that the linear terms are fitted to
+MOMENT_STEPS, RIDGE = 60, 5.0  # of L-BFGS; of the terms' squares, in rows
+FEW_NAMES = 8  # outcomes up to which each name is a statistic
 BARRED = -50.0  # added to the logits of what never comes with another outcome
-TIED, LEAST, NEVER = "tied_", "least_", "never_"
+TIED, LEAST, NEVER, LINEAR = "tied_", "least_", "never_", "linear_"
 UNSEEN = 0.01  # rows that each outcome of the first step has besides
 TRIANGLE = 256  # outcomes up to which cumulative sums are a matrix product
 
@@ -89,7 +100,7 @@ class Chain(nn.Module):
     ) -> None:
         super().__init__()
         self.sizes, self.known, self.gate = tuple(sizes), len(given), gate
-        every = (*given, *sizes)
+        self._every = every = (*given, *sizes)
         self.embeddings = nn.ParameterList(
             torch.randn(size, EMBEDDING, generator=generator) for size in every[:-1]
         )
@@ -139,11 +150,14 @@ class Chain(nn.Module):
             return self.first.expand(len(choice), -1)
         network, count = self.networks[step - self.lone], self.known + step
         x = torch.cat([given, *(self.embeddings[k][choice[:, k]] for k in range(count))], 1)
+        linear = getattr(self, f"{LINEAR}{step}", None)
+        more = 0.0 if linear is None else x @ linear
         for layer in network.children():
             x = layer(x)
             if generator is not None and isinstance(layer, nn.SiLU):
                 kept = torch.rand(x.shape, generator=generator).to(x) >= DROPOUT
                 x = x * kept / (1 - DROPOUT)
+        x = x + more
         if self.gate and step == len(self.sizes) - 1:
             x = x - self.gate.costs(given).T
         for other, table in self._barred(step):
@@ -179,6 +193,42 @@ class Chain(nn.Module):
         """Let a step have no outcome that is barred [V, W] beside one of another before it; both of r + h."""
         self.register_buffer(f"{NEVER}{step}_{other}", barred * BARRED)
 
+    def match(
+        self, choice: Tensor, given: Tensor, numbers: Sequence[int], generator: torch.Generator
+    ) -> None:
+        """Fit the linear terms of the steps to choices [N, r + h] and given numbers [N, p].
+
+        Args:
+            choice: outcomes.
+            given: numbers.
+            numbers: how many outcomes of each of r + h are numbers in order, the first ones; 0 of names.
+            generator: draws the rows that are looked at.
+        """
+        some = torch.randperm(len(choice), generator=generator)[:MOMENT_ROWS].to(choice.device)
+        choice, given = choice[some], given[some]
+        tables = [
+            statistics(torch.bincount(own, minlength=size), count)
+            for own, size, count in zip(choice.T, self._every, numbers, strict=True)
+        ]
+        spans = [torch.linalg.pinv(table.detach().double()) for table in self.embeddings]
+        for step in range(self.lone, len(self.sizes)):
+            known = self.known + step
+            own, others = tables[known], spans[:known]
+            # what is linear in an embedding: all of few outcomes, what is smooth along many
+            parts = [span @ table for span, table in zip(others, tables, strict=False)]
+            turn = torch.block_diag(torch.eye(given.shape[1]).to(own), *parts)  # type: ignore[no-untyped-call]
+            if not own.shape[1] or not turn.shape[1]:
+                continue
+            x = torch.cat([given, *(self.embeddings[k][choice[:, k]] for k in range(known))], 1)
+            found = _tilted(
+                self.logits(choice, given, step).detach().double(),
+                x.detach().double() @ turn,
+                own,
+                choice[:, known],
+            )
+            if found is not None:
+                self.register_buffer(f"{LINEAR}{step}", (turn @ found @ own.T).float())
+
     def _barred(self, step: int) -> Iterator[tuple[int, Tensor]]:
         """Yield what is added to the logits of a step: for each outcome of another [V, W], and that other."""
         own = f"{NEVER}{self.known + step}_"
@@ -188,8 +238,8 @@ class Chain(nn.Module):
 
     @staticmethod
     def names_tie(name: str) -> bool:
-        """Say whether a name of the state is that of a table that `tie` or `bar` took."""
-        return name.startswith((TIED, LEAST, NEVER))
+        """Say whether a name of the state is that of a table that `tie`, `bar` or `match` made."""
+        return name.startswith((TIED, LEAST, NEVER, LINEAR))
 
     @property
     def tied(self) -> Iterator[tuple[int, int, Tensor, bool]]:
@@ -291,6 +341,8 @@ class Chain(nn.Module):
                 return op.neg(costs)  # nothing was learned
         x = known[0] if len(known) == 1 else op.concat(known, axis=1)
         logits = mlp_graph(network, x)
+        linear = getattr(self, f"{LINEAR}{step}", None)
+        logits = logits if linear is None else op.add(logits, op.matmul(x, const(linear)))
         for other, table in self._barred(step):
             logits = op.add(logits, op.gather(const(table), outcomes[other]))
         return logits if costs is None else op.sub(logits, costs)
@@ -459,6 +511,46 @@ class ChainStage(Selected):
         for step in torch.nonzero(taken[chain.lone :]).flatten().tolist():
             for name, weight in chain.networks[step].named_parameters(f"networks.{step}"):
                 weight.copy_(state[name])
+
+
+def statistics(counts: Tensor, numbers: int) -> Tensor:
+    """Return what is to be matched of a step's outcomes, which came so often [V], float64 [V, F].
+
+    Of numbers, the first outcomes, the standardised place; of few names all but the first.
+    """
+    size = len(counts)
+    if not numbers:
+        return torch.eye(size)[:, 1 : FEW_NAMES * (size <= FEW_NAMES)].to(counts).double()
+    place, seen = torch.arange(numbers).to(counts).double(), counts[:numbers].double()
+    mean = (seen * place).sum() / seen.sum().clamp(min=1)
+    spread = ((seen * (place - mean) ** 2).sum() / seen.sum().clamp(min=1)).sqrt()
+    found = torch.zeros(size, 1).to(place)
+    found[:numbers, 0] = (place - mean) / spread.clamp(min=1e-9)
+    return found
+
+
+def _tilted(base: Tensor, f: Tensor, own: Tensor, outcome: Tensor) -> Tensor | None:
+    """Return the W [F, T] most likely beside logits [n, V], of features [n, F] and statistics [V, T]; None by chance.
+
+    Twice the gain of all rows, in nats, is as much as W has numbers in the mean, if it is chance.
+    """
+    weight = torch.zeros(f.shape[1], own.shape[1]).to(f).requires_grad_()
+    optimiser = torch.optim.LBFGS([weight], max_iter=MOMENT_STEPS, line_search_fn="strong_wolfe")
+
+    def nats() -> Tensor:
+        return cross_entropy(base + f @ weight @ own.T, outcome)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = nats() + RIDGE / (2 * len(f)) * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    before = float(nats().detach())
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    size = weight.numel()
+    gained = 2 * len(f) * (before - float(nats().detach()))
+    return weight.detach() if gained > size else None
 
 
 def _surely_less(nats: Tensor, others: Tensor) -> Tensor:

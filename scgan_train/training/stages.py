@@ -308,6 +308,8 @@ class _Stages:
         self._fit("head", stage, lambda _: stage.phases())
         best = stage.best
         assert isinstance(best, Chain)
+        counts = [*[0] * best.known, *numbers, 0]
+        best.match(choices, self.conditions.h, counts, generator_for(self.seed, "moments"))
         own, known = choices[:, :-1].cpu().numpy(), best.known
         tied = follows(own, [len(table) for table in best.embeddings], known)
         for (step, other), table in tied.items():

@@ -393,6 +393,40 @@ def test_numbers_in_order_share_what_is_learned_of_their_neighbours() -> None:
     assert nats[1] < nats[0] - 0.02
 
 
+def test_answers_hang_together_as_they_did() -> None:
+    """Seven answers of 1 to 5 to one question, more or less, and a column of noise; the graph does the same."""
+
+    def draw(n: int, name: str) -> torch.Tensor:
+        generator = generator_for(7, name)
+        common = torch.randn(n, 1, generator=generator)
+        answers = 2.5 + 1.2 * (0.7 * common + 0.7 * torch.randn(n, 7, generator=generator))
+        noise = torch.randint(5, (n, 1), generator=generator)
+        return torch.cat([answers.floor().clamp(0, 4).long(), noise], 1)
+
+    def together(rows: torch.Tensor) -> tuple[float, float]:
+        found = torch.corrcoef(rows.double().T).abs()
+        return float((found[:7, :7].sum() - 7) / 42), float(found[7, :7].mean())
+
+    rows, back, numbers = draw(700, "a"), draw(100, "b"), [5] * 7 + [0]
+    generator = generator_for(0, "chain")
+    stage = ChainStage(Chain([5] * 8, generator), alone(rows), alone(back), numbers, generator)
+    fit("head", stage, lambda _: stage.phases(), 0, Watcher())
+    chain = stage.best
+    assert isinstance(chain, Chain)
+    u = torch.rand(8192, 8, generator=generator_for(0, "u"))
+    wanted, weak = together(draw(20_000, "c"))[0], together(chain.select(u, nothing(u)))[0]
+    chain.match(*alone(torch.cat([rows, back])), numbers, generator)
+    made = chain.select(u, nothing(u))
+    assert weak < 0.9 * wanted  # else there is nothing to mend
+    assert together(made)[0] == pytest.approx(wanted, rel=0.06)
+    assert together(made)[1] < 0.06
+    argued = argument(("n", 8))
+    steps = chain.graph(argued, ConditionVars(None, ()))
+    graph = model({"u": argued}, {str(k): step for k, step in enumerate(steps)})
+    theirs = onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()})
+    assert (np.stack(theirs, 1) != made.numpy()).any(1).mean() < 2e-3
+
+
 def test_a_column_that_is_missing_where_another_says_so_is_missing_there(tmp_path) -> None:
     from cases import settings
 
