@@ -23,6 +23,7 @@ MOST_JUDGED_ROWS = 60_000  # of each side, by the classifier
 MOST_PROJECTED_ROWS = 10_000
 MOST_ENERGY_ROWS = 5_000  # the time grows with their square
 TREE_FEATURES = 12  # above this a k-d tree is slower than comparing all rows
+LEAST_TAIL_ROWS = 20  # that a feature's variance comes from, for a correlation's error
 MOST_TREE_ROWS, MOST_BRUTE_ROWS = 1_000_000, 20_000  # searched for a nearest neighbour
 
 
@@ -178,6 +179,30 @@ def correlations(rows: Rows) -> Rows:
     spread = centred.std(axis=0)
     unit = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9)
     return np.asarray(unit.T @ unit / len(rows))
+
+
+def correlation_errors(rows: Rows) -> Rows:
+    """Standard errors [f, f] of Pearson correlations, to first order for any distribution; infinite of rare values.
+
+    A row of standardised x and y moves their correlation r by (x y - r (x^2 + y^2) / 2) / n. Of a feature to whose
+    variance fewer than about 20 rows contribute, as a rare name or a heavy tail, that says nothing.
+    """
+    centred = rows - rows.mean(axis=0)
+    spread = centred.std(axis=0)
+    unit = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9)
+    n, square = len(rows), np.square(unit)
+    r, both, skew = (
+        a.T @ b / n for a, b in ((unit, unit), (square, square), (square * unit, unit))
+    )
+    fourth = np.diag(both)
+    variance = both - r * (skew + skew.T) + r**2 / 4 * (fourth[:, None] + fourth + 2 * both)
+    short = (
+        10 * np.maximum(fourth[:, None], fourth) / n
+    )  # few rows seldom show the tail they come from
+    errors = np.sqrt(np.maximum(variance, 1e-9) * (1 + short) / n)
+    rare = fourth > n / LEAST_TAIL_ROWS
+    errors[rare | (spread <= 1e-9)] = errors[:, rare | (spread <= 1e-9)] = np.inf
+    return np.asarray(errors)
 
 
 def _need(module: str) -> Any:

@@ -6,7 +6,8 @@ R' with R, the same number of rows, so it says what a perfect generator would sc
     value = D(G, R),  floor = D(R', R),  |G| = |R| = |R'|
 
 Both are means over random cuts, three unless said, taken in the one space that `scgan_infer.judging.distances` defines;
-a figure's error is the standard deviation of its value over the cuts. A missing cell is a value like others.
+a figure's error is the standard deviation of its value over the cuts, or what so many rows leave to chance where that
+is known and more. A missing cell is a value like others.
 A support is a set of rows and a reach around them, the 99.9 % quantile of distances between real rows in a
 set of that size: the more real rows there are, the finer is what lies off it.
 """
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from math import erfc
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,7 @@ from scgan_infer.judging.distances import (
     Rows,
     Space,
     c2st,
+    correlation_errors,
     correlations,
     energy_distance,
     nearest,
@@ -47,6 +50,9 @@ LEAST_JUDGED_ROWS = 200  # by the classifier, at an export
 MOST_ROWS = MOST_JUDGED_ROWS  # in one comparison
 MOST_QUERIES = 10_000  # whose nearest neighbour is searched
 OFF_ERRORS, OFF_TIMES = 4.5, 1.25  # by how many errors and times a share is off
+PAIR_CHANCE = 0.002  # that one of real rows' pairs is off
+PAIR_CHANGE = 0.1  # of a correlation, at least, where a pair is off
+SAME = 6  # decimals of a distance; beyond, equal rows differ by rounding
 SUPPORT = 0.999  # quantile of real-to-real nearest distances at which the real support ends
 
 
@@ -105,15 +111,14 @@ class Cut:
         reach = _reach(self.reference[queries : 2 * queries], self.reference)
         near = nearest(self.reference[:queries], self.reference, skip=1)
         far = nearest(self.fake[:MOST_QUERIES], self.reference)
-        return Figure(float(np.mean(far > reach)), float(np.mean(near > reach)))
+        return _shares(far > reach, near > reach)
 
     def missed(self) -> Figure:
         queries = min(MOST_QUERIES, len(self.real) // 2)
         m = min(len(self.made), len(self.reference) - queries)
         rows, known = self.reference[:queries], self.reference[queries : queries + m]
         reach = _reach(known[:MOST_QUERIES], known)
-        value, floor = (np.mean(nearest(rows, other) > reach) for other in (self.made[:m], known))
-        return Figure(float(value), float(floor))
+        return _shares(*(nearest(rows, other) > reach for other in (self.made[:m], known)))
 
     @cached_property
     def by_column(self) -> dict[str, Figure]:
@@ -159,16 +164,34 @@ class Cut:
         return fake, other, first
 
     def nearest_ratio(self) -> Figure | None:
+        """The error is that of the medians, wide where many rows are near and many far."""
         if self.to_training is None:
             return None
         made, fresh, known = (float(np.median(distances)) for distances in self.to_training)
-        return Figure(*(part / known if known > 0 else 1.0 + part for part in (made, fresh)))
+        swing, _, known_swing = map(_median_error, self.to_training)
+        if known == 0:
+            return Figure(1.0 + made, 1.0 + fresh, swing)
+        value = made / known
+        return Figure(value, fresh / known, float(np.hypot(swing, value * known_swing) / known))
+
+    def nearest_rank(self) -> Figure | None:
+        """The error is Mann's and Whitney's."""
+        if self.to_training is None:
+            return None
+        *both, known = (distances.round(SAME) for distances in self.to_training)
+        error = np.sqrt((len(both[0]) + len(known) + 1) / (12 * len(both[0]) * len(known)))
+        value, floor = (_nearer(part, known) for part in both)
+        return Figure(value, floor, float(error))
 
     def nearest_close(self) -> Figure | None:
         if self.to_training is None:
             return None
-        *both, known = self.to_training
-        return Figure(*(float(np.mean(part <= np.quantile(known, 0.01))) for part in both))
+        *both, known = (distances.round(SAME) for distances in self.to_training)
+        reach = np.quantile(known, 0.01)
+        share = np.mean(known <= reach)
+        error = np.sqrt(share * (1 - share) * (1 / len(both[0]) + 1 / len(known)))
+        value, floor = (float(np.mean(part <= reach)) for part in both)
+        return Figure(value, floor, float(error))
 
     def cluster_weights(self) -> Figure | None:
         if self.clusters is None:
@@ -277,6 +300,13 @@ FIGURES: dict[str, Measure] = {
         "well below 1 means that training rows are being copied",
         Cut.nearest_ratio,
     ),
+    "nearest_rank": Measure(
+        "nearer than held-out",
+        "chance to be nearer a training row than a held-out row is",
+        "ties count half: 50 % where no training row is copied, whatever the distances are",
+        Cut.nearest_rank,
+        share=True,
+    ),
     "nearest_close": Measure(
         "near-copies",
         "share as near a training row as the nearest 1 % held-out",
@@ -318,6 +348,8 @@ class Figures:
             and `mse_raw` in the column's units squared (a category: share of rows that changed).
         pairs: two column names and the largest difference of their features' correlations; worst first.
         clusters: each cluster's weight in the data and in the samples.
+        pairs_off: those whose correlation changed by more than chance and by more than .1, with that change
+            between all generated and all held-out rows and its error; most errors first.
     """
 
     rows: dict[str, int]
@@ -325,6 +357,7 @@ class Figures:
     columns: dict[str, dict[str, Figure]]
     pairs: tuple[tuple[str, str, Figure], ...] = ()
     clusters: tuple[tuple[float, float], ...] = ()
+    pairs_off: tuple[tuple[str, str, Figure], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it: `{"c2st": {"value": 0.503, "floor": 0.498}, "off": ...}`."""
@@ -336,6 +369,9 @@ class Figures:
                 for name, figures in self.columns.items()
             },
             "pairs": [{"columns": [a, b], **figure._asdict()} for a, b, figure in self.pairs],
+            "pairs_off": [
+                {"columns": [a, b], **figure._asdict()} for a, b, figure in self.pairs_off
+            ],
             "clusters": [{"data": data, "samples": samples} for data, samples in self.clusters],
         }
 
@@ -408,6 +444,7 @@ def evaluate(
         _by_column(parts, columns, errors),
         _by_pair(parts),
         _cluster_table(*known) if known else (),
+        _pairs_off(space, real[:MOST_ROWS], made[:MOST_ROWS]),
     )
 
 
@@ -438,6 +475,23 @@ def _by_pair(parts: Sequence[Cut]) -> tuple[tuple[str, str, Figure], ...]:
     """Return the pairs of columns, the worst first."""
     pairs = [(*key, _mean([cut.by_pair[key] for cut in parts])) for key in parts[0].by_pair]
     return tuple(sorted(pairs, key=lambda pair: -pair[2].value))
+
+
+def _pairs_off(space: Space, real: Rows, made: Rows) -> tuple[tuple[str, str, Figure], ...]:
+    """Return the pairs of columns that Benjamini and Hochberg find, but for small changes."""
+    change = np.abs(correlations(made) - correlations(real))
+    error = np.hypot(correlation_errors(made), correlation_errors(real))
+    far, found = change / error, []
+    for (a, rows, _), (b, across, _) in combinations(space.by_column(), 2):
+        block = far[rows, across]
+        at = np.unravel_index(np.argmax(block), block.shape)
+        chance = block.size * erfc(float(block[at]) / np.sqrt(2))
+        figure = Figure(float(change[rows, across][at]), None, float(error[rows, across][at]))
+        found.append((chance, -float(block[at]), a.name, b.name, figure))
+    found.sort(key=lambda pair: pair[:2])
+    few = [k for k, pair in enumerate(found, 1) if pair[0] <= PAIR_CHANCE * k / len(found)]
+    least = found[: max(few, default=0)]
+    return tuple((a, b, figure) for *_, a, b, figure in least if figure.value > PAIR_CHANGE)
 
 
 def held_out(
@@ -490,13 +544,34 @@ def _some(rows: ArrayLike, rng: np.random.Generator) -> Rows:
 
 
 def _mean(figures: Sequence[Figure]) -> Figure:
-    """Mean over cuts, and the error; no floor where there is none."""
+    """Mean over cuts, and the error, at least what each cut has; no floor where there is none."""
     values = [figure.value for figure in figures]
     floors = [figure.floor for figure in figures if figure.floor is not None]
     floor = float(np.mean(floors)) if floors else None
-    return Figure(
-        float(np.mean(values)), floor, float(np.std(values, ddof=1)) if values[1:] else None
-    )
+    errors = [figure.error for figure in figures if figure.error is not None]
+    parts = [float(np.mean(errors))] if errors else []
+    parts += [float(np.std(values, ddof=1))] if values[1:] else []
+    return Figure(float(np.mean(values)), floor, max(parts, default=None))
+
+
+def _median_error(distances: Rows) -> float:
+    """A quarter of what lies between the order statistics two standard errors around the median."""
+    reach = min(0.5, 1 / np.sqrt(len(distances)))
+    return float(np.ptp(np.quantile(distances, [0.5 - reach, 0.5 + reach])) / 4)
+
+
+def _shares(value: NDArray[np.bool_], floor: NDArray[np.bool_]) -> Figure:
+    """Return two shares, and the error of their difference if they are one."""
+    shares = float(value.mean()), float(floor.mean())
+    both = float(np.concatenate([value, floor]).mean())
+    return Figure(*shares, float(np.sqrt(both * (1 - both) * (1 / len(value) + 1 / len(floor)))))
+
+
+def _nearer(distances: Rows, known: Rows) -> float:
+    """Return the chance that a distance is below a known one; ties count half."""
+    known = np.sort(known)
+    below = [np.searchsorted(known, distances, side).mean() for side in ("left", "right")]
+    return 1 - float(np.mean(below)) / len(known)
 
 
 def _worst(figures: Iterable[Figure]) -> Figure:

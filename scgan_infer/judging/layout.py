@@ -1,6 +1,9 @@
 """What figures say, in words: one verdict, and tables of text.
 
-A figure is judged by how far it is beyond its floor, less twice its error.
+A figure is judged by how far it is beyond its floor, less twice its error. Training rows are copied where generated
+rows are both much nearer to them than held-out rows are and more often the nearer: where half of the rows lie close
+together and half far apart, a median alone says nothing. A column is judged by its shape error, less what chance adds
+to the worst of so many columns, and a pair by its correlation where `Figures.pairs_off` has it.
 """
 
 from __future__ import annotations
@@ -22,8 +25,12 @@ LIMITS = {
     "trend": (0.05, 0.15),
     "clusters": (0.05, 0.15),
     "nearest_ratio": (-0.1, -0.3),
+    "nearest_rank": (0.05, 0.1),
     "nearest_close": (0.01, 0.05),
 }
+COLUMN = (0.1, 0.3)  # of the worst column's shape error
+COLUMN_CHANCE = 0.001  # that a column of real rows is that far off
+BAD_PAIR = 0.3  # change of a correlation, beyond twice its error
 GRADES = ("good", "fair", "bad")
 MOST_LINES = 12  # of a table that a terminal shows
 WORDS = {"meaning", "where"}  # heads of columns of text
@@ -42,19 +49,48 @@ class Verdict(NamedTuple):
 
 
 def verdict(figures: Figures) -> Verdict:
-    """Return the grade of the worst figure; one counts by what is beyond twice its error."""
+    """Return the grade of what is worst; a figure counts by what is beyond twice its error."""
     grades = {
         name: _grade(name, figures.overall[name]) for name in LIMITS if name in figures.overall
     }
-    worst = max(grades.values())
-    named = [name for name, grade in grades.items() if grade == worst] if worst else ["c2st"]
-    why = ", ".join(said(name, figures.overall[name]) for name in named)
-    if not worst:
-        few = (
-            "" if figures.rows["generated"] >= LEAST_JUDGED_ROWS else ", as far as so few rows tell"
-        )
-        why = f"no figure is far from its floor{few}; {why}"
+    if "nearest_rank" in grades:
+        grades["nearest_ratio"] = min(grades["nearest_ratio"], grades.pop("nearest_rank"))
+    found = [(grade, said(name, figures.overall[name])) for name, grade in grades.items()]
+    found += _columns(figures) + _pairs(figures)
+    worst = max(grade for grade, _ in found)
+    if worst:
+        return Verdict(GRADES[worst], ", ".join(why for grade, why in found if grade == worst))
+    few = "" if figures.rows["generated"] >= LEAST_JUDGED_ROWS else ", as far as so few rows tell"
+    why = f"no figure is far from its floor{few}; {said('c2st', figures.overall['c2st'])}"
     return Verdict(GRADES[worst], why)
+
+
+def _columns(figures: Figures) -> list[tuple[int, str]]:
+    """Return the grade and the name of the column whose shape is farthest from its floor."""
+    shapes = {name: of["shape"] for name, of in figures.columns.items()}
+    if not shapes:
+        return []
+    beyond = {name: figure.value - (figure.floor or 0.0) for name, figure in shapes.items()}
+    name = max(beyond, key=lambda name: beyond[name])
+    # McDiarmid: a row of either side moves the error by 1 / n at most
+    chance = np.sqrt(np.log(len(shapes) / COLUMN_CHANCE) / figures.rows["generated"])
+    fair, bad = COLUMN
+    grade = int(beyond[name] > max(fair, chance)) + int(beyond[name] - chance > bad)
+    value, floor = (number(part, share=True) for part in shapes[name][:2])
+    return [(grade, f"shape error of {name} {value} (floor {floor})")]
+
+
+def _pairs(figures: Figures) -> list[tuple[int, str]]:
+    """Return the grade of the pairs that are off, and the worst of them."""
+    if not figures.pairs_off:
+        return []
+    a, b, worst = figures.pairs_off[0]
+    grade = 1 + int(any(f.value - 2 * (f.error or 0.0) > BAD_PAIR for *_, f in figures.pairs_off))
+    many = f"{len(figures.pairs_off)} of {len(figures.pairs)} pairs of columns"
+    change, error = number(worst.value), number(worst.error)
+    return [
+        (grade, f"correlations of {many} changed, most clearly of {a}, {b} by {change} ± {error}")
+    ]
 
 
 def _grade(name: str, figure: Figure) -> int:
