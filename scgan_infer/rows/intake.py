@@ -370,6 +370,11 @@ class Intake:
                 f"column {self.name}: whole numbers beyond 2**24 are kept to 7 digits; "
                 f"if they name something, choose {self._setting('id')}, or category",
             )
+        advice = misspelt(self.names) if self.names and self.kind is None else ""
+        if advice and not self.unique:
+            first = shown(next(iter(self.names or ())))
+            way = f"{advice}, or choose {self._setting('category')}"
+            return (f"column {self.name}: {first} and others are taken for names; {way}",)
         return ()
 
     def finish(self) -> None:

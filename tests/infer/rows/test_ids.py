@@ -116,6 +116,15 @@ def test_text_among_numbers_gets_advice(cells, words):
         read_table({"x": np.array(cells, object)})
 
 
+@pytest.mark.parametrize("form", ["{:02}.03.2020", "03/{:02}/2020"])
+def test_dates_that_repeat_and_are_not_read_as_dates_are_noted(form):
+    cells = np.array([form.format(1 + k % 28) for k in range(N)], object)
+    table = read_table({"x": cells})
+    assert table.columns[0].kind == "category"
+    assert "write dates as YYYY-MM-DD, or choose columns.x.kind=category" in table.notes[0]
+    assert not read_table({"x": cells}, overrides={"x": {"kind": "category"}}).notes
+
+
 def test_text_with_a_few_numbers_is_text():
     cells = np.array(["ABC", "00M", "0E0", "ABD", "7"] * 40, object)
     assert read_table({"iata": cells}).columns[0].kind == "category"
