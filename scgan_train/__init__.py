@@ -45,6 +45,8 @@ def inspect(
         DataError: data that can't be read.
         UsageError: a setting that does not exist or does not fit.
     """
+    import torch  # noqa: F401  the first to be missed, by the name that users know
+
     from scgan_train import config as configs
     from scgan_train.datasets import load
     from scgan_train.inspecting import inspect as look
@@ -83,6 +85,8 @@ def train(
     """
     from pathlib import Path
     from shlex import quote
+
+    import torch  # noqa: F401  see `inspect`
 
     from scgan_infer.errors import UsageError
     from scgan_train import config as configs

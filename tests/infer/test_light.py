@@ -71,7 +71,9 @@ def test_help_and_version_import_neither_numpy_nor_onnxruntime(tmp_path: Path) -
 
 
 def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
-    done = scgan("train", cwd=tmp_path)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert re.search(r"pip install .*\[train\]", done.stderr)
+    (tmp_path / "rows.csv").write_text("x\n1\n")
+    for command in (["train"], ["inspect", "rows.csv"]):
+        done = scgan(*command, cwd=tmp_path)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert re.search(r"^scgan: torch is .*pip install .*\[train\]", done.stderr), done.stderr
