@@ -48,11 +48,13 @@ def bend_of(values: Raw, coordinates: Raw) -> tuple[float, float] | None:
     if len(values) < FEWEST:
         return None
     few = np.sort(values)[:: -(-len(values) // MOST)].astype(np.float64)
+    low, middle, high = np.quantile(few, [0.25, 0.5, 0.75])
+    if low == high:
+        return None
     normal = ndtri((np.arange(len(few)) + 0.5) / len(few))
     own = np.sort(coordinates)[:: -(-len(values) // MOST)].astype(np.float64)
     left = 1 - np.corrcoef(own, normal)[0, 1] ** 2
-    low, middle, high = np.quantile(few, [0.25, 0.5, 0.75])
-    if left < CURVED or low == high:
+    if left < CURVED:
         return None
     tried = {}
     for centre in (few[0], middle, few[-1]):
