@@ -132,6 +132,8 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
     Raises:
         UsageError: no such discrete column, or a value that it never has.
     """
+    from difflib import get_close_matches
+
     from scgan_infer.rows.codecs.base import number
 
     steps = {
@@ -140,9 +142,15 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
         if not step.remainder
     }
     if name not in steps:
-        raise UsageError(
-            f"{name} is no column of discrete values; those are {', '.join(steps) or 'none'}"
-        )
+        there = [column.name for column in manifest.columns]
+        there += [given.column.name for given in manifest.given]
+        close = get_close_matches(name, steps, 1)
+        why = f"there is no column {name}" + (f"; did you mean {close[0]}?" if close else "")
+        if name in there:
+            why = (
+                f"{name} is a column whose values are not drawn outright, so none can be asked for"
+            )
+        raise UsageError(f"{why}; discrete values are those of {', '.join(steps) or 'no column'}")
     step = manifest.steps[steps[name]]
     column = manifest.columns[step.column]
     spelt = step.spelt(column)

@@ -391,9 +391,10 @@ class Model:
             hopeless = draws >= ENOUGH * BLOCK and fitting * MOST_REPEATS < draws
             if repeat >= MOST_REPEATS or hopeless:
                 raise UsageError(
-                    f"what is asked for is too rare: {draws} draws gave {len(pending)} of {BLOCK} rows none "
-                    f"(its share is about {fitting / draws:.1g}, and a row is drawn {MOST_REPEATS} times "
-                    "at most); ask for less"
+                    f"what is asked for never came in {draws} draws; ask for fewer values, or others"
+                    if not fitting
+                    else f"what is asked for came {fitting} times in {draws} draws, too rarely (1 in "
+                    f"{MOST_REPEATS} is needed); ask for fewer values, or others"
                 )
             times = BLOCK // len(pending)
             rows = np.repeat(pending, times)

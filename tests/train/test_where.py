@@ -44,7 +44,9 @@ def test_several_values_and_clusters_are_met_together(mixed_bundle: Path) -> Non
     ("where", "message"),
     [
         ({"species": "d"}, "'d' is not one of a, b, c"),
-        ({"r": 1}, "r is no column of discrete values; those are species"),
+        ({"r": 1}, "r is a column whose values are not drawn outright, .* are those of species"),
+        ({"specis": "a"}, "there is no column specis; did you mean species?"),
+        ({"q": "a"}, "there is no column q; discrete values are those of species"),
     ],
 )
 def test_what_can_not_be_asked_is_said(where, message: str, mixed_bundle: Path) -> None:
