@@ -73,7 +73,8 @@ class Column:
     def _flaw(self) -> str:
         """Return why the fields describe no domain; empty if they do."""
         if self.kind not in KINDS:
-            return f"unknown kind {self.kind!r}; the kinds are {', '.join(KINDS)}"
+            kinds = f"{', '.join(KINDS)}, and drop leaves a column out"
+            return f"unknown kind {self.kind!r}; the kinds are {kinds}"
         kind = KINDS[self.kind]
         for name in self.to_dict().keys() - ALWAYS - kind.fields:
             users = ", ".join(other for other in KINDS if name in KINDS[other].fields)

@@ -413,7 +413,8 @@ class Intake:
             return self._settled(values)
         there = ~np.isnan(values)
         if self.low > self.high and not self.names:
-            raise BadCellError(0, f"is missing in every row; {LEAVE_OUT}")
+            way = f"choose {self._setting('drop')}"
+            raise BadCellError(0, f"is missing in every row; {LEAVE_OUT}: {way}")
         out = np.full(len(values), np.nan, np.float32)
         column, out[there] = self._settled(values[there])
         return replace(column, missing=True), out

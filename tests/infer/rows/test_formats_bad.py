@@ -435,12 +435,20 @@ def test_a_missing_package_is_named_with_its_install_command(tmp_path, suffix, m
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+def test_an_empty_column_is_refused_with_the_setting_that_leaves_it_out(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,\n3,\n")
+    with pytest.raises(DataError, match=r"missing in every row; .*: choose columns.b.kind=drop"):
+        read_table(path)
+    assert read_table(path, overrides={"b": {"kind": "drop"}}).names == ("a",)
+
+
 def test_settings_that_make_no_column(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n3,4\n")
     for fields, words in (
         ({"kind": "periodic"}, "needs its period, e.g. a=360"),
-        ({"kind": "loud"}, "unknown kind 'loud'"),
+        ({"kind": "loud"}, "unknown kind 'loud'; .*, id, and drop leaves a column out"),
         ({"colour": "red"}, "no setting 'colour'"),
         ({"low": 5, "high": 2}, "low 5 is not below high 2"),
     ):
