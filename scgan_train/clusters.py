@@ -261,18 +261,20 @@ class _Fitting:
 
         With given coordinates it is doubled from 1, and the likelihood is conditional: what given coordinates do among
         themselves needs no clusters, and each that is needless cuts what a flow would learn from all of its rows.
-        It is the smallest K within `ENOUGH` of the best: twice the clusters cost twice the tables.
+        It is the smallest K within `ENOUGH` of the best: twice the clusters cost twice the tables. On planes the same
+        rows score every K, too, and it is doubled until it falls twice.
         """
         least = int(groups.max()) + 1
         most = max(most, least)
         scores: dict[int, float] = {}
-        seed = int(self.rng.integers(2**62)) if self.given else 0
+        plane = rows.shape[1] <= PLANE and not self.given
+        seed = int(self.rng.integers(2**62)) if self.given or plane else 0
         k = min(max(1 if self.given else 4, least), most)
         while k not in scores:
             # with given coordinates the same rows score every K
-            own = replace(self, rng=np.random.default_rng(seed)) if self.given else self
+            own = replace(self, rng=np.random.default_rng(seed)) if seed else self
             scores[k] = own.score(rows, groups, k)
-            if scores[k] < max(scores.values()):
+            if all(score < max(scores.values()) for score in [*scores.values()][-1 - plane :]):
                 break
             k = min(2 * k, most)
         best = max(scores.values())

@@ -32,10 +32,7 @@ PAIRS = 100_000  # in all; a cluster's rows are paired again with new codes unti
 ROUNDS = 8  # but no more often than this
 BATCH = 8192  # pairs a step, shared by the clusters
 MOMENTS = 2048  # codes that measure a trained map's mean and covariance
-JUDGED = (
-    256,
-    2048,
-)  # rows that say whether a cluster is more than a Gaussian: codes at least, rows at most
+JUDGED = 1024  # rows of a cluster that can tell whether it is more than a Gaussian
 
 
 class TransportMapper(ResidualMapper):
@@ -93,21 +90,24 @@ class TransportMapper(ResidualMapper):
         self.frame.means.copy_(centres + shift.squeeze(-1))
 
     def _needless(self, members: Members, generator: torch.Generator) -> Tensor:
-        """Say of which clusters [K] the Gaussian itself is nearer to their rows: regression makes tails short."""
+        """Say which clusters [K] of many rows are no farther from them without a map: regression makes tails short."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        start, nearer = Affine(self.clusters.means, self.clusters.factors), []
+        start = Affine(self.clusters.means, self.clusters.factors)
+        found = torch.zeros(len(self.clusters), dtype=torch.bool)
         for k, rows in enumerate(members.by_cluster()):
-            some = rows[: JUDGED[1]].double().cpu().numpy()
-            codes = torch.from_numpy(_codes(max(JUDGED[0], len(some)), rows.shape[1], rng)).to(rows)
+            some = rows[:MOMENTS].double().cpu().numpy()
+            if len(some) < JUDGED:
+                continue
+            codes = torch.from_numpy(_codes(MOMENTS, rows.shape[1], rng)).to(rows)
             cluster = torch.full((len(codes),), k, device=rows.device)
             made = start.to(rows).inverse(self(codes, cluster), cluster)
             apart = [_energy(part.double().cpu().numpy(), some) for part in (codes, made)]
-            nearer.append(apart[0] <= apart[1])
-        return torch.tensor(nearer, device=members.whitened.device)
+            found[k] = apart[0] <= apart[1]
+        return found.to(members.whitened.device)
 
 
 def _energy(made: NDArray[np.float64], rows: NDArray[np.float64]) -> float:
-    """Return the energy distance [n, e] to [m, e], but for what is of the second alone."""
+    """Return the energy distance of [n, e] to rows [m, e], but for what is of the rows alone."""
     from scipy.spatial.distance import cdist
 
     return float(2 * cdist(made, rows).mean() - cdist(made, made).mean())
