@@ -107,7 +107,7 @@ def test_rows_are_those_of_scgan_sample(browser, address, models, tmp_path, name
     found = read_table(saved(browser, tmp_path), columns=model.columns).values.astype(float)
     expected = model.sample(5000, **asked).astype(float)
     assert found.shape == expected.shape
-    spread = expected.std(axis=0)
+    spread = model.sample(5000).astype(float).std(axis=0)  # of the columns, not of one cluster
     gap = np.abs(found - expected) / np.where(spread > 0, spread, 1.0)
     for j, column in enumerate(model.columns):
         if column.period:
