@@ -151,13 +151,13 @@ class Chain(nn.Module):
         network, count = self.networks[step - self.lone], self.known + step
         x = torch.cat([given, *(self.embeddings[k][choice[:, k]] for k in range(count))], 1)
         linear = getattr(self, f"{LINEAR}{step}", None)
-        more = 0.0 if linear is None else x @ linear
+        more = None if linear is None else x @ linear
         for layer in network.children():
             x = layer(x)
             if generator is not None and isinstance(layer, nn.SiLU):
                 kept = torch.rand(x.shape, generator=generator).to(x) >= DROPOUT
                 x = x * kept / (1 - DROPOUT)
-        x = x + more
+        x = x if more is None else x + more
         if self.gate and step == len(self.sizes) - 1:
             x = x - self.gate.costs(given).T
         for other, table in self._barred(step):
@@ -334,14 +334,15 @@ class Chain(nn.Module):
     ) -> Var:
         """Return `logits` of a step that sees something as a graph."""
         network, costs = self.networks[step - self.lone], None
+        linear = getattr(self, f"{LINEAR}{step}", None)
         if self.gate and step == len(self.sizes) - 1:
             assert given.h is not None
             costs = op.transpose(self.gate.costs_graph(given.h))
-            if not any(weight.any() for weight in list(network.parameters())[-2:]):
+            learned = any(weight.any() for weight in list(network.parameters())[-2:])
+            if not learned and linear is None:
                 return op.neg(costs)  # nothing was learned
         x = known[0] if len(known) == 1 else op.concat(known, axis=1)
         logits = mlp_graph(network, x)
-        linear = getattr(self, f"{LINEAR}{step}", None)
         logits = logits if linear is None else op.add(logits, op.matmul(x, const(linear)))
         for other, table in self._barred(step):
             logits = op.add(logits, op.gather(const(table), outcomes[other]))

@@ -78,6 +78,11 @@ class Pieces(NamedTuple):
     first: Floats
     last: Floats
 
+    @property
+    def ends(self) -> tuple[Floats, Floats]:
+        """Score where each piece begins, and where it ends."""
+        return _score(self.first), _score(self.last)
+
     @classmethod
     def of(cls, low: Singles, high: Singles) -> Pieces:
         """Return the pieces of a table, the values [CELLS] at both ends of its cells."""
@@ -95,10 +100,10 @@ class Pieces(NamedTuple):
         own = np.searchsorted(self.starts, x.astype(np.float32), side="right")
         origin, width, first, last = (part[own] for part in self[1:])
         rises = width > 0
-        ends = _score(first), _score(last)
+        start, end = (part[own] for part in self.ends)
         way = np.clip((x - origin) / np.where(rises, width, 1), INSIDE, 1 - INSIDE)
         flat = _score(first + share * (last - first))
-        return np.where(rises, ends[0] + way * (ends[1] - ends[0]), flat)
+        return np.where(rises, start + way * (end - start), flat)
 
 
 def edges(tables: Singles, smooth: NDArray[np.bool_]) -> tuple[Singles, Singles]:
@@ -155,17 +160,16 @@ def _scores(x: Var, p: Parameters) -> Var:
         passed = op.greater_or_equal(cells, const(own.starts[:, None]))
         passed = op.cast(passed, to=np.float32)
         index = op.cast(op.reduce_sum(passed, const([0], np.int64)), to=np.int64)
-        rises = own.width > 0
+        rises, (start, end) = own.width > 0, own.ends
+        height = np.where(rises, start, _score((own.first + own.last) / 2))
         if not rises.any():
-            columns.append(op.gather(const(_score((own.first + own.last) / 2)), index))
+            columns.append(op.gather(const(height), index))
             continue
-        ends = _score(own.first), _score(own.last)
-        height = np.where(rises, ends[0], _score((own.first + own.last) / 2))
         inverse = np.where(rises, 1 / np.where(rises, own.width, 1), 0)
         way = op.sub(cells, op.gather(const(own.origin), index))
         way = op.mul(way, op.gather(const(inverse), index))
         way = op.clip(way, const(INSIDE), const(1 - INSIDE))
-        slope = op.gather(const(np.where(rises, ends[1] - ends[0], 0)), index)
+        slope = op.gather(const(np.where(rises, end - start, 0)), index)
         columns.append(op.add(op.gather(const(height), index), op.mul(way, slope)))
     return op.concat(columns, axis=0)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from browser import NEEDED, RUNTIME, Browser, saved, served, visit
@@ -25,7 +26,9 @@ from scgan_train.chain import Chain
 from scgan_train.clusters import Assign, Clusters
 from scgan_train.config import MapperConfig, resolve
 from scgan_train.exporting.exporter import export
-from scgan_train.given import Conditions, Given, divide
+from scgan_train.given import Conditions, ConditionVars, Given, divide
+from scgan_train.graph import argument
+from scgan_train.graph import model as build
 from scgan_train.maps.flow import FlowMapper
 from scgan_train.training.loop import generator_for
 from scgan_train.training.stages import train
@@ -80,6 +83,23 @@ def test_the_head_begins_as_the_exact_posterior_of_the_mixture() -> None:
     found = chain.logits(torch.zeros(50, 1, dtype=torch.int64), h, 0).softmax(1)
     parts = 0.3 * norm.pdf(h, -1, 1), 0.7 * norm.pdf(h, 2, 0.7)
     np.testing.assert_allclose(found[:, :1].detach(), parts[0] / sum(parts), atol=1e-5)
+
+
+def test_what_is_matched_beside_an_untrained_gate_is_in_the_graph_too() -> None:
+    chain = Chain([2], generator_for(0, "c"), (), Assign(two_clusters().leading(1)), 1)
+    h = torch.linspace(-3, 4, 2000)[:, None]
+    labels = (h < 0).long()  # where the mixture says the other
+    chain.start(labels, labels[:0])
+    chain.match(labels, h, [0], generator_for(0, "m"))
+    u = torch.rand(2000, 1, generator=generator_for(0, "u"))
+    ours = chain.select(u, Conditions(h, torch.zeros(2000, 0, dtype=torch.int64)))
+    assert (ours == labels).double().mean() > 0.9
+    vars_ = argument(("n", 1)), argument(("n", 1))
+    (made,) = chain.graph(vars_[0], ConditionVars(vars_[1], ()))
+    graph = build({"u": vars_[0], "h": vars_[1]}, {"choice": made})
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (theirs,) = session.run(None, {"u": u.numpy(), "h": h.numpy()})
+    assert (theirs != ours[:, 0].numpy()).mean() < 2e-3
 
 
 def test_an_untrained_flow_draws_from_the_conditional_gaussian() -> None:
