@@ -87,9 +87,8 @@ class Pieces(NamedTuple):
     def of(cls, low: Singles, high: Singles) -> Pieces:
         """Return the pieces of a table, the values [CELLS] at both ends of its cells."""
         cells = np.arange(CELLS)
-        begins = np.append(
-            True, (low[1:] != low[:-1]) | (high[1:] != high[:-1])
-        )  # a value's first cell
+        # a value's first cell
+        begins = np.append(True, (low[1:] != low[:-1]) | (high[1:] != high[:-1]))
         first, last = cells[begins], np.append(cells[begins][1:], CELLS)
         low, high = low[begins].astype(np.float64), high[begins].astype(np.float64)
         starts = np.where(high[:-1] < low[1:], (high[:-1] + low[1:]) / 2, low[1:])
@@ -177,9 +176,8 @@ def _scores(x: Var, p: Parameters) -> Var:
 def _scores_back(y: Var, p: Parameters) -> Var:
     """Return `Scores.inverse` of scores [k, n]."""
     half = const(CELLS / 2)
-    place = op.mul(
-        op.erf(op.mul(y, const(np.sqrt(0.5)))), half
-    )  # from the middle, which rounds less
+    # from the middle, which rounds less
+    place = op.mul(op.erf(op.mul(y, const(np.sqrt(0.5)))), half)
     cell = op.clip(op.floor(op.add(place, half)), const(0), const(CELLS - 1))
     starts = const(CELLS * np.arange(p["low"].shape[1])[:, None], np.int64)
     index = op.add(op.cast(cell, to=np.int64), starts)

@@ -196,9 +196,8 @@ def correlation_errors(rows: Rows) -> Rows:
     )
     fourth = np.diag(both)
     variance = both - r * (skew + skew.T) + r**2 / 4 * (fourth[:, None] + fourth + 2 * both)
-    short = (
-        10 * np.maximum(fourth[:, None], fourth) / n
-    )  # few rows seldom show the tail they come from
+    # few rows seldom show the tail they come from
+    short = 10 * np.maximum(fourth[:, None], fourth) / n
     errors = np.sqrt(np.maximum(variance, 1e-9) * (1 + short) / n)
     rare = fourth > n / LEAST_TAIL_ROWS
     errors[rare | (spread <= 1e-9)] = errors[:, rare | (spread <= 1e-9)] = np.inf
