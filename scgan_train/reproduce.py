@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Table
 from scgan_infer.errors import ScganError, UsageError
 from scgan_infer.files import write_bytes
-from scgan_infer.judging.figures import FIGURES, Figure, evaluate
+from scgan_infer.judging.cuts import Figure
+from scgan_infer.judging.figures import FIGURES, evaluate
 from scgan_infer.judging.layout import formatted
 from scgan_infer.names import LATENTS, Size
 from scgan_infer.sampling.sessions import cores

@@ -13,7 +13,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from scgan_infer.judging.figures import FIGURES, LEAST_JUDGED_ROWS, Figure, Figures
+from scgan_infer.judging.cuts import Figure
+from scgan_infer.judging.figures import FIGURES, LEAST_JUDGED_ROWS, Figures
 from scgan_infer.text import visible
 
 # beyond its floor by how much a figure is fair, and bad; near copies have a smaller distance

@@ -7,8 +7,9 @@ import pytest
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
+from scgan_infer.judging.cuts import Figure
 from scgan_infer.judging.distances import energy_distance, features, nearest, sliced_wasserstein
-from scgan_infer.judging.figures import FIGURES, Figure, Figures, evaluate, off_shares
+from scgan_infer.judging.figures import FIGURES, Figures, evaluate, off_shares
 from scgan_infer.judging.layout import table_text, verdict
 from scgan_train.datasets import table
 

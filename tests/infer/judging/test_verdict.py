@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from scgan_infer.columns import Column
-from scgan_infer.judging.figures import Figure, Figures, evaluate
+from scgan_infer.judging.cuts import Figure
+from scgan_infer.judging.figures import Figures, evaluate
 from scgan_infer.judging.layout import verdict
 
 pytest.importorskip("sklearn")
