@@ -50,7 +50,7 @@ from scgan_infer.rows.codecs.base import number
 from scgan_infer.rows.codecs.text import CODE
 from scgan_infer.rows.spelling import fault, misspelt
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>"}
+MISSING = {"", "na", "n/a", "nan", "null", "<na>"}  # in small letters
 MOST_NAMES = 1 << 14  # of a category, which the manifest lists
 LEAVE_OUT = "leave the column out"
 
@@ -568,4 +568,7 @@ def _isoformat(cell: Any) -> Any:
 
 
 def _missing(cell: object) -> bool:
-    return cell is None or str(cell).strip().lower() in MISSING
+    if cell is None:
+        return True
+    mark = str(cell).strip()
+    return mark == "None" or mark.lower() in MISSING  # "none" is a word, and a name

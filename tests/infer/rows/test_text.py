@@ -74,6 +74,15 @@ def test_text_that_only_looks_like_something_else(tmp_path, text, names, first):
     assert (table.names, table.values[0].tolist()) == (names, first)
 
 
+def test_none_is_a_name_and_none_of_pythons_own_is_missing(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("stage,size\n" + "I,1.5\nnone,2.25\nNone,NA\nII,3.5\n" * 20)
+    table = read_table(path)
+    assert table.columns[0].categories == ("I", "II", "none")
+    assert np.isnan(table.values[2::4]).all()
+    assert not np.isnan(np.delete(table.values, np.s_[2::4], axis=0)).any()
+
+
 def test_one_column_of_decimal_commas_may_be_two_of_numbers(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("a\n1,5\n2,5\n")
