@@ -69,6 +69,7 @@ MOST_LEADING = 24  # directions of a wide cluster that may be moved
 PROBE = 0.2  # share of the steps that say how many are
 ENOUGH = 0.005  # nats a row that one more must gain
 BACK = 0.1  # share of the rows that say so, and are kept back meanwhile
+HARMLESS = 80  # steps that copy nothing of 200 rows, or in proportion of fewer
 EMBEDDING = 8  # numbers that stand for a discrete value
 TOGETHER = 16  # clusters whose densities a graph computes at once: what they hold stays small
 BURSTS = (0.125, 0.125, 0.25, 0.5)  # of the steps, where columns are given
@@ -314,14 +315,17 @@ class FlowMapper(Mapper, Invertible):
         >>> [FlowMapper.defaults(4, rows)["steps"] for rows in (100, 1000, 5000, 10**6)]
         [164, 653, 1715, 2600]
 
-        Fewer, where rows differ in discrete values, too:
+        Fewer, of narrower networks, where rows differ in discrete values, too; `HARMLESS` copy nothing:
 
         >>> [FlowMapper.defaults(4, rows, 1)["steps"] for rows in (100, 1000, 5000, 10**6)]
-        [41, 327, 1393, 2600]
+        [40, 130, 1056, 2600]
         """
-        share = min(1.0, rows / 10_000) ** (0.9 if steps else 0.6)
-        layers = 1 if e < TWO_LAYERS else 2
-        return {"width": 64, "steps": round(2600 * share), "lr": 5e-3, "layers": layers}
+        share, layers = min(1.0, rows / 10_000), 1 if e < TWO_LAYERS else 2
+        found = {"width": 64, "steps": round(2600 * share**0.6), "lr": 5e-3, "layers": layers}
+        if steps and share < 1:
+            least = min(HARMLESS, round(HARMLESS * rows / 200))
+            found |= {"width": 32, "steps": max(least, round(2600 * share**1.3))}
+        return found
 
     @staticmethod
     def most_clusters(e: int) -> int:
