@@ -39,7 +39,8 @@ class Finding:
         high: Greatest number.
         distinct: How many different values there are.
         missing: How many cells are missing.
-        drawn: Values that the head draws outright, "" for a missing cell, with their shares, most frequent first.
+        drawn: Values that the head draws outright, "" for a missing cell, with their shares, most frequent first;
+            none of a column that is put together from others and what it is more or less than they say.
         rest: Whether the column has other numbers, too.
         hints: What the user may want to change, a sentence each.
     """
@@ -119,8 +120,10 @@ def inspect(
     columns = [table.columns[j] for j in made]
     found = constraints_of(config, table) if constraints is None else constraints
     steps = {step.column: step for step in discrete.find(table)}
+    apart = {made[constraint.column] for constraint in found if constraint.learned}
     findings = tuple(
-        _finding(column, table.values[:, j], steps.get(j)) for j, column in enumerate(table.columns)
+        _finding(column, table.values[:, j], None if j in apart else steps.get(j))
+        for j, column in enumerate(table.columns)
     )
     guessed = tuple(
         column.name

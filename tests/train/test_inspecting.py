@@ -44,6 +44,20 @@ def test_columns_are_shown_with_what_is_drawn_and_what_is_missing() -> None:
     assert "0 6" in shown and "missing 2.5%" in shown and shown.endswith("50")  # noqa: PT018
 
 
+def test_no_value_of_a_column_that_is_put_together_from_others_is_said_to_be_drawn() -> None:
+    rng = np.random.default_rng(0)
+    ordered = np.datetime64("2022-03-01") + rng.integers(0, 400, 2000)
+    shipped = ordered + rng.geometric(0.4, 2000)
+    shipped[::10] = np.datetime64("NaT")
+    table = {"ordered": ordered, "shipped": shipped}
+    found = scgan_train.inspect(table)
+    columns = {finding.column.name: finding for finding in found.findings}
+    assert found.constraints
+    assert columns["shipped"].missing == 200
+    assert not columns["shipped"].drawn
+    assert columns["shipped"].rest
+
+
 def test_angles_marks_row_numbers_and_constants_get_a_hint() -> None:
     notes = "\n".join(scgan_train.inspect(rows()).lines())
     assert "phi looks like an angle in radians; columns.phi.period=6.28318531" in notes
