@@ -324,7 +324,8 @@ class FlowMapper(Mapper, Invertible):
         found = {"width": 64, "steps": round(2600 * share**0.6), "lr": 5e-3, "layers": layers}
         if steps and share < 1:
             least = min(HARMLESS, round(HARMLESS * rows / 200))
-            found |= {"width": 32, "steps": max(least, round(2600 * share**1.3))}
+            few = round(2600 * share**1.3)
+            found |= {"width": 32, "steps": few} if few > least else {"steps": least}
         return found
 
     @staticmethod
