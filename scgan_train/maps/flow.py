@@ -323,7 +323,7 @@ class FlowMapper(Mapper, Invertible):
         share, layers = min(1.0, rows / 10_000), 1 if e < TWO_LAYERS else 2
         found = {"width": 64, "steps": round(2600 * share**0.6), "lr": 5e-3, "layers": layers}
         if steps and share < 1:
-            least = min(HARMLESS, round(HARMLESS * rows / 200))
+            least = round(HARMLESS * min(1.0, rows / 200))
             few = round(2600 * share**1.3)
             found |= {"width": 32, "steps": few} if few > least else {"steps": least}
         return found
