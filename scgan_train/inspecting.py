@@ -27,6 +27,7 @@ SENTINELS = (-9999.0, -999.0, -99.0, 999.0, 9999.0)
 GUESSED = ("bounded", "integer")
 MOST_SHOWN = 3  # values, or names
 WIDEST = 36  # letters of a cell of the table that is shown
+UNITS = {"M": "months", "D": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,10 @@ def _range(finding: Finding) -> str:
     decimals = finding.column.decimals
     rounded = "" if decimals is None else f", {decimals} decimals"
     if finding.column.grid is not None:
-        rounded = f", steps of {finding.column.grid:.6g}"
+        resolution = finding.column.resolution
+        rounded = (
+            f", steps of {finding.column.grid:.6g} {UNITS.get(resolution, resolution)}".rstrip()
+        )
     if finding.column.digits is not None:
         rounded = f", {finding.column.digits} digits"
     ends = [f"{end:g}" for end in (finding.low, finding.high)]

@@ -249,8 +249,11 @@ def _intakes(
     usable = set(reader.names) & set(chosen)
     unknown = next((name for name in (*chosen, *overrides) if name not in usable), None)
     if unknown is not None:
-        held = _listed(reader.names, 12)
-        raise UsageError(f"{reader.label}: has no column {unknown!r} to use; it has {held}")
+        from difflib import get_close_matches
+
+        held, close = _listed(reader.names, 12), get_close_matches(unknown, reader.names, 1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise UsageError(f"{reader.label}: has no column {unknown!r} to use; {meant}it has {held}")
     places = _places(reader, chosen)
     kept = [name for name in chosen if overrides.get(name, {}).get("kind") != "drop"]
     if not kept:

@@ -249,7 +249,9 @@ class Intake:
                 why = (
                     "is missing; fill it in" if _missing(cell) else fault(str(cell), self._setting)
                 )
-                raise BadCellError(row, f"{shown(cell)} {why}, {self.remedy}")
+                kind = self.settings.get("kind")
+                asked = f" (the column is set to {kind})" if kind else ""
+                raise BadCellError(row, f"{shown(cell)} {why}, {self.remedy}{asked}")
             out[row] = value
         return out
 

@@ -163,7 +163,7 @@ def reading(label: str, reader: type[Reader]) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise DataError(f"{label}: there is no such file") from error
+        raise DataError(f"{label}: there is no such file; check its name and folder") from error
     except _unreadable(reader) as error:
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise DataError(f"{label}: can't be read: {' '.join(str(why).split())[:200]}") from error

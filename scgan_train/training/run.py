@@ -173,7 +173,7 @@ class Run:
             return cls(path, config, source, columns, facts)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ModelError(
-                f"{path} is not a run folder: {Path(error.filename).name} is missing"
+                f"{path} is not a run folder: {Path(error.filename).name} is missing; give one that train made"
             ) from error
         except (
             OSError,

@@ -58,6 +58,13 @@ def test_no_value_of_a_column_that_is_put_together_from_others_is_said_to_be_dra
     assert columns["shipped"].rest
 
 
+def test_steps_of_dates_are_shown_with_their_unit() -> None:
+    rng = np.random.default_rng(0)
+    quarters = np.datetime64("2022-03-01T00:00", "m") + 15 * rng.integers(40_000, size=2000)
+    (line,) = (line for line in scgan_train.inspect({"at": quarters}).lines() if "steps of" in line)
+    assert line.rstrip().endswith("steps of 15 minutes")
+
+
 def test_angles_marks_row_numbers_and_constants_get_a_hint() -> None:
     notes = "\n".join(scgan_train.inspect(rows()).lines())
     assert "phi looks like an angle in radians; columns.phi.period=6.28318531" in notes

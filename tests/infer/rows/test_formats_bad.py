@@ -372,7 +372,7 @@ def test_large_numbers_among_fractions_are_rounded_like_all_others(tmp_path):
 
 
 def test_paths_that_are_no_file_of_rows(tmp_path):
-    refused(tmp_path / "none.csv", "no such file")
+    refused(tmp_path / "none.csv", "no such file; check its name and folder")
     refused(tmp_path, "folder")
     (tmp_path / "rows.txt").write_text("a\n1\n")
     refused(tmp_path / "rows.txt", "'.txt'", ", ".join(FORMATS))

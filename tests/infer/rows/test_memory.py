@@ -167,6 +167,10 @@ def test_columns_are_chosen_and_described_as_in_a_file():
     assert table.names == ("count", "x")
     with pytest.raises(UsageError, match="rows: has no column 'y' to use; it has x, side"):
         read_table(rows, names=["y"])
+    with pytest.raises(UsageError, match="no column 'countt' to use; did you mean 'count'"):
+        read_table(rows, overrides={"countt": {"kind": "real"}})
+    with pytest.raises(DataError, match=r"text where a number .* \(the column is set to real\)"):
+        read_table({"k": ["a", "b", "a", "b"]}, overrides={"k": {"kind": "real"}})
     with pytest.raises(DataError, match=r"column 'x', row \d+: .* is outside its walls \[0.5, \]"):
         read_table(rows, overrides={"x": {"low": 0.5}})
     known = (Column("count", "integer"), Column("x"))
