@@ -9,6 +9,8 @@ from sklearn.mixture import GaussianMixture
 
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
+from scgan_train import clusters as clustering
+from scgan_train import datasets
 from scgan_train import groups as grouping
 from scgan_train.clusters import Assign, Clusters, fit, settle
 from scgan_train.config import ClusterConfig, Config, resolve
@@ -69,6 +71,32 @@ def test_auto_finds_about_as_many_clusters_as_there_are_and_says_why():
     )
     assert 16 <= len(clusters) <= 32
     assert f"{len(clusters)} clusters, more gain nothing" in note
+
+
+def test_the_same_rows_score_every_number_of_clusters_of_a_plane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what rows are drawn decides, and the doubling stops early by luck."""
+    rows, _ = blobs(3000)
+    seen, score = [], clustering._Fitting.score
+
+    def noted(self, *args):
+        seen.append(self.rng.bit_generator.state["state"]["state"])
+        return score(self, *args)
+
+    monkeypatch.setattr(clustering._Fitting, "score", noted)
+    fit(rows, ClusterConfig(k=64, choose=True), seeded())
+    assert len(seen) > 2
+    assert len(set(seen)) == 1
+
+
+def test_none_of_eight_gaussians_share_a_cluster():
+    """One start of K-means merges two of them with seed 4, and what follows can't part them."""
+    for seed in range(6):
+        rows = torch.from_numpy(datasets.table("eight_gaussians", 2000, seed).values)
+        config = ClusterConfig(k=8, choose=False, split=False)
+        clusters, _, _ = fit(rows, config, seeded(seed))
+        assert clusters.weights.max() < 0.2
 
 
 def test_a_row_that_no_component_expects_stretches_the_one_it_falls_to():

@@ -7,6 +7,7 @@ import pytest
 
 from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
+from scgan_infer.judging import cuts
 from scgan_infer.judging.cuts import Figure
 from scgan_infer.judging.distances import energy_distance, features, nearest, sliced_wasserstein
 from scgan_infer.judging.figures import FIGURES, Figures, evaluate, off_shares
@@ -347,3 +348,11 @@ def test_reconstructions_of_missing_cells_have_errors():
     found = evaluate(rows, rows[:50], columns=columns, reconstructed=(rows, back)).columns
     assert found["x"]["mse_raw"].value == pytest.approx(0.25 * 40 / 60)
     assert found["n"]["mse_raw"].value == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_cauchy", "standard_exponential"])
+def test_the_error_of_a_median_is_what_it_swings_by(draw: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = getattr(rng, draw)((2000, 400))
+    errors = [cuts._median_error(own) for own in rows]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.median(rows, 1).std(), rel=0.1)
