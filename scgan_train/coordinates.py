@@ -29,6 +29,7 @@ from scgan_infer.kinds.bend import BEND, bend_of
 from scgan_train import constraints, discrete
 from scgan_train.constraints import Constraint
 from scgan_train.discrete import Labels, Step
+from scgan_train.effects import Effects, features_of, preferred, seen
 from scgan_train.forms import CELLS, GRAPHS, MIDDLES, SCORES, Scores, edges, quantiles
 from scgan_train.graph import Var, const, minus_infinity, op
 from scgan_train.margins import Margins
@@ -135,6 +136,7 @@ class Coordinates:
         shift: float32 [d'].
         scale: float32 [d'].
         margins: Curves of coordinates; None without them.
+        effects: What discrete values say of coordinates' means; None if nothing.
         constant: A row, float32 [d], for the columns that have no coordinate.
     """
 
@@ -154,6 +156,10 @@ class Coordinates:
         self.bends = np.asarray(state.get("bends", np.full((2, self.dims), np.nan)), np.float32)
         self.tables = np.asarray(state.get("tables", np.zeros((0, CELLS))), np.float32)
         self.margins = Margins(state["margins"]) if "margins" in state else None
+        self.effects = None
+        if "effects" in state:
+            sizes = tuple(step.size for step in self.steps)
+            self.effects = Effects(state["effects"], sizes, state["spread"])
         self.slot = np.zeros(len(self.columns), np.int64)
         self.slot[self.index] = np.arange(self.dims)
         self.still = ~np.isin(np.arange(len(self.columns)), self.index)
@@ -223,7 +229,34 @@ class Coordinates:
         scale = np.where(deviation > 0, deviation, 1.0)
         # equal numbers are spread over their scores
         shift[bare.scored], scale[bare.scored] = 0.0, 1.0
-        return cls(table.columns, state | {"shift": shift, "scale": scale})
+        fitted = cls(table.columns, state | {"shift": shift, "scale": scale})
+        if steps and not given:
+            fitted.effects = fitted._effects(table.values[kept])
+        return fitted
+
+    def _effects(self, x: Singles) -> Effects | None:
+        """Return what discrete values say of coordinates' means in rows [n, d]; None where it is left to the map."""
+        choice = self.choose(x)
+        present, features = self.present(choice), self.features(choice)
+        for block in self.blocks:
+            if block.form.name == "turn":  # an angle has no mean
+                present[:, block.place] = False
+        y = self.forward(x, np.random.default_rng(0), jitter=True)
+        effects = Effects.fit(features, choice, y, present)
+        if effects is None:
+            return None
+        left = np.where(present, effects.forward(y, choice), y)
+        slopes: Floats = np.where(present, -np.log(effects.spread), 0).sum(1)
+        return effects if preferred(seen(features, choice), y, left, slopes) else None
+
+    def features(self, choice: Labels) -> list[Floats]:
+        """Return what is known of each outcome of each step, see `features_of`, by those [n, h-1] of rows."""
+        named = [self.columns[step.column].rules.named for step in self.steps]
+        numbers = [
+            np.zeros(0) if name else step.numbers.astype(np.float64)
+            for name, step in zip(named, self.steps, strict=True)
+        ]
+        return features_of(numbers, [step.size for step in self.steps], choice)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that, with the outer columns, make it again: `Coordinates(columns, state)`."""
@@ -239,6 +272,7 @@ class Coordinates:
             **discrete.state(self.steps),
             **constraints.state(self.constraints),
             **({} if np.isnan(self.bends).all() else {"bends": self.bends}),
+            **({"effects": e.table, "spread": e.spread} if (e := self.effects) else {}),
         }
 
     def _raw(self, x: Floats) -> Floats:
@@ -286,6 +320,7 @@ class Coordinates:
                 raw[:, block.place] = block.form.within(part, block.p, rng.random(part.shape))
         y: Floats = (raw - self.shift) / self.scale
         y = self.margins.inverse(y) if self.margins else y
+        y = self.effects.forward(y, discrete.choose(self.steps, x)) if self.effects else y
         if self.steps:
             filled = np.zeros(y.shape) if rng is None else rng.standard_normal(y.shape)
             y = np.where(_present(x, self.steps)[:, self.index], y, filled).astype(y.dtype)
@@ -314,7 +349,7 @@ class Coordinates:
         total = np.zeros(len(x), x.dtype)
         if self.continuous:
             parts = [block.form.log_slope(x[:, block.index], block.p) for block in self.blocks]
-            scale = np.log(self.scale.astype(x.dtype))
+            scale = np.log(self.unit.astype(x.dtype))
             slopes = np.concatenate(parts, 1) - scale
             if self.margins:
                 slopes = slopes + self.margins.log_slope((self._raw(x) - self.shift) / self.scale)
@@ -336,19 +371,37 @@ class Coordinates:
 
         They are y itself but where a number has an interval of scores.
         """
-        x, low, high = constraints.forward(x, self.constraints), y.copy(), y.copy()
+        x = constraints.forward(x, self.constraints)
+        choice = discrete.choose(self.steps, x)
         safe = np.where(np.isnan(x), self.anchor, x) if self.steps else x
+        known = self.whole(y, choice)
+        low, high = known.copy(), known.copy()
         for block in self.blocks:
             if isinstance(block.form, Scores):
                 part = safe[:, block.index]
                 for side, share in ((low, 0.0), (high, 1.0)):
                     raw = block.form.within(part, block.p, np.full(part.shape, share))
                     side[:, block.place] = (raw - self.shift[block.place]) / self.scale[block.place]
+        if self.effects:
+            low, high = (self.effects.forward(side, choice) for side in (low, high))
         present = _present(x, self.steps)[:, self.index]
         return np.where(present, low, y), np.where(present, high, y)
 
+    def whole(self, y: Floats, choice: Labels | None) -> Floats:
+        """Return y' [n, d'], with the means that outcomes [n, h-1] say, of coordinates [n, d']."""
+        if not self.effects:
+            return y
+        assert choice is not None
+        return self.effects.inverse(y, choice)
+
+    @property
+    def unit(self) -> Singles:
+        """By how much f(x) rises with each coordinate, float32 [d']."""
+        return self.scale * self.effects.spread if self.effects else self.scale
+
     def inverse(self, y: Floats, choice: Labels | None = None) -> Floats:
         """Return rows [n, d] of coordinates [n, d'] and outcomes [n, h-1], each inside its column's domain."""
+        y = self.whole(y, choice)
         y = self.margins.forward(y) if self.margins else y
         f = y * self.scale + self.shift
         x = np.empty((len(y), len(self.columns)), y.dtype)
@@ -399,7 +452,10 @@ class Coordinates:
 
     def graph_choose(self, x: Var) -> list[Var]:
         """Return `choose` of rows [n, d] as graphs, [n] each."""
-        x = self._graph_learned(x)
+        return self._graph_chosen(self._graph_learned(x))
+
+    def _graph_chosen(self, x: Var) -> list[Var]:
+        """Return the outcomes [n] of rows [n, d] of what is learned, as graphs."""
         return [
             step.choose_graph(op.gather(x, const(step.column, np.int64), axis=1))
             for step in self.steps
@@ -413,7 +469,7 @@ class Coordinates:
         slopes = op.mul(op.where(op.isnan(cells), const(0), cells), const(0))
         if self.continuous:
             parts = [block.graph_log_slope(self._part(cells, block)) for block in self.blocks]
-            slopes = op.sub(op.concat(parts, axis=0), const(_upright(np.log(self.scale))))
+            slopes = op.sub(op.concat(parts, axis=0), const(_upright(np.log(self.unit))))
             if self.margins:
                 y = self._graph_standardised(cells)
                 slopes = op.add(slopes, self.margins.log_slope_graph(y))
@@ -437,6 +493,7 @@ class Coordinates:
         """See `forward`, of rows [n, d] alone."""
         x = self._graph_learned(x)
         absent = self._graph_absent(x) if self.steps else None
+        choice = self._graph_chosen(x) if self.effects else []
         x = op.transpose(x)
         if not self._in_order:
             x = op.gather(x, const(self.index, np.int64), axis=0)
@@ -444,6 +501,9 @@ class Coordinates:
             x = op.where(op.isnan(x), const(_upright(self.anchor[self.index])), x)
         y = self._graph_standardised(x)
         y = self.margins.inverse_graph(y) if self.margins else y
+        if self.effects:
+            y = op.sub(y, op.transpose(self.effects.mean_graph(choice)))
+            y = op.div(y, const(_upright(self.effects.spread)))
         if absent is not None:
             y = op.where(absent, const(0), y)
         return op.transpose(y)
@@ -480,7 +540,7 @@ class Coordinates:
         return op.concat(rows, axis=0)
 
     def graph_rows(self, f: Var, choice: Sequence[Var] = ()) -> Var:
-        """Return rows [n, d] of coordinates that are not standardised, f(x) = y scale + shift [n, d'].
+        """Return rows [n, d] of coordinates that are not standardised, y `unit` + shift [n, d']; without effects f(x).
 
         Columns lie along axis 0 meanwhile: along a short last axis, broadcasting is ten times slower.
         """
@@ -492,6 +552,9 @@ class Coordinates:
         if self._in_order and plain and bare:
             return f
         f = op.transpose(f)
+        if self.effects:
+            mean = op.transpose(self.effects.mean_graph(choice))
+            f = op.add(f, op.mul(mean, const(_upright(self.scale))))
         if self.margins:
             f = self.margins.graph(f, self.scale, self.shift)
         x = op.concat([block.graph_rows(self._part(f, block)) for block in self.blocks], axis=0)

@@ -248,7 +248,7 @@ class Parts:
         return {"latent": latent, "choice": choice, **z}, {"x": x}
 
     def _decoded(self, latent: Var, choice: Sequence[Var], z: Var | None) -> Var:
-        y = self.decode.graph(latent, z, (self.coordinates.scale, self.coordinates.shift))
+        y = self.decode.graph(latent, z, (self.coordinates.unit, self.coordinates.shift))
         return self.coordinates.graph_rows(y, choice[:-1])
 
     def inputs(self, n: int, generator: torch.Generator) -> Arrays:

@@ -11,7 +11,9 @@ and descends
     - log p(v) = |w|^2 / 2 - sum_j log dw_j/dv_j.
 
 Where a table has discrete values, the networks see an embedding of each, too, beside the coordinates
-before theirs.
+before theirs. Of few rows, what these values say of means in the clusters' frames is taken off before (`effects`):
+
+    eps = mu_i + M_i (m(s) + spread flow(w, i, s))
 
 Given numbers h come first in the frame, whose factor is triangular. So their own noise a is known, the
 Gaussian of the latents given them comes for free, and the flow moves the rest of the noise, seeing a:
@@ -47,6 +49,7 @@ from torch.nn.functional import pad, silu
 
 from scgan_train import graph
 from scgan_train.clusters import NARROW, Clusters
+from scgan_train.effects import Effects
 from scgan_train.graph import Var, const, op
 from scgan_train.maps.base import (
     Affine,
@@ -303,10 +306,15 @@ class FlowMapper(Mapper, Invertible):
         given: how many given numbers come first in the frame, p.
         order: of the frame's coordinates, [p + e].
         leading: how many coordinates are moved; 0 before it is known.
+        effects: what discrete values say of means in the frames; None if nothing.
     """
+
+    effects: Effects | None = None
 
     order: Tensor
     leading: Tensor
+    means: Tensor
+    spread: Tensor
 
     @staticmethod
     def defaults(e: int, rows: int, steps: int = 0) -> dict[str, Any]:
@@ -361,6 +369,20 @@ class FlowMapper(Mapper, Invertible):
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("leading", torch.tensor(0 if chosen else e), persistent=chosen)
 
+    def follow(self, effects: Effects) -> None:
+        """Let means in the frames, in the flow's order, follow discrete values."""
+        self.effects = effects
+        self.register_buffer("means", torch.from_numpy(effects.table))
+        self.register_buffer("spread", torch.from_numpy(effects.spread))
+
+    def _mean(self, choice: Tensor) -> Tensor:
+        """Return means [n, e] in the frames where there are effects, of choices."""
+        assert self.effects
+        sizes = self.effects.sizes
+        starts = torch.tensor([0, *sizes]).cumsum(0)[:-1].to(choice)
+        found: Tensor = self.means[choice[:, : len(sizes)] + starts].sum(1)
+        return found
+
     def context(self, choice: Tensor, a: Tensor) -> Tensor | None:
         """Return what networks see of given numbers' noise a [n, p] and the discrete values of choices, [n, c].
 
@@ -392,7 +414,10 @@ class FlowMapper(Mapper, Invertible):
         for depth in reversed(range(len(self.layers))):
             v = self._layers[depth](v, cluster, context)
             v = v.flip(1) if depth else v
-        latents: Tensor = self.frame(torch.cat([a, v, rest], 1), cluster)[:, self._back]
+        every = torch.cat([a, v, rest], 1)
+        if self.effects:
+            every = every * self.spread + self._mean(choice)
+        latents: Tensor = self.frame(every, cluster)[:, self._back]
         return latents
 
     @property
@@ -423,11 +448,16 @@ class FlowMapper(Mapper, Invertible):
                 v = list(layer.graph(v, choice[-1], context))
             v = v[::-1] if depth else v
         frame = Affine(self.frame.means[:, self._back], self.frame.factors[:, self._back])
-        return frame.graph(op.transpose(op.concat([*known, *v, *rest], axis=0)), choice)
+        every = op.transpose(op.concat([*known, *v, *rest], axis=0))
+        if self.effects:
+            every = op.mul(every, const(self.spread))
+            every = op.add(every, self.effects.mean_graph(choice))
+        return frame.graph(every, choice)
 
-    def whitened(self, latents: Tensor, cluster: Tensor) -> Tensor:
-        """Return given numbers and latents [n, p + e] in the frames of their clusters [n], in the flow's order."""
-        return self.frame.inverse(latents[:, self.order], cluster)
+    def whitened(self, latents: Tensor, choice: Tensor) -> Tensor:
+        """Return given numbers and latents [n, p + e] in the frames of their clusters, in the flow's order."""
+        v = self.frame.inverse(latents[:, self.order], cluster_of(choice))
+        return (v - self._mean(choice)) / self.spread if self.effects else v
 
     def loss(self, v: Tensor, choice: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return minus the mean log-likelihood of rows v [b, p + e] in their clusters' frames, given the first p."""
@@ -437,7 +467,7 @@ class FlowMapper(Mapper, Invertible):
 
     @torch.no_grad()
     def judge(self, latents: Tensor, choice: Tensor) -> float:
-        v = self.whitened(latents, cluster_of(choice))
+        v = self.whitened(latents, choice)
         return float(self.loss(v, choice, torch.Generator())["minus_log_likelihood"])
 
     def log_density(self, v: Tensor, cluster: Tensor, context: Tensor | None) -> Tensor:
@@ -463,11 +493,14 @@ class FlowMapper(Mapper, Invertible):
         if given is not None and self.given:
             a = known.whitened(given).clamp(-FARTHEST, FARTHEST)
             v = v - torch.linalg.solve_triangular(made.factors, follow @ a.mT, upper=False).mT
+        slopes = made.log_slopes().to(latents)
+        if self.effects:
+            v, slopes = (v - self._mean(choice)) / self.spread, slopes - self.spread.log().sum()
         logs = [
             self.log_density(v[k], torch.full((len(v[k]),), k), self.context(choice, a[k]))
             for k in range(len(v))
         ]
-        return torch.stack(logs, 1) + made.log_slopes().to(latents)
+        return torch.stack(logs, 1) + slopes
 
     def log_densities_graph(
         self, latents: Var, choice: Sequence[Var], given: Var | None = None
@@ -476,11 +509,17 @@ class FlowMapper(Mapper, Invertible):
         ordered = op.gather(latents, const(self.order[self.given :] - self.given, np.int64), axis=1)
         size = len(self.clusters)
         parts = [slice(at, min(at + TOGETHER, size)) for at in range(0, size, TOGETHER)]
-        terms = [self._log_densities_graph(ordered, embedded, given, part) for part in parts]
+        mean = self.effects.mean_graph(choice) if self.effects else None
+        terms = [self._log_densities_graph(ordered, embedded, given, part, mean) for part in parts]
         return terms[0] if len(terms) == 1 else op.concat(terms, axis=0)
 
     def _log_densities_graph(
-        self, ordered: Var, embedded: Var | None, given: Var | None, part: slice
+        self,
+        ordered: Var,
+        embedded: Var | None,
+        given: Var | None,
+        part: slice,
+        mean: Var | None,
     ) -> Var:
         """Return log-densities [k, n] in some clusters of latents [n, e] in the flow's order."""
         known, made, follow = self._parts
@@ -494,6 +533,9 @@ class FlowMapper(Mapper, Invertible):
                 rows = op.add(rows, const(np.zeros((len(back), 1, 1))))
                 context = op.concat([a, rows], axis=2)
         total = const(made.log_slopes()[part, None])
+        if mean is not None:
+            w = op.div(op.sub(w, mean), const(self.spread))
+            total = op.sub(total, const(self.spread.double().log().sum()))
         moved = int(self.leading)
         if moved < self.noise:
             rest = op.gather(w, const(np.arange(moved, self.noise), np.int64), axis=2)
@@ -520,7 +562,7 @@ class FlowMapper(Mapper, Invertible):
             few = math.ceil(PROBE * steps)
             yield self.phase("leading", few, latents[used], labels[used], probe=True)
             if not int(self.leading):
-                v = self.whitened(latents[back], cluster_of(labels[back]))
+                v = self.whitened(latents[back], labels[back])
                 self.leading.fill_(self._worth_moving(v, labels[back]))
         yield self.phase("likelihood", steps, latents, labels)
 
@@ -528,7 +570,7 @@ class FlowMapper(Mapper, Invertible):
         self, name: str, steps: int, latents: Tensor, labels: Tensor, *, probe: bool = False
     ) -> Phase:
         """Return a phase of so many steps; see `phases`. As a probe, of the first layer alone."""
-        whitened = self.whitened(latents, cluster_of(labels))
+        whitened = self.whitened(latents, labels)
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
             index = torch.randint(len(latents), (BATCH,), generator=generator).to(labels.device)

@@ -48,6 +48,7 @@ from scgan_train.clusters import Assign, Clusters
 from scgan_train.config import Config
 from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import Decoder
+from scgan_train.effects import Effects
 from scgan_train.encoder import Encoder
 from scgan_train.given import Given, divide
 from scgan_train.head import LatentModel, RealLatents
@@ -357,6 +358,11 @@ class Run:
             flow, chosen = model.ensemble, "ensemble.leading" in tensors
             if isinstance(flow, FlowMapper) and flow.chosen != chosen:
                 flow.lay_out(chosen=chosen)
+            if isinstance(flow, FlowMapper) and "ensemble.means" in tensors:
+                table, spread = (
+                    tensors[f"ensemble.{name}"].numpy() for name in ("means", "spread")
+                )
+                flow.follow(Effects(table, self.sizes, spread))
             return model
 
         model = self._filled("mapper", build)

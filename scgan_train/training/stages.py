@@ -35,6 +35,7 @@ from scgan_train.constraints import Constraint
 from scgan_train.coordinates import Coordinates
 from scgan_train.decoder import DecoderStage
 from scgan_train.discrete import follows, least, never
+from scgan_train.effects import Effects
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.parts import Parts
 from scgan_train.given import Conditions, Given, divide, part
@@ -342,6 +343,13 @@ class _Stages:
         elif isinstance(mapper, Mapper):
             few = config.clusters.min_rows
             rows, own = _replace_small_clusters(latents, choices, clusters, few, generator)
+            if isinstance(mapper, FlowMapper) and self.coordinates.steps:
+                outcomes = own[:, :-1].cpu().numpy()
+                features = self.coordinates.features(outcomes)
+                v = mapper.whitened(rows, own).double().cpu().numpy()
+                if effects := Effects.fit(features, outcomes, v):
+                    mapper.follow(effects)
+                    mapper.to(self.device)
             held_out = None if mapper.judge(*held) is None else partial(mapper.judge, *held)
             self._fit(
                 "mapper", mapper, lambda stream: judged(mapper.phases(rows, own, stream), held_out)
@@ -389,9 +397,13 @@ class _Stages:
             self.coordinates.present(own.cpu().numpy())
             for own in (self._outcomes(self.kept), torch.cat(choices))
         )
-        y, there, found = torch.cat(made).numpy(), (real, drawn_too), {}
+        y = self.coordinates.whole(torch.cat(made).numpy(), torch.cat(choices).numpy())
+        there, found = (real, drawn_too), {}
         if self._curved:
-            margins = Margins.fit(self.y.cpu().numpy(), y, there)
+            own = self.coordinates.whole(
+                self.y.cpu().numpy(), self._outcomes(self.kept).cpu().numpy()
+            )
+            margins = Margins.fit(own, y, there)
             y, found["margins"] = margins.forward(y), margins.values
         if self.coordinates.scored.any():
             found["tables"] = self.coordinates.balanced(self._made(self.kept), y, there)

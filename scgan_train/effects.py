@@ -1,0 +1,219 @@
+"""What discrete values say of means: ridge regressions of coordinates, and of latents in their clusters' frames.
+
+Where s_1 .. s_(h-1) are the outcomes of the steps that the head draws, what is left of a coordinate y' is
+
+    y = (y' - m(s)) / spread,      m(s) = m_0 + t_1[s_1] + ... + t_(h-1)[s_(h-1)],
+
+one number t an outcome; those of a step of numbers have a slope along the numbers besides, which is shrunk less.
+A flow that sees s learns the same, but slowly, and of some hundred rows it may learn no more than their mean: that
+flats of more rooms have more area, or were built later where no renovation is known.
+
+All coordinates are shrunk alike, so that a linear relation between them holds between their means, too. There are
+none unless they predict rows that were left out (each in its turn).
+
+Means can be taken off coordinates before clusters are cut, or off the clusters' frames alone. The first keeps what
+discrete values say from being cut to pieces, the second what clusters say of coordinates that hang together in
+other ways at other places. `preferred` asks small mixtures which of the two expects rows that were left out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_train.discrete import Labels
+from scgan_train.graph import Var, const, op
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+
+FEWEST = 50  # rows that say anything
+MOST = 10_000  # of more, a flow learns more than means
+PENALTIES = np.logspace(-3, 2, 9)  # rows that shrink an outcome's number
+SLOPE = 10.0  # times as little shrunk
+GAIN = 3.0  # nats that means must predict of all rows
+OFTEN = 5  # rows of an outcome that has a number of its own
+MOST_OUTCOMES = 256  # of a step; of one with more the slope alone is fitted
+LEAST = 1e-3  # spread
+MIXTURES = (2, 4, 8)  # components
+CUTS = 2  # fifths of the rows that are left out in turn
+FAR = 6.0  # standard deviations at most, of a row that is left out
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The means of e coordinates given the outcomes of h - 1 steps.
+
+    Attributes:
+        table: What each outcome adds, a step after another, float32 [sum of sizes, e].
+        sizes: How many outcomes each step has.
+        spread: Of what is left, float32 [e].
+    """
+
+    table: NDArray[np.float32]
+    sizes: tuple[int, ...]
+    spread: NDArray[np.float32]
+
+    @classmethod
+    def fit(
+        cls, features: Sequence[Floats], choice: Labels, y: Floats, present: Bools | None = None
+    ) -> Effects | None:
+        """Return the effects of outcomes [n, h-1] on coordinates [n, e]; None where they predict nothing.
+
+        Args:
+            features: What is known of each outcome of each step, see `features_of`.
+            choice: The outcomes.
+            y: The coordinates.
+            present: Which of them say something, bool [n, e]; all by default.
+        """
+        from sklearn.linear_model import Ridge
+
+        x, sizes = seen(features, choice), tuple(len(each) for each in features)
+        present = np.ones(y.shape, np.bool_) if present is None else present
+        ends = np.cumsum([each.shape[1] for each in features])[:-1]
+        groups = [
+            (rows, np.flatnonzero((rows == present.T).all(1)))
+            for rows in np.unique(present, axis=1).T
+            if x.size and FEWEST <= rows.sum() < MOST
+        ]
+        errors = [_left_out(x[rows], y[np.ix_(rows, own)]) for rows, own in groups]
+        nats = np.zeros(len(PENALTIES))
+        for (rows, own), error in zip(groups, errors, strict=True):
+            before = y[np.ix_(rows, own)].var(0)[:, None] + LEAST**2
+            nats -= 0.5 * rows.sum() * np.log(error / before).sum(0)
+        best = nats.argmax()
+        if nats[best] < GAIN:
+            return None
+        table, spread = np.zeros((sum(sizes), y.shape[1])), np.ones(y.shape[1])
+        for (rows, own), error in zip(groups, errors, strict=True):
+            model = Ridge(PENALTIES[best]).fit(x[rows], y[np.ix_(rows, own)])
+            weights = np.split(model.coef_.reshape(len(own), -1).T, ends)
+            table[:, own] = np.concatenate([f @ w for f, w in zip(features, weights, strict=True)])
+            table[: sizes[0], own] += model.intercept_
+            spread[own] = error[:, best] ** 0.5
+        return cls(table.astype(np.float32), sizes, spread.astype(np.float32))
+
+    def mean(self, choice: Labels) -> Floats:
+        """Return m [n, e] of outcomes [n, h-1]."""
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        found: Floats = self.table[choice + starts].sum(1)
+        return found
+
+    def forward(self, y: Floats, choice: Labels) -> Floats:
+        """Return what is left [n, e] of coordinates y' [n, e] of rows with outcomes [n, h-1]."""
+        return np.asarray((y - self.mean(choice)) / self.spread, y.dtype)
+
+    def inverse(self, y: Floats, choice: Labels) -> Floats:
+        """Inverse of `forward`."""
+        return np.asarray(y * self.spread + self.mean(choice), y.dtype)
+
+    def mean_graph(self, choice: Sequence[Var]) -> Var:
+        """Return m [n, e] as a graph, of outcomes in steps [n], those of the cluster left out or not."""
+        tables = np.split(self.table, np.cumsum(self.sizes)[:-1])
+        parts = [
+            op.gather(const(table), own)
+            for table, own in zip(tables, choice, strict=False)
+            if table.any()
+        ]
+        return parts[0] if len(parts) == 1 else op.sum(parts)
+
+
+def features_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels) -> list[Floats]:
+    """Return what is known of each outcome of each step, [V, F] each.
+
+    Args:
+        numbers: Those of each step, its first outcomes, ascending; none of names.
+        sizes: How many outcomes each step has.
+        choice: The outcomes [n, h-1] of rows.
+    """
+    found: list[Floats] = []
+    for own, values, size in zip(choice.T, numbers, sizes, strict=True):
+        rows = np.bincount(own, minlength=size)
+        table = np.eye(size)[:, rows >= OFTEN] if size <= MOST_OUTCOMES else np.zeros((size, 0))
+        weights = rows[: len(values)]
+        if len(values) > 2 and weights.any():
+            slope, mean = np.zeros((size, 1)), np.average(values, weights=weights)
+            deviation = np.average((values - mean) ** 2, weights=weights) ** 0.5
+            slope[: len(values), 0] = (values - mean) / max(deviation, 1e-9)
+            table = np.concatenate([table, SLOPE**0.5 * slope], 1)
+        found.append(table)
+    return found
+
+
+def seen(features: Sequence[Floats], choice: Labels) -> Floats:
+    """Return the features [n, F] of outcomes [n, h-1]."""
+    return np.concatenate([f[own] for f, own in zip(features, choice.T, strict=True)], 1)
+
+
+def _left_out(x: Floats, y: Floats) -> Floats:
+    """Return the mean squared errors [e, penalties] of y [n, e], each row being predicted by the others."""
+    from sklearn.linear_model import RidgeCV
+
+    model = RidgeCV(PENALTIES, store_cv_results=True).fit(x, y)
+    found: Floats = model.cv_results_.reshape(*y.shape, -1).mean(0) + LEAST**2
+    return found
+
+
+def preferred(x: Floats, whole: Floats, left: Floats, slopes: Floats) -> bool:
+    """Say whether mixtures expect what means leave of coordinates rather than coordinates.
+
+    Args:
+        x: Features [n, F] of the rows' outcomes.
+        whole: Coordinates [n, e].
+        left: What is left of them.
+        slopes: Logarithm [n] of the determinant, from the one to the other.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    order = np.random.default_rng(0).permutation(len(x))
+    cuts = [(np.delete(order, np.s_[k::5]), order[k::5]) for k in range(CUTS)]
+
+    def best(y: Floats, more: Floats) -> float:
+        return max(
+            float(np.mean([(_expected(x, y, k, *cut) + more[cut[1]]).mean() for cut in cuts]))
+            for k in MIXTURES
+        )
+
+    with warnings.catch_warnings():  # rough fits will do
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return best(left, slopes) > best(whole, 0 * slopes)
+
+
+def _expected(x: Floats, y: Floats, k: int, used: Labels, held: Labels) -> Floats:
+    """Return log p(y | x) [m] of rows that are held out: clusters by logistic regression, means in their frames."""
+    from scipy.special import logsumexp
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(k, random_state=0, max_iter=30).fit(y[used])
+    labels, factors = mixture.predict(y[used]), np.linalg.cholesky(mixture.covariances_)
+    whiten = np.linalg.inv(factors)
+    kinds = np.unique(labels)
+    shares = np.full((len(held), k), -np.inf)
+    shares[:, kinds[:1]] = 0.0
+    if len(kinds) > 1:
+        gate = LogisticRegression(max_iter=200).fit(x[used], labels)
+        shares[:, kinds] = gate.predict_log_proba(x[held])
+    v = np.einsum("nij,nj->ni", whiten[labels], y[used] - mixture.means_[labels])
+    means, spread = _frame_means(x[used], v, x[held])
+    for i in kinds:
+        z = ((y[held] - mixture.means_[i]) @ whiten[i].T - means) / spread
+        slope = np.log(np.diagonal(factors[i])).sum() + np.log(spread).sum()
+        shares[:, i] -= 0.5 * np.minimum(z * z, FAR**2).sum(1) + slope
+    found: Floats = logsumexp(shares, axis=1)
+    return found
+
+
+def _frame_means(x: Floats, v: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """Return the means of v [n, e] for other features [m, F], and the spreads [e] of what is left."""
+    from sklearn.linear_model import Ridge
+
+    errors = _left_out(x, v)
+    best = np.log(errors).sum(0).argmin()
+    means = Ridge(PENALTIES[best]).fit(x, v).predict(others)
+    return means.reshape(-1, v.shape[1]), errors[:, best] ** 0.5
