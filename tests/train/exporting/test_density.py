@@ -89,10 +89,10 @@ def test_a_plane_s_density_integrates_to_one_and_is_that_of_its_samples(plane: M
 
 def test_discrete_values_count_with_their_probabilities(mixed: Model) -> None:
     rows = mixed.sample(N, seed=2)
-    logs, width = cells(-2, 4, 150)
-    shares, high = cells(0, 1, 150)
+    logs, width = cells(-2, 4, 500)
+    shares, high = cells(0, 1, 500)
     for species in range(3):
-        pt, share = np.repeat(np.exp(logs), 150), np.tile(shares, 150)
+        pt, share = np.repeat(np.exp(logs), 500), np.tile(shares, 500)
         grid = np.column_stack([pt, np.full(len(pt), species), share])
         mass = np.exp(mixed.log_prob(grid).astype(float)) * pt * width * high
         drawn = (rows[:, 1] == species) & ~np.isnan(rows[:, 2])
