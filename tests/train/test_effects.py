@@ -27,8 +27,8 @@ def flats(n: int, seed: int = 0) -> Table:
     built = 1900 + 120 * rng.beta(3, 1.5, n)
     renovated = built + 5 + 55 * rng.random(n)
     renovated[rng.random(n) < np.where(built < 1970, 0.2, 0.7)] = np.nan
-    columns = (Column("rooms", "integer"), Column("area"), Column("built"))
-    columns = (*columns, Column("renovated", missing=True))
+    dated = (Column("built"), Column("renovated", missing=True))
+    columns = (Column("rooms", "integer"), Column("area"), *dated)
     return Table(columns, np.column_stack([rooms, area, built, renovated]).astype(np.float32))
 
 
