@@ -36,6 +36,7 @@ from scgan_train.training.loop import generator_for
 from scgan_train.training.run import Run
 
 BATCHES = (1, 2, 7, 4096)
+BETWEEN = 0.618  # of the way: halfway between numbers on a grid rounding falls either way
 DENSITY = "density.onnx"
 THINNED = 8  # every so many of the rows try the density: every cluster's map is undone for each
 # a graph may differ by so many times the network's own rounding, where a steep map makes it large
@@ -238,7 +239,7 @@ def _sound(values: Array, columns: tuple[Column, ...]) -> bool:
 
 
 def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
-    """Return 4096 rows of every graph input: half real, half random."""
+    """Return 4096 rows of every graph input: half real, half random or between two real ones."""
     n = max(BATCHES)
     divided = parts.divided(rows[np.arange(n // 2) % len(rows)])
     real, given = divided["x"], divided.get("c")
@@ -246,7 +247,7 @@ def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
     y, choice = parts.coordinates.forward(real), parts.coordinates.choose(real)
     encoded = parts.compute("encoder.onnx", divided)
     latents = encoded["latent"]
-    mixed = 0.5 * (latents + latents[shuffled])
+    mixed = latents + np.float32(BETWEEN) * (latents[shuffled] - latents)
     return {
         "x": np.concatenate([real, parts.coordinates.inverse(y[shuffled], choice[shuffled])]),
         "latent": np.concatenate([latents, mixed]),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -336,3 +337,19 @@ def test_a_graph_may_be_as_inexact_as_its_network_where_choices_are_inputs() -> 
         return inner
 
     assert parity("decoder.onnx", compute(1e-3), graph, inputs) > TOLERANCE
+
+
+def test_few_rows_on_a_grid_are_not_tried_where_rounding_falls_either_way() -> None:
+    """Where a decoder is exact, halfway between two numbers is a tie."""
+    rows = np.array([[1.3], [1.4], [1.7], [2.6], [3.1]], np.float32)
+    parts = SimpleNamespace(
+        divided=lambda x: {"x": x},
+        coordinates=SimpleNamespace(
+            forward=lambda x: x, inverse=lambda y, _: y, choose=lambda x: np.zeros((len(x), 0))
+        ),
+        compute=lambda _, x: {"latent": x["x"], "choice": np.zeros(len(x["x"]), np.int64)},
+        inputs=lambda *_: {},
+    )
+    latents = exporter._inputs(parts, rows, torch.Generator().manual_seed(0))["latent"]  # type: ignore[arg-type]
+    assert len(latents) == 4096
+    assert (np.abs(10 * latents % 1 - 0.5) > 1e-3).all()
