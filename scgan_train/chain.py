@@ -22,7 +22,7 @@ so the gate begins as the exact posterior of the mixture and learns the rest.
 Where a step follows from another in every row of the training (a number from its name), or its number is never below
 another's, it is put right by a table of the other's outcomes before the cluster is drawn.
 
-What never comes with a missing cell, beyond chance, is left no probability beside it: see `discrete.never`.
+What never comes together, beyond chance, is left no probability: see `discrete.never`.
 
 What stops early is weak: outcomes hang together less than they did. So at last a linear term joins each step,
 
@@ -190,7 +190,7 @@ class Chain(nn.Module):
         self.register_buffer(f"{LEAST if least else TIED}{step}_{other}", table)
 
     def bar(self, step: int, other: int, barred: Tensor) -> None:
-        """Let a step have no outcome that is barred [V, W] beside one of another before it; both of r + h."""
+        """Let a step have no outcome that is barred [W, V] beside one of another before it; both of r + h."""
         self.register_buffer(f"{NEVER}{step}_{other}", barred * BARRED)
 
     def match(

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ TALL, PROMINENT = 3.0, 10.0
 NEIGHBOURS = 5  # on either side, that a spike is compared with
 SURPLUS = 12.0  # nats
 PATTERN = 5.0  # nats, that a pattern of missing cells is beyond chance by
+APART = 12.0  # nats, that two outcomes never come together beyond chance by
+MOST_PAIRS = 2**16  # of outcomes of two steps
 LOOSE = 0.95  # share of rows that keep a bound by chance
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
@@ -288,10 +291,11 @@ def least(
 
 
 def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArray[np.bool_]]:
-    """Return what never comes with a missing cell, or only with one: (step, other before it) to the pairs [V, W].
+    """Return what never comes together: (step, other before it) to the pairs [W, V], of the other's first.
 
-    Of n rows, m of which miss the cell (or don't), none of the k rows of an outcome elsewhere does. Were that chance,
-    k rows would be drawn without one with a probability of C(n - m, k) / C(n, k), e^-`PATTERN` at most.
+    Of n rows, m have one outcome, k another one, and none has both. Were that chance, k rows would be drawn without
+    one of the m with a probability of C(n - m, k) / C(n, k), which must be e^-`APART` at most. Of a missing cell, or of
+    all that are not missing (m rows), and an outcome elsewhere, e^-`PATTERN` will do.
 
     Args:
         steps: All steps.
@@ -299,21 +303,31 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
     """
     found: dict[tuple[int, int], NDArray[np.bool_]] = {}
     logs = np.concatenate([[0.0], np.log(np.arange(1, len(choices) + 1)).cumsum()])
-    incomplete = [j for j, step in enumerate(steps) if np.isnan(step.values).any()]
-    for j, other in ((j, other) for j in incomplete for other in range(len(steps)) if other != j):
-        last, size = len(steps[j].numbers), steps[other].size
-        gone = choices[:, j] == last
-        rows = np.bincount(choices[:, other], minlength=size)
-        for missing in (True, False):
-            there = np.bincount(choices[gone == missing, other], minlength=size)
-            free = len(gone) - there.sum()
-            k = np.minimum(rows, free)
-            chance = logs[free] - logs[free - k] - logs[-1] + logs[len(gone) - k]
-            barred = (there == 0) & (chance <= -PATTERN)
-            if barred.any():
-                pairs = np.outer(barred, (np.arange(steps[j].size) == last) == missing)
-                place, pairs = ((j, other), pairs) if j > other else ((other, j), pairs.T)
-                found[place] = found.get(place, False) | pairs
+    gone = [step.size - step.rest if np.isnan(step.values).any() else 0 for step in steps]
+
+    def apart(both: Labels, least: float) -> NDArray[np.bool_]:
+        """Say which of the rows and columns of a table of counts [V, W] are apart beyond chance."""
+        m, k = both.sum(1, keepdims=True), both.sum(0, keepdims=True)
+        free = len(choices) - np.where(both > 0, len(choices), m)
+        chance = logs[free] - logs[np.maximum(free - k, 0)] - logs[-1] + logs[len(choices) - k]
+        return (both == 0) & (m > 0) & (k > 0) & (chance <= -least)
+
+    for other, j in combinations(range(len(steps)), 2):
+        shape = (steps[j].size, steps[other].size)
+        if shape[0] * shape[1] > MOST_PAIRS:
+            continue
+        both = np.zeros(shape, np.int64)
+        np.add.at(both, (choices[:, j], choices[:, other]), 1)
+        barred = apart(both, APART)
+        for axis, last in enumerate((gone[j], gone[other])):
+            if last:
+                table, pairs = (both, barred) if not axis else (both.T, barred.T)
+                is_gone = np.arange(len(table)) == last - 1
+                halves = np.stack([table[is_gone].sum(0), table[~is_gone].sum(0)])
+                for own, half in zip((is_gone, ~is_gone), apart(halves, PATTERN), strict=True):
+                    pairs[np.ix_(own, half)] = True
+        if barred.any():
+            found[j, other] = barred.T
     return found
 
 

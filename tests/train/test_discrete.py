@@ -307,6 +307,25 @@ def test_a_step_that_is_never_below_another_is_so_in_every_row() -> None:
         assert np.isnan(drawn["b"]).mean() > 0.02
 
 
+def test_outcomes_that_never_come_together_are_told_from_those_that_did_not_by_chance() -> None:
+    """All flats of the third town have a lift, and none of two rows of the fourth; levels are drawn by chance."""
+    rng = np.random.default_rng(0)
+    town = np.repeat([0, 1, 2, 3], [60, 60, 40, 2])
+    lift = np.where(town == 2, 1, rng.integers(2, size=162))
+    lift[town == 3] = 1
+    level = rng.integers(12, size=162)
+    columns = tuple(
+        Column(name, "category", categories=tuple(map(str, range(size))))
+        for name, size in (("lift", 2), ("town", 4), ("level", 12))
+    )
+    rows = np.column_stack([lift, town, level]).astype(np.float32)
+    steps = discrete.find(Table(columns, rows))
+    assert [step.column for step in steps] == [0, 1, 2]
+    found = discrete.never(steps, discrete.choose(steps, rows))
+    assert list(found) == [(1, 0)]
+    np.testing.assert_array_equal(found[1, 0], [[False, False, True, False], [False] * 4])
+
+
 def test_what_never_comes_with_a_missing_cell_does_not_in_any_row() -> None:
     """A cell that is always missing beside one name of 8 rows, and may be beside another; a name of 2 rows."""
     rng = np.random.default_rng(0)
