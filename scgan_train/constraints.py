@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 from scgan_infer.columns import Column, Table
 from scgan_infer.kinds.base import CERTAIN
 from scgan_infer.kinds.datetime import clock_of, unit_of
-from scgan_train.discrete import LOOSE
 from scgan_train.graph import Var, const, op
 from scgan_train.rounding import LARGE, Rounding
 
@@ -41,7 +40,7 @@ Floats = NDArray[np.floating[Any]]
 Array = NDArray[np.float64]
 
 KINDS = ("real", "bounded", "integer", "datetime")
-TIGHT = 0.05
+TIGHT, LOOSE = 0.05, 0.95
 NEAR, CROWD = 0.05, 0.05
 MOST_COLUMNS = 128  # of a table that is searched
 SAMPLE = 2000  # rows that are looked at first

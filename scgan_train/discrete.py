@@ -47,9 +47,8 @@ TALL, PROMINENT = 3.0, 10.0
 NEIGHBOURS = 5  # on either side, that a spike is compared with
 SURPLUS = 12.0  # nats
 PATTERN = 5.0  # nats, that a pattern of missing cells is beyond chance by
-APART = 12.0  # nats, that two outcomes never come together beyond chance by
+APART = 12.0  # nats, that a bound is kept, or two outcomes never come together, beyond chance by
 MOST_PAIRS = 2**16  # of outcomes of two steps
-LOOSE = 0.95  # share of rows that keep a bound by chance
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
 
@@ -259,7 +258,8 @@ def least(
 ) -> dict[tuple[int, int], Labels]:
     """Return which steps' numbers are never below another's, and the least outcome of each for each of the other's.
 
-    Of columns all of whose numbers are drawn outright; beyond chance, and not by their ranges, as for `constraints`.
+    Of columns all of whose numbers are drawn outright. Of n rows a share p keeps that by chance, and all do; -n log p
+    must be at least `APART`. Unlike `constraints`, a bound here changes nothing in rows that keep it anyway.
 
     Args:
         steps: All steps.
@@ -283,7 +283,7 @@ def least(
             low, high = values[choices[both, other]], own[choices[both, k]]
             if len(low) and (low <= high).all():
                 p = float((low <= rng.permutation(high)).mean())
-                if p <= LOOSE and -len(low) * np.log(max(p, 1 / len(low))) >= CERTAIN:
+                if -len(low) * np.log(max(p, 1 / len(low))) >= APART:
                     table = np.zeros(steps[other].size, np.int64)
                     table[: len(values)] = np.minimum(np.searchsorted(own, values), len(own) - 1)
                     found[k, other] = table

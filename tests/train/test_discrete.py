@@ -307,6 +307,18 @@ def test_a_step_that_is_never_below_another_is_so_in_every_row() -> None:
         assert np.isnan(drawn["b"]).mean() > 0.02
 
 
+def test_a_bound_that_most_rows_would_keep_by_chance_is_found_where_enough_might_have_broken_it() -> (
+    None
+):
+    rng = np.random.default_rng(0)
+    for n, found in ((800, 1), (100, 0)):
+        passes = 1 + rng.poisson(2, n)
+        rows = np.column_stack([passes, rng.binomial(passes, 0.2)]).astype(np.float32)
+        columns = (Column("passes", "integer"), Column("failed", "integer"))
+        steps = tuple(discrete.Step(j, np.unique(rows[:, j]), rest=False) for j in range(2))
+        assert len(discrete.least(steps, columns, discrete.choose(steps, rows), ())) == found
+
+
 def test_outcomes_that_never_come_together_are_told_from_those_that_did_not_by_chance() -> None:
     """All flats of the third town have a lift, and none of two rows of the fourth; levels are drawn by chance."""
     rng = np.random.default_rng(0)
