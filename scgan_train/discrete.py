@@ -310,7 +310,7 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
         m, k = both.sum(1, keepdims=True), both.sum(0, keepdims=True)
         free = len(choices) - np.where(both > 0, len(choices), m)
         chance = logs[free] - logs[np.maximum(free - k, 0)] - logs[-1] + logs[len(choices) - k]
-        return (both == 0) & (m > 0) & (k > 0) & (chance <= -least)
+        return np.asarray((both == 0) & (m > 0) & (k > 0) & (chance <= -least), np.bool_)
 
     for other, j in combinations(range(len(steps)), 2):
         shape = (steps[j].size, steps[other].size)
