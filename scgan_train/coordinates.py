@@ -241,7 +241,7 @@ class Coordinates:
         for block in self.blocks:
             if block.form.name == "turn":  # an angle has no mean
                 present[:, block.place] = False
-        y = self.forward(x, np.random.default_rng(0), jitter=True)
+        y = self.forward(x, np.random.default_rng(0), jitter=True).astype(np.float64)
         effects = Effects.fit(features, choice, y, present)
         if effects is None:
             return None

@@ -37,11 +37,12 @@ MOST = 10_000  # of more, a flow learns more than means
 PENALTIES = np.logspace(-3, 2, 9)  # rows that shrink an outcome's number
 SLOPE = 10.0  # times as little shrunk
 GAIN = 3.0  # nats that means must predict of all rows
-OFTEN = 5  # rows of an outcome that has a number of its own
+OFTEN, COMMON = 5, 0.01  # rows of an outcome that has a number of its own, and their share
 MOST_OUTCOMES = 256  # of a step; of one with more the slope alone is fitted
 LEAST = 1e-3  # spread
 MIXTURES = (2, 4, 8)  # components
 CUTS = 2  # fifths of the rows that are left out in turn
+MOST_TRIED, WIDEST = 3000, 64  # rows and coordinates that mixtures are fitted to
 FAR = 6.0  # standard deviations at most, of a row that is left out
 
 
@@ -71,8 +72,6 @@ class Effects:
             y: The coordinates.
             present: Which of them say something, bool [n, e]; all by default.
         """
-        from sklearn.linear_model import Ridge
-
         x, sizes = seen(features, choice), tuple(len(each) for each in features)
         present = np.ones(y.shape, np.bool_) if present is None else present
         ends = np.cumsum([each.shape[1] for each in features])[:-1]
@@ -81,7 +80,11 @@ class Effects:
             for rows in np.unique(present, axis=1).T
             if x.size and FEWEST <= rows.sum() < MOST
         ]
-        errors = [_left_out(x[rows], y[np.ix_(rows, own)]) for rows, own in groups]
+        ridges = [Ridge(x[rows]) for rows, _ in groups]
+        errors = [
+            ridge.left_out(y[np.ix_(rows, own)])
+            for ridge, (rows, own) in zip(ridges, groups, strict=True)
+        ]
         nats = np.zeros(len(PENALTIES))
         for (rows, own), error in zip(groups, errors, strict=True):
             before = y[np.ix_(rows, own)].var(0)[:, None] + LEAST**2
@@ -90,11 +93,11 @@ class Effects:
         if nats[best] < GAIN:
             return None
         table, spread = np.zeros((sum(sizes), y.shape[1])), np.ones(y.shape[1])
-        for (rows, own), error in zip(groups, errors, strict=True):
-            model = Ridge(PENALTIES[best]).fit(x[rows], y[np.ix_(rows, own)])
-            weights = np.split(model.coef_.reshape(len(own), -1).T, ends)
-            table[:, own] = np.concatenate([f @ w for f, w in zip(features, weights, strict=True)])
-            table[: sizes[0], own] += model.intercept_
+        for ridge, (rows, own), error in zip(ridges, groups, errors, strict=True):
+            slopes, start = ridge.fit(y[np.ix_(rows, own)], PENALTIES[best])
+            parts = zip(features, np.split(slopes, ends), strict=True)
+            table[:, own] = np.concatenate([f @ part for f, part in parts])
+            table[: sizes[0], own] += start
             spread[own] = error[:, best] ** 0.5
         return cls(table.astype(np.float32), sizes, spread.astype(np.float32))
 
@@ -134,7 +137,8 @@ def features_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels)
     found: list[Floats] = []
     for own, values, size in zip(choice.T, numbers, sizes, strict=True):
         rows = np.bincount(own, minlength=size)
-        table = np.eye(size)[:, rows >= OFTEN] if size <= MOST_OUTCOMES else np.zeros((size, 0))
+        often = rows >= max(OFTEN, COMMON * len(choice))
+        table = np.eye(size)[:, often] if size <= MOST_OUTCOMES else np.zeros((size, 0))
         weights = rows[: len(values)]
         if len(values) > 2 and weights.any():
             slope, mean = np.zeros((size, 1)), np.average(values, weights=weights)
@@ -150,13 +154,33 @@ def seen(features: Sequence[Floats], choice: Labels) -> Floats:
     return np.concatenate([f[own] for f, own in zip(features, choice.T, strict=True)], 1)
 
 
-def _left_out(x: Floats, y: Floats) -> Floats:
-    """Return the mean squared errors [e, penalties] of y [n, e], each row being predicted by the others."""
-    from sklearn.linear_model import RidgeCV
+class Ridge:
+    """Ridge regressions on the same features [n, F], by the eigenvectors of their covariance."""
 
-    model = RidgeCV(PENALTIES, store_cv_results=True).fit(x, y)
-    found: Floats = model.cv_results_.reshape(*y.shape, -1).mean(0) + LEAST**2
-    return found
+    def __init__(self, x: Floats) -> None:
+        self.mean = x.mean(0)
+        centred = x - self.mean
+        self.values, self.vectors = np.linalg.eigh(centred.T @ centred)
+        self.values = np.maximum(self.values, 0)
+        self.turned = centred @ self.vectors
+
+    def fit(self, y: Floats, penalty: float) -> tuple[Floats, Floats]:
+        """Return slopes [F, e] and intercepts [e] for y [n, e]."""
+        centre = y.mean(0)
+        turned = self.turned.T @ (y - centre) / (self.values + penalty)[:, None]
+        slopes: Floats = self.vectors @ turned
+        return slopes, centre - self.mean @ slopes
+
+    def left_out(self, y: Floats) -> Floats:
+        """Return mean squared errors [e, penalties] of y [n, e], each row being predicted by the others."""
+        y = y - y.mean(0)
+        product, squares, found = self.turned.T @ y, self.turned**2, []
+        for penalty in PENALTIES:
+            weight = 1 / (self.values + penalty)
+            leverage = squares @ weight + 1 / len(y)
+            rest = (y - self.turned @ (weight[:, None] * product)) / (1 - leverage)[:, None]
+            found.append((rest**2).mean(0))
+        return np.stack(found, 1) + LEAST**2
 
 
 def preferred(x: Floats, whole: Floats, left: Floats, slopes: Floats) -> bool:
@@ -170,12 +194,18 @@ def preferred(x: Floats, whole: Floats, left: Floats, slopes: Floats) -> bool:
     """
     from sklearn.exceptions import ConvergenceWarning
 
-    order = np.random.default_rng(0).permutation(len(x))
+    if whole.shape[1] > WIDEST:
+        return False
+    order = np.random.default_rng(0).permutation(len(x))[:MOST_TRIED]
     cuts = [(np.delete(order, np.s_[k::5]), order[k::5]) for k in range(CUTS)]
+    ridges = [Ridge(x[used]) for used, _ in cuts]
 
     def best(y: Floats, more: Floats) -> float:
         return max(
-            float(np.mean([(_expected(x, y, k, *cut) + more[cut[1]]).mean() for cut in cuts]))
+            sum(
+                float((_expected(x, y, k, ridge, *cut) + more[cut[1]]).mean())
+                for ridge, cut in zip(ridges, cuts, strict=True)
+            )
             for k in MIXTURES
         )
 
@@ -184,7 +214,7 @@ def preferred(x: Floats, whole: Floats, left: Floats, slopes: Floats) -> bool:
         return best(left, slopes) > best(whole, 0 * slopes)
 
 
-def _expected(x: Floats, y: Floats, k: int, used: Labels, held: Labels) -> Floats:
+def _expected(x: Floats, y: Floats, k: int, ridge: Ridge, used: Labels, held: Labels) -> Floats:
     """Return log p(y | x) [m] of rows that are held out: clusters by logistic regression, means in their frames."""
     from scipy.special import logsumexp
     from sklearn.linear_model import LogisticRegression
@@ -197,23 +227,16 @@ def _expected(x: Floats, y: Floats, k: int, used: Labels, held: Labels) -> Float
     shares = np.full((len(held), k), -np.inf)
     shares[:, kinds[:1]] = 0.0
     if len(kinds) > 1:
-        gate = LogisticRegression(max_iter=200).fit(x[used], labels)
+        gate = LogisticRegression().fit(x[used], labels)
         shares[:, kinds] = gate.predict_log_proba(x[held])
     v = np.einsum("nij,nj->ni", whiten[labels], y[used] - mixture.means_[labels])
-    means, spread = _frame_means(x[used], v, x[held])
+    errors = ridge.left_out(v)
+    best = np.log(errors).sum(0).argmin()
+    slopes, start = ridge.fit(v, PENALTIES[best])
+    means, spread = x[held] @ slopes + start, errors[:, best] ** 0.5
     for i in kinds:
         z = ((y[held] - mixture.means_[i]) @ whiten[i].T - means) / spread
         slope = np.log(np.diagonal(factors[i])).sum() + np.log(spread).sum()
         shares[:, i] -= 0.5 * np.minimum(z * z, FAR**2).sum(1) + slope
     found: Floats = logsumexp(shares, axis=1)
     return found
-
-
-def _frame_means(x: Floats, v: Floats, others: Floats) -> tuple[Floats, Floats]:
-    """Return the means of v [n, e] for other features [m, F], and the spreads [e] of what is left."""
-    from sklearn.linear_model import Ridge
-
-    errors = _left_out(x, v)
-    best = np.log(errors).sum(0).argmin()
-    means = Ridge(PENALTIES[best]).fit(x, v).predict(others)
-    return means.reshape(-1, v.shape[1]), errors[:, best] ** 0.5

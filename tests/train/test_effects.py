@@ -7,11 +7,12 @@ import onnxruntime
 import pytest
 import torch
 from cases import settings
+from sklearn import linear_model
 
 from scgan_infer.columns import Column, Table
 from scgan_train import graph
 from scgan_train.coordinates import Coordinates
-from scgan_train.effects import Effects, features_of, preferred, seen
+from scgan_train.effects import PENALTIES, Effects, Ridge, features_of, preferred, seen
 from scgan_train.exporting.parts import Parts
 from scgan_train.maps.flow import FlowMapper
 from scgan_train.training.stages import train
@@ -60,6 +61,17 @@ def test_means_are_those_of_the_rows(outcomes: np.ndarray) -> None:
     left = effects.forward(y, outcomes)
     assert left.std(0) == pytest.approx([1, 1], rel=0.1)
     assert np.allclose(effects.inverse(left, outcomes), y, atol=1e-4)
+
+
+def test_ridge_regressions_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((80, 12)) + 3, rng.standard_normal((80, 2)) - 1
+    x[:, 5] = x[:, 4]
+    ridge, peer = Ridge(x), linear_model.RidgeCV(PENALTIES, store_cv_results=True).fit(x, y)
+    assert ridge.left_out(y) == pytest.approx(peer.cv_results_.mean(0), abs=2e-6)
+    slopes, start = ridge.fit(y, 0.1)
+    other = linear_model.Ridge(0.1).fit(x, y)
+    assert x @ slopes + start == pytest.approx(other.predict(x), abs=1e-9)
 
 
 def test_what_no_outcome_predicts_has_no_mean(outcomes: np.ndarray) -> None:
