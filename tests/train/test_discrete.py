@@ -140,7 +140,7 @@ def test_a_graph_holds_finite_numbers_where_the_first_row_misses_a_cell_that_the
     for tensor in onnx.load_from_string(graph).graph.initializer:
         assert np.isfinite(onnx.numpy_helper.to_array(tensor)).all(), tensor.name
     session = onnxruntime.InferenceSession(graph)
-    raw = (y * coordinates.scale + coordinates.shift).astype(np.float32)
+    raw = (y * coordinates.unit + coordinates.shift).astype(np.float32)
     (again,) = session.run(None, {"f": raw, "choice": choice})
     np.testing.assert_allclose(again, coordinates.inverse(y, choice), rtol=1e-4, atol=1e-4)
 
