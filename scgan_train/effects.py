@@ -78,7 +78,7 @@ class Effects:
         groups = [
             (rows, np.flatnonzero((rows == present.T).all(1)))
             for rows in np.unique(present, axis=1).T
-            if x.size and FEWEST <= rows.sum() < MOST
+            if x.size and FEWEST <= rows.sum() <= len(rows) < MOST
         ]
         ridges = [Ridge(x[rows]) for rows, _ in groups]
         errors = [

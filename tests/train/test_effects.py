@@ -79,6 +79,14 @@ def test_what_no_outcome_predicts_has_no_mean(outcomes: np.ndarray) -> None:
     assert fitted(outcomes, y) is None
 
 
+def test_of_many_rows_the_flow_learns_means_also_where_few_have_the_coordinate() -> None:
+    choice = np.random.default_rng(0).integers(3, size=(10_000, 1))
+    features, y = features_of([np.zeros(0)], [3], choice), 5.0 * choice
+    present = np.arange(10_000)[:, None] < 400
+    assert Effects.fit(features, choice, y, present) is None
+    assert Effects.fit(features, choice[1:], y[1:], present[1:])
+
+
 def test_a_relation_between_coordinates_holds_between_their_means(outcomes: np.ndarray) -> None:
     rng = np.random.default_rng(1)
     y = np.array([-40.0, 0, 30])[outcomes[:, [1]]] + rng.standard_normal((400, 2))
