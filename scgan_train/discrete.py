@@ -48,7 +48,9 @@ NEIGHBOURS = 5  # on either side, that a spike is compared with
 SURPLUS = 12.0  # nats
 PATTERN = 5.0  # nats, that a pattern of missing cells is beyond chance by
 APART = 12.0  # nats, that a bound is kept, or two outcomes never come together, beyond chance by
-MOST_PAIRS = 2**16  # of outcomes of two steps
+MOST_PAIRS = (
+    2**16
+)  # of outcomes of two steps; of more, only those with a missing cell are looked at
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
 
@@ -314,11 +316,12 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
 
     for other, j in combinations(range(len(steps)), 2):
         shape = (steps[j].size, steps[other].size)
-        if shape[0] * shape[1] > MOST_PAIRS:
+        many = shape[0] * shape[1] > MOST_PAIRS
+        if many and not (gone[j] or gone[other]):
             continue
         both = np.zeros(shape, np.int64)
         np.add.at(both, (choices[:, j], choices[:, other]), 1)
-        barred = apart(both, APART)
+        barred = np.zeros(shape, np.bool_) if many else apart(both, APART)
         for axis, last in enumerate((gone[j], gone[other])):
             if last:
                 table, pairs = (both, barred) if not axis else (both.T, barred.T)

@@ -307,6 +307,23 @@ def test_a_step_that_is_never_below_another_is_so_in_every_row() -> None:
         assert np.isnan(drawn["b"]).mean() > 0.02
 
 
+def test_names_that_always_miss_a_cell_do_so_among_very_many_names() -> None:
+    rng = np.random.default_rng(0)
+    name = np.repeat(np.arange(2000), 20)
+    cell = rng.integers(40, size=len(name)).astype(np.float32)
+    cell[name % 2 == 0] = np.nan
+    columns = (
+        Column("name", "category", categories=tuple(map(str, range(2000)))),
+        Column("cell", "integer", missing=True),
+    )
+    rows = np.column_stack([name, cell]).astype(np.float32)
+    steps = discrete.find(Table(columns, rows))
+    assert [step.size for step in steps] == [2000, 41]
+    found = discrete.never(steps, discrete.choose(steps, rows))[1, 0]
+    assert found[::2, :-1].all() and found[1::2, -1].all()  # noqa: PT018
+    assert not found[1::2, :-1].any() and not found[::2, -1].any()  # noqa: PT018
+
+
 def test_a_bound_that_most_rows_would_keep_by_chance_is_found_where_enough_might_have_broken_it() -> (
     None
 ):
