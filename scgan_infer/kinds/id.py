@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scgan_infer.columns import Column
     from scgan_infer.kinds.guessing import Evidence
 
+LARGEST = 2**53  # number that is counted from
 FEWEST = 20  # rows
 MANY = 1000  # rows of numbers that begin elsewhere than at 0 or 1, as years do
 LONGEST = 19  # digits of the largest number
@@ -30,8 +31,8 @@ class Id(Kind):
     storage = "int64"
 
     def check(self, column: Column) -> str:
-        if column.low is not None and abs(column.low) > 2**53:
-            return f"low {column.low} is beyond 2**53"
+        if column.low is not None and abs(column.low) > LARGEST:
+            return f"low {column.low} is beyond 2**53; number from a smaller one"
         whole = isinstance(column.pattern, str) and re.fullmatch(r"(.*\D)?0+|", column.pattern)
         return "" if whole else f"pattern {column.pattern!r} does not end in zeros, like PID-0000"
 
@@ -85,5 +86,7 @@ def shape(names: Collection[str]) -> dict[str, Any]:
     ends = [name[len(letters) :] for name in names]
     widths = {len(end) for end in ends}
     if len(widths) == 1 and all(end.isascii() and end.isdecimal() for end in ends):
-        return {"pattern": letters + "0" * widths.pop(), "low": float(min(map(int, ends)))}
+        low = float(min(ends))
+        if low <= LARGEST:
+            return {"pattern": letters + "0" * widths.pop(), "low": low}
     return {"pattern": "0", "low": 1.0}

@@ -16,8 +16,8 @@ A missing cell (empty, NaN, null, NA) is NaN; a column that was trained without 
 
 Refused always: infinite cells, numbers beyond float32, text among numbers, and a column of whole numbers of which
 float32 (exact up to 2**24), counted from an anchor or not, would let a tenth fall together; of fewer numbers than half
-the rows such a column is a category, else its numbers keep 7 digits, which is noted. A known column takes none that
-float32 would change, unless it has an anchor.
+the rows such a column is a category, else its numbers keep 7 digits, which is noted. Those from 2**53 to 2**64 that
+all differ are an id. A known column takes none that float32 would change, unless it has an anchor.
 """
 
 from __future__ import annotations
@@ -386,7 +386,7 @@ class Intake:
             BadCellError: All are whole numbers, and float32 would change one.
         """
         held = max(-self.low, self.high) <= LARGEST
-        taken = self.may_anchor and self.wide and held and not self.known
+        taken = self.may_anchor and self.wide and not self.known and (held or self.kind is None)
         if self.is_large and not taken:
             assert self.rounded
             raise self.rounded
@@ -425,7 +425,8 @@ class Intake:
         if self.dates is not None:
             return self._datetimes(values, self.dates)
         if isinstance(self.kind, Id):
-            low = self.low if self.decimals == 0 and self.low <= self.high else 1.0
+            counted = self.decimals == 0 and -LARGEST <= self.low <= min(self.high, LARGEST)
+            low = self.low if counted else 1.0
             numbered = self._build(shape(self.names) if self.names else {"low": low})
             return self.column or numbered, np.zeros(len(values), np.float32)
         if self.column is None and self.names is not None:
@@ -474,10 +475,19 @@ class Intake:
     def _large(self, values: Floats) -> tuple[Column, Values]:
         """Return what whole numbers make that float32 can't hold: names if they repeat, else their first digits.
 
+        Those of so many digits that float64 can't hold them either name their rows, if all differ.
+
         Raises:
             BadCellError: Too many of them would fall together.
         """
         distinct, index = np.unique(values, return_inverse=True)
+        if max(-self.low, self.high) > LARGEST:
+            long = self.low > LARGEST and self.high < 2**64 and self.digits is None
+            unique = len(values) >= FEWEST and len(distinct) == len(values)
+            if long and unique and self.named and not self.missing:
+                return self._build({"kind": "id", "low": 1.0}), np.zeros(len(values), np.float32)
+            assert self.rounded
+            raise self.rounded
         if self.kind is None and 2 * len(distinct) <= self.rows and len(distinct) <= MOST_NAMES:
             names = tuple(f"{value:.0f}" for value in distinct)
             column = self._build({"kind": "category", "categories": names})

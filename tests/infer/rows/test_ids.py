@@ -60,6 +60,27 @@ def test_shards_have_numbers_of_their_own(tmp_path):
     assert [cell for part in texts for cell in part] == [str(k) for k in range(101, 111)]
 
 
+HUGE = 4 * 10**18 + 7919 * RNG.permutation(N)
+
+
+@pytest.mark.parametrize("settings", [{}, {"kind": "id"}])
+@pytest.mark.parametrize("cells", [HUGE, HUGE.astype(str), np.char.add("G", HUGE.astype(str))])
+def test_ids_of_more_digits_than_numbers_hold_are_numbered_from_1(cells, settings, tmp_path):
+    lines = "".join(f"{cell},{k}.5\n" for k, cell in enumerate(cells))
+    (tmp_path / "rows.csv").write_text(f"id,x\n{lines}")
+    for rows in ({"id": cells, "x": RNG.normal(size=N)}, tmp_path / "rows.csv"):
+        column = read_table(rows, overrides={"id": settings}).columns[0]
+        assert (column.kind, column.low) == ("id", 1.0)
+
+
+@pytest.mark.parametrize(
+    "cells", [np.append(HUGE, HUGE[0]), 1e17 * np.arange(1, N), HUGE + 1e22, np.append(HUGE, 5)]
+)
+def test_large_numbers_that_repeat_or_measure_are_no_ids(cells):
+    with pytest.raises(DataError, match=r"too large for float32.*columns.id.kind=id if it names"):
+        read_table({"id": cells, "x": RNG.normal(size=len(cells))})
+
+
 def test_what_is_no_id():
     assert read_table({"x": np.arange(1871, 1971)}).columns[0].kind == "integer"
     assert read_table({"x": np.arange(1, 9)}).columns[0].kind == "real"
