@@ -169,7 +169,10 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
         if text not in spelt:
             known = ", ".join(spelt[:12])
             more = ", ..." if len(spelt) > 12 else ""
-            raise UsageError(f"{name} = {text!r} is not one of {known}{more}")
+            raise UsageError(
+                f"{name} = {text!r} is not one of {known}{more}; several values are each given alone, "
+                "as in scgan sample --where NAME=A --where NAME=B"
+            )
         mask[spelt.index(text)] = True
     return steps[name], mask
 

@@ -51,8 +51,10 @@ from scgan_infer.sampling.sessions import (
 )
 from scgan_infer.text import visible
 
-MOST_REPEATS = 10_000  # draws of a row until its choice fits
-ENOUGH = 64  # runs of the head that tell whether all rows of a block will find a choice
+RAREST = 10_000  # 1 in so many draws must fit
+MOST_REPEATS = (
+    64 * BLOCK
+)  # draws of a row until its choice fits; and of all that tell what is too rare
 NOISE_BYTES = 2**30  # that wide noise may take in all threads
 
 
@@ -88,7 +90,11 @@ class Model:
         bundle: what was loaded.
         device: "cpu" or "cuda", what the graphs run on.
         threads: worker threads for calls of many blocks; fewer than asked for where noise is wide.
+        searching: is told, by any of them, how many more draws were looked at for rows of what is asked for, and how
+            many more such rows were found.
     """
+
+    searching: Callable[[int, int], None] | None = None
 
     def __init__(self, bundle: Bundle, device: str, threads: int) -> None:
         self.bundle = bundle
@@ -362,10 +368,10 @@ class Model:
             if given is not None:  # rows that are cut off have a neighbour's condition
                 place = np.arange(len(u)) - before + first - draw.start
                 c = given[place.clip(0, draw.n - 1)]
-            if allowed is not None:
-                own = [c[i : i + BLOCK] for i in range(0, len(c), BLOCK)]
-                drawn = zip(blocks, own, strict=True)
-                u = np.concatenate([self._redrawn(draw.seed, b, allowed, o) for b, o in drawn])
+            if allowed is not None:  # what is cut off keeps its first draw
+                for low, high in cut(first, last, BLOCK):
+                    own = slice(low - first + before, high - first + before)
+                    u[own] = self._redrawn(draw.seed, low, allowed, c[own])
             if draw.temperature != 1:
                 w *= np.float32(draw.temperature)
                 z *= np.float32(draw.temperature)
@@ -377,29 +383,31 @@ class Model:
         return np.concatenate(parts)
 
     def _redrawn(
-        self, seed: int, block: int, allowed: Sequence[NDArray[np.bool_]], c: Floats
+        self, seed: int, start: int, allowed: Sequence[NDArray[np.bool_]], c: Floats
     ) -> Floats:
-        """Return the uniforms of a block with conditions [n, g], each row's drawn again until its choice is allowed.
+        """Return the uniforms of samples from `start` on, up to a block, each drawn again until its choice is allowed.
+
+        Conditions are [n, g]. Each run of the head looks at as many draws of every sample that is left as fit in.
 
         Raises:
-            UsageError: a row has found none.
+            UsageError: a sample has found none.
         """
-        h = len(allowed)
-        u, repeat, pending = np.empty((BLOCK, h), np.float32), 0, np.arange(BLOCK)
+        h, n = len(allowed), len(c)
+        u, repeat, pending = np.empty((n, h), np.float32), 0, np.arange(n)
         draws = fitting = 0
         while len(pending):
-            hopeless = draws >= ENOUGH * BLOCK and fitting * MOST_REPEATS < draws
+            hopeless = draws >= MOST_REPEATS and fitting * RAREST < draws
             if repeat >= MOST_REPEATS or hopeless:
                 raise UsageError(
                     f"what is asked for never came in {draws} draws; ask for fewer values, or others"
                     if not fitting
                     else f"what is asked for came {fitting} times in {draws} draws, too rarely (1 in "
-                    f"{MOST_REPEATS} is needed); ask for fewer values, or others"
+                    f"{RAREST} is needed); ask for fewer values, or others"
                 )
-            times = BLOCK // len(pending)
+            times = min(BLOCK // len(pending), MOST_REPEATS - repeat)
             rows = np.repeat(pending, times)
             repeats = np.tile(np.arange(repeat, repeat + times, dtype=np.uint64), len(pending))
-            drawn = redrawn(seed, (rows + block * BLOCK).astype(np.uint64), repeats, h)
+            drawn = redrawn(seed, rows.astype(np.uint64) + np.uint64(start), repeats, h)
             again = np.resize(drawn, (BLOCK, h))
             (choice,) = self.run(
                 "head.onnx", u=again[:, 0] if h == 1 else again, c=c[np.resize(rows, BLOCK)]
@@ -411,6 +419,8 @@ class Model:
             found, first = fits.any(1), fits.argmax(1)
             u[pending[found]] = drawn.reshape(len(pending), times, h)[found, first[found]]
             pending, repeat = pending[~found], repeat + times
+            if self.searching:
+                self.searching(fits.size, int(found.sum()))
         return u[:, 0] if h == 1 else u
 
     def check_draw(self, draw: Draw) -> None:

@@ -342,8 +342,15 @@ def compute(
     else:
         writer = open_writer(out, columns, rows, **more)
     with writer, Watch() as watch:
-        count = writer.done
+        count, found, draws = writer.done, 0, 0
         watch.begin(job.op, rows)
+
+        def searching(looked: int, more: int) -> None:
+            nonlocal found, draws
+            found, draws = found + more, draws + looked
+            watch.show(count, f"{found:,} found in {draws:,} draws")
+
+        job.model.searching = searching
         if count:
             say(f"going on after {count} rows")
             job = replace(job, draw=draw.part(draw.start + count, draw.start + draw.n))

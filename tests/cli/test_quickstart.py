@@ -154,6 +154,7 @@ def test_categories_of_a_csv_are_asked_for_by_name(
     either = done(scgan, *ask, "--where", "species=Adelie").out.splitlines()[1:]
     assert {row.split(",")[0] for row in either} == {"Gentoo", "Adelie"}
     scgan(*ask[:-1], "species=Emperor").failed(2, "'Emperor' is not one of Adelie, Chinstrap")
+    scgan(*ask[:-1], "species=Adelie,Gentoo").failed(2, "--where NAME=A --where NAME=B")
     scgan(*ask[:-1], "bill=1").failed(2, "bill is a column", "not drawn outright", "species")
     scgan(*ask[:-1], "species").failed(2, "NAME=VALUE")
 

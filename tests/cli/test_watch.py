@@ -124,3 +124,20 @@ def test_the_device_is_said_where_it_surprises(
     assert "device" not in scgan("sample", "--model", model, "-n", 3).err
     monkeypatch.setattr(actions, "GPU", tmp_path)
     assert "device: cpu" in scgan("sample", "--model", model, "-n", 3).err
+
+
+def test_looking_for_rows_of_a_value_says_how_far_it_is(
+    scgan: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tiny
+
+    bundle, lines = tiny.save(tmp_path / "bundle", *tiny.chained((0.9, 0.5))), []
+    monkeypatch.setattr(Watch, "show", lambda self, *said: lines.append(said))
+    done = scgan(
+        "sample", "--model", bundle, "-n", 4200, "--where", "y=b", "-o", tmp_path / "a.csv"
+    )
+    assert done.err.endswith("a.csv\n")
+    *searched, last = lines
+    assert last == (4200,)
+    assert {count for count, _ in searched} == {0}
+    assert searched[-1][1].startswith("4,200 found in ")

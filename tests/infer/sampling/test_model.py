@@ -29,7 +29,7 @@ from scgan_infer.errors import ChecksumError, DataError, DeviceError, ModelError
 from scgan_infer.judging.evaluation import noise_picture
 from scgan_infer.sampling.draw import END, within
 from scgan_infer.sampling.engines import PIECE_BYTES, rows_of
-from scgan_infer.sampling.model import ENOUGH, Model, load, reopen
+from scgan_infer.sampling.model import MOST_REPEATS, Model, load, reopen
 from scgan_infer.sampling.noise import BLOCK, TOGETHER, block_noise
 from scgan_infer.sampling.verify import verify
 
@@ -611,19 +611,39 @@ def test_pieces_and_blocks_of_one_noise_cut_each_other_evenly(d):
     assert 2 * size * 4 * d > PIECE_BYTES
 
 
+def counted(path, *bounds):
+    """Return a model that chooses by such bounds, and a list that grows by each run of one of its graphs."""
+    model, runs = load(tiny.save(path, *tiny.chained(bounds)), "cpu"), []
+    model.run = lambda *names, run=model.run, **inputs: runs.append(names) or run(*names, **inputs)
+    return model, runs
+
+
 def test_a_rare_value_is_given_up_once_that_is_certain(tmp_path):
-    """Below 1 in 10,000 draws some row of 4096 finds none in 10,000; above, all may."""
-    rare = load(tiny.save(tmp_path / "rare", *tiny.chained((1 - 2**-16, 0.5))), "cpu")
-    runs = []
-    rare.run = lambda *names, run=rare.run, **inputs: runs.append(names) or run(*names, **inputs)
+    """A few rows of it may be found all the same; a block of them takes too long."""
+    rare, runs = counted(tmp_path / "rare", 1 - 2**-16, 0.5)
     with pytest.raises(UsageError, match=r"came \d times in 26\d{4} draws, too rarely .1 in 10000"):
-        rare.sample(1, where={"y": "b"})
-    assert len(runs) <= ENOUGH + 2
-    never = load(tiny.save(tmp_path / "never", *tiny.chained((1.0, 0.5))), "cpu")
-    with pytest.raises(UsageError, match=r"never came in 26\d{4} draws; ask for fewer values"):
+        rare.sample(BLOCK, where={"y": "b"})
+    assert len(runs) <= MOST_REPEATS // BLOCK + 2
+    never, runs = counted(tmp_path / "never", 1.0, 0.5)
+    with pytest.raises(UsageError, match=r"never came in 262144 draws; ask for fewer values"):
         never.sample(1, where={"y": "b"})
-    seldom = load(tiny.save(tmp_path / "seldom", *tiny.chained((1 - 2**-8, 0.5))), "cpu")
-    assert (seldom.sample(100, where={"y": "b"})[:, 1] == 1).all()
+    assert len(runs) == MOST_REPEATS // BLOCK
+
+
+def test_few_rows_of_a_rare_value_are_looked_for_alone(tmp_path):
+    """They are those that a whole block has at their places."""
+    model, runs = counted(tmp_path / "seldom", 1 - 2**-8, 0.5)
+    told = []
+    model.searching = lambda *counts: told.append(counts)
+    rows = model.sample(BLOCK + 100, seed=3, where={"y": "b"})
+    assert (rows[:, 1] == 1).all()
+    found, draws = sum(more for _, more in told), sum(looked for looked, _ in told)
+    assert found == len(rows)
+    assert 200 < draws / found < 400
+    runs.clear()
+    few = model.sample(20, 3, BLOCK - 10, where={"y": "b"})
+    np.testing.assert_array_equal(few, rows[BLOCK - 10 : BLOCK + 10])
+    assert len(runs) < 10
 
 
 @pytest.mark.parametrize("number", [2, -1, 2**40])
