@@ -82,6 +82,7 @@ class Intake:
         self.named, self.coded, self.unique, self.grows = named, False, False, False
         self.name, self.column, self.unit, self.known = name, column, unit, column is not None
         self.remedy = "remove the row" if column else f"remove the row, or {LEAVE_OUT}"
+        self.last = f"or {self.remedy}" if column else self.remedy  # of several
         self.settings = dict(settings or {})
         self.kind: Kind | None = None
         self.rows = 0
@@ -215,12 +216,12 @@ class Intake:
             raise BadCellError(0, f"{cells[0]} is a date, and the column is not; {self.remedy}")
         if not self.may_miss:
             absent = gone(cells if read else np.array([*cells, None], object)[:-1])
-            refuse(absent, cells, f"is missing; fill it in, {self.remedy}")
+            refuse(absent, cells, f"is missing; fill it in, {self.last}")
         dates = Dates() if self.known else self.dates or Dates()
         try:
             found = dates.take(cells) if read else dates.read(cells)
         except BadCellError as error:
-            raise BadCellError(error.row, f"{error}; mend it, {self.remedy}") from None
+            raise BadCellError(error.row, f"{error}; mend it, {self.last}") from None
         column = self.column
         if column is not None and self.known:
             counted = counts(found, column.resolution, zone_of(column.pattern))
@@ -249,9 +250,11 @@ class Intake:
                 why = (
                     "is missing; fill it in" if _missing(cell) else fault(str(cell), self._setting)
                 )
-                kind = self.settings.get("kind")
+                kind, names = self.settings.get("kind"), self._setting("category")
+                if not (self.kind or _missing(cell) or names in why):
+                    why += f", choose {names} if these are names"
                 asked = f" (the column is set to {kind})" if kind else ""
-                raise BadCellError(row, f"{shown(cell)} {why}, {self.remedy}{asked}")
+                raise BadCellError(row, f"{shown(cell)} {why}, {self.last}{asked}")
             out[row] = value
         return out
 
@@ -280,7 +283,7 @@ class Intake:
             names = {name: k for k, name in enumerate(self.column.categories)}
         for cell in dict.fromkeys(cells):
             if not isinstance(cell, str) or not cell.strip():
-                why = f"{shown(cell)} is missing; fill it in, {self.remedy}"
+                why = f"{shown(cell)} is missing; fill it in, {self.last}"
             elif self.column and cell not in names and not self.grows:
                 listed = ", ".join(self.column.categories[:8]) + (", ..." if len(names) > 8 else "")
                 why = f"{shown(cell)} is none of its categories ({listed}); {self.remedy}"
@@ -323,7 +326,7 @@ class Intake:
             first = raw[np.argmin(np.isfinite(values))]
             finite = "infinite" if np.isinf(first) else "beyond float32 (3.4e38)"
             why = "missing" if np.isnan(first) else finite
-            refuse(~np.isfinite(values), raw, f"is {why}; mend it, {self.remedy}")
+            refuse(~np.isfinite(values), raw, f"is {why}; mend it, {self.last}")
         self._note(raw, values)
         far = self.wide and not self.known and self.may_anchor
         if self.kind is not None and not (far and np.abs(values).max(initial=0) > EXACT):
@@ -358,7 +361,7 @@ class Intake:
             why = "is too large for float32, exact up to 2**24; use a larger unit"
             why += f", or choose {self._setting('id')} if it names the row" if self.named else ""
             try:
-                refuse(changed, raw, f"{why}, {self.remedy}")
+                refuse(changed, raw, f"{why}, {self.last}")
             except BadCellError as error:
                 self.rounded = BadCellError(self.rows + error.row, str(error))
 

@@ -33,7 +33,7 @@ def fault(cell: str, setting: Callable[[str], str]) -> str:
     if GROUPED.fullmatch(text):
         return "separates thousands; write all numbers without"
     if text[0] in "<>≤≥":
-        return "is a bound where a number belongs; write a number, or empty the cell"
+        return "is a bound where a number belongs; write a number, empty the cell"
     if MEASURED.fullmatch(text):
         return "has a sign or a unit beside the number; write all numbers alone"
     return "is text where a number belongs; empty the cell if it stands for a missing one, mend it"

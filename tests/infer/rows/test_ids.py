@@ -119,7 +119,7 @@ def test_a_code_that_comes_late_is_named(tmp_path):
         (["1", "1,234"], "separates thousands; write all numbers without"),
         (["1", "12 mg"], "'12 mg' has a sign or a unit beside the number; write all numbers alone"),
         (["1", "$1,200.50"], "has a sign or a unit beside the number; write all numbers alone"),
-        (["1", "<0.5"], "is a bound where a number belongs; write a number, or empty the cell"),
+        (["1", "<0.5"], "is a bound where a number belongs; write a number, empty the cell"),
         (["1", "1,5"], "is text where a number belongs"),
         (["1", "3.4.5"], "is text where a number belongs"),
         (["1", "n.d."], "empty the cell if it stands for a missing one"),
@@ -135,6 +135,22 @@ def test_a_code_that_comes_late_is_named(tmp_path):
 def test_text_among_numbers_gets_advice(cells, words):
     with pytest.raises(DataError, match=words):
         read_table({"x": np.array(cells, object)})
+
+
+@pytest.mark.parametrize("cells", [["1.0", "Smith, J.", "1e5"], ["5", "<1", "lt5"]])
+def test_names_that_look_like_numbers_may_be_categories(cells):
+    advice = "choose columns.x.kind=category if these are names, remove the row, or leave"
+    with pytest.raises(DataError, match=advice):
+        read_table({"x": np.array(cells * 20, object)})
+    named = read_table(
+        {"x": np.array(cells * 20, object)}, overrides={"x": {"kind": "category"}}
+    ).columns
+    assert set(named[0].categories) == set(cells)
+    numbers = read_table({"x": np.arange(60) / 8}).columns
+    with pytest.raises(DataError, match=r"'1.5 m' has .* alone, or remove the row$"):
+        read_table({"x": np.array(["1.5 m"], object)}, columns=numbers)
+    with pytest.raises(DataError, match=r"is missing; fill it in, or remove the row$"):
+        read_table({"x": np.array([""], object)}, columns=numbers)
 
 
 @pytest.mark.parametrize("form", ["{:02}.03.2020", "03/{:02}/2020"])
