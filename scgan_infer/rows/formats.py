@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgan_infer.arguments import whole
-from scgan_infer.columns import Column, Table
+from scgan_infer.columns import Column, Table, quoted
 from scgan_infer.errors import DataError, UsageError
 from scgan_infer.kinds import BadCellError
 from scgan_infer.names import Missing
@@ -76,9 +76,16 @@ def read_table(
         kept = _Sample(max_rows, generator or np.random.default_rng(0))
         for values in _values(reader, wanted, intakes, CHUNK):
             kept.add(values)
-    values = kept.rows()
+    values, notes = kept.rows(), [*reader.notes]
     if missing == "drop" and columns is None:
-        values = values[~np.isnan(values).any(1)]
+        absent = np.isnan(values)
+        counts, lost = absent.sum(0), absent.any(1)
+        if lost.any():
+            worst = intakes[counts.argmax()].name
+            told = f"{lost.sum()} of {len(values)} rows are dropped for a missing cell"
+            told += f", {counts.max()} of them for one of column {worst}"
+            notes.append(f"{told}; columns.{quoted(worst)}.kind=drop leaves that out")
+        values = values[~lost]
         if not len(values):
             raise DataError(f"{reader.label}: a cell is missing in every row")
         for intake in intakes:
@@ -95,8 +102,8 @@ def read_table(
         also = f"; nor can columns be taken as they are: {_listed(more, 12)}" if more else ""
         with _blaming(reader, intake):
             raise BadCellError(fault.row, f"{fault}{also}")
-    notes = (*reader.notes, *(note for intake in intakes for note in intake.notes))
-    return Table(tuple(settled), values.astype(np.float32, copy=False), notes)
+    notes += [note for intake in intakes for note in intake.notes]
+    return Table(tuple(settled), values.astype(np.float32, copy=False), tuple(notes))
 
 
 def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) -> Iterator[Rows]:

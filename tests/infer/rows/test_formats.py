@@ -323,5 +323,9 @@ def test_dropped_rows_are_those_with_a_missing_cell(tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n,3\n4,5\n")
     table = read_table(tmp_path / "rows.csv", missing="drop")
     assert table.values.tolist() == [[1, 2], [4, 5]]
+    told = "1 of 3 rows are dropped for a missing cell, 1 of them for one of column a"
+    assert table.notes == (f"{told}; columns.a.kind=drop leaves that out",)
+    overrides = {"a": {"kind": "drop"}}
+    assert not read_table(tmp_path / "rows.csv", missing="drop", overrides=overrides).notes
     assert not any(column.missing for column in table.columns)
     assert [column.missing for column in read_table(tmp_path / "rows.csv").columns] == [True, False]
