@@ -134,8 +134,12 @@ class Walled(Kind):
         """See `Kind.hold`; what reaches over a wall by its slack is on it."""
         if column is None:
             return values
-        ends = ["" if wall is None else str(wall) for wall in (column.low, column.high)]
-        refuse(self.beyond(values, column), raw, f"is outside its walls [{ends[0]}, {ends[1]}]")
+        if (beyond := self.beyond(values, column)).any():
+            ends = ["" if wall is None else str(wall) for wall in (column.low, column.high)]
+            if column.pattern:  # of dates
+                raw = self.cells(values, column)
+                ends = ["" if wall is None else self.spell(wall, column) for wall in column.walls]
+            refuse(beyond, raw, f"is outside its walls [{ends[0]}, {ends[1]}]")
         return np.clip(values, *_ends(column))
 
     def form(self, column: Column) -> Form:

@@ -169,6 +169,15 @@ def test_walls_are_values_and_not_offsets():
         read_table({"t": jd - 0.75}, columns=(guessed,))
 
 
+def test_a_date_outside_its_walls_is_named_as_it_is_written():
+    days = np.array([f"2024-05-{1 + k % 30:02}" for k in range(900)], object)
+    column = read_table({"t": days}).columns[0]
+    message = r"row 2: '2021-01-01' is outside its walls \[2024-05-01, 2024-05-30\]; remove"
+    for late in (["2024-05-02", "2021-01-01"], np.array(["2024-05-02", "2021-01-01"], "M8[D]")):
+        with pytest.raises(DataError, match=message):
+            read_table({"t": np.array(late)}, columns=(column,))
+
+
 def test_a_column_of_float32_has_no_anchor():
     values = (1000 + np.random.default_rng(0).random(5000)).astype(np.float32)
     assert read_table({"x": values}).columns[0].anchor is None
