@@ -14,6 +14,9 @@ none unless they predict rows that were left out (each in its turn).
 Means can be taken off coordinates before clusters are cut, or off the clusters' frames alone. The first keeps what
 discrete values say from being cut to pieces, the second what clusters say of coordinates that hang together in
 other ways at other places. `preferred` asks small mixtures which of the two expects rows that were left out.
+
+Which of them say anything at all of a coordinate beyond its mean, `hanging` tests. A network that sees no other can
+be trained for longer before it tells rows apart by their discrete values, and learns them by heart.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ LEAST = 1e-3  # spread
 MIXTURES = (2, 4, 8)  # components
 CUTS = 2  # fifths of the rows that are left out in turn
 MOST_TRIED, WIDEST = 3000, 64  # rows and coordinates that mixtures are fitted to
+CLIPPED = 4.0  # standard deviations at most, of a row that is tested
+CHANCE = 0.2  # of what is said to hang on outcomes and does not; those that are missed cost more
 FAR = 6.0  # standard deviations at most, of a row that is left out
 
 
@@ -181,6 +186,33 @@ class Ridge:
             rest = (y - self.turned @ (weight[:, None] * product)) / (1 - leverage)[:, None]
             found.append((rest**2).mean(0))
         return np.stack(found, 1) + LEAST**2
+
+
+def hanging(v: Floats, choice: Labels) -> Bools:
+    """Return which coordinates [n, e] hang on which of the outcomes [n, h-1], bool [e, h-1].
+
+    An analysis of variance over a step's outcomes says so of v_j, of |v_j|, of a product v_j v_i, or of whether v_j is
+    above one of its deciles: of means, spreads, slopes or shapes. Outcomes of fewer than `OFTEN` rows count as one.
+    """
+    from scipy.stats import chi2
+
+    groups = []
+    for own in choice.T:
+        group = np.where(np.bincount(own)[own] < OFTEN, -1, own)
+        order = np.argsort(group, kind="stable")
+        groups.append((order, np.unique(group[order], return_index=True, return_counts=True)[1:]))
+    v = np.clip(v, -CLIPPED, CLIPPED)
+    found = np.zeros((v.shape[1], len(groups)), np.bool_)
+    for j in range(len(found)):
+        own, others = v[:, [j]], np.delete(v, j, 1)
+        above = own > np.quantile(own, np.linspace(0, 1, 11)[1:-1])
+        parts = np.concatenate([own, np.abs(own), own * others, above], 1)
+        parts = (parts - parts.mean(0)) / np.maximum(parts.std(0), LEAST)
+        for k, (order, (starts, rows)) in enumerate(groups):
+            sums = np.add.reduceat(parts[order], starts)
+            between = (sums**2 / rows[:, None]).sum(0).max()
+            found[j, k] = parts.shape[1] * chi2.sf(between, len(rows) - 1) < CHANCE
+    return found
 
 
 def preferred(x: Floats, whole: Floats, left: Floats, slopes: Floats) -> bool:

@@ -11,7 +11,8 @@ and descends
     - log p(v) = |w|^2 / 2 - sum_j log dw_j/dv_j.
 
 Where a table has discrete values, the networks see an embedding of each, too, beside the coordinates
-before theirs. Of few rows, what these values say of means in the clusters' frames is taken off before (`effects`):
+before theirs. Of few rows, a network sees only those that its coordinate hangs on, by a test, and what they say of
+means in the clusters' frames is taken off before (`effects`):
 
     eps = mu_i + M_i (m(s) + spread flow(w, i, s))
 
@@ -49,7 +50,7 @@ from torch.nn.functional import pad, silu
 
 from scgan_train import graph
 from scgan_train.clusters import NARROW, Clusters
-from scgan_train.effects import Effects
+from scgan_train.effects import MOST, Effects, hanging
 from scgan_train.graph import Var, const, op
 from scgan_train.maps.base import (
     Affine,
@@ -72,7 +73,6 @@ MOST_LEADING = 24  # directions of a wide cluster that may be moved
 PROBE = 0.2  # share of the steps that say how many are
 ENOUGH = 0.005  # nats a row that one more must gain
 BACK = 0.1  # share of the rows that say so, and are kept back meanwhile
-HARMLESS = 80  # steps that copy nothing of 200 rows, or in proportion of fewer
 EMBEDDING = 8  # numbers that stand for a discrete value
 TOGETHER = 16  # clusters whose densities a graph computes at once: what they hold stays small
 BURSTS = (0.125, 0.125, 0.25, 0.5)  # of the steps, where columns are given
@@ -198,6 +198,7 @@ class Triangular(nn.Module):
     """
 
     before: Tensor
+    seen: Tensor | None = None
 
     def __init__(
         self, clusters: int, e: int, hidden: int, generator: torch.Generator, context: int = 0
@@ -215,6 +216,13 @@ class Triangular(nn.Module):
         self.context = uniform(math.sqrt(3 / context), e, context, hidden) if context else None
         self.register_buffer("before", torch.ones(e, e).tril(-1), persistent=False)
 
+    def see(self, seen: Tensor) -> None:
+        """Let each network see only the numbers of the context that are not 0 in its line of `seen` [e, c]."""
+        assert self.context is not None
+        self.seen = seen.unsqueeze(2).to(self.context)
+        with torch.no_grad():
+            self.context.mul_(self.seen)
+
     def splines(
         self, v: Tensor, cluster: Tensor, context: Tensor | None, own: slice = slice(None)
     ) -> Spline:
@@ -228,7 +236,8 @@ class Triangular(nn.Module):
         bias = self.first_bias[:, own][cluster].transpose(0, 1)
         hidden = known.transpose(0, 1) @ self.first[own, :e] + bias
         if context is not None and self.context is not None:
-            hidden = hidden + context @ self.context[own]
+            weights = self.context[own]
+            hidden = hidden + context @ (weights if self.seen is None else weights * self.seen[own])
         hidden = silu(hidden)
         hidden = silu(hidden @ self.second[own] + self.second_bias[own])
         return Spline((hidden @ self.last[own]).transpose(0, 1))
@@ -323,18 +332,14 @@ class FlowMapper(Mapper, Invertible):
         >>> [FlowMapper.defaults(4, rows)["steps"] for rows in (100, 1000, 5000, 10**6)]
         [164, 653, 1715, 2600]
 
-        Fewer, of narrower networks, where rows differ in discrete values, too; `HARMLESS` copy nothing:
+        Fewer where rows differ in discrete values, too:
 
         >>> [FlowMapper.defaults(4, rows, 1)["steps"] for rows in (100, 1000, 5000, 10**6)]
-        [40, 130, 1056, 2600]
+        [16, 207, 1213, 2600]
         """
         share, layers = min(1.0, rows / 10_000), 1 if e < TWO_LAYERS else 2
-        found = {"width": 64, "steps": round(2600 * share**0.6), "lr": 5e-3, "layers": layers}
-        if steps and share < 1:
-            least = round(HARMLESS * min(1.0, rows / 200))
-            few = round(2600 * share**1.3)
-            found |= {"width": 32, "steps": few} if few > least else {"steps": least}
-        return found
+        found = round(2600 * share ** (1.1 if steps else 0.6))
+        return {"width": 64, "steps": found, "lr": 5e-3, "layers": layers}
 
     @staticmethod
     def most_clusters(e: int) -> int:
@@ -571,6 +576,8 @@ class FlowMapper(Mapper, Invertible):
     ) -> Phase:
         """Return a phase of so many steps; see `phases`. As a probe, of the first layer alone."""
         whitened = self.whitened(latents, labels)
+        if len(self.embeddings) and not self.given and len(labels) < MOST:
+            self._look(whitened, labels)
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
             index = torch.randint(len(latents), (BATCH,), generator=generator).to(labels.device)
@@ -582,6 +589,17 @@ class FlowMapper(Mapper, Invertible):
         parameters, loss = list(trained.parameters()), self.probe_loss if probe else self.loss
         player = Player("flow", parameters, loss, float(self.config.lr), weight_decay=decay)
         return Phase(name, steps, draw, (player,), average=trained, decay=0.995)
+
+    def _look(self, v: Tensor, choice: Tensor) -> None:
+        """Let networks see only the discrete values that their coordinates hang on, in rows v [n, e] in the frames."""
+        outcomes = choice[:, : len(self.embeddings)].cpu().numpy()
+        for depth, layer in enumerate(self._layers):
+            own, moved = v[:, : len(layer.before)], int(self.leading)
+            own = own[:, :moved].flip(1) if depth else own
+            seen = torch.from_numpy(hanging(own.double().cpu().numpy(), outcomes)).float()
+            rest = len(layer.before) - len(seen)
+            seen = pad(seen.repeat_interleave(EMBEDDING, 1), (0, 0, 0, rest), value=1.0)
+            layer.see(seen)
 
     def gains(self, v: Tensor, choice: Tensor) -> Tensor:
         """Return what each of the first coordinates of rows v [n, e] gains by the first layer alone, [n, j]."""

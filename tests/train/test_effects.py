@@ -12,7 +12,15 @@ from sklearn import linear_model
 from scgan_infer.columns import Column, Table
 from scgan_train import graph
 from scgan_train.coordinates import Coordinates
-from scgan_train.effects import PENALTIES, Effects, Ridge, features_of, preferred, seen
+from scgan_train.effects import (
+    PENALTIES,
+    Effects,
+    Ridge,
+    features_of,
+    hanging,
+    preferred,
+    seen,
+)
 from scgan_train.exporting.parts import Parts
 from scgan_train.maps.flow import FlowMapper
 from scgan_train.training.stages import train
@@ -120,6 +128,40 @@ def test_graphs_compute_what_numpy_does(outcomes: np.ndarray) -> None:
     )
     (mean,) = session.run(None, dict(zip("ab", outcomes.T.copy(), strict=True)))
     assert np.allclose(mean, effects.mean(outcomes), atol=1e-6)
+
+
+def test_coordinates_hang_on_what_moves_spreads_turns_or_bends_them(outcomes: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    names, v = outcomes[:, 1], rng.standard_normal((400, 6))
+    v[:, 0] += 0.6 * (names == 0)
+    v[:, 1] *= 1 + 0.6 * (names == 1)
+    v[:, 3] = np.where(names == 2, -0.5, 0.5) * v[:, 2] + 0.8 * v[:, 3]
+    v[:, 4] = np.where(names == 1, np.sign(v[:, 4]), v[:, 4])
+    found = hanging(v, outcomes)
+    assert found[:, 1].tolist() == [True] * 5 + [False]
+    chance = hanging(rng.standard_normal((400, 100)), outcomes)
+    assert 0 < chance.mean() < 0.3
+
+
+def test_few_rows_differ_by_no_name_that_says_nothing(tmp_path: Path) -> None:
+    """Else rows are told apart by their names, and learned by heart."""
+    plain, rng = flats(400), np.random.default_rng(3)
+    columns = (*plain.columns, Column("lot", "category", categories=tuple("abcdefgh")))
+    lots = rng.integers(8, size=(400, 1)).astype(np.float32)
+    table = Table(columns, np.concatenate([plain.values, lots], 1))
+    few = settings(mapper={"kind": "flow", "steps": 100}, clusters={"k": 2})
+    parts = Parts.of(train(table, few, tmp_path / "run"))
+    flow, steps = parts.latents.ensemble, parts.coordinates.steps
+    choice = torch.zeros((64, len(steps) + 1), dtype=torch.int64)
+    w = torch.randn((64, flow.noise), generator=torch.Generator().manual_seed(0))
+    moved = {}
+    for k, step in enumerate(steps):
+        other = choice.clone()
+        other[:, k] = step.size - 1
+        difference = (flow(w, other) - flow(w, choice)).detach()
+        moved[table.columns[step.column].name] = float(difference.abs().max())
+
+    assert moved["lot"] == 0 < moved["renovated"]
 
 
 def test_means_stay_in_frames_where_columns_hang_together_in_other_ways_elsewhere(
