@@ -33,6 +33,7 @@ from scgan_train.effects import Effects, features_of, preferred, seen
 from scgan_train.forms import CELLS, GRAPHS, MIDDLES, SCORES, Scores, edges, quantiles
 from scgan_train.graph import Var, const, minus_infinity, op
 from scgan_train.margins import Margins
+from scgan_train.ranges import Ranges
 from scgan_train.rounding import LARGE, Rounding
 
 Floats = NDArray[np.floating[Any]]
@@ -137,6 +138,7 @@ class Coordinates:
         scale: float32 [d'].
         margins: Curves of coordinates; None without them.
         effects: What discrete values say of coordinates' means; None if nothing.
+        ranges: Which ranges of f(x) they leave; None without any.
         constant: A row, float32 [d], for the columns that have no coordinate.
     """
 
@@ -155,11 +157,16 @@ class Coordinates:
         self.scored, self.smooth = scores > 0, scores == SMOOTH
         self.bends = np.asarray(state.get("bends", np.full((2, self.dims), np.nan)), np.float32)
         self.tables = np.asarray(state.get("tables", np.zeros((0, CELLS))), np.float32)
-        self.margins = Margins(state["margins"]) if "margins" in state else None
-        self.effects = None
+        self.margins = None
+        if "margins" in state:
+            curves = (state.get(name) for name in ("margins_missing", "margins_steps"))
+            self.margins = Margins(state["margins"], *curves)
+        self.effects, self.ranges = None, None
+        sizes = tuple(step.size for step in self.steps)
         if "effects" in state:
-            sizes = tuple(step.size for step in self.steps)
             self.effects = Effects(state["effects"], sizes, state["spread"])
+        if "low" in state:
+            self.ranges = Ranges(state["low"], state["high"], sizes)
         self.slot = np.zeros(len(self.columns), np.int64)
         self.slot[self.index] = np.arange(self.dims)
         self.still = ~np.isin(np.arange(len(self.columns)), self.index)
@@ -232,6 +239,7 @@ class Coordinates:
         fitted = cls(table.columns, state | {"shift": shift, "scale": scale})
         if steps and not given:
             fitted.effects = fitted._effects(table.values[kept])
+            fitted.ranges = fitted._ranges(raw, discrete.choose(steps, values))
         return fitted
 
     def _effects(self, x: Singles) -> Effects | None:
@@ -248,6 +256,14 @@ class Coordinates:
         left = np.where(present, effects.forward(y, choice), y)
         slopes: Floats = np.where(present, -np.log(effects.spread), 0).sum(1)
         return effects if preferred(seen(features, choice), y, left, slopes) else None
+
+    def _ranges(self, f: Floats, choice: Labels) -> Ranges | None:
+        """Return the ranges that outcomes [n, h-1] leave to f(x) [n, d']; nan where a cell says nothing."""
+        there = ~np.isnan(f) & ~self.scored
+        for block in self.blocks:
+            if block.form.name == "turn":  # an angle has no ends
+                there[:, block.place] = False
+        return Ranges.find(f, there, choice, [step.size for step in self.steps])
 
     def features(self, choice: Labels) -> list[Floats]:
         """Return what is known of each outcome of each step, see `features_of`, by those [n, h-1] of rows."""
@@ -273,6 +289,7 @@ class Coordinates:
             **constraints.state(self.constraints),
             **({} if np.isnan(self.bends).all() else {"bends": self.bends}),
             **({"effects": e.table, "spread": e.spread} if (e := self.effects) else {}),
+            **({"low": r.low, "high": r.high} if (r := self.ranges) else {}),
         }
 
     def _raw(self, x: Floats) -> Floats:
@@ -319,8 +336,9 @@ class Coordinates:
                 part = safe[:, block.index]
                 raw[:, block.place] = block.form.within(part, block.p, rng.random(part.shape))
         y: Floats = (raw - self.shift) / self.scale
-        y = self.margins.inverse(y) if self.margins else y
-        y = self.effects.forward(y, discrete.choose(self.steps, x)) if self.effects else y
+        choice = discrete.choose(self.steps, x)
+        y = self.margins.inverse(y, self._gone(choice)) if self.margins else y
+        y = self.effects.forward(y, choice) if self.effects else y
         if self.steps:
             filled = np.zeros(y.shape) if rng is None else rng.standard_normal(y.shape)
             y = np.where(_present(x, self.steps)[:, self.index], y, filled).astype(y.dtype)
@@ -332,6 +350,31 @@ class Coordinates:
         for k, step in enumerate(self.steps):
             there[:, self.index == step.column] = choice[:, [k]] == len(step.values)
         return there
+
+    def gone(self, choice: Labels) -> dict[int, Bools]:
+        """Say in which rows with outcomes [n, h-1] the cell of a step is missing, [n] of each that has such."""
+        return {
+            k: choice[:, k] == len(step.numbers)
+            for k, step in enumerate(self.steps)
+            if np.isnan(step.values).any()
+        }
+
+    def _gone(self, choice: Labels | None) -> Bools | None:
+        """Return by which curve of `margins` coordinates [n, d'] go, where outcomes are [n, h-1]; None of one each."""
+        if self.margins is None or choice is None:
+            return None
+        return self.margins.sides(self.gone(choice), len(choice))
+
+    def _graph_gone(self, choice: Sequence[Var]) -> Var | None:
+        """Return `_gone` as a graph, int64 [d', n], of outcomes in steps [n]."""
+        if self.margins is None or self.margins.steps is None:
+            return None
+        found = {-1: op.mul(choice[0], const(0, np.int64))}
+        for k in set(self.margins.steps.tolist()) - {-1}:
+            missing = const(len(self.steps[k].numbers), np.int64)
+            found[k] = op.cast(op.equal(choice[k], missing), to=np.int64)
+        wide = {k: op.unsqueeze(own, const([0], np.int64)) for k, own in found.items()}
+        return op.concat([wide[k] for k in self.margins.steps.tolist()], axis=0)
 
     @property
     def continuous(self) -> bool:
@@ -352,7 +395,9 @@ class Coordinates:
             scale = np.log(self.unit.astype(x.dtype))
             slopes = np.concatenate(parts, 1) - scale
             if self.margins:
-                slopes = slopes + self.margins.log_slope((self._raw(x) - self.shift) / self.scale)
+                y = (self._raw(x) - self.shift) / self.scale
+                gone = self._gone(discrete.choose(self.steps, x))
+                slopes = slopes + self.margins.log_slope(y, gone)
             total = slopes.sum(1, dtype=x.dtype)
         for j, values in self._listed():
             known = (x[:, j, None] == values) | (np.isnan(x[:, j, None]) & np.isnan(values))
@@ -402,8 +447,11 @@ class Coordinates:
     def inverse(self, y: Floats, choice: Labels | None = None) -> Floats:
         """Return rows [n, d] of coordinates [n, d'] and outcomes [n, h-1], each inside its column's domain."""
         y = self.whole(y, choice)
-        y = self.margins.forward(y) if self.margins else y
+        y = self.margins.forward(y, self._gone(choice)) if self.margins else y
         f = y * self.scale + self.shift
+        if self.ranges:
+            assert choice is not None
+            f = self.ranges.hold(f, choice)
         x = np.empty((len(y), len(self.columns)), y.dtype)
         x[:] = self.constant
         for block in self.blocks:
@@ -472,7 +520,8 @@ class Coordinates:
             slopes = op.sub(op.concat(parts, axis=0), const(_upright(np.log(self.unit))))
             if self.margins:
                 y = self._graph_standardised(cells)
-                slopes = op.add(slopes, self.margins.log_slope_graph(y))
+                gone = self._graph_gone(self._graph_chosen(x))
+                slopes = op.add(slopes, self.margins.log_slope_graph(y, gone))
         total = op.reduce_sum(slopes, const([0], np.int64), keepdims=0)
         for j, values in self._listed():
             own = op.gather(columns, const([j], np.int64), axis=0)
@@ -493,14 +542,14 @@ class Coordinates:
         """See `forward`, of rows [n, d] alone."""
         x = self._graph_learned(x)
         absent = self._graph_absent(x) if self.steps else None
-        choice = self._graph_chosen(x) if self.effects else []
+        choice = self._graph_chosen(x) if self.effects or self.margins else []
         x = op.transpose(x)
         if not self._in_order:
             x = op.gather(x, const(self.index, np.int64), axis=0)
         if self.steps:
             x = op.where(op.isnan(x), const(_upright(self.anchor[self.index])), x)
         y = self._graph_standardised(x)
-        y = self.margins.inverse_graph(y) if self.margins else y
+        y = self.margins.inverse_graph(y, self._graph_gone(choice)) if self.margins else y
         if self.effects:
             y = op.sub(y, op.transpose(self.effects.mean_graph(choice)))
             y = op.div(y, const(_upright(self.effects.spread)))
@@ -556,7 +605,9 @@ class Coordinates:
             mean = op.transpose(self.effects.mean_graph(choice))
             f = op.add(f, op.mul(mean, const(_upright(self.scale))))
         if self.margins:
-            f = self.margins.graph(f, self.scale, self.shift)
+            f = self.margins.graph(f, self.scale, self.shift, self._graph_gone(choice))
+        if self.ranges:
+            f = self.ranges.graph(f, choice)
         x = op.concat([block.graph_rows(self._part(f, block)) for block in self.blocks], axis=0)
         if not self._in_order:
             x = op.gather(x, const(self.slot, np.int64), axis=0)

@@ -398,13 +398,21 @@ class _Stages:
             for own in (self._outcomes(self.kept), torch.cat(choices))
         )
         y = self.coordinates.whole(torch.cat(made).numpy(), torch.cat(choices).numpy())
-        there, found = (real, drawn_too), {}
+        there, found = (real, drawn_too), dict[str, NDArray[Any]]()
         if self._curved:
             own = self.coordinates.whole(
                 self.y.cpu().numpy(), self._outcomes(self.kept).cpu().numpy()
             )
-            margins = Margins.fit(own, y, there)
-            y, found["margins"] = margins.forward(y), margins.values
+            rows, others = (
+                self.coordinates.gone(each.cpu().numpy())
+                for each in (self._outcomes(self.kept), torch.cat(choices))
+            )
+            gone = {k: (rows[k], others[k]) for k in rows}
+            margins = Margins.fit(own, y, there, gone)
+            y = margins.forward(y, margins.sides(others, len(y)))
+            found["margins"] = margins.values
+            if margins.missing is not None and margins.steps is not None:
+                found |= {"margins_missing": margins.missing, "margins_steps": margins.steps}
         if self.coordinates.scored.any():
             found["tables"] = self.coordinates.balanced(self._made(self.kept), y, there)
         self.run.save_tensors("margins", found)

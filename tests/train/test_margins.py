@@ -114,6 +114,89 @@ def test_rows_come_back_through_the_curves_of_their_columns() -> None:
     assert not np.allclose(y, plain.forward(table.values))
 
 
+@pytest.fixture(scope="module")
+def blurred() -> tuple[Margins, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Curves, coordinates and where a cell is missing, of training rows and of generated ones that blur the edge."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((3000, 2)), rng.standard_normal((20_000, 2))
+    gone = tuple(
+        rng.random(len(y)) < np.where(y[:, 0] + blur * rng.standard_normal(len(y)) > 1, 0.9, 0.1)
+        for y, blur in zip(rows, (0, 0.6), strict=True)
+    )
+    return Margins.fit(*rows, everywhere(*rows), {3: gone}), rows, gone
+
+
+def test_rows_where_a_cell_is_missing_have_a_curve_of_their_own(
+    blurred: tuple[Margins, tuple[np.ndarray, ...], tuple[np.ndarray, ...]],
+) -> None:
+    margins, (real, made), (gone, other) = blurred
+    assert margins.steps is not None
+    assert margins.steps.tolist() == [3, -1]
+    bent = margins.forward(made, margins.sides({3: other}, len(other)))
+    for own, drawn in ((gone, other), (~gone, ~other)):
+        assert distance(real[own, 0], bent[drawn, 0]) < 0.04
+    assert distance(real[gone, 0], made[other, 0]) > 0.1
+    assert (
+        Margins.fit(real, real[::-1], everywhere(real, real), {3: (gone, gone[::-1])}).steps is None
+    )
+
+
+def test_curves_of_missing_cells_can_be_undone_and_graphs_agree(
+    blurred: tuple[Margins, tuple[np.ndarray, ...], tuple[np.ndarray, ...]],
+) -> None:
+    margins, (y, _), (gone, _) = blurred
+    sides = margins.sides({3: gone}, len(gone))
+    assert sides is not None
+    moved = margins.forward(y, sides)
+    assert np.allclose(margins.inverse(moved, sides), y, atol=1e-6)
+    small = 1e-6
+    slope = (margins.inverse(y + small, sides) - margins.inverse(y - small, sides)) / (2 * small)
+    assert np.median(np.abs(np.log(slope) - margins.log_slope(y, sides))) < 1e-6
+    scale, shift = np.array([3.0, 0.1]), np.array([1.0, -7.0])
+    f, side = graph.argument(["n", 2]), graph.argument(["n", 2], np.int64)
+    columns, own = op.transpose(f), op.transpose(side)
+    outputs = {
+        "rows": margins.graph(columns, scale, shift, own),
+        "back": margins.inverse_graph(columns, own),
+        "slope": margins.log_slope_graph(columns, own),
+    }
+    session = onnxruntime.InferenceSession(
+        graph.model(
+            {"f": f, "side": side}, {name: op.transpose(out) for name, out in outputs.items()}
+        ),
+        providers=["CPUExecutionProvider"],
+    )
+    inputs = {"f": (y * scale + shift).astype(np.float32), "side": sides.astype(np.int64)}
+    (rows,) = session.run(["rows"], inputs)
+    assert np.allclose((rows - shift) / scale, moved, atol=1e-4)
+    back, slope = session.run(["back", "slope"], inputs | {"f": y.astype(np.float32)})
+    assert np.allclose(back, margins.inverse(y, sides), atol=1e-5)
+    assert np.mean(np.abs(slope - margins.log_slope(y, sides)) > 1e-5) < 1e-3
+
+
+def test_few_rows_keep_how_often_a_cell_is_missing_by_a_number(tmp_path: Path) -> None:
+    """With one curve for all rows .58 of the cells are missing below -1."""
+    rng = np.random.default_rng(0)
+    temperature = rng.standard_normal(2000)
+    rating = rng.random(2000)
+    rating[rng.random(2000) < np.where(temperature < -1, 0.8, 0.1)] = np.nan
+    table = Table(
+        (Column("temperature"), Column("rating", missing=True)),
+        np.column_stack([temperature, rating]).astype(np.float32),
+    )
+    few = settings(mapper={"kind": "flow", "steps": 20}, clusters={"k": 1})
+    parts = Parts.of(train(table, few, tmp_path / "run"))
+    mapped = parts.coordinates
+    y, choice = mapped.forward(table.values), mapped.choose(table.values)
+    back = np.isclose(mapped.inverse(y, choice), table.values, atol=1e-4, equal_nan=True)
+    assert back.mean() > 0.99  # rows that are held out may lie beyond the range of the others
+    inputs = parts.inputs(20_000, torch.Generator().manual_seed(1))
+    made = parts.compute("generator.onnx", inputs)["x"]
+    gone, cold = np.isnan(made[:, 1]), made[:, 0] < -1
+    assert gone[cold].mean() == pytest.approx(0.8, abs=0.1)
+    assert gone[~cold].mean() == pytest.approx(0.1, abs=0.04)
+
+
 @pytest.mark.parametrize("missing", [False, True])
 def test_numbers_that_repeat_come_as_often_as_they_did(missing: bool, tmp_path: Path) -> None:
     """A ring in two clusters is far from what their maps make of it after a few steps."""
