@@ -4,7 +4,7 @@
 
 The head and the maps learn the remainder r in place of x_j, and x_j is put together from it at the end, so that
 
-    equal     b = f a + g, or c = a + b        r is 0, up to what rounding each column for itself left: one step
+    equal     b = f a + g, c = a + b (+ d)     r is 0, up to what rounding each column for itself left: one step
     at least  a <= b (or the other way round)  r is a distance, never below 0 (never above)
 
 A column is learned as it is, and only held to its bound, where some of its numbers are drawn outright, or few of its
@@ -24,7 +24,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from itertools import permutations
+from itertools import chain, combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ KINDS = ("real", "bounded", "integer", "datetime")
 TIGHT, LOOSE = 0.05, 0.95
 NEAR, CROWD = 0.05, 0.05
 MOST_COLUMNS = 128  # of a table that is searched
+MOST_SUMMED = 48  # of one where three are added
 SAMPLE = 2000  # rows that are looked at first
 FEW = 24  # of them that all sums are tried on
 FEWEST = 20  # rows
@@ -405,31 +406,32 @@ class _Search:
                     yield factor, round(middle + anchors, decimals) - anchors
 
     def sums(self) -> None:
-        """Find columns that are the sum of two others."""
+        """Find columns that are the sum of two others, or of three in tables of up to `MOST_SUMMED`."""
         whole = np.flatnonzero(~np.isnan(self.some[:, self.places]).any(1))[:FEW]
-        if len(whole) < FEW or len(self.places) < 3:
+        if len(whole) < FEW:
             return
         few = self.exact[whole][:, self.places]
         steps = [self.columns[j].step or 0 for j in self.places]
         units = [unit_of(self.columns[j]) for j in self.places]
         room = 1.5 * np.multiply(steps, units) + ULPS * EPSILON * np.abs(few).max(0)
-        for a in range(len(self.places)):
-            sums = few[:, a, None] + few[:, a + 1 :]
+        sizes = (2, 3) if len(self.places) <= MOST_SUMMED else (2,)
+        for first in chain(*(combinations(range(len(self.places)), n - 1) for n in sizes)):
+            sums = few[:, first].sum(1)[:, None] + few[:, first[-1] + 1 :]
             near = np.abs(sums[:, :, None] - few[:, None]) <= room
             for b, j in np.argwhere(near.all(0)).tolist():
-                self._sum(self.places[j], self.places[a], self.places[a + 1 + b])
+                parts = [self.places[k] for k in (*first, first[-1] + 1 + b)]
+                self._sum(self.places[j], parts)
 
-    def _sum(self, j: int, a: int, b: int) -> None:
-        own, parts = self.columns[j], [self.columns[a], self.columns[b]]
-        dates = [bool(column.resolution) for column in parts]
-        if all(dates) or any(dates) != bool(own.resolution):
+    def _sum(self, j: int, places: Sequence[int]) -> None:
+        own, parts = self.columns[j], [self.columns[k] for k in places]
+        if sum(bool(column.resolution) for column in parts) != bool(own.resolution):
             return
-        if j in self.found or not self._before([a, b], j):
+        if j in self.found or not self._before(places, j):
             return
         factors = [unit_of(column) / unit_of(own) for column in parts]
         shifts = [(c.anchor or 0.0) * f for c, f in zip(parts, factors, strict=True)]
         constant = sum(shifts) - (own.anchor or 0.0)
-        self._equal(j, list(zip((a, b), factors, strict=True)), constant)
+        self._equal(j, list(zip(places, factors, strict=True)), constant)
 
     def _equal(self, j: int, parts: Sequence[tuple[int, float]], constant: float) -> bool:
         """Take a base that a column is equal to, if it is, behind those that it has."""

@@ -13,6 +13,7 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.rows.formats import read_table
 from scgan_train import constraints, graph, train
 from scgan_train.config import Config, resolve
+from scgan_train.constraints import MOST_SUMMED
 from scgan_train.coordinates import Coordinates, find_constraints
 from scgan_train.inspecting import inspect
 
@@ -110,6 +111,25 @@ def test_they_are_found_and_hold_in_wild_rows(missing: bool) -> None:
     assert np.array_equal(np.isnan(theirs), np.isnan(x))
     check(rows, theirs)
     assert (np.abs(theirs - x) > 1e-4 * np.nanstd(x, 0)).mean() < 1e-3
+
+
+def test_a_sum_of_three_holds_but_none_of_ranges_or_among_many_columns() -> None:
+    rng = np.random.default_rng(0)
+    parts = {name: rng.gamma(2.0, 20.0, N).round(2) for name in ("net", "shipping", "tax")}
+    parts["shipping"][rng.random(N) < 0.4] = 0
+    parts["total"] = sum(parts.values()).round(2)
+    parts["other"] = rng.gamma(6.0, 20.0, N).round(2)
+    rows = read_table(parts)
+    mapped = Coordinates.fit(rows)
+    shown = [constraint.shown(rows.columns) for constraint in mapped.constraints]
+    assert "total = net + shipping + tax" in shown
+    y = (2 * rng.standard_normal((4000, mapped.dims))).astype(np.float32)
+    choice = np.stack([rng.integers(step.size, size=len(y)) for step in mapped.steps], 1)
+    x = mapped.inverse(y, choice).astype(np.float64)
+    assert np.abs(x[:, :3].sum(1) - x[:, 3]).max() < 1e-3
+    many = {f"n{k}": rng.gamma(2.0, 20.0, N).round(2) for k in range(MOST_SUMMED)}
+    found = find_constraints(read_table(many | parts))
+    assert not any(len(terms) > 2 for each in found for _, terms in each.bases)
 
 
 @pytest.mark.parametrize("missing", [False, True])
