@@ -183,6 +183,7 @@ def wide(path, columns):
     path.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 def test_the_time_for_a_wide_table_grows_with_its_width_alone(tmp_path):
     seconds = []
     for columns in (2_000, 20_000):
