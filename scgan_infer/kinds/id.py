@@ -1,7 +1,8 @@
 """What names a row and says nothing else: never learned, and numbered anew wherever rows are written.
 
 A value is 0 in every row. Written is `low` plus the row's index, behind the pattern's letters where it has some:
-`PID-0000` gives PID-0001, PID-0002, ... with `low` 1.
+`PID-0000` gives PID-0001, PID-0002, ... with `low` 1. Found, `low` comes after the last of the rows' own numbers, so
+that no generated row has the number of one that is there.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Id(Kind):
         if not (evidence.named and counted and many):
             return None
         unique = len(np.unique(evidence.values)) == len(evidence.values)
-        return {"low": evidence.low} if unique else None
+        return {"low": evidence.high + 1} if unique else None
 
     def waits(self, settings: Mapping[str, Any]) -> bool:
         return settings.get("low") is None
@@ -74,19 +75,28 @@ class Id(Kind):
         return LINE
 
 
-def shape(names: Collection[str]) -> dict[str, Any]:
-    """Return the fields of a column of texts, each there once.
+def after(least: float, greatest: float, rows: int) -> float:
+    """Return a number after those of all rows, if they are consecutive; 1 where none can be counted from.
 
-    >>> shape(["A07", "A12"]), shape(["Ann", "Bob"])
-    ({'pattern': 'A00', 'low': 7.0}, {'pattern': '0', 'low': 1.0})
+    The least and the greatest may be those of the first rows alone.
+    """
+    first = max(greatest + 1, least + rows)
+    return first if abs(first) <= LARGEST else 1.0
+
+
+def shape(names: Collection[str], rows: int) -> dict[str, Any]:
+    """Return the fields of a column of texts, each there once; names are those of the first of the rows.
+
+    >>> shape(["A07", "A12"], 2), shape(["Ann", "Bob"], 2)
+    ({'pattern': 'A00', 'low': 13.0}, {'pattern': '0', 'low': 1.0})
     """
     least, most = min(names), max(names)
     same = next((k for k, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), 0)
     letters = least[:same].rstrip("0123456789")
     ends = [name[len(letters) :] for name in names]
     widths = {len(end) for end in ends}
-    if len(widths) == 1 and all(end.isascii() and end.isdecimal() for end in ends):
-        low = float(min(ends))
-        if low <= LARGEST:
-            return {"pattern": letters + "0" * widths.pop(), "low": low}
+    whole = len(widths) == 1 and all(end.isascii() and end.isdecimal() for end in ends)
+    if whole and float(max(ends)) < LARGEST:
+        low = after(float(min(ends)), float(max(ends)), rows)
+        return {"pattern": letters + "0" * widths.pop(), "low": low}
     return {"pattern": "0", "low": 1.0}

@@ -44,7 +44,7 @@ from scgan_infer.kinds.guessing import (
     digits_of,
     has_anchor,
 )
-from scgan_infer.kinds.id import FEWEST, Id, shape
+from scgan_infer.kinds.id import FEWEST, Id, after, shape
 from scgan_infer.kinds.real import Real
 from scgan_infer.rows.codecs.base import number
 from scgan_infer.rows.codecs.text import CODE
@@ -428,9 +428,9 @@ class Intake:
         if self.dates is not None:
             return self._datetimes(values, self.dates)
         if isinstance(self.kind, Id):
-            counted = self.decimals == 0 and -LARGEST <= self.low <= min(self.high, LARGEST)
-            low = self.low if counted else 1.0
-            numbered = self._build(shape(self.names) if self.names else {"low": low})
+            counted = self.decimals == 0 and self.low <= self.high
+            low = after(self.low, self.high, self.rows) if counted else 1.0
+            numbered = self._build(shape(self.names, self.rows) if self.names else {"low": low})
             return self.column or numbered, np.zeros(len(values), np.float32)
         if self.column is None and self.names is not None:
             return self._categories(values.astype(np.float32), self.names)
@@ -547,7 +547,7 @@ class Intake:
             few = self.missing or len(names) < FEWEST
             if few or misspelt(names) or (len(names) < self.rows and not self.unique):
                 raise self._no_category(names, self.rows)
-            column = self._build({"kind": "id", **shape(names)})
+            column = self._build({"kind": "id", **shape(names, self.rows)})
             return column, np.zeros(len(values), np.float32)
         values_of = {name: number(name) for name in names}
         numeric = None not in values_of.values()

@@ -1,4 +1,4 @@
-"""What names rows is numbered anew, codes stay text, and text among numbers gets advice."""
+"""What names rows is numbered anew after the last, codes stay text, and text among numbers gets advice."""
 
 import numpy as np
 import pytest
@@ -11,18 +11,18 @@ from scgan_infer.rows.shards import ShardWriter
 N = 60
 RNG = np.random.default_rng(0)
 IDS = {
-    "from 1": (np.arange(1, N + 1), [1, 2, 3]),
-    "shuffled": (RNG.permutation(N), [0, 1, 2]),
-    "far": (np.arange(5000) + 123_456_789, [123_456_789, 123_456_790, 123_456_791]),
+    "from 1": (np.arange(1, N + 1), [61, 62, 63]),
+    "shuffled": (RNG.permutation(N), [60, 61, 62]),
+    "far": (np.arange(5000) + 123_456_789, [123_461_789, 123_461_790, 123_461_791]),
     "text": (
         np.array([f"PID-{k:04}" for k in range(7, 7 + N)], object),
-        ["PID-0007", "PID-0008", "PID-0009"],
+        ["PID-0067", "PID-0068", "PID-0069"],
     ),
     "names": (
         np.array([f"{c}{d}" for c in "abcdefgh" for d in "xyzuvwst"], object),
         ["1", "2", "3"],
     ),
-    "codes": (np.array([f"{k:05}" for k in range(N)], object), ["00000", "00001", "00002"]),
+    "codes": (np.array([f"{k:05}" for k in range(N)], object), ["00060", "00061", "00062"]),
 }
 
 
@@ -49,7 +49,16 @@ def test_numbers_go_on_in_every_format(suffix, tmp_path):
         for _ in range(4):
             writer.write(np.zeros((25_000, 1), np.float32))
     back = read_table(path, overrides={"x0" if suffix == ".npy" else "id": {"kind": "id"}})
-    assert back.columns[0].low == 20_000_001
+    assert back.columns[0].low == 20_000_000 + N + 1 + 100_000
+
+
+@pytest.mark.parametrize("form", ["{}", "P{:06}"])
+def test_no_number_of_many_shuffled_rows_comes_again(form, tmp_path):
+    numbers = np.random.default_rng(0).permutation(90_000)
+    lines = "".join(f"{form.format(k)},{k % 7}.5\n" for k in numbers)
+    (tmp_path / "rows.csv").write_text(f"id,x\n{lines}")
+    column = read_table(tmp_path / "rows.csv", overrides={"id": {"kind": "id"}}).columns[0]
+    assert 90_000 <= column.low < 90_010
 
 
 def test_shards_have_numbers_of_their_own(tmp_path):
@@ -57,7 +66,7 @@ def test_shards_have_numbers_of_their_own(tmp_path):
     with ShardWriter(tmp_path / "all", (column,), 10, 4, suffix=".csv", start=100) as writer:
         writer.write(np.zeros((10, 1), np.float32))
     texts = [file.read_text().split()[1:] for file in sorted((tmp_path / "all").glob("*.csv"))]
-    assert [cell for part in texts for cell in part] == [str(k) for k in range(101, 111)]
+    assert [cell for part in texts for cell in part] == [str(k) for k in range(101 + N, 111 + N)]
 
 
 HUGE = 4 * 10**18 + 7919 * RNG.permutation(N)
@@ -174,20 +183,21 @@ def test_all_columns_at_fault_are_named_at_once():
 
 
 @pytest.mark.parametrize(
-    ("cells", "settings", "pattern"),
+    ("cells", "settings", "pattern", "low"),
     [
-        ([f"PID-{k:05}" for k in range(1, N + 1)], {"kind": "id"}, "PID-00000"),
+        ([f"PID-{k:05}" for k in range(1, N + 1)], {"kind": "id"}, "PID-00000", N + 1),
         (
             [f"PID-{k:05}" for k in range(1, N + 1)],
             {"kind": "id", "low": 1.0, "pattern": "PID-00000"},
             "PID-00000",
+            1,
         ),
-        ([f"name {k % 50}" for k in range(N)], {"kind": "id"}, "0"),
-        ([f"{k:05}" for k in range(1, N + 1)], {"kind": "id"}, "00000"),
+        ([f"name {k % 50}" for k in range(N)], {"kind": "id"}, "0", 1),
+        ([f"{k:05}" for k in range(1, N + 1)], {"kind": "id"}, "00000", N + 1),
     ],
 )
-def test_text_may_be_set_to_be_an_id(cells, settings, pattern):
+def test_text_may_be_set_to_be_an_id(cells, settings, pattern, low):
     table = read_table({"x": np.array(cells, object)}, overrides={"x": settings})
     (column,) = table.columns
-    assert (column.kind, column.pattern, column.low) == ("id", pattern, 1.0)
+    assert (column.kind, column.pattern, column.low) == ("id", pattern, low)
     assert not table.values.any()
