@@ -54,8 +54,8 @@ def read_table(
         data: A file, `FILE:INNER`, or `-` for text from standard input; or rows in memory: a 2-D or
             structured array, a mapping of names to 1-D arrays, or a DataFrame.
         names: Take these columns only, in this order.
-        columns: The columns that the rows must have, in any order and among others; where they have no names,
-            exactly these. None: kinds are guessed where safe. They win over `names` and `overrides`.
+        columns: The columns that the rows must have, in any order and among others, but for ids; where they have no
+            names, exactly these. None: kinds are guessed where safe. They win over `names` and `overrides`.
         overrides: Fields of `Column` by column name that win over guesses.
         max_rows: Most rows to keep; memory doesn't grow beyond.
         generator: Draws the sample; by default one of seed 0.
@@ -214,7 +214,8 @@ def _chunks(
     reader: Reader, wanted: Sequence[int], size: int, text: frozenset[int]
 ) -> Iterator[list[Raw]]:
     """Pass chunks on; what goes wrong while one is made is the file's fault."""
-    chunks = reader.chunks(wanted, size, text)
+    once = [*dict.fromkeys(wanted)]
+    chunks = reader.chunks(once, size, text)
     while True:
         with reading(reader.label, type(reader)), reader.budget.working():
             chunk = next(chunks, None)
@@ -223,7 +224,7 @@ def _chunks(
             chunk = [checked(raw) for raw in chunk]
         if len({len(column) for column in chunk}) > 1:
             raise DataError(f"{reader.label}: its columns differ in length")
-        yield chunk
+        yield [chunk[once.index(j)] for j in wanted]
 
 
 @contextmanager
@@ -251,7 +252,7 @@ def _intakes(
         raise DataError(f"{reader.label}: the column name {garbled!r} is not UTF-8; rename it")
     if columns is not None:
         known = [Intake(column.name, column) for column in columns]
-        return known, _places_of(reader, [column.name for column in columns])
+        return known, _places_of(reader, columns)
     chosen = reader.names if names is None else names
     usable = set(reader.names) & set(chosen)
     unknown = next((name for name in (*chosen, *overrides) if name not in usable), None)
@@ -279,8 +280,12 @@ def _intakes(
     return intakes, [places[name] for name in kept]
 
 
-def _places_of(reader: Reader, needed: Sequence[str]) -> list[int]:
-    """Return where the columns that a model needs are: by name, or in order in a file without names."""
+def _places_of(reader: Reader, columns: Sequence[Column]) -> list[int]:
+    """Return where the columns that a model needs are: by name, or in order in a file without names.
+
+    An id that is not there, whose cells nobody looks at, is where another column is.
+    """
+    needed = [column.name for column in columns]
     if not reader.named:
         if len(needed) != len(reader.names):
             raise DataError(
@@ -289,14 +294,16 @@ def _places_of(reader: Reader, needed: Sequence[str]) -> list[int]:
             )
         return list(range(len(needed)))
     held = set(reader.names)
-    missing = next((name for name in needed if name not in held), None)
+    there = [name for name in needed if name in held]
+    ids = {column.name for column in columns if column.is_id and there}
+    missing = next((name for name in needed if name not in held | ids), None)
     if missing is not None:
         raise DataError(
             f"{reader.label}: has no column {missing!r}, which the model needs; "
             f"it has {_listed(reader.names, 12)}"
         )
-    places = _places(reader, needed)
-    return [places[name] for name in needed]
+    places = _places(reader, there)
+    return [places[name if name in held else there[0]] for name in needed]
 
 
 def _places(reader: Reader, chosen: Sequence[str]) -> dict[str, int]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from suffixes import READY
 
+from scgan_infer.columns import Column
 from scgan_infer.errors import DataError
 from scgan_infer.rows.formats import open_writer, read_table
 from scgan_infer.rows.shards import ShardWriter
@@ -59,6 +60,26 @@ def test_no_number_of_many_shuffled_rows_comes_again(form, tmp_path):
     (tmp_path / "rows.csv").write_text(f"id,x\n{lines}")
     column = read_table(tmp_path / "rows.csv", overrides={"id": {"kind": "id"}}).columns[0]
     assert 90_000 <= column.low < 90_010
+
+
+@pytest.mark.parametrize("suffix", READY)
+def test_an_id_need_not_be_there(suffix, tmp_path):
+    rows = {"id": np.arange(1, N + 1), "x": RNG.normal(size=N), "y": RNG.normal(size=N)}
+    columns = read_table(rows).columns
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".npy":
+        np.save(path, np.rec.fromarrays([rows["x"], rows["y"]], names="x,y"))
+    else:
+        with open_writer(path, columns[1:]) as writer:
+            writer.write(np.column_stack([rows["x"], rows["y"]]).astype(np.float32))
+    table = read_table(path, columns=columns)
+    assert table.columns == columns
+    assert not table.values[:, 0].any()
+    np.testing.assert_allclose(table.values[:, 1:], np.column_stack([rows["x"], rows["y"]]), 1e-6)
+    with pytest.raises(DataError, match="has no column 'z', which the model needs"):
+        read_table(path, columns=(*columns, Column("z")))
+    with pytest.raises(DataError, match="has no column 'id', which the model needs"):
+        read_table({"z": rows["x"]}, columns=columns[:1])
 
 
 def test_shards_have_numbers_of_their_own(tmp_path):
