@@ -43,7 +43,10 @@ from scgan_train.given import Conditions, ConditionVars, Given
 from scgan_train.graph import Var, again, argument, const, minus_infinity, op
 from scgan_train.head import LatentModel, RealLatents
 from scgan_train.maps.base import Invertible
+from scgan_train.training.guards import quality_warnings, share_warnings
 from scgan_train.training.run import Run
+
+TRAINED = "rows trained on"
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -280,15 +283,44 @@ class Parts:
     ) -> dict[str, float]:
         """Return the figures that travel with a bundle, on held-out rows [n, d + g], at their own conditions."""
         real = self.divided(rows)
-        c = real.get("c")
-        known = {} if c is None else {"c": c}
-        made = self.compute("generator.onnx", self.inputs(len(rows), generator) | known)["x"]
+        made = self.made(real, generator)
         encoded = self.compute("encoder.onnx", real)
         again = self.compute("decoder.onnx", encoded)["x"]
+        return self._judged(rows, made, again, columns)
+
+    def _judged(
+        self, rows: Array, made: Array, again: Array, columns: tuple[Column, ...]
+    ) -> dict[str, float]:
+        """Return the figures of generated rows and reconstructions [n, d] beside real ones [n, d + g]."""
+        real = self.divided(rows)
         figures = held_out(real["x"], made, again, self.columns)
-        if c is not None and "c2st" in figures:
-            figures["c2st"] = float(f"{paired_c2st(rows, self.together(made, c), columns):.4g}")
+        if "c" in real and "c2st" in figures:
+            whole = self.together(made, real["c"])
+            figures["c2st"] = float(f"{paired_c2st(rows, whole, columns):.4g}")
         return figures
+
+    def made(self, real: Arrays, generator: torch.Generator) -> Array:
+        """Return as many generated rows [n, d] as there are real ones x [n, d], at their conditions c [n, g] if any."""
+        known = {name: value for name, value in real.items() if name == "c"}
+        made: Array = self.compute(
+            "generator.onnx", self.inputs(len(real["x"]), generator) | known
+        )["x"]
+        return made
+
+    def trained_warnings(
+        self, rows: Array, columns: tuple[Column, ...], generator: torch.Generator
+    ) -> list[str]:
+        """Return what tells generated rows from rows [n, d + g] that were trained on.
+
+        Of a small table too few rows are held out to tell. Generated rows may be too near to those trained on: what
+        tells them from these all the same tells them from others.
+        """
+        real = self.divided(rows)
+        made = self.made(real, generator)
+        whole = self.together(made, real.get("c"))
+        figures = self._judged(rows, made, real["x"], columns)
+        said = quality_warnings(figures, TRAINED) if "c2st" in figures else []
+        return [*said, *share_warnings(self.outcomes(rows, whole), TRAINED)]
 
     def outcomes(self, rows: Array, generated: Array) -> Iterator[tuple[list[str], Tensor, Tensor]]:
         """Yield each step's names of outcomes, and those of whole rows [n, d + g] and of generated whole rows."""

@@ -6,7 +6,7 @@
 | the encoder collapsed | one direction holds all spread of the latents   | the run stops             |
 | a critic won outright | its loss is near 0 in a phase's last quarter    | the phase is undone, noted |
 | worse than a constant | squared error above the variance                | the run stops             |
-| bad held-out figures  | c2st or mse beyond these bounds                 | the export says so        |
+| bad figures           | c2st or mse beyond these bounds                 | the export says so        |
 | a share is off        | of a cluster or discrete value, by far          | the export says so        |
 """
 
@@ -88,20 +88,20 @@ def critic_won(critic_losses: list[float]) -> bool:
     return bool(critic_losses) and sum(critic_losses) / len(critic_losses) < OUTRIGHT * math.log(4)
 
 
-def quality_warnings(figures: Mapping[str, float]) -> list[str]:
-    """Return what a finished run's held-out figures have against it, c2st only beyond twice its error.
+def quality_warnings(figures: Mapping[str, float], rows: str = "held-out rows") -> list[str]:
+    """Return what a finished run's figures on such rows have against it, c2st only beyond twice its error.
 
     >>> quality_warnings({"c2st": 0.52, "mse": 0.01, "rows": 1000})
     []
     """
-    warnings = []
+    warnings, count = [], figures.get("rows", math.inf)
     for name, (worst, meaning) in WORST.items():
-        error = c2st_error(figures.get("rows", math.inf)) if name == "c2st" else 0.0
+        error = c2st_error(count) if name == "c2st" else 0.0
         value = figures.get(name, 0.0)
         if not value - 2 * error <= worst:
             swing = f" ± {error:.2g}" if error else ""
             warnings.append(
-                f"{name} {value:.3g}{swing} on held-out rows (at most {worst:g} is good): {meaning}; "
+                f"{name} {value:.3g}{swing} on {rows} (at most {worst:g} is good): {meaning}; "
                 "train longer, with preset=standard or other settings"
             )
     return warnings
@@ -112,18 +112,23 @@ def c2st_error(rows: float) -> float:
     return math.sqrt((2 * rows + 1) / 12) / rows if math.isfinite(rows) else 0.0
 
 
-def share_warnings(outcomes: Iterable[tuple[Sequence[str], Tensor, Tensor]]) -> list[str]:
-    """Return which shares of generated rows are far from those of held-out rows, the farthest first.
+def share_warnings(
+    outcomes: Iterable[tuple[Sequence[str], Tensor, Tensor]], rows: str = "held-out ones"
+) -> list[str]:
+    """Return which shares of generated rows are far from those of such real rows, the farthest first.
 
     Args:
-        outcomes: of each step, the names of its outcomes, and the outcomes [n] of held-out and [m] of generated rows.
+        outcomes: of each step, the names of its outcomes, and the outcomes [n] of real and [m] of generated rows.
+        rows: what the real ones are called.
     """
     found = []
     for names, *sides in outcomes:
         real, made = (torch.bincount(side, minlength=len(names)).numpy() for side in sides)
-        found += [(names[value], a, b) for value, a, b in off_shares(real, made)]
+        count = len(sides[0])
+        found += [(names[value], a, b, count) for value, a, b in off_shares(real, made)]
     found.sort(key=lambda each: -abs(each[1] - each[2]))
     return [
-        f"{name}: {made:.2%} of generated rows, but {real:.2%} of held-out ones; train longer, or with other settings"
-        for name, real, made in found[:MOST_NAMED]
+        f"{name}: {made:.2%} of generated rows, but {real:.2%} ± {math.sqrt(real * (1 - real) / count):.2%} of {rows}; "
+        "train longer, or with other settings"
+        for name, real, made, count in found[:MOST_NAMED]
     ]

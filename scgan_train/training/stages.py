@@ -421,8 +421,12 @@ class _Stages:
         """Judge the finished run on the rows that no stage saw."""
         self.watch.begin("figures")
         run, generator = self.run, generator_for(self.seed, "figures")
-        rows = run.load_held_out()
-        run.facts["figures"] = Parts.of(run).figures(rows, run.columns, generator)
+        parts, rows = Parts.of(run), run.load_held_out()
+        figures = run.facts["figures"] = parts.figures(rows, run.columns, generator)
+        if "c2st" not in figures:
+            trained = self.table.values[self.kept]
+            notes = parts.trained_warnings(trained, run.columns, generator)
+            run.facts["notes"] = [*run.facts.get("notes", []), *notes]
 
 
 def judged(phases: Iterable[Phase], held_out: Callable[[], Any] | None) -> Iterator[Phase]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from cases import mixed_table, settings
 from torch import Tensor, nn
 
+import scgan_train
 from scgan_infer import bundle
 from scgan_infer.columns import Column, Table
 from scgan_train import discrete
@@ -189,6 +191,22 @@ def test_an_export_says_what_its_figures_have_against_it(tmp_path: Path) -> None
     assert f"Note: {note}." in (tmp_path / "bundle" / "card.md").read_text()
 
 
+def test_a_table_too_small_to_hold_rows_out_is_judged_by_those_trained_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(600)
+    rows = {
+        "x": x,
+        "y": np.abs(x) ** 3 * rng.choice([-1, 1], 600),
+        "k": rng.choice(["a", "b"], 600),
+    }
+    run = scgan_train.train(rows, settings(latents="gaussian"), tmp_path / "run")
+    assert "c2st" not in run.facts["figures"]
+    scgan_train.train(rows, None, tmp_path / "run", resume=True)
+    scgan_train.export(run.path, tmp_path / "bundle")
+    (told,) = bundle.load(tmp_path / "bundle").manifest.metrics["notes"]
+    assert re.match(r"c2st 0.[6-9]\d* ± 0.01\d on rows trained on", told)
+
+
 def test_figures_at_and_beyond_their_bounds() -> None:
     assert guards.quality_warnings({"c2st": 0.55, "mse": 0.5}) == []
     assert len(guards.quality_warnings({"c2st": 0.56, "mse": 0.51})) == 2
@@ -212,4 +230,6 @@ def test_shares_that_are_off_are_named_and_others_are_not() -> None:
     clusters = [f"cluster {i}" for i in range(4)]
     notes = guards.share_warnings([(["m", "f"], real % 2, real % 2), (clusters, real, made)])
     assert len(notes) == 3
-    assert notes[0].startswith("cluster 3: 0.00% of generated rows, but 25.00% of held-out ones")
+    assert notes[0].startswith(
+        "cluster 3: 0.00% of generated rows, but 25.00% ± 0.68% of held-out ones"
+    )
