@@ -29,7 +29,7 @@ from scgan_infer.kinds.bend import BEND, bend_of
 from scgan_train import constraints, discrete
 from scgan_train.constraints import Constraint
 from scgan_train.discrete import Labels, Step
-from scgan_train.effects import Effects, features_of, preferred, seen
+from scgan_train.effects import Effects, features_of, preferred, seen, slopes_of
 from scgan_train.forms import CELLS, GRAPHS, MIDDLES, SCORES, Scores, edges, quantiles
 from scgan_train.graph import Var, const, minus_infinity, op
 from scgan_train.margins import Margins
@@ -164,7 +164,8 @@ class Coordinates:
         self.effects, self.ranges = None, None
         sizes = tuple(step.size for step in self.steps)
         if "effects" in state:
-            self.effects = Effects(state["effects"], sizes, state["spread"])
+            pairs = state.get("pairs", np.zeros((0, 2), np.int64))
+            self.effects = Effects(state["effects"], sizes, state["spread"], pairs)
         if "low" in state:
             self.ranges = Ranges(state["low"], state["high"], sizes)
         self.slot = np.zeros(len(self.columns), np.int64)
@@ -250,7 +251,7 @@ class Coordinates:
             if block.form.name == "turn":  # an angle has no mean
                 present[:, block.place] = False
         y = self.forward(x, np.random.default_rng(0), jitter=True).astype(np.float64)
-        effects = Effects.fit(features, choice, y, present)
+        effects = Effects.fit(features, choice, y, present, self.slopes(choice))
         if effects is None:
             return None
         left = np.where(present, effects.forward(y, choice), y)
@@ -267,12 +268,20 @@ class Coordinates:
 
     def features(self, choice: Labels) -> list[Floats]:
         """Return what is known of each outcome of each step, see `features_of`, by those [n, h-1] of rows."""
+        return features_of(self._numbers, [step.size for step in self.steps], choice)
+
+    def slopes(self, choice: Labels) -> list[Floats]:
+        """Return the standardised number of each outcome of each step, see `slopes_of`."""
+        return slopes_of(self._numbers, [step.size for step in self.steps], choice)
+
+    @property
+    def _numbers(self) -> list[Floats]:
+        """The numbers of each step; none of names."""
         named = [self.columns[step.column].rules.named for step in self.steps]
-        numbers = [
+        return [
             np.zeros(0) if name else step.numbers.astype(np.float64)
             for name, step in zip(named, self.steps, strict=True)
         ]
-        return features_of(numbers, [step.size for step in self.steps], choice)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that, with the outer columns, make it again: `Coordinates(columns, state)`."""
@@ -289,6 +298,7 @@ class Coordinates:
             **constraints.state(self.constraints),
             **({} if np.isnan(self.bends).all() else {"bends": self.bends}),
             **({"effects": e.table, "spread": e.spread} if (e := self.effects) else {}),
+            **({"pairs": e.pairs} if e and len(e.pairs) else {}),
             **({"low": r.low, "high": r.high} if (r := self.ranges) else {}),
         }
 

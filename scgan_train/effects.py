@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ LEAST = 1e-3  # spread
 MIXTURES = (2, 4, 8)  # components
 CUTS = 2  # fifths of the rows that are left out in turn
 MOST_TRIED, WIDEST = 3000, 64  # rows and coordinates that mixtures are fitted to
+MOST_NAMES, FEWEST_SLOPED = 8, 20  # of a pair; and rows of each that say something
+CERTAIN = 0.01  # chance that a pair is taken by
 CLIPPED = 4.0  # standard deviations at most, of a row that is tested
 CHANCE = 0.2  # of what is said to hang on outcomes and does not; those that are missed cost more
 FAR = 6.0  # standard deviations at most, of a row that is left out
@@ -59,15 +61,22 @@ class Effects:
         table: What each outcome adds, a step after another, float32 [sum of sizes, e].
         sizes: How many outcomes each step has.
         spread: Of what is left, float32 [e].
+        pairs: Steps [p, 2] of which what both say together adds more, behind them all in the table.
     """
 
     table: NDArray[np.float32]
     sizes: tuple[int, ...]
     spread: NDArray[np.float32]
+    pairs: Labels = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     @classmethod
     def fit(
-        cls, features: Sequence[Floats], choice: Labels, y: Floats, present: Bools | None = None
+        cls,
+        features: Sequence[Floats],
+        choice: Labels,
+        y: Floats,
+        present: Bools | None = None,
+        slopes: Sequence[Floats] = (),
     ) -> Effects | None:
         """Return the effects of outcomes [n, h-1] on coordinates [n, e]; None where they predict nothing.
 
@@ -76,9 +85,19 @@ class Effects:
             choice: The outcomes.
             y: The coordinates.
             present: Which of them say something, bool [n, e]; all by default.
+            slopes: What of each outcome goes with its number, [V] of each step, see `slopes_of`; none by default.
         """
-        x, sizes = seen(features, choice), tuple(len(each) for each in features)
+        sizes = tuple(len(each) for each in features)
         present = np.ones(y.shape, np.bool_) if present is None else present
+        pairs = np.zeros((0, 2), np.int64)
+        if slopes:
+            first = cls.fit(features, choice, y, present)
+            left = y - first.mean(choice) if first else y
+            pairs = _pairs(features, slopes, choice, left, present)
+        both = [np.einsum("a,bf->abf", slopes[k], features[m]) for k, m in pairs]
+        features = [*features, *(each.reshape(-1, each.shape[2]) for each in both)]
+        choice = _joined(choice, sizes, pairs)
+        x = seen(features, choice)
         ends = np.cumsum([each.shape[1] for each in features])[:-1]
         groups = [
             (rows, np.flatnonzero((rows == present.T).all(1)))
@@ -97,19 +116,25 @@ class Effects:
         best = nats.argmax()
         if nats[best] < GAIN:
             return None
-        table, spread = np.zeros((sum(sizes), y.shape[1])), np.ones(y.shape[1])
+        table, spread = np.zeros((sum(map(len, features)), y.shape[1])), np.ones(y.shape[1])
         for ridge, (rows, own), error in zip(ridges, groups, errors, strict=True):
-            slopes, start = ridge.fit(y[np.ix_(rows, own)], PENALTIES[best])
-            parts = zip(features, np.split(slopes, ends), strict=True)
+            weights, start = ridge.fit(y[np.ix_(rows, own)], PENALTIES[best])
+            parts = zip(features, np.split(weights, ends), strict=True)
             table[:, own] = np.concatenate([f @ part for f, part in parts])
             table[: sizes[0], own] += start
             spread[own] = error[:, best] ** 0.5
-        return cls(table.astype(np.float32), sizes, spread.astype(np.float32))
+        return cls(table.astype(np.float32), sizes, spread.astype(np.float32), pairs)
+
+    @property
+    def starts(self) -> Labels:
+        """Where the numbers of each step, and of each pair, begin in the table, and where the last end."""
+        both = [self.sizes[k] * self.sizes[m] for k, m in self.pairs]
+        return np.cumsum([0, *self.sizes, *both])
 
     def mean(self, choice: Labels) -> Floats:
         """Return m [n, e] of outcomes [n, h-1]."""
-        starts = np.cumsum([0, *self.sizes[:-1]])
-        found: Floats = self.table[choice + starts].sum(1)
+        own = _joined(choice, self.sizes, self.pairs)
+        found: Floats = self.table[own + self.starts[:-1]].sum(1)
         return found
 
     def forward(self, y: Floats, choice: Labels) -> Floats:
@@ -122,10 +147,14 @@ class Effects:
 
     def mean_graph(self, choice: Sequence[Var]) -> Var:
         """Return m [n, e] as a graph, of outcomes in steps [n], those of the cluster left out or not."""
-        tables = np.split(self.table, np.cumsum(self.sizes)[:-1])
+        tables = np.split(self.table, self.starts[1:-1])
+        both = [
+            op.add(op.mul(choice[k], const(self.sizes[m], np.int64)), choice[m])
+            for k, m in self.pairs
+        ]
         parts = [
             op.gather(const(table), own)
-            for table, own in zip(tables, choice, strict=False)
+            for table, own in zip(tables, [*choice[: len(self.sizes)], *both], strict=True)
             if table.any()
         ]
         return parts[0] if len(parts) == 1 else op.sum(parts)
@@ -140,18 +169,63 @@ def features_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels)
         choice: The outcomes [n, h-1] of rows.
     """
     found: list[Floats] = []
-    for own, values, size in zip(choice.T, numbers, sizes, strict=True):
+    slopes = slopes_of(numbers, sizes, choice)
+    for own, slope, size in zip(choice.T, slopes, sizes, strict=True):
         rows = np.bincount(own, minlength=size)
         often = rows >= max(OFTEN, COMMON * len(choice))
         table = np.eye(size)[:, often] if size <= MOST_OUTCOMES else np.zeros((size, 0))
-        weights = rows[: len(values)]
-        if len(values) > 2 and weights.any():
-            slope, mean = np.zeros((size, 1)), np.average(values, weights=weights)
-            deviation = np.average((values - mean) ** 2, weights=weights) ** 0.5
-            slope[: len(values), 0] = (values - mean) / max(deviation, 1e-9)
-            table = np.concatenate([table, SLOPE**0.5 * slope], 1)
+        if slope.any():
+            table = np.concatenate([table, SLOPE**0.5 * slope[:, None]], 1)
         found.append(table)
     return found
+
+
+def slopes_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels) -> list[Floats]:
+    """Return the standardised number of each outcome of each step, [V] each; 0 of what is no number."""
+    found: list[Floats] = []
+    for own, values, size in zip(choice.T, numbers, sizes, strict=True):
+        slope, weights = np.zeros(size), np.bincount(own, minlength=size)[: len(values)]
+        if len(values) > 2 and weights.any():
+            mean = np.average(values, weights=weights)
+            deviation = np.average((values - mean) ** 2, weights=weights) ** 0.5
+            slope[: len(values)] = (values - mean) / max(deviation, 1e-9)
+        found.append(slope)
+    return found
+
+
+def _joined(choice: Labels, sizes: Sequence[int], pairs: Labels) -> Labels:
+    """Return outcomes [n, h-1 + p], those of pairs behind the others."""
+    both = [choice[:, [k]] * sizes[m] + choice[:, [m]] for k, m in pairs]
+    return np.concatenate([choice, *both], 1)
+
+
+def _pairs(
+    features: Sequence[Floats],
+    slopes: Sequence[Floats],
+    choice: Labels,
+    left: Floats,
+    present: Bools,
+) -> Labels:
+    """Return steps [p, 2], of numbers and of names in which what is left [n, e] has other slopes along them."""
+    from scipy.stats import chi2
+
+    steps = range(len(slopes))
+    named = [m for m in steps if not slopes[m].any() and 2 <= features[m].shape[1] <= MOST_NAMES]
+    tried = [(k, m) for k in steps if slopes[k].any() for m in named]
+    found = []
+    for k, m in tried:
+        z, least = slopes[k][choice[:, k]], 1.0
+        for j in range(left.shape[1]):
+            terms = []
+            for name in range(features[m].shape[1]):
+                own = present[:, j] & (z != 0) & (features[m][choice[:, m], name] > 0)
+                if own.sum() >= FEWEST_SLOPED:
+                    a, b = z[own] - z[own].mean(), left[own, j] - left[own, j].mean()
+                    terms.append((a @ b) ** 2 / max((a * a) @ (b * b), 1e-12))
+            least = min(least, float(chi2.sf(sum(terms), len(terms))) if terms else 1.0)
+        if least * len(tried) * left.shape[1] < CERTAIN:
+            found.append((k, m))
+    return np.array(found, np.int64).reshape(-1, 2)
 
 
 def seen(features: Sequence[Floats], choice: Labels) -> Floats:

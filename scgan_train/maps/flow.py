@@ -379,13 +379,17 @@ class FlowMapper(Mapper, Invertible):
         self.effects = effects
         self.register_buffer("means", torch.from_numpy(effects.table))
         self.register_buffer("spread", torch.from_numpy(effects.spread))
+        if len(effects.pairs):
+            self.register_buffer("pairs", torch.from_numpy(effects.pairs))
 
     def _mean(self, choice: Tensor) -> Tensor:
         """Return means [n, e] in the frames where there are effects, of choices."""
         assert self.effects
         sizes = self.effects.sizes
-        starts = torch.tensor([0, *sizes]).cumsum(0)[:-1].to(choice)
-        found: Tensor = self.means[choice[:, : len(sizes)] + starts].sum(1)
+        both = [choice[:, k] * sizes[m] + choice[:, m] for k, m in self.effects.pairs.tolist()]
+        own = torch.cat([choice[:, : len(sizes)], *(each[:, None] for each in both)], 1)
+        starts = torch.from_numpy(self.effects.starts[:-1]).to(choice)
+        found: Tensor = self.means[own + starts].sum(1)
         return found
 
     def context(self, choice: Tensor, a: Tensor) -> Tensor | None:

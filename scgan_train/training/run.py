@@ -362,7 +362,8 @@ class Run:
                 table, spread = (
                     tensors[f"ensemble.{name}"].numpy() for name in ("means", "spread")
                 )
-                flow.follow(Effects(table, self.sizes, spread))
+                pairs = tensors.get("ensemble.pairs", torch.zeros((0, 2), dtype=torch.int64))
+                flow.follow(Effects(table, self.sizes, spread, pairs.numpy()))
             return model
 
         model = self._filled("mapper", build)

@@ -347,7 +347,8 @@ class _Stages:
                 outcomes = own[:, :-1].cpu().numpy()
                 features = self.coordinates.features(outcomes)
                 v = mapper.whitened(rows, own).double().cpu().numpy()
-                if effects := Effects.fit(features, outcomes, v):
+                slopes = self.coordinates.slopes(outcomes)
+                if effects := Effects.fit(features, outcomes, v, slopes=slopes):
                     mapper.follow(effects)
                     mapper.to(self.device)
             held_out = None if mapper.judge(*held) is None else partial(mapper.judge, *held)

@@ -20,6 +20,7 @@ from scgan_train.effects import (
     hanging,
     preferred,
     seen,
+    slopes_of,
 )
 from scgan_train.exporting.parts import Parts
 from scgan_train.maps.flow import FlowMapper
@@ -162,6 +163,56 @@ def test_few_rows_differ_by_no_name_that_says_nothing(tmp_path: Path) -> None:
         moved[table.columns[step.column].name] = float(difference.abs().max())
 
     assert moved["lot"] == 0 < moved["renovated"]
+
+
+def test_a_name_may_have_a_slope_of_its_own(outcomes: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    rooms, names = outcomes.T
+    mean = np.array([1.0, -1.0, 0.0])[names] * (rooms - 2.5)
+    y = np.column_stack([mean + 0.5 * rng.standard_normal(400), rng.standard_normal(400)])
+    numbers, sizes = [ROOMS, np.zeros(0)], [6, 3]
+    features, slopes = (each(numbers, sizes, outcomes) for each in (features_of, slopes_of))
+    effects = Effects.fit(features, outcomes, y, slopes=slopes)
+    assert effects
+    assert effects.pairs.tolist() == [[0, 1]]
+    assert np.abs(effects.mean(outcomes)[:, 0] - mean).mean() < 0.1
+    assert effects.spread == pytest.approx([0.5, 1.0], rel=0.15)
+    again = Effects(effects.table, effects.sizes, effects.spread, effects.pairs)
+    choice = [graph.argument(("n",), np.int64) for _ in range(2)]
+    session = onnxruntime.InferenceSession(
+        graph.model(dict(zip("ab", choice, strict=True)), {"m": again.mean_graph(choice)}),
+        providers=["CPUExecutionProvider"],
+    )
+    (found,) = session.run(None, dict(zip("ab", outcomes.T.copy(), strict=True)))
+    assert np.allclose(found, effects.mean(outcomes), atol=1e-6)
+    y[:, 0] = rooms + names + rng.standard_normal(400)
+    plain = Effects.fit(features, outcomes, y, slopes=slopes)
+    assert plain
+    assert not len(plain.pairs)
+
+
+@pytest.mark.parametrize("kept", ["coordinates", "frames"])
+def test_few_rows_keep_a_slope_that_turns_by_name(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one slope for all names, the first correlation is -.54."""
+    monkeypatch.setattr("scgan_train.coordinates.preferred", lambda *_: kept == "coordinates")
+    rng = np.random.default_rng(0)
+    rooms, name = rng.integers(1, 13, 500), rng.integers(2, size=500)
+    area = np.where(name, 1, -1) * (rooms - 6.5) / 3.5 + 0.5 * rng.standard_normal(500)
+    columns = (
+        Column("rooms", "integer"),
+        Column("name", "category", categories=("a", "b")),
+        Column("area"),
+    )
+    table = Table(columns, np.column_stack([rooms, name, area]).astype(np.float32))
+    few = settings(mapper={"kind": "flow", "steps": 20}, clusters={"k": 2})
+    parts = Parts.of(train(table, few, tmp_path / "run"))
+    inputs = parts.inputs(20_000, torch.Generator().manual_seed(1))
+    made = parts.compute("generator.onnx", inputs)["x"]
+    found = [np.corrcoef(made[made[:, 1] == k][:, [0, 2]].T)[0, 1] for k in range(2)]
+    assert found[0] < -0.65
+    assert found[1] > 0.65
 
 
 def test_means_stay_in_frames_where_columns_hang_together_in_other_ways_elsewhere(
