@@ -312,7 +312,9 @@ def _places(reader: Reader, chosen: Sequence[str]) -> dict[str, int]:
     counts, again = Counter(reader.names), Counter(chosen)
     for name in chosen:
         if max(counts[name], again[name]) > 1:
-            raise DataError(f"{reader.label}: has two columns called {name!r}; rename one")
+            raise DataError(
+                f"{reader.label}: has two columns called {name!r} (spaces around a name don't count); rename one"
+            )
         if not name:
             others = _listed([other for other in reader.names if other], 8)
             raise DataError(

@@ -52,12 +52,19 @@ def layers(
         environment: the names of those that came from the environment.
 
     Raises:
-        UsageError: a file or a value that can't be read, with an example of one that can.
+        UsageError: a file or a value that can't be read, with an example of one that can; a column of two kinds.
     """
     flags = {name: value for name, value in options.items() if name not in environment}
     around = of_options({name: options[name] for name in environment})
     wanted = without(configs.read(file) if file else {}, around)
-    wanted = configs.merge(wanted, *map(assignment, assignments), of_options(flags))
+    assigned, chosen = configs.merge({}, *map(assignment, assignments)), of_options(flags)
+    for name, own in chosen.get("columns", {}).items():
+        other = assigned.get("columns", {}).get(name, {}).get("kind", own["kind"])
+        if other != own["kind"]:
+            raise UsageError(
+                f"column {name!r} is {own['kind']} by an option, and {other} by --set; leave one out"
+            )
+    wanted = configs.merge(wanted, assigned, chosen)
     return wanted, configs.merge(configs.PRESETS[preset], around)
 
 

@@ -65,6 +65,16 @@ def test_layers(tmp_path: Path) -> None:
     assert "kind" not in wanted["mapper"]
 
 
+def test_a_column_of_two_kinds_is_refused() -> None:
+    for again, refused in (("drop", True), ("log", False)):
+        given = "quick", None, [f"columns.b.kind={again}"], {"log": ["a,b"]}, []
+        if refused:
+            with pytest.raises(UsageError, match="'b' is log by an option, and drop by --set"):
+                layers(*given)
+        else:
+            assert layers(*given)[0]["columns"]["b"] == {"kind": "log"}
+
+
 def test_a_file_without_names(scgan: Scgan, tmp_path: Path) -> None:
     data, run = tmp_path / "rows.csv", tmp_path / "run"
     data.write_text("".join(f"{i},5;{i * i % 97},25\n" for i in range(400)))

@@ -71,6 +71,7 @@ CSV = {
     "nothing": ("", "has no line of column names"),
     "no header": ("1,2\n3,4\n", "first line is numbers"),
     "same names": ("a,b,a\n1,2,3\n", "two columns called 'a'"),
+    "same names but for a space": ("a,b,a \n1,2,3\n", "spaces around a name don't count"),
     "no name": (
         "a,,b\n1,2,3\n",
         "column 2 has no name; name it, or choose the others: a, b",
