@@ -47,6 +47,7 @@ LEAST_ROWS = 20  # held-out
 LEAST_JUDGED_ROWS = 200  # by the classifier, at an export
 MOST_ROWS = MOST_JUDGED_ROWS  # in one comparison
 OFF_ERRORS, OFF_TIMES = 4.5, 1.25  # by how many errors and times a share is off
+Change = tuple[float, float, str, str, str, Figure]
 PAIR_CHANCE = 0.002  # that one of real rows' pairs is off
 PAIR_CHANGE = 0.1  # of a correlation, at least, where a pair is off
 
@@ -184,6 +185,7 @@ class Figures:
         clusters: each cluster's weight in the data and in the samples.
         pairs_off: those whose correlation changed by more than chance and by more than .1, with that change
             between all generated and all held-out rows and its error; most errors first.
+        pairs_within: the same in the rows of one name, `column name`, of the third place: a slope may turn by name.
     """
 
     rows: dict[str, int]
@@ -192,6 +194,7 @@ class Figures:
     pairs: tuple[tuple[str, str, Figure], ...] = ()
     clusters: tuple[tuple[float, float], ...] = ()
     pairs_off: tuple[tuple[str, str, Figure], ...] = ()
+    pairs_within: tuple[tuple[str, str, str, Figure], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it: `{"c2st": {"value": 0.503, "floor": 0.498}, "off": ...}`."""
@@ -205,6 +208,10 @@ class Figures:
             "pairs": [{"columns": [a, b], **figure._asdict()} for a, b, figure in self.pairs],
             "pairs_off": [
                 {"columns": [a, b], **figure._asdict()} for a, b, figure in self.pairs_off
+            ],
+            "pairs_within": [
+                {"columns": [a, b], "name": name, **figure._asdict()}
+                for a, b, name, figure in self.pairs_within
             ],
             "clusters": [{"data": data, "samples": samples} for data, samples in self.clusters],
         }
@@ -272,13 +279,15 @@ def evaluate(
         "real": len(parts[0].reference),
         "train": 0 if trained is None else len(trained),
     }
+    placed = space, real[:MOST_ROWS], made[:MOST_ROWS]
     return Figures(
         counts,
         _overall(parts),
         _by_column(parts, columns, errors),
         _by_pair(parts),
         _cluster_table(*known) if known else (),
-        _pairs_off(space, real[:MOST_ROWS], made[:MOST_ROWS]),
+        tuple((a, b, figure) for a, b, _, figure in _beyond_chance(_changes(*placed))),
+        _pairs_within(*placed, heldout[:MOST_ROWS], samples[:MOST_ROWS]),
     )
 
 
@@ -311,8 +320,8 @@ def _by_pair(parts: Sequence[Cut]) -> tuple[tuple[str, str, Figure], ...]:
     return tuple(sorted(pairs, key=lambda pair: -pair[2].value))
 
 
-def _pairs_off(space: Space, real: Rows, made: Rows) -> tuple[tuple[str, str, Figure], ...]:
-    """Return the pairs of columns that Benjamini and Hochberg find, but for small changes."""
+def _changes(space: Space, real: Rows, made: Rows, name: str = "") -> list[Change]:
+    """Return by how much correlations of each pair of columns differ, in the rows of a name or in all."""
     change = np.abs(correlations(made) - correlations(real))
     error = np.hypot(correlation_errors(made), correlation_errors(real))
     far, found = change / error, []
@@ -321,11 +330,31 @@ def _pairs_off(space: Space, real: Rows, made: Rows) -> tuple[tuple[str, str, Fi
         at = np.unravel_index(np.argmax(block), block.shape)
         chance = block.size * erfc(float(block[at]) / np.sqrt(2))
         figure = Figure(float(change[rows, across][at]), None, float(error[rows, across][at]))
-        found.append((chance, -float(block[at]), a.name, b.name, figure))
-    found.sort(key=lambda pair: pair[:2])
+        found.append((chance, -float(block[at]), a.name, b.name, name, figure))
+    return found
+
+
+def _beyond_chance(found: list[Change]) -> tuple[tuple[str, str, str, Figure], ...]:
+    """Return the pairs of columns that Benjamini and Hochberg find, but for small changes."""
+    found = sorted(found, key=lambda pair: pair[:2])
     few = [k for k, pair in enumerate(found, 1) if pair[0] <= PAIR_CHANCE * k / len(found)]
     least = found[: max(few, default=0)]
-    return tuple((a, b, figure) for *_, a, b, figure in least if figure.value > PAIR_CHANGE)
+    return tuple(pair[2:] for pair in least if pair[5].value > PAIR_CHANGE)
+
+
+def _pairs_within(
+    space: Space, real: Rows, made: Rows, cells: Rows, drawn: Rows
+) -> tuple[tuple[str, str, str, Figure], ...]:
+    """Return the pairs that are off in the rows of a name, of placed rows [n, f] and [m, f] and their cells [n, d]."""
+    found = []
+    for j, column in enumerate(space.columns):
+        values, counts = np.unique(cells[:, j], return_counts=True)
+        common = values[(counts >= LEAST_JUDGED_ROWS) & ~np.isnan(values)]
+        for value in common.astype(int) if column.rules.named else ():
+            own, other = real[cells[:, j] == value], made[drawn[:, j] == value]
+            if len(other) >= LEAST_JUDGED_ROWS:
+                found += _changes(space, own, other, f"{column.name} {column.categories[value]}")
+    return _beyond_chance(found)
 
 
 def held_out(

@@ -82,16 +82,20 @@ def _columns(figures: Figures) -> list[tuple[int, str]]:
 
 
 def _pairs(figures: Figures) -> list[tuple[int, str]]:
-    """Return the grade of the pairs that are off, and the worst of them."""
-    if not figures.pairs_off:
-        return []
-    a, b, worst = figures.pairs_off[0]
-    grade = 1 + int(any(f.value - 2 * (f.error or 0.0) > BAD_PAIR for *_, f in figures.pairs_off))
-    many = f"{len(figures.pairs_off)} of {len(figures.pairs)} pairs of columns"
-    change, error = number(worst.value), number(worst.error)
-    return [
-        (grade, f"correlations of {many} changed, most clearly of {a}, {b} by {change} ± {error}")
-    ]
+    """Return the grade of the pairs that are off, in all rows or in those of a name, and the worst of them."""
+    grades = []
+    many = f"correlations of {len(figures.pairs_off)} of {len(figures.pairs)} pairs of columns"
+    whole = [(a, b, "", figure) for a, b, figure in figures.pairs_off]
+    for pairs, what in ((whole, many), (figures.pairs_within, "correlations within names")):
+        if pairs:
+            a, b, name, worst = pairs[0]
+            far = any(f.value - 2 * (f.error or 0.0) > BAD_PAIR for *_, f in pairs)
+            where = f" where {name}," if name else ""
+            by = f"{number(worst.value)} ± {number(worst.error)}"
+            grades.append(
+                (1 + int(far), f"{what} changed, most clearly of {a}, {b}{where} by {by}")
+            )
+    return grades
 
 
 def _grade(name: str, figure: Figure) -> int:

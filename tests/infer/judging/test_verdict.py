@@ -97,6 +97,37 @@ def test_pairs_of_columns_that_are_off_are_named():
     assert figures.to_dict()["pairs_off"][0] == {"columns": [a, b], **worst._asdict()}
 
 
+def turned(n, seed, slope=0.8):
+    """Two numbers that rise together in one name and against each other in another, and a name that is rare."""
+    rng = np.random.default_rng([seed, n])
+    name = rng.choice(3, n, p=[0.49, 0.49, 0.02])
+    x, noise = rng.standard_normal((2, n))
+    y = np.array([slope, -slope, 0])[name] * x + np.sqrt(1 - slope**2) * noise
+    return np.column_stack([name, x, y])
+
+
+TURNED = (Column("k", "category", categories=("p", "q", "rare")), Column("x"), Column("y"))
+
+
+def test_slopes_that_turn_by_name_and_are_lost_are_named():
+    figures = evaluate(turned(1600, 1), turned(800, 2, slope=0.2), columns=TURNED)
+    assert figures.pairs_off == ()
+    assert {(a, b) for a, b, *_ in figures.pairs_within} == {("x", "y")}
+    assert {name for *_, name, _ in figures.pairs_within} == {"k p", "k q"}
+    known = verdict(figures)
+    assert known.grade == "bad"
+    assert known.why.startswith("correlations within names changed, most clearly of x, y where k ")
+    found = figures.to_dict()["pairs_within"][0]
+    assert found["columns"] == ["x", "y"]
+    assert found["value"] == pytest.approx(0.6, abs=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slopes_of_real_rows_turn_as_they_do(seed):
+    figures = evaluate(turned(1600, seed), turned(800, seed + 100), columns=TURNED)
+    assert figures.pairs_within == ()
+
+
 def test_one_pair_of_many_is_enough():
     made = answers(1201, 0)
     made[:, 9] = answers(1202, 1)[:1201, 9]
