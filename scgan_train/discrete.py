@@ -48,9 +48,7 @@ NEIGHBOURS = 5  # on either side, that a spike is compared with
 SURPLUS = 12.0  # nats
 PATTERN = 5.0  # nats, that a pattern of missing cells is beyond chance by
 APART = 12.0  # nats, that a bound is kept, or two outcomes never come together, beyond chance by
-MOST_PAIRS = (
-    2**16
-)  # of outcomes of two steps; of more, only those with a missing cell are looked at
+MOST_PAIRS = 2**16  # of outcomes of two steps; beyond, only missing cells are looked at
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
 

@@ -30,7 +30,7 @@ CELL_ROWS = 50  # training rows in each of them, at least
 FEWEST = 400  # rows that say anything
 FEW = 10  # of them, between every so many of which generated rows are counted
 FLATTEST = 0.02  # slope
-FEWEST_MISSING = 100  # rows where a cell is missing, that have a curve of their own
+FEWEST_MISSING = 100  # rows where a cell is missing, that may have a curve of their own
 SURE = 4.0  # nats that they differ by beyond chance
 LOOKED_AT = 20_000  # generated rows
 FARTHEST = 1.0  # standard deviation that a corner of theirs may move
@@ -76,18 +76,19 @@ class Margins:
         corners = _corners(min(CELLS, len(real) // CELL_ROWS))
         values = np.repeat(corners[:, None], real.shape[1], 1).astype(np.float32)
         missing, steps = values.copy(), np.full(real.shape[1], -1, np.int64)
+        gone = gone or {}
         half = np.arange(len(made)) < len(made) // 2
         for j, (y, drawn, known, own) in enumerate(
             zip(real.T, made.T, *(each.T for each in there), strict=True)
         ):
             found = [
                 (_surprise(y[known & rows], drawn[own & others]), step)
-                for step, (rows, others) in (gone or {}).items()
+                for step, (rows, others) in gone.items()
             ]
             surprise, step = max(found, default=(0.0, -1))
             step = step if surprise > SURE else -1
             if step >= 0:
-                rows, others = (gone or {})[step]
+                rows, others = gone[step]
                 steps[j] = step
                 parts = drawn[own & others & half], drawn[own & others & ~half]
                 missing[:, j] = _curve(np.sort(y[known & rows]), *parts, corners, FARTHEST)

@@ -47,9 +47,10 @@ LEAST_ROWS = 20  # held-out
 LEAST_JUDGED_ROWS = 200  # by the classifier, at an export
 MOST_ROWS = MOST_JUDGED_ROWS  # in one comparison
 OFF_ERRORS, OFF_TIMES = 4.5, 1.25  # by how many errors and times a share is off
-Change = tuple[float, float, str, str, str, Figure]
 PAIR_CHANCE = 0.002  # that one of real rows' pairs is off
 PAIR_CHANGE = 0.1  # of a correlation, at least, where a pair is off
+
+Change = tuple[float, float, str, str, str, Figure]  # chance, minus errors, columns, name, figure
 
 
 class Measure(NamedTuple):
@@ -348,9 +349,11 @@ def _pairs_within(
     """Return the pairs that are off in the rows of a name, of placed rows [n, f] and [m, f] and their cells [n, d]."""
     found = []
     for j, column in enumerate(space.columns):
+        if not column.rules.named:
+            continue
         values, counts = np.unique(cells[:, j], return_counts=True)
         common = values[(counts >= LEAST_JUDGED_ROWS) & ~np.isnan(values)]
-        for value in common.astype(int) if column.rules.named else ():
+        for value in common.astype(int):
             own, other = real[cells[:, j] == value], made[drawn[:, j] == value]
             if len(other) >= LEAST_JUDGED_ROWS:
                 found += _changes(space, own, other, f"{column.name} {column.categories[value]}")

@@ -169,10 +169,8 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
         if text not in spelt:
             known = ", ".join(spelt[:12])
             more = ", ..." if len(spelt) > 12 else ""
-            raise UsageError(
-                f"{name} = {text!r} is not one of {known}{more}; several values are each given alone, "
-                "as in scgan sample --where NAME=A --where NAME=B"
-            )
+            way = "several values are where={NAME: [A, B]}"
+            raise UsageError(f"{name} = {text!r} is not one of {known}{more}; {way}")
         mask[spelt.index(text)] = True
     return steps[name], mask
 

@@ -44,10 +44,11 @@ FLAGS = {
     "preset=standard": "--preset standard",
     "mapper.kind=flow": "--mapper flow",
     "constraints=false": "--set constraints=false",
+    "where={NAME: [A, B]}": "--where NAME=A --where NAME=B",
 }
 SETTING = re.compile(
     r'\bcolumns\.(?:[\w-]+|"(?:[^"\\]|\\.)*")\.\w+=[\w.]*\w'
-    rf"|(?<![\w.=])(?:{'|'.join(map(re.escape, FLAGS))})\b"
+    rf"|(?<![\w.=])(?:{'|'.join(map(re.escape, FLAGS))})(?!\w)"
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
