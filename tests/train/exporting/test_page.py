@@ -22,6 +22,8 @@ from scgan_train.datasets import fresh
 ROOT = Path(__file__).parents[3]
 FACTS = "Object.fromEntries([...document.querySelectorAll('dt')].map(e => [e.textContent, e.nextSibling.textContent]))"
 TABLE = "[...document.querySelectorAll('#table td')].map(e => e.textContent)"
+LOOP = "(() => { let s = 0; for (let i = 0; i < 3e8; i++) s = (s * 31 + i) | 0; return s })()"
+LOOP_SECONDS = 1.1  # of LOOP where a cold load takes .8 s by the clock (docs/page.md)
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 pytestmark = NEEDED
@@ -118,22 +120,32 @@ def test_rows_are_those_of_scgan_sample(browser, address, models, tmp_path, name
 
 
 def test_it_is_quick(browser, address):
-    """First samples within 3 s of a cold load, 100,000 rows within 1 s, of processor time: others may want it too."""
-    first, rows = [], []
+    """First samples within 3 s of a cold load, 100,000 rows within 1 s, of processor time: others may want it too.
+
+    A machine at work, or an old one, gets as much more time as it needs for a plain loop.
+    """
+    first, rows, slowness = [], [], []
     browser.call("Network.setCacheDisabled", cacheDisabled=True)
     browser.call("Performance.enable", timeDomain="threadTicks")
-    for seed in range(3):
+    for seed in range(4):
         before = browser.seconds()
         visit(browser, address, anew=True)
         first.append(browser.seconds() - before)
         before = busy(browser)
         visit(browser, address, f"bundle=checkerboard&n=100000&seed={seed}")
         rows.append(busy(browser) - before)
+        before = browser.seconds()
+        browser.run(LOOP)
+        slowness.append(max(1.0, (browser.seconds() - before) / LOOP_SECONDS))
+        if first[-1] < 3 * slowness[-1] and rows[-1] < slowness[-1]:
+            break
     browser.call("Performance.disable")
     browser.call("Network.setCacheDisabled", cacheDisabled=False)
-    print(f"first samples after {first} s, 100,000 rows in {rows} s")
-    assert min(first) < 3
-    assert min(rows) < 1
+    print(
+        f"first samples {first} s, 100,000 rows {rows} s, slower than the reference {slowness} times"
+    )
+    assert min(np.divide(first, slowness)) < 3
+    assert min(np.divide(rows, slowness)) < 1
 
 
 def busy(browser: Browser) -> float:
