@@ -28,9 +28,9 @@ from results import Results, options
 import scgan_infer
 from scgan_infer.judging.figures import paired_c2st
 from scgan_train import config as configs
-from scgan_train.coordinates import Coordinates
+from scgan_train.coordinates.given import Given, divide, part, unwalled
+from scgan_train.coordinates.transform import Coordinates
 from scgan_train.exporting.exporter import export
-from scgan_train.given import Given, divide, part, unwalled
 from scgan_train.training.stages import train
 
 HERE = Path(__file__).parent

@@ -29,7 +29,7 @@ from scgan_infer.judging.figures import evaluate
 from scgan_train import config as configs
 from scgan_train import datasets
 from scgan_train.exporting.parts import Parts
-from scgan_train.training.loop import generator_for
+from scgan_train.fitting.loop import generator_for
 from scgan_train.training.stages import train
 
 HERE = Path(__file__).parent

@@ -35,7 +35,7 @@ import scgan_infer
 from scgan_infer.files import write_bytes
 from scgan_infer.judging.figures import CUTS, MOST_ROWS, evaluate
 from scgan_train import config as configs
-from scgan_train.coordinates import Coordinates
+from scgan_train.coordinates.transform import Coordinates
 from scgan_train.exporting.exporter import export
 from scgan_train.training.stages import train
 

@@ -40,7 +40,7 @@ from scgan_infer.columns import Table
 from scgan_infer.judging.figures import evaluate
 from scgan_train import config as configs
 from scgan_train import datasets
-from scgan_train.coordinates import Coordinates
+from scgan_train.coordinates.transform import Coordinates
 
 Floats = NDArray[np.float32]
 Sample = Callable[[int], Floats]

@@ -15,7 +15,7 @@ OPEN = (
 def together() -> int:
     """Be one of the processes that torchrun started, and return the exit code."""
     from scgan_train.app.actions import say
-    from scgan_train.training import distributed
+    from scgan_train.fitting import distributed
 
     with distributed.group():
         if distributed.size() > 1 and distributed.exposed() and distributed.rank() == 0:
@@ -29,7 +29,7 @@ def main() -> None:
         guarded(together if "RANK" in os.environ else command)
     except SystemExit as exit:
         if "RANK" in os.environ:
-            from scgan_train.training import distributed
+            from scgan_train.fitting import distributed
 
             distributed.leave(exit.code if isinstance(exit.code, int) else 1)
         raise

@@ -1,6 +1,6 @@
 """What a training is: one frozen dataclass per stage, one around them, plain data in and out.
 
-Defaults that depend on the data say "auto"; `resolve` puts what the rows ask for in their place, and that is
+Defaults that depend on the data say "auto"; `scgan_train.resolving` puts what the rows ask for in their place: that is
 what is trained and what a run and a bundle hold. Settings come as nested dicts (defaults < preset < TOML file < command
 line), merged, then checked once.
 """
@@ -11,26 +11,17 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from scgan_infer.errors import DeviceError, UsageError
+from scgan_infer.errors import UsageError
 from scgan_infer.names import Device, Latents, Missing, Preset
-
-if TYPE_CHECKING:
-    from scgan_infer.columns import Table
-    from scgan_train.constraints import Constraint
 
 Auto = Literal["auto"]
 T = TypeVar("T")
 
-MOST_LATENTS = 256  # dimensions that `auto` keeps
-MOST_BESIDE_GIVEN = 16  # the same where columns are given: a flow moves all of them then
-MOST_CLUSTERS = 256  # that `auto` considers
-ROWS_A_CLUSTER = 10  # on average at least, and three a dimension
-ENOUGH_ROWS = 40  # of a cluster, whatever the dimension: correlations are shrunken
 
 MAY_BE_ZERO = {
     *("seed", "steps", "warm_steps", "ema"),
@@ -183,86 +174,6 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "decoder": {"steps": 600},
     },
 }
-
-
-def constraints_of(config: Config, rows: Table) -> tuple[Constraint, ...]:
-    """Return the constraints between the generated columns of rows; none where settings switch them off.
-
-    Raises:
-        UsageError: a given column that there is not, or no column that is generated.
-    """
-    from scgan_train.coordinates import find_constraints
-    from scgan_train.given import divide, part
-
-    made, _ = divide(rows.columns, config.given)
-    return find_constraints(part(rows, made), config.tails) if config.constraints else ()
-
-
-def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | None = None) -> Config:
-    """Return the configuration without "auto": what the rows ask for in its place.
-
-    Args:
-        config: the settings.
-        rows: all rows.
-        constraints: `constraints_of` them, where they are known already.
-
-    Raises:
-        DeviceError: the device asked for is not there.
-        UsageError: an unknown kind of map, or something that there is not with given columns.
-    """
-    from scgan_train import discrete
-    from scgan_train.coordinates import continuous, learned
-    from scgan_train.given import divide, part
-    from scgan_train.maps import MAPS, choose, resolved
-
-    made, given = divide(rows.columns, config.given)
-    if given and config.latents != "mapper":
-        raise UsageError(
-            f"latents = {config.latents} has no given columns; leave it out, or take mapper"
-        )
-    if given and config.decoder.steps not in ("auto", 0):
-        raise UsageError(
-            f"decoder.steps = {config.decoder.steps}: the decoder has no critics where columns are given; leave it out"
-        )
-    found = constraints_of(config, rows) if constraints is None else constraints
-    rows = learned(part(rows, made), found)
-    steps_drawn = discrete.find(rows)
-    encoder, clusters, mapper = config.encoder, config.clusters, config.mapper
-    dims = len(continuous(rows, steps_drawn))
-    most_latents = MOST_BESIDE_GIVEN if given else MOST_LATENTS
-    e = _or(encoder.latent_dim, min(dims, most_latents))
-    kind = _or(encoder.kind, "columns" if e == dims else "linear")
-    steps = _or(encoder.steps, 500 if kind == "mlp" else 0)
-    if config.latents == "gaussian":
-        clusters = replace(clusters, k=1, split=False)
-    allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, min(3 * e, ENOUGH_ROWS)))
-    kind_of_map = MAPS[choose(mapper.kind, e, len(steps_drawn), bool(given))]
-    most = min(MOST_CLUSTERS, kind_of_map.most_clusters(e + len(given)), allowed)
-    choose_k = _or(clusters.choose, clusters.k == "auto")
-    return replace(
-        config,
-        device=_device(config.device),
-        encoder=replace(encoder, latent_dim=e, kind=kind, steps=steps),
-        clusters=replace(clusters, k=_or(clusters.k, most), choose=choose_k),
-        mapper=resolved(mapper, e, len(rows), len(steps_drawn), bool(given)),
-        decoder=replace(config.decoder, steps=_or(config.decoder.steps, 0)),
-    )
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value == "auto" else value
-
-
-def _device(name: str) -> Literal["cpu", "cuda"]:
-    import torch
-
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise DeviceError(
-            "device cuda: torch finds no CUDA device here; train on the CPU, or see `scgan doctor`"
-        )
-    return "cuda"
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

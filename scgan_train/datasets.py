@@ -145,7 +145,7 @@ def load(data: Any, config: Config) -> tuple[str, Table]:
         DataError: data that can't be read.
         UsageError: columns chosen or described that are not there.
     """
-    from scgan_train.given import unwalled
+    from scgan_train.coordinates.given import unwalled
 
     guessed = read_table(
         source_of(data, BUILT_IN_ROWS, config.seed),

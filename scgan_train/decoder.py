@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scgan_train.config import DecoderConfig
+from scgan_train.fitting import distributed
+from scgan_train.fitting.loop import Draw, Phase, Player, rows_of
 from scgan_train.graph import Var, const, op, silu
-from scgan_train.head import LatentModel
+from scgan_train.latents.head import LatentModel
 from scgan_train.nets import critic_loss, generator_loss, gradient_penalty, linear, mlp
 from scgan_train.subspace import Residual, Subspace, principal
-from scgan_train.training import distributed
-from scgan_train.training.loop import Draw, Phase, Player, rows_of
 
 SHARES_AVERAGED = 10  # the average is over about the last tenth of the steps
 EXACT = 1e-9  # mean squared error of a skip that needs no layers

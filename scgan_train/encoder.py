@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from scgan_train.config import EncoderConfig
-from scgan_train.graph import Var, const, op, silu
-from scgan_train.nets import mlp
-from scgan_train.training import distributed
-from scgan_train.training.loop import Phase, Player, rows_of
+from scgan_train.fitting import distributed
+from scgan_train.fitting.loop import Phase, Player, rows_of
+from scgan_train.graph import Var, const, op
+from scgan_train.nets import mlp, mlp_graph
 
 CURVES = 8
 STRAIGHT = -60.0  # logarithm of a bend that vanishes in float64
@@ -70,17 +70,6 @@ class ColumnCurves(nn.Module):
         """Return the hyperbolic tangents [n, dims, CURVES]."""
         wide = op.unsqueeze(y, const([2], np.int64))
         return op.tanh(op.add(op.mul(wide, const(self.steepness.exp())), const(self.offset)))
-
-
-def mlp_graph(net: nn.Module, x: Var) -> Var:
-    """Return a perceptron of `nets.mlp` as a graph."""
-    for layer in net.children():
-        if isinstance(layer, nn.Linear):
-            weight, bias = const(layer.weight.T), const(layer.bias)
-            x = op.add(op.matmul(x, weight), bias)
-        else:
-            x = silu(x)
-    return x
 
 
 class Encoder(nn.Module):

@@ -91,7 +91,7 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
             ValueError: something else than rows.
             ScganError: as `scgan_train.train` and `scgan_train.export`.
         """
-        from scgan_train import export, train
+        from scgan_train.api import export, train
 
         if hasattr(X, "columns"):
             validate_data(self, X, skip_check_array=True)

@@ -15,11 +15,12 @@ import numpy as np
 import tomli_w
 
 from scgan_infer.columns import Column, Table, quoted
-from scgan_train import discrete
-from scgan_train.config import Config, constraints_of, differing, merge, resolve, to_dict
-from scgan_train.constraints import Constraint
-from scgan_train.discrete import Step
-from scgan_train.given import divide
+from scgan_train.config import Config, differing, merge, to_dict
+from scgan_train.coordinates import discrete
+from scgan_train.coordinates.constraints import Constraint
+from scgan_train.coordinates.discrete import Step
+from scgan_train.coordinates.given import divide
+from scgan_train.resolving import constraints_of, resolve
 
 CIRCLES = {"radians": 2 * math.pi, "degrees": 360.0}
 COVERED = 0.98  # of a circle, from which on a range looks like one

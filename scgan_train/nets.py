@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from scgan_train.graph import Var, const, op, silu
+
 
 def linear(inputs: int, outputs: int, generator: torch.Generator, gain: float = 1.0) -> nn.Linear:
     """Return an affine layer, weights uniform of variance gain^2 / inputs, bias zero."""
@@ -24,6 +26,17 @@ def mlp(sizes: list[int], generator: torch.Generator) -> nn.Sequential:
     for inputs, outputs in pairwise(sizes):
         layers += [linear(inputs, outputs, generator, gain=1.5 if layers else 1.0), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def mlp_graph(net: nn.Module, x: Var) -> Var:
+    """Return a perceptron of `mlp` as a graph."""
+    for layer in net.children():
+        if isinstance(layer, nn.Linear):
+            weight, bias = const(layer.weight.T), const(layer.bias)
+            x = op.add(op.matmul(x, weight), bias)
+        else:
+            x = silu(x)
+    return x
 
 
 class ClusterMLP(nn.Module):

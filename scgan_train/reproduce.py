@@ -45,8 +45,8 @@ from scgan_train import config as configs
 from scgan_train.config import Config
 from scgan_train.datasets import BUILT_IN_ROWS, DATASETS, fresh, table
 from scgan_train.exporting.parts import Parts
-from scgan_train.training.loop import generator_for
-from scgan_train.training.run import Run
+from scgan_train.fitting.loop import generator_for
+from scgan_train.run_folder import Run
 from scgan_train.training.stages import train
 from scgan_train.watch import Watch
 

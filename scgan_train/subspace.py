@@ -23,10 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scgan_train.encoder import mlp_graph
 from scgan_train.graph import Var, const, op
 from scgan_train.maps.base import log_normal
-from scgan_train.nets import mlp
+from scgan_train.nets import mlp, mlp_graph
 
 WIDTH = 64  # hidden units of the network of N and g
 MIXED = 8  # matrices that N is mixed of

@@ -14,7 +14,7 @@
 Rounding is one of decimals, digits, or grid and origin.
 
 A new kind is a subclass of `Kind` and a line in `KINDS`; a form of its own, if it needs one, has its graph in
-`scgan_train.forms.GRAPHS`.
+`scgan_train.coordinates.forms.GRAPHS`.
 """
 
 from __future__ import annotations

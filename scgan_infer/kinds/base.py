@@ -3,7 +3,7 @@
 A column's values are float32 [n], in the user's units and counted from its anchor, if it has one. A *form* f
 turns them into unbounded numbers and back:
 
-    y = (f(x) - shift) / scale        `scgan_train.coordinates` standardises
+    y = (f(x) - shift) / scale        `scgan_train.coordinates.transform` standardises
 
 Each form is written twice: in numpy here, and as a graph beside the coordinates; tests hold them equal.
 """
@@ -48,7 +48,7 @@ class Form:
     """The identity, and base of other forms f; parameters are float32 [k], one per column of a block.
 
     Attributes:
-        name: By which `scgan_train.forms.GRAPHS` knows it.
+        name: By which `scgan_train.coordinates.forms.GRAPHS` knows it.
     """
 
     name: ClassVar[str] = "line"

@@ -30,10 +30,10 @@ from scgan_infer.text import visible
 from scgan_train.config import Config
 from scgan_train.exporting.card import card
 from scgan_train.exporting.parts import Array, Arrays, Parts
+from scgan_train.fitting.guards import quality_warnings, share_warnings
+from scgan_train.fitting.loop import generator_for
 from scgan_train.graph import model
-from scgan_train.training.guards import quality_warnings, share_warnings
-from scgan_train.training.loop import generator_for
-from scgan_train.training.run import Run
+from scgan_train.run_folder import Run
 
 BATCHES = (1, 2, 7, 4096)
 BETWEEN = 0.618  # of the way: halfway between numbers on a grid rounding falls either way

@@ -34,17 +34,17 @@ from torch import Tensor
 from scgan_infer.bundle import GRID
 from scgan_infer.columns import Column
 from scgan_infer.judging.figures import held_out, paired_c2st
-from scgan_train.clusters import Assign
-from scgan_train.coordinates import Coordinates
+from scgan_train.coordinates.given import Conditions, ConditionVars, Given
+from scgan_train.coordinates.transform import Coordinates
 from scgan_train.decoder import Decoder
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.sampler import noise
-from scgan_train.given import Conditions, ConditionVars, Given
+from scgan_train.fitting.guards import quality_warnings, share_warnings
 from scgan_train.graph import Var, again, argument, const, minus_infinity, op
-from scgan_train.head import LatentModel, RealLatents
+from scgan_train.latents.clusters import Assign
+from scgan_train.latents.head import LatentModel, RealLatents
 from scgan_train.maps.base import Invertible
-from scgan_train.training.guards import quality_warnings, share_warnings
-from scgan_train.training.run import Run
+from scgan_train.run_folder import Run
 
 TRAINED = "rows trained on"
 

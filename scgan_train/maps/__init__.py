@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from scgan_infer.errors import UsageError
-from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
-from scgan_train.head import LatentModel, thresholds
+from scgan_train.latents.clusters import Clusters
+from scgan_train.latents.head import LatentModel, thresholds
 from scgan_train.maps.aae import AdversarialMapper
 from scgan_train.maps.base import Affine, Mapper
 from scgan_train.maps.flow import FlowMapper

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scgan_train.fitting.loop import Phase, Player
 from scgan_train.maps.base import Members, ResidualMapper
 from scgan_train.nets import ClusterMLP, critic_loss, generator_loss, gradient_penalty
-from scgan_train.training.loop import Phase, Player
 
 BATCH = 64  # rows a cluster
 

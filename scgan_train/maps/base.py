@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scgan_train.clusters import NARROW, Clusters
 from scgan_train.config import MapperConfig
+from scgan_train.fitting.loop import Phase
 from scgan_train.graph import Var, const, op, silu
+from scgan_train.latents.clusters import NARROW, Clusters
 from scgan_train.nets import ClusterMLP
-from scgan_train.training.loop import Phase
 
 
 class Invertible(nn.Module, ABC):

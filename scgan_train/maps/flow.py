@@ -49,9 +49,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from scgan_train import graph
-from scgan_train.clusters import NARROW, Clusters
-from scgan_train.effects import MOST, Effects, hanging
+from scgan_train.coordinates.effects import MOST, Effects, hanging
+from scgan_train.fitting.loop import Phase, Player, Selected
 from scgan_train.graph import Var, const, op
+from scgan_train.latents.clusters import NARROW, Clusters
 from scgan_train.maps.base import (
     Affine,
     Invertible,
@@ -62,7 +63,6 @@ from scgan_train.maps.base import (
     log_normal,
     log_normal_graph,
 )
-from scgan_train.training.loop import Phase, Player, Selected
 
 BINS = 8
 BOUND = 4.0  # of a spline, and of the logarithms that make it

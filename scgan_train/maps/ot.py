@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scgan_train.fitting.loop import Phase, Player
 from scgan_train.maps.base import Affine, Members, ResidualMapper, cluster_of, draw
-from scgan_train.training.loop import Phase, Player
 
 CHUNK = 128  # rows assigned at once, times e: the cost of a row grows with its square
 PAIRS = 100_000  # in all; a cluster's rows are paired again with new codes until about so many

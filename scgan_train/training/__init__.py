@@ -1,1 +1,1 @@
-"""From rows to a run: the loop, the run folder, and the stages in their order."""
+"""From rows to a run: the stages in their order, and what they say of themselves."""

@@ -11,9 +11,9 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from scgan_infer.errors import ModelError
-from scgan_train.training import distributed
-from scgan_train.training.loop import CRITIC, HELD_OUT
-from scgan_train.training.run import Run
+from scgan_train.fitting import distributed
+from scgan_train.fitting.loop import CRITIC, HELD_OUT
+from scgan_train.run_folder import Run
 from scgan_train.watch import Watch
 
 CHECKPOINT_SECONDS = 30.0

@@ -27,26 +27,28 @@ from torch import Generator, Tensor
 
 from scgan_infer.columns import Table
 from scgan_infer.errors import DataError, UsageError
-from scgan_train import clusters as clustering
-from scgan_train.chain import Chain, ChainStage
-from scgan_train.clusters import Assign, Clusters
-from scgan_train.config import Config, constraints_of, resolve
-from scgan_train.constraints import Constraint
-from scgan_train.coordinates import Coordinates
+from scgan_train.config import Config
+from scgan_train.coordinates.constraints import Constraint
+from scgan_train.coordinates.discrete import follows, least, never
+from scgan_train.coordinates.effects import Effects
+from scgan_train.coordinates.given import Conditions, Given, divide, part
+from scgan_train.coordinates.margins import FEWEST, Margins
+from scgan_train.coordinates.transform import Coordinates
 from scgan_train.decoder import DecoderStage
-from scgan_train.discrete import follows, least, never
-from scgan_train.effects import Effects
 from scgan_train.encoder import Encoder
 from scgan_train.exporting.parts import Parts
-from scgan_train.given import Conditions, Given, divide, part
-from scgan_train.head import LatentModel, RealLatents, joined
+from scgan_train.fitting import distributed, guards
+from scgan_train.fitting.loop import Phase, fit, generator_for
+from scgan_train.latents import clusters as clustering
+from scgan_train.latents.chain import Chain
+from scgan_train.latents.chain_stage import ChainStage
+from scgan_train.latents.clusters import Assign, Clusters
+from scgan_train.latents.head import LatentModel, RealLatents, joined
 from scgan_train.maps.base import Mapper
 from scgan_train.maps.flow import FlowMapper, GivenFlowStage
-from scgan_train.margins import FEWEST, Margins
-from scgan_train.training import distributed, guards
-from scgan_train.training.loop import Phase, fit, generator_for
+from scgan_train.resolving import constraints_of, resolve
+from scgan_train.run_folder import Run, locked
 from scgan_train.training.progress import StageObserver
-from scgan_train.training.run import Run, locked
 from scgan_train.watch import Watch
 
 HELD_OUT = 0.05

@@ -54,7 +54,7 @@ def test_while_a_module_is_imported(model: Path, tmp_path: Path, module: str) ->
     interrupted(SCGAN, module, arguments, tmp_path)
 
 
-@pytest.mark.parametrize("module", ["scgan_train.training.distributed", "torch", "typer"])
+@pytest.mark.parametrize("module", ["scgan_train.fitting.distributed", "torch", "typer"])
 def test_while_a_module_of_a_training_is_imported(tmp_path: Path, module: str) -> None:
     interrupted(TORCHRUN, module, ["train", "abs", "--out", str(tmp_path / "run")], tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from scgan_infer.columns import Column, Table
 from scgan_train import config as configs
@@ -58,3 +59,31 @@ def lossy_table(n: int, seed: int) -> Table:
     columns = (Column("apart"), Column("wide"), Column("tails"), Column("tenths", decimals=1))
     values = [apart, wide, rng.standard_t(2, n), tenths]
     return Table(columns, np.column_stack(values).astype(np.float32))
+
+
+class Watcher:
+    """Keeps a checkpoint at chosen calls of `due`, and stops like a kill when told to."""
+
+    def __init__(self, save_at: int = -1, state: dict[str, Tensor] | None = None) -> None:
+        self.calls = 0
+        self.save_at = save_at
+        self.state = state or {}
+        self.seen: list[tuple[str, int]] = []
+
+    def begin(self, phase: str, steps: int) -> None: ...
+
+    def losses(self, phase: str, step: int, terms: dict[str, float]) -> None:
+        self.seen.append((phase, step))
+
+    def due(self) -> bool:
+        self.calls += 1
+        return self.calls == self.save_at
+
+    def save(self, state: dict[str, Tensor]) -> None:
+        self.state = {name: tensor.clone() for name, tensor in state.items()}
+        raise KeyboardInterrupt
+
+    def restore(self) -> dict[str, Tensor]:
+        return self.state
+
+    def note(self, message: str) -> None: ...

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cases import lossy_table, mixed_table, settings
 
-from scgan_train.training.run import Run
+from scgan_train.run_folder import Run
 from scgan_train.training.stages import train
 
 torch.set_num_threads(int(os.environ.get("SCGAN_TEST_THREADS", "1")))

@@ -13,6 +13,7 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
 from scgan_train import config as configs
 from scgan_train.app.settings import assignment
+from scgan_train.resolving import resolve
 
 NOTHING_IS_FINE = {
     *(
@@ -98,5 +99,5 @@ def test_a_wide_table_keeps_all_its_dimensions_up_to_256(
 ) -> None:
     rows = np.random.default_rng(0).standard_normal((300, width), np.float32)
     table = Table(tuple(Column(f"x{j}") for j in range(width)), rows)
-    encoder = configs.resolve(configs.Config(device="cpu", given=given), table).encoder
+    encoder = resolve(configs.Config(device="cpu", given=given), table).encoder
     assert (encoder.latent_dim, encoder.kind) == (kept, kind)

@@ -7,16 +7,15 @@ from dataclasses import replace
 import onnx
 import pytest
 import torch
-from cases import settings
-from test_loop import Watcher
+from cases import Watcher, settings
 
-from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
 from scgan_train.decoder import Decoder, DecoderStage
+from scgan_train.fitting import guards
+from scgan_train.fitting.loop import Phase, fit, generator_for
 from scgan_train.graph import argument, model
+from scgan_train.latents.clusters import Clusters
 from scgan_train.maps import latent_model
-from scgan_train.training import guards
-from scgan_train.training.loop import Phase, fit, generator_for
 
 SMALL = {"widths": [32], "batch": 256, "critic_width": 64}
 CONFIG = settings(decoder={"warm_steps": 300, "steps": 600} | SMALL).decoder

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import settings
-from test_loop import Watcher
+from cases import Watcher, settings
 
 from scgan_train import datasets
-from scgan_train.coordinates import Coordinates
+from scgan_train.coordinates.transform import Coordinates
 from scgan_train.encoder import ColumnCurves, Encoder
-from scgan_train.training.loop import fit, generator_for
+from scgan_train.fitting.loop import fit, generator_for
 
 
 def trained(**options: object) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ from scgan_infer.columns import Table
 from scgan_infer.errors import UsageError
 from scgan_train.datasets import DATASETS, table
 from scgan_train.reproduce import LATENTS, MAPS, PAPER, Cell, Plan, begin, measured, reproduce, work
-from scgan_train.training.run import Run
+from scgan_train.run_folder import Run
 
 TINY = {
     "encoder": {"steps": 30},

@@ -8,9 +8,10 @@ import tiny
 
 from scgan_infer.columns import Column
 from scgan_train import datasets
-from scgan_train.config import Config, resolve
+from scgan_train.config import Config
 from scgan_train.exporting.card import card
 from scgan_train.exporting.exporter import noted
+from scgan_train.resolving import resolve
 
 FACTS = {
     "scgan": "0.1.0",

@@ -18,15 +18,16 @@ from scgan_infer.errors import DataError, ModelError, UsageError
 from scgan_infer.sampling.model import Model
 from scgan_infer.sampling.noise import BLOCK
 from scgan_infer.sampling.verify import verify
-from scgan_train import chain, datasets
+from scgan_train import datasets
 from scgan_train.config import MapperConfig
 from scgan_train.encoder import Encoder
 from scgan_train.exporting import exporter
 from scgan_train.exporting.exporter import export
 from scgan_train.exporting.parts import Parts
-from scgan_train.head import GRID, RealLatents
+from scgan_train.latents import chain
+from scgan_train.latents.head import GRID, RealLatents
 from scgan_train.maps import latent_model, resolved
-from scgan_train.training.run import Run
+from scgan_train.run_folder import Run
 from scgan_train.training.stages import train
 
 QUICK = {"encoder": {"steps": 20}, "decoder": {"steps": 0}, "mapper": {"kind": "flow", "steps": 40}}

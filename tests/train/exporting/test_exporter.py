@@ -22,15 +22,15 @@ from scgan_infer.errors import ModelError, ParityError, UsageError
 from scgan_infer.sampling.verify import TOLERANCE, verify
 from scgan_train import config as configs
 from scgan_train import train
-from scgan_train.clusters import Clusters
 from scgan_train.decoder import Decoder
 from scgan_train.exporting import exporter
 from scgan_train.exporting.exporter import difference, export, parity
 from scgan_train.exporting.parts import Arrays, Parts
 from scgan_train.graph import argument, const, model, op
-from scgan_train.head import GRID, LatentModel
+from scgan_train.latents.clusters import Clusters
+from scgan_train.latents.head import GRID, LatentModel
 from scgan_train.maps import latent_model
-from scgan_train.training.run import Run
+from scgan_train.run_folder import Run
 
 GRAPHS = ("encoder", "mappers", "decoder", "generator", "sampler")
 

@@ -14,11 +14,11 @@ from onnx.reference import ReferenceEvaluator
 import scgan_infer
 from scgan_infer.sampling import noise
 from scgan_infer.sampling.verify import differences
-from scgan_train import clusters as clustering
 from scgan_train.config import ClusterConfig, MapperConfig
 from scgan_train.graph import argument
 from scgan_train.graph import model as onnx_model
-from scgan_train.head import RealLatents
+from scgan_train.latents import clusters as clustering
+from scgan_train.latents.head import RealLatents
 from scgan_train.maps import MAPS, latent_model, resolved
 
 ROOT = Path(__file__).parents[3]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from scgan_infer import bundle
-from scgan_train.config import Config, resolve
+from scgan_train.config import Config
 from scgan_train.datasets import load
 from scgan_train.exporting.exporter import noted
+from scgan_train.resolving import resolve
 
 EXPORTED = Path(__file__).parents[3] / "exported"
 

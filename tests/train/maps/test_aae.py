@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from cases import Watcher
 from scipy.stats import kstest, norm
-from test_loop import Watcher
 from torch import Tensor
 
-from scgan_train.clusters import Clusters
 from scgan_train.config import MapperConfig
+from scgan_train.fitting.loop import Phase, fit, generator_for
+from scgan_train.latents.clusters import Clusters
 from scgan_train.maps.aae import AdversarialMapper
-from scgan_train.training.loop import Phase, fit, generator_for
 
 CLUSTERS = 8
 ROWS = (0.6 * torch.randn(CLUSTERS, 500, 1, generator=generator_for(0, "rows"))).exp()  # skew

@@ -7,19 +7,19 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from cases import Watcher
 from scipy.stats import kstest, norm
-from test_loop import Watcher
 
-from scgan_train import clusters as clustering
-from scgan_train.clusters import Clusters
 from scgan_train.config import ClusterConfig, MapperConfig
+from scgan_train.fitting.loop import fit
 from scgan_train.graph import argument, const, model, op
+from scgan_train.latents import clusters as clustering
+from scgan_train.latents.clusters import Clusters
 from scgan_train.maps import MAPS
 from scgan_train.maps import flow as flows
 from scgan_train.maps.base import Affine, Invertible, Mapper, Members, affine_graph, log_normal
 from scgan_train.maps.flow import BINS, FlowMapper, Spline, Triangular, coordinate_order
 from scgan_train.maps.ot import TransportMapper, optimal_pairs
-from scgan_train.training.loop import fit
 
 
 def settings(kind: str, e: int, rows: int = 4000, **own: Any) -> MapperConfig:

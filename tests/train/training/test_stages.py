@@ -21,13 +21,13 @@ import scgan_train
 from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
 from scgan_train import config as configs
-from scgan_train.clusters import Clusters
-from scgan_train.config import resolve
-from scgan_train.coordinates import Coordinates
+from scgan_train.coordinates.transform import Coordinates
+from scgan_train.latents.clusters import Clusters
 from scgan_train.maps import latent_model
 from scgan_train.maps.flow import FlowMapper
+from scgan_train.resolving import resolve
+from scgan_train.run_folder import Run, locked
 from scgan_train.training.progress import StageObserver
-from scgan_train.training.run import Run, locked
 from scgan_train.training.stages import _create, train
 from scgan_train.watch import Watch
 
@@ -164,7 +164,7 @@ def test_resuming_with_other_rows_or_settings_is_refused(mixed_run: Run) -> None
 HOLD = """
 import sys, time
 from pathlib import Path
-from scgan_train.training.run import locked
+from scgan_train.run_folder import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -1,0 +1,1 @@
+"""Between columns and the space that networks see: discrete values, forms, rounding, constraints, ranges, margins."""

@@ -1,0 +1,261 @@
+"""Curves that give each column of generated rows the distribution of the training rows.
+
+A map that is trained on all columns together has each of them right up to a percent of the rows or so. Where y is a
+coordinate of a generated row, F its distribution among generated rows, and Q the quantiles of training rows,
+
+    y' = Q(F(y))
+
+has the training rows' distribution. The curve is close to the identity, so it hardly touches how columns hang
+together. It is a polygon with corners at the quantiles 1 / L, 2 / L, ... of a normal distribution, so that a cell
+is found without a search, and goes on with slope 1 beyond. It is part of `Coordinates`, in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scgan_train.graph import Var, const, op
+from scgan_train.latents.groups import GAP
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+
+CELLS = 256  # of probability, at most
+CELL_ROWS = 50  # training rows in each of them, at least
+FEWEST = 400  # rows that say anything
+FEW = 10  # of them, between every so many of which generated rows are counted
+FLATTEST = 0.02  # slope
+FEWEST_MISSING = 100  # rows where a cell is missing, that may have a curve of their own
+SURE = 4.0  # nats that they differ by beyond chance
+LOOKED_AT = 20_000  # generated rows
+FARTHEST = 1.0  # standard deviation that a corner of theirs may move
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The curves of d' coordinates.
+
+    Attributes:
+        values: y' at the corners, float32 [L - 1, d'], ascending.
+        missing: The same in rows where the cell of another step is missing; None without any such coordinate.
+        steps: That step of each coordinate, int64 [d']; -1 where there is none.
+    """
+
+    values: NDArray[np.float32]
+    missing: NDArray[np.float32] | None = None
+    steps: NDArray[np.int64] | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        real: Floats,
+        made: Floats,
+        there: tuple[Bools, Bools],
+        gone: Mapping[int, tuple[Bools, Bools]] | None = None,
+    ) -> Margins:
+        """Return the curves from generated to training coordinates, of at least `FEWEST` training rows.
+
+        A corner that would move by as much as an empty band is wide would fill one with rows, and is left to its
+        neighbours; so is one with few rows beyond it. Half of the generated rows make a curve and the other half judge
+        it: it stays straight unless they then share themselves out more evenly among the training rows.
+
+        Where a cell of another column is missing, generated coordinates may differ from training ones by more than
+        chance, as a map blurs what hangs on a threshold. Such rows get a curve of their own.
+
+        Args:
+            real: Of training rows [n, d'].
+            made: Of generated rows [N, d'].
+            there: Which of both say something, bool [n, d'] and [N, d'].
+            gone: In which of both the cell of a step is missing, bool [n] and [N], of each step that has such.
+        """
+        corners = _corners(min(CELLS, len(real) // CELL_ROWS))
+        values = np.repeat(corners[:, None], real.shape[1], 1).astype(np.float32)
+        missing, steps = values.copy(), np.full(real.shape[1], -1, np.int64)
+        gone = gone or {}
+        half = np.arange(len(made)) < len(made) // 2
+        for j, (y, drawn, known, own) in enumerate(
+            zip(real.T, made.T, *(each.T for each in there), strict=True)
+        ):
+            found = [
+                (_surprise(y[known & rows], drawn[own & others]), step)
+                for step, (rows, others) in gone.items()
+            ]
+            surprise, step = max(found, default=(0.0, -1))
+            step = step if surprise > SURE else -1
+            if step >= 0:
+                rows, others = gone[step]
+                steps[j] = step
+                parts = drawn[own & others & half], drawn[own & others & ~half]
+                missing[:, j] = _curve(np.sort(y[known & rows]), *parts, corners, FARTHEST)
+                known, own = known & ~rows, own & ~others
+            if known.sum() >= (FEWEST if step < 0 else FEWEST_MISSING):
+                parts = drawn[own & half], drawn[own & ~half]
+                values[:, j] = _curve(np.sort(y[known]), *parts, corners, GAP)
+        return cls(values, missing, steps) if (steps >= 0).any() else cls(values)
+
+    def sides(self, gone: Mapping[int, Bools], n: int) -> Bools | None:
+        """Return by which of two curves coordinates [n, d'] go, from where cells [n] of steps are missing."""
+        if self.steps is None:
+            return None
+        found = {-1: np.zeros(n, np.bool_), **gone}
+        return np.stack([found[k] for k in self.steps.tolist()], 1)
+
+    def _lines(self) -> tuple[Floats, Floats]:
+        """Return height and slope [L, d' or 2 d'] of the line in each cell, y' = height + slope y."""
+        values = self.values.astype(np.float64)
+        if self.missing is not None:
+            values = np.concatenate([values, self.missing], 1)
+        corners = _corners(len(values) + 1)[:, None]
+        ends = np.ones((1, values.shape[1]))
+        slope = np.concatenate([ends, np.diff(values, axis=0) / np.diff(corners, axis=0), ends])
+        at, to = (np.concatenate([part[:1], part]) for part in (corners, values))
+        return to - slope * at, slope
+
+    def forward(self, y: Floats, gone: Bools | None = None) -> Floats:
+        """Return y' [n, d'] of y [n, d'], where cells of `steps` are missing or not [n, d']."""
+        corners = _corners(len(self.values) + 1)
+        return self._through(y, np.searchsorted(corners, y), gone, *self._lines())
+
+    def inverse(self, y: Floats, gone: Bools | None = None) -> Floats:
+        """Return y [n, d'] of y' [n, d']."""
+        height, slope = self._lines()
+        return self._through(y, self._cell(y, gone), gone, -height / slope, 1 / slope)
+
+    def log_slope(self, y: Floats, gone: Bools | None = None) -> Floats:
+        """Return log dy/dy' [n, d'] at y' [n, d']."""
+        _, slope = self._lines()
+        return np.asarray(-np.log(slope)[self._cell(y, gone), self._curves(gone)], y.dtype)
+
+    def _curves(self, gone: Bools | None) -> NDArray[np.int64]:
+        """Return which of all curves are taken, [d'] or [n, d']."""
+        own = np.arange(self.values.shape[1])
+        return own if self.missing is None or gone is None else own + len(own) * gone
+
+    def _cell(self, y: Floats, gone: Bools | None) -> NDArray[np.int64]:
+        def cells(table: NDArray[np.float32]) -> NDArray[np.int64]:
+            own = zip(table.T, y.T, strict=True)
+            return np.stack([np.searchsorted(values, column) for values, column in own], 1)
+
+        if self.missing is None or gone is None:
+            return cells(self.values)
+        return np.where(gone, cells(self.missing), cells(self.values))
+
+    def _through(
+        self, y: Floats, cell: NDArray[np.int64], gone: Bools | None, height: Floats, slope: Floats
+    ) -> Floats:
+        curves = self._curves(gone)
+        return np.asarray(height[cell, curves] + slope[cell, curves] * y, y.dtype)
+
+    def graph(self, f: Var, scale: Floats, shift: Floats, gone: Var | None = None) -> Var:
+        """Return `forward` of y scale + shift [d', n], in the same units, as a graph; gone is int64 [d', n]."""
+        cells = len(self.values) + 1
+        height, slope = self._lines()
+        inner = np.sqrt(0.5) / scale
+        share = op.add(op.mul(f, const(inner[:, None])), const(-(shift * inner)[:, None]))
+        share = op.mul(op.add(op.erf(share), const(1)), const(cells / 2))
+        cell = op.cast(op.clip(share, const(0), const(cells - 1)), to=np.int64)
+        curves = height.shape[1] // len(scale)
+        height = height * np.tile(scale, curves) + np.tile(shift, curves) * (1 - slope)
+        return self._through_graph(f, self._places(cell, gone), height, slope)
+
+    def inverse_graph(self, y: Var, gone: Var | None = None) -> Var:
+        """Return `inverse` of y' [d', n] as a graph."""
+        height, slope = self._lines()
+        places = self._places(self._cell_graph(y, gone), gone)
+        return self._through_graph(y, places, -height / slope, 1 / slope)
+
+    def log_slope_graph(self, y: Var, gone: Var | None = None) -> Var:
+        """Return `log_slope` [d', n] as a graph, at y' [d', n]."""
+        _, slope = self._lines()
+        places = self._places(self._cell_graph(y, gone), gone)
+        return op.gather(const(-np.log(slope).T.reshape(-1)), places)
+
+    def _cell_graph(self, y: Var, gone: Var | None) -> Var:
+        columns = op.split(y, num_outputs=len(self.values.T))
+
+        def cells(table: NDArray[np.float32]) -> Var:
+            found = []
+            for values, own in zip(table.T, columns, strict=True):
+                passed = op.cast(op.greater(own, const(values[:, None])), to=np.float32)
+                found.append(op.reduce_sum(passed, const([0], np.int64)))
+            return op.cast(op.concat(found, axis=0), to=np.int64)
+
+        if self.missing is None or gone is None:
+            return cells(self.values)
+        there = op.equal(gone, const(0, np.int64))
+        return op.where(there, cells(self.values), cells(self.missing))
+
+    def _places(self, cell: Var, gone: Var | None) -> Var:
+        """Return where the lines [d', n] of cells are in a table of all, a curve after another."""
+        cells, dims = len(self.values) + 1, self.values.shape[1]
+        places = op.add(cell, const(cells * np.arange(dims)[:, None], np.int64))
+        if self.missing is None or gone is None:
+            return places
+        return op.add(places, op.mul(gone, const(cells * dims, np.int64)))
+
+    def _through_graph(self, y: Var, place: Var, height: Floats, slope: Floats) -> Var:
+        at, by = (op.gather(const(part.T.reshape(-1)), place) for part in (height, slope))
+        return op.add(at, op.mul(by, y))
+
+
+def _curve(
+    rows: Floats, first: Floats, last: Floats, corners: Floats, most: float
+) -> NDArray[np.float32]:
+    """Return the curve [L - 1] of training numbers, sorted, and both halves of generated ones; see `Margins.fit`."""
+    bent = corners.copy()
+    if len(rows) and len(first):
+        bent += _moved(rows, np.sort(first), corners, most)
+    rise = FLATTEST * corners
+    values = (np.maximum.accumulate(bent - rise) + rise).astype(np.float32)
+    moved = Margins(values[:, None]).forward(last[:, None])[:, 0]
+    return values if uneven(rows, moved) < uneven(rows, last) else corners.astype(np.float32)
+
+
+def _surprise(real: Floats, made: Floats) -> float:
+    """Return by how many nats training numbers [n] differ from generated ones [N] beyond chance, by their deciles."""
+    from scipy.stats import chi2
+
+    if min(len(real), len(made)) < FEWEST_MISSING:
+        return 0.0
+    made = made[:LOOKED_AT]
+    ends = np.unique(np.quantile(made, np.linspace(0, 1, 11)[1:-1]))
+    counts, drawn = (
+        np.bincount(np.searchsorted(ends, each), minlength=len(ends) + 1) for each in (real, made)
+    )
+    expected = np.maximum(drawn, 1) * (len(real) / len(made))
+    distance = ((counts - expected) ** 2 / expected).sum()
+    return float(-chi2.logsf(distance, max(1, len(ends))))
+
+
+def uneven(real: Floats, made: Floats) -> float:
+    """Return how unevenly generated numbers [N] lie between every few of training numbers [n], which are sorted."""
+    if not len(real) or not len(made):
+        return 0.0
+    ends = np.unique(real[FEW::FEW])
+    shares = (
+        np.bincount(np.searchsorted(ends, own, side="right"), minlength=len(ends) + 1) / len(own)
+        for own in (real, made)
+    )
+    return float(np.abs(np.subtract(*shares)).sum())
+
+
+def _moved(real: Floats, made: Floats, corners: Floats, most: float) -> Floats:
+    """Return by how much corners move, less than `most`, by training numbers [n] and generated ones [N], sorted."""
+    share = np.searchsorted(made, corners) / len(made)
+    off = np.quantile(real, share) - corners
+    known = np.minimum(share, 1 - share) * len(real) >= CELL_ROWS / 2
+    known &= np.abs(off) < most
+    if not known.any():
+        return np.zeros(len(corners))
+    return np.interp(corners, corners[known], off[known])
+
+
+def _corners(cells: int) -> NDArray[np.float64]:
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri(np.arange(1, cells) / cells), np.float64)
