@@ -207,7 +207,7 @@ def _pairs(
     present: Bools,
 ) -> Labels:
     """Return steps [p, 2], of numbers and of names in which what is left [n, e] has other slopes along them."""
-    from scipy.stats import chi2
+    from scipy.special import chdtrc
 
     steps = range(len(slopes))
     named = [m for m in steps if not slopes[m].any() and 2 <= features[m].shape[1] <= MOST_NAMES]
@@ -222,7 +222,7 @@ def _pairs(
                 if own.sum() >= FEWEST_SLOPED:
                     a, b = z[own] - z[own].mean(), left[own, j] - left[own, j].mean()
                     terms.append((a @ b) ** 2 / max((a * a) @ (b * b), 1e-12))
-            least = min(least, float(chi2.sf(sum(terms), len(terms))) if terms else 1.0)
+            least = min(least, float(chdtrc(len(terms), sum(terms))) if terms else 1.0)
         if least * len(tried) * left.shape[1] < CERTAIN:
             found.append((k, m))
     return np.array(found, np.int64).reshape(-1, 2)
@@ -268,7 +268,7 @@ def hanging(v: Floats, choice: Labels) -> Bools:
     An analysis of variance over a step's outcomes says so of v_j, of |v_j|, of a product v_j v_i, or of whether v_j is
     above one of its deciles: of means, spreads, slopes or shapes. Outcomes of fewer than `OFTEN` rows count as one.
     """
-    from scipy.stats import chi2
+    from scipy.special import chdtrc
 
     groups = []
     for own in choice.T:
@@ -285,7 +285,7 @@ def hanging(v: Floats, choice: Labels) -> Bools:
         for k, (order, (starts, rows)) in enumerate(groups):
             sums = np.add.reduceat(parts[order], starts)
             between = (sums**2 / rows[:, None]).sum(0).max()
-            found[j, k] = parts.shape[1] * chi2.sf(between, len(rows) - 1) < CHANCE
+            found[j, k] = parts.shape[1] * chdtrc(len(rows) - 1, between) < CHANCE
     return found
 
 

@@ -12,6 +12,7 @@ is found without a search, and goes on with slope 1 beyond. It is part of `Coord
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scgan_train.coordinates.groups import GAP
 from scgan_train.graph import Var, const, op
-from scgan_train.latents.groups import GAP
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -218,7 +219,7 @@ def _curve(
 
 def _surprise(real: Floats, made: Floats) -> float:
     """Return by how many nats training numbers [n] differ from generated ones [N] beyond chance, by their deciles."""
-    from scipy.stats import chi2
+    from scipy.special import chdtrc
 
     if min(len(real), len(made)) < FEWEST_MISSING:
         return 0.0
@@ -229,7 +230,7 @@ def _surprise(real: Floats, made: Floats) -> float:
     )
     expected = np.maximum(drawn, 1) * (len(real) / len(made))
     distance = ((counts - expected) ** 2 / expected).sum()
-    return float(-chi2.logsf(distance, max(1, len(ends))))
+    return -math.log(max(chdtrc(max(1, len(ends)), distance), 1e-300))
 
 
 def uneven(real: Floats, made: Floats) -> float:

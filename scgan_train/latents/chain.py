@@ -28,6 +28,7 @@ more than chance does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -342,25 +343,29 @@ def statistics(counts: Tensor, numbers: int) -> Tensor:
 def _tilted(base: Tensor, f: Tensor, own: Tensor, outcome: Tensor) -> Tensor | None:
     """Return the W [F, T] most likely beside logits [n, V], of features [n, F] and statistics [V, T]; None by chance.
 
-    Twice the gain of all rows, in nats, is as much as W has numbers in the mean, if it is chance.
+    Twice the gain of all rows, in nats, is as much as W has numbers in the mean, if it is chance. SciPy's optimiser:
+    that of torch imports a compiler, which takes seconds.
     """
-    weight = torch.zeros(f.shape[1], own.shape[1]).to(f).requires_grad_()
-    optimiser = torch.optim.LBFGS([weight], max_iter=MOMENT_STEPS, line_search_fn="strong_wolfe")
+    from scipy.optimize import minimize
 
-    def nats() -> Tensor:
+    shape = (f.shape[1], own.shape[1])
+
+    def nats(weight: Tensor) -> Tensor:
         return cross_entropy(base + f @ weight @ own.T, outcome)
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = nats() + RIDGE / (2 * len(f)) * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weight = torch.from_numpy(flat.reshape(shape)).to(f).requires_grad_()
+        total = nats(weight) + RIDGE / (2 * len(f)) * weight.square().sum()
+        (slope,) = torch.autograd.grad(total, weight)
+        return total.item(), slope.cpu().numpy().ravel()
 
-    before = float(nats().detach())
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    size = weight.numel()
-    gained = 2 * len(f) * (before - float(nats().detach()))
-    return weight.detach() if gained > size else None
+    size = math.prod(shape)
+    found = minimize(
+        loss, np.zeros(size), jac=True, method="L-BFGS-B", options={"maxiter": MOMENT_STEPS}
+    )
+    weight = torch.from_numpy(found.x.reshape(shape)).to(f)
+    gained = 2 * len(f) * (nats(torch.zeros_like(weight)) - nats(weight)).item()
+    return weight if gained > size else None
 
 
 def _searched(u: Var, sums: NDArray[np.float64]) -> Var:

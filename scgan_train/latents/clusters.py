@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 from scgan_infer.errors import UsageError
 from scgan_train.config import ClusterConfig
+from scgan_train.coordinates.groups import split
 from scgan_train.graph import Var, const, op
-from scgan_train.latents.groups import split
 from scgan_train.latents.ties import redraw
 
 Array = NDArray[np.float64]

@@ -11,11 +11,11 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import UsageError
 from scgan_train import datasets
 from scgan_train.config import ClusterConfig, Config
+from scgan_train.coordinates import groups as grouping
+from scgan_train.coordinates.groups import split
 from scgan_train.graph import argument, model
 from scgan_train.latents import clusters as clustering
-from scgan_train.latents import groups as grouping
 from scgan_train.latents.clusters import Assign, Clusters, fit, settle
-from scgan_train.latents.groups import split
 from scgan_train.resolving import resolve
 
 
