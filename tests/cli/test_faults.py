@@ -31,7 +31,7 @@ seed, kills, straight, out, *command = sys.argv[1:]
 if command[0] == "train":
     import sklearn.cluster, rich.progress, scgan_train.training.stages
     from scgan_train.training import progress
-    progress.CHECKPOINT_SECONDS = 0.01
+    progress.CHECKPOINT_SECONDS = 0.05
 generator, left = numpy.random.default_rng(int(seed)), int(kills)
 
 def start(path):
@@ -110,8 +110,8 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 TRAINING = [
-    *("train", "rows.npy", *FAST, "--set", "encoder.steps=60", "--set", "mapper.steps=40"),
-    *("--set", "decoder.warm_steps=60", "--set", "decoder.steps=40", "--resume"),
+    *("train", "rows.npy", *FAST, "--set", "encoder.steps=30", "--set", "mapper.steps=20"),
+    *("--set", "decoder.warm_steps=30", "--set", "decoder.steps=20", "--resume"),
 ]
 
 
