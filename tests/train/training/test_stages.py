@@ -60,37 +60,48 @@ def test_held_out_rows_are_rows_and_are_few(mixed_run: Run) -> None:
     assert all(tuple(row) in rows for row in held.tolist())
 
 
-def test_what_is_held_out_trains_nothing(tmp_path: Path) -> None:
+FEW = settings(
+    encoder={"kind": "mlp", "steps": 20},
+    mapper={"steps": 20},
+    decoder={"warm_steps": 20, "steps": 10, "widths": [16], "batch": 64, "critic_width": 16},
+)
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Every stage and phase, few steps of each."""
+    return train(mixed_table(600), FEW, tmp_path_factory.mktemp("runs") / "short", "mixed.csv")
+
+
+def test_what_is_held_out_trains_nothing(short_run: Run, tmp_path: Path) -> None:
     """Other rows in the place of those: every stage ends in the same weights."""
-    decoder = {"warm_steps": 20, "widths": [16], "batch": 64, "critic_width": 16}
-    few = settings(encoder={"steps": 20}, mapper={"steps": 20}, decoder=decoder)
     table = mixed_table(600)
-    run = train(table, few, tmp_path / "run")
-    held = {tuple(row) for row in run.load_held_out().tolist()}
+    held = {tuple(row) for row in short_run.load_held_out().tolist()}
     out = np.array([tuple(row) in held for row in table.values.tolist()])
     values = table.values.copy()
     values[out] = values[~out][: out.sum()]
-    other = train(replace(table, values=values), few, tmp_path / "other")
-    assert weights(other) == weights(run)
+    other = train(replace(table, values=values), FEW, tmp_path / "other")
+    assert weights(other) == weights(short_run)
 
 
-def test_same_seed_same_weights_and_another_seed_others(mixed_run: Run, tmp_path: Path) -> None:
-    table = mixed_table()
-    again = train(table, settings(), tmp_path / "again", "mixed.csv")
-    assert weights(again) == weights(mixed_run)
-    other = train(table, settings(seed=1), tmp_path / "other", "mixed.csv")
-    assert weights(other)["decoder"] != weights(mixed_run)["decoder"]
+def test_same_seed_same_weights_and_another_seed_others(short_run: Run, tmp_path: Path) -> None:
+    table = mixed_table(600)
+    again = train(table, FEW, tmp_path / "again", "mixed.csv")
+    assert weights(again) == weights(short_run)
+    other = train(table, replace(FEW, seed=1), tmp_path / "other", "mixed.csv")
+    assert weights(other)["decoder"] != weights(short_run)["decoder"]
 
 
 class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [3, 70, 140, 260, 420])
+@pytest.mark.parametrize("at", [3, 60, 290, 380, 400, 415])
 def test_a_killed_run_resumes_to_the_same_bytes(
-    at: int, mixed_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int, short_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = mixed_run
+    """In the encoder, the chain whole and by steps, the map, the decoder and its critics."""
+    whole = short_run
     calls = 0
 
     def due(self: StageObserver) -> bool:
@@ -102,9 +113,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(
 
     monkeypatch.setattr(StageObserver, "due", due)
     with pytest.raises(KilledError):
-        train(mixed_table(), whole.config, tmp_path / "run", "mixed.csv")
+        train(mixed_table(600), whole.config, tmp_path / "run", "mixed.csv")
     calls = 10**6
-    run = train(mixed_table(), whole.config, tmp_path / "run", "mixed.csv", resume=True)
+    run = train(mixed_table(600), whole.config, tmp_path / "run", "mixed.csv", resume=True)
     assert weights(run) == weights(whole)
     assert (run.path / "history.jsonl").read_bytes() == (whole.path / "history.jsonl").read_bytes()
 
