@@ -179,9 +179,10 @@ def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(tmp_path: P
 
 PROCESSES = 3
 LONG = [
-    *("abs", "--set", "encoder.steps=100", "--set", "encoder.batch=32", "--set", "mapper.steps=40"),
+    *("abs", "--set", "max_rows=5000", "--set", "encoder.batch=32", "--set", "mapper.steps=20"),
     *("--set", "mapper.kind=aae", "--set", "clusters.k=3", "--set", "decoder.batch=32"),
-    *("--set", "decoder.warm_steps=60", "--set", "decoder.steps=100", "--set", "decoder.widths=32"),
+    *("--set", "encoder.steps=60", "--set", "decoder.warm_steps=30", "--set", "decoder.steps=40"),
+    *("--set", "decoder.widths=32"),
     *("--set", "device=cpu", "--out"),
 ]
 
