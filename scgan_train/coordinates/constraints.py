@@ -105,15 +105,15 @@ class Constraint:
     @property
     def parts(self) -> set[int]:
         """The indices of all columns of its bases."""
-        return {place for _, terms in self.bases for place, _ in terms}
+        return {index for _, terms in self.bases for index, _ in terms}
 
     def base(self, x: Floats) -> Floats:
         """Return the base [n] of rows [n, d]; missing where all miss a part."""
-        found = None
+        value = None
         for constant, terms in self.bases:
-            own = sum(x[:, place] * factor for place, factor in terms) + constant
-            found = own if found is None else np.where(np.isnan(found), own, found)
-        total = np.asarray(found, x.dtype)
+            own = sum(x[:, index] * factor for index, factor in terms) + constant
+            value = own if value is None else np.where(np.isnan(value), own, value)
+        total = np.asarray(value, x.dtype)
         return total if self.side else _rounded(self.roundings[0], total)
 
     def base_graph(self, cells: Sequence[Var]) -> Var:
@@ -288,9 +288,9 @@ def load(columns: Sequence[Column], arrays: Mapping[str, NDArray[Any]]) -> tuple
     for k, row in enumerate(arrays.get("constraints", np.zeros((0, 8))).tolist()):
         column, side, fine, room, filler, *ends, learned = row
         bases: dict[float, Base] = {}
-        for _, number, constant, place, factor in (term for term in every if term[0] == k):
+        for _, number, constant, index, factor in (term for term in every if term[0] == k):
             _, before = bases.get(number, (constant, ()))
-            bases[number] = constant, (*before, (int(place), factor))
+            bases[number] = constant, (*before, (int(index), factor))
         owner = columns[int(column)] if side else columns[int(column)].unwalled
         what = int(column), owner, tuple(bases.values()), int(side), bool(fine)
         made.append(Constraint(*what, room, filler, (ends[0], ends[1]), bool(learned)))
@@ -317,7 +317,7 @@ def find(table: Table, free: Collection[int], drawn: Collection[int]) -> tuple[C
         drawn: Columns that are drawn outright, which keep what holds between two of them by themselves.
     """
     search = _Search(table, free, drawn)
-    if len(table) >= FEWEST and len(search.places) <= MOST_COLUMNS:
+    if len(table) >= FEWEST and len(search.indices) <= MOST_COLUMNS:
         search.copies()
         search.sums()
         search.bounds()
@@ -325,10 +325,10 @@ def find(table: Table, free: Collection[int], drawn: Collection[int]) -> tuple[C
 
 
 class _Search:
-    """The columns of a table that may be constrained, and what has been found of them.
+    """The columns of a table that may be constrained, and the constraints found so far.
 
     Attributes:
-        places: Indices of those columns.
+        indices: Indices of those columns.
         exact: Numbers of some rows as people know them, float64 [n, d].
     """
 
@@ -337,21 +337,21 @@ class _Search:
         rows = np.random.default_rng(0).permutation(len(table))[:SAMPLE]
         self.some = table.values[rows]
         self.exact = self._as_known(self.some, range(len(self.columns)))
-        self.places = [
+        self.indices = [
             j for j, c in enumerate(self.columns) if c.kind in KINDS and _varies(self.some[:, j])
         ]
-        self.found: dict[int, Constraint] = {}
+        self.by_column: dict[int, Constraint] = {}
 
-    def _as_known(self, cells: Floats, places: Sequence[int]) -> Array:
+    def _as_known(self, cells: Floats, indices: Sequence[int]) -> Array:
         """Return cells [n, k] of some columns as people know them."""
-        columns = [self.columns[j] for j in places]
+        columns = [self.columns[j] for j in indices]
         exact = cells.astype(np.float64) + [column.anchor or 0.0 for column in columns]
         return np.asarray(exact * [unit_of(column) for column in columns])
 
     def ordered(self) -> tuple[Constraint, ...]:
-        """Return what was found, each after those on its parts."""
+        """Return the constraints, each after those on its parts."""
         done: list[Constraint] = []
-        waiting = list(self.found.values())
+        waiting = list(self.by_column.values())
         while waiting:
             pending = {constraint.column for constraint in waiting}
             ready = [c for c in waiting if not pending & c.parts]
@@ -363,25 +363,29 @@ class _Search:
         """Say whether none of these parts hangs on a column."""
         seen, more = set(), list(parts)
         while more:
-            place = more.pop()
-            if place not in seen:
-                seen.add(place)
-                more += self.found[place].parts if place in self.found else []
+            index = more.pop()
+            if index not in seen:
+                seen.add(index)
+                more += self.by_column[index].parts if index in self.by_column else []
         return j not in seen
 
     def copies(self) -> None:
         """Find columns that are another, perhaps in another unit."""
-        pairs = permutations(self.places, 2)
+        pairs = permutations(self.indices, 2)
         for k, j in sorted(pairs, key=lambda pair: (pair[0] > pair[1], pair)):
-            more = j in self.found and self._may_miss(self.found[j].parts) and k not in self.found
+            more = (
+                j in self.by_column
+                and self._may_miss(self.by_column[j].parts)
+                and k not in self.by_column
+            )
             both = j in self.drawn and k in self.drawn
-            if (j not in self.found or more) and self._before([k], j) and not both:
+            if (j not in self.by_column or more) and self._before([k], j) and not both:
                 for factor, constant in self._lines(j, k):
                     if self._equal(j, [(k, factor)], constant):
                         break
 
-    def _may_miss(self, places: Collection[int]) -> bool:
-        return any(self.columns[place].missing for place in places)
+    def _may_miss(self, indices: Collection[int]) -> bool:
+        return any(self.columns[index].missing for index in indices)
 
     def _lines(self, j: int, k: int) -> Iterator[tuple[float, float]]:
         """Yield factors and constants of lines that the numbers of two columns may lie on."""
@@ -407,31 +411,31 @@ class _Search:
 
     def sums(self) -> None:
         """Find columns that are the sum of two others, or of three in tables of up to `MOST_SUMMED`."""
-        whole = np.flatnonzero(~np.isnan(self.some[:, self.places]).any(1))[:FEW]
+        whole = np.flatnonzero(~np.isnan(self.some[:, self.indices]).any(1))[:FEW]
         if len(whole) < FEW:
             return
-        few = self.exact[whole][:, self.places]
-        steps = [self.columns[j].step or 0 for j in self.places]
-        units = [unit_of(self.columns[j]) for j in self.places]
+        few = self.exact[whole][:, self.indices]
+        steps = [self.columns[j].step or 0 for j in self.indices]
+        units = [unit_of(self.columns[j]) for j in self.indices]
         room = 1.5 * np.multiply(steps, units) + ULPS * EPSILON * np.abs(few).max(0)
-        sizes = (2, 3) if len(self.places) <= MOST_SUMMED else (2,)
-        for first in chain(*(combinations(range(len(self.places)), n - 1) for n in sizes)):
+        sizes = (2, 3) if len(self.indices) <= MOST_SUMMED else (2,)
+        for first in chain(*(combinations(range(len(self.indices)), n - 1) for n in sizes)):
             sums = few[:, first].sum(1)[:, None] + few[:, first[-1] + 1 :]
             near = np.abs(sums[:, :, None] - few[:, None]) <= room
             for b, j in np.argwhere(near.all(0)).tolist():
-                parts = [self.places[k] for k in (*first, first[-1] + 1 + b)]
-                self._sum(self.places[j], parts)
+                parts = [self.indices[k] for k in (*first, first[-1] + 1 + b)]
+                self._sum(self.indices[j], parts)
 
-    def _sum(self, j: int, places: Sequence[int]) -> None:
-        own, parts = self.columns[j], [self.columns[k] for k in places]
+    def _sum(self, j: int, indices: Sequence[int]) -> None:
+        own, parts = self.columns[j], [self.columns[k] for k in indices]
         if sum(bool(column.resolution) for column in parts) != bool(own.resolution):
             return
-        if j in self.found or not self._before(places, j):
+        if j in self.by_column or not self._before(indices, j):
             return
         factors = [unit_of(column) / unit_of(own) for column in parts]
         shifts = [(c.anchor or 0.0) * f for c, f in zip(parts, factors, strict=True)]
         constant = sum(shifts) - (own.anchor or 0.0)
-        self._equal(j, list(zip(places, factors, strict=True)), constant)
+        self._equal(j, list(zip(indices, factors, strict=True)), constant)
 
     def _equal(self, j: int, parts: Sequence[tuple[int, float]], constant: float) -> bool:
         """Take a base that a column is equal to, if it is, behind those that it has."""
@@ -449,7 +453,7 @@ class _Search:
             if x is self.some:
                 mixed = np.random.default_rng(0).permutation(own)
                 p = max(float((np.abs(mixed - there) <= near + room).mean()), 1 / len(own))
-        before = self.found.get(j, Constraint(j, owner, (), 0, True, 1.25 * room))
+        before = self.by_column.get(j, Constraint(j, owner, (), 0, True, 1.25 * room))
         if before.room != 1.25 * room or -len(own) * math.log(p) < CERTAIN or (room and p > TIGHT):
             return False
         made = replace(before, bases=(*before.bases, new))
@@ -457,19 +461,19 @@ class _Search:
         together = np.array_equal(np.isnan(cells[:, j]), np.isnan(made.base(cells)))
         low, high = _ends(cells[:, j])
         filler = math.nan if together else 2 * low - high - 8 * (step or high - low)
-        self.found[j] = replace(made, filler=filler, ends=(low, high))
+        self.by_column[j] = replace(made, filler=filler, ends=(low, high))
         return True
 
     def bounds(self) -> None:
         """Find columns that are never below another, the nearest pairs first."""
         pairs = []
-        for a in self.places:
+        for a in self.indices:
             over = self.exact[:, a, None] > self.exact  # False where a cell is missing
             for b in np.flatnonzero(~over.any(0)).tolist():
-                if b != a and b in self.places and self._bound(a, b):
-                    apart = np.nanmedian(self.exact[:, b] - self.exact[:, a])
-                    pairs.append((apart / np.nanstd(self.exact[:, b]), a, b))
-        above: dict[int, set[int]] = {j: {j} for j in self.places}
+                if b != a and b in self.indices and self._bound(a, b):
+                    distance = np.nanmedian(self.exact[:, b] - self.exact[:, a])
+                    pairs.append((distance / np.nanstd(self.exact[:, b]), a, b))
+        above: dict[int, set[int]] = {j: {j} for j in self.indices}
         for _, a, b in sorted(pairs):
             if b not in above[a] and self._keep(a, b):
                 for others in above.values():
@@ -482,10 +486,10 @@ class _Search:
     def _stand_in(self, a: int, b: int) -> None:
         """Let one of two columns stand in for what is missing between them."""
         for j, k, side in ((b, a, 1), (a, b, -1)):
-            own = self.found.get(j)
+            own = self.by_column.get(j)
             known = own is not None and (k in own.parts or not self._may_miss(own.parts))
             if own and own.side == side and not known and self._before([k], j):
-                self.found[j] = replace(own, bases=(*own.bases, self._single(j, k)))
+                self.by_column[j] = replace(own, bases=(*own.bases, self._single(j, k)))
                 return
 
     def _single(self, j: int, k: int) -> Base:
@@ -514,20 +518,20 @@ class _Search:
         """Put a bound on one of two columns, and say whether one can have it."""
         pairs = [(b, a, 1), (a, b, -1)]
         units = [unit_of(column) for column in self.columns]
-        apart = self.exact[:, b] - self.exact[:, a]
-        apart = apart[~np.isnan(apart)]
-        crowded = (apart < NEAR * np.nanstd(self.exact[:, b])).mean() >= CROWD
+        distance = self.exact[:, b] - self.exact[:, a]
+        distance = distance[~np.isnan(distance)]
+        crowded = (distance < NEAR * np.nanstd(self.exact[:, b])).mean() >= CROWD
         free = [(j, k, side) for j, k, side in pairs if j in self.free and units[j] <= units[k]]
         learned = free if crowded else []
         held = [pair for pair in pairs if pair[0] not in self.drawn]
         for j, k, side in [*learned, *held]:
-            if j not in self.found and self._before([k], j):
+            if j not in self.by_column and self._before([k], j):
                 own = self.columns[j]
                 low, high = _ends(self.table.values[:, j])
                 made = Constraint(j, own, (self._single(j, k),), side, False)
                 base = made.base(self.some)
                 off = np.abs(base - _rounded(made.roundings[0], base))
-                self.found[j] = replace(
+                self.by_column[j] = replace(
                     made,
                     fine=bool(np.nanmax(off) <= 1e-3 * (own.step or 0)),
                     filler=low if side > 0 else high,

@@ -84,14 +84,14 @@ def find_constraints(table: Table, tails: bool = False) -> tuple[Constraint, ...
         scored = column.step is None and is_scored(column, present)
         scored |= discrete.is_spiked(column, present)
         free += [j] if j not in drawn | heavy and not scored else []
-    found = constraints.find(table, free, drawn)
-    return tuple(replace(c, ends=(-np.inf, np.inf)) if tails and c.side else c for c in found)
+    between = constraints.find(table, free, drawn)
+    return tuple(replace(c, ends=(-np.inf, np.inf)) if tails and c.side else c for c in between)
 
 
-def learned(table: Table, found: Sequence[Constraint]) -> Table:
+def learned(table: Table, between: Sequence[Constraint]) -> Table:
     """Return the table of what is learned where constraints hold."""
-    values = constraints.forward(table.values, found)
-    return Table(constraints.inner(table.columns, found), values, table.notes)
+    values = constraints.forward(table.values, between)
+    return Table(constraints.inner(table.columns, between), values, table.notes)
 
 
 def is_scored(column: Column, present: Singles) -> bool:

@@ -159,14 +159,14 @@ def find(table: Table, given: bool = False) -> tuple[Step, ...]:
         if not given and not column.rules.named and is_few(table.values[:, j])
     }
     steps = [_step(j, column, table.values[:, j], j in few, given) for j, column in columns]
-    found = sorted((s for s in steps if s is not None), key=lambda s: (s.size, s.column))
-    numbers = [step for step in found if not table.columns[step.column].rules.named]
+    ordered = sorted((s for s in steps if s is not None), key=lambda s: (s.size, s.column))
+    numbers = [step for step in ordered if not table.columns[step.column].rules.named]
     if len(numbers) > MOST_STEPS:
         scored = {step.column for step in numbers if not np.isnan(step.values).any()}
-        found = [step for step in found if step.column not in scored]
-    if found and found[-1].size > MANY:
-        found.insert(0, found.pop())
-    return tuple(found)
+        ordered = [step for step in ordered if step.column not in scored]
+    if ordered and ordered[-1].size > MANY:
+        ordered.insert(0, ordered.pop())
+    return tuple(ordered)
 
 
 def is_spiked(column: Column, cells: Singles) -> bool:
@@ -236,7 +236,7 @@ def follows(choices: Labels, sizes: Sequence[int], known: int) -> dict[tuple[int
     """
     kinds = [len(np.unique(own)) for own in choices.T]
     order = sorted(range(len(kinds)), key=lambda j: (j >= known, -kinds[j], j))
-    found: dict[tuple[int, int], Labels] = {}
+    tables: dict[tuple[int, int], Labels] = {}
     free: list[int] = []
     for j in order:
         counts = np.bincount(choices[:, j], minlength=sizes[j])
@@ -246,11 +246,11 @@ def follows(choices: Labels, sizes: Sequence[int], known: int) -> dict[tuple[int
             table[choices[:, other]] = choices[:, j]
             chance = (len(choices) - kinds[other]) * alike
             if chance >= CERTAIN and (table[choices[:, other]] == choices[:, j]).all():
-                found[j, other] = table
+                tables[j, other] = table
                 break
         else:
             free.append(j)
-    return found
+    return tables
 
 
 def least(
@@ -272,7 +272,7 @@ def least(
         for k, step in enumerate(steps)
         if not (step.rest or (column := columns[step.column]).rules.named)
     }
-    rng, found = np.random.default_rng(0), {}
+    rng, tables = np.random.default_rng(0), {}
     mean = {k: own[np.minimum(choices[:, k], len(own) - 1)].mean() for k, own in numbers.items()}
     for k, own in sorted(numbers.items(), key=lambda item: mean[item[0]]):
         for other, values in numbers.items():
@@ -286,8 +286,8 @@ def least(
                 if -len(low) * np.log(max(p, 1 / len(low))) >= APART:
                     table = np.zeros(steps[other].size, np.int64)
                     table[: len(values)] = np.minimum(np.searchsorted(own, values), len(own) - 1)
-                    found[k, other] = table
-    return found
+                    tables[k, other] = table
+    return tables
 
 
 def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArray[np.bool_]]:
@@ -301,11 +301,11 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
         steps: All steps.
         choices: Outcomes [n, h - 1].
     """
-    found: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    excluded: dict[tuple[int, int], NDArray[np.bool_]] = {}
     logs = np.concatenate([[0.0], np.log(np.arange(1, len(choices) + 1)).cumsum()])
     gone = [step.size - step.rest if np.isnan(step.values).any() else 0 for step in steps]
 
-    def apart(both: Labels, least: float) -> NDArray[np.bool_]:
+    def separate(both: Labels, least: float) -> NDArray[np.bool_]:
         """Say which of the rows and columns of a table of counts [V, W] are apart beyond chance."""
         m, k = both.sum(1, keepdims=True), both.sum(0, keepdims=True)
         free = len(choices) - np.where(both > 0, len(choices), m)
@@ -319,17 +319,17 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
             continue
         both = np.zeros(shape, np.int64)
         np.add.at(both, (choices[:, j], choices[:, other]), 1)
-        barred = np.zeros(shape, np.bool_) if many else apart(both, APART)
+        barred = np.zeros(shape, np.bool_) if many else separate(both, APART)
         for axis, last in enumerate((gone[j], gone[other])):
             if last:
                 table, pairs = (both, barred) if not axis else (both.T, barred.T)
                 is_gone = np.arange(len(table)) == last - 1
                 halves = np.stack([table[is_gone].sum(0), table[~is_gone].sum(0)])
-                for own, half in zip((is_gone, ~is_gone), apart(halves, PATTERN), strict=True):
+                for own, half in zip((is_gone, ~is_gone), separate(halves, PATTERN), strict=True):
                     pairs[np.ix_(own, half)] = True
         if barred.any():
-            found[j, other] = barred.T
-    return found
+            excluded[j, other] = barred.T
+    return excluded
 
 
 def choose(steps: Sequence[Step], rows: NDArray[Any]) -> Labels:

@@ -134,8 +134,8 @@ class Effects:
     def mean(self, choice: Labels) -> Floats:
         """Return m [n, e] of outcomes [n, h-1]."""
         own = _joined(choice, self.sizes, self.pairs)
-        found: Floats = self.table[own + self.starts[:-1]].sum(1)
-        return found
+        total: Floats = self.table[own + self.starts[:-1]].sum(1)
+        return total
 
     def forward(self, y: Floats, choice: Labels) -> Floats:
         """Return what is left [n, e] of coordinates y' [n, e] of rows with outcomes [n, h-1]."""
@@ -168,7 +168,7 @@ def features_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels)
         sizes: How many outcomes each step has.
         choice: The outcomes [n, h-1] of rows.
     """
-    found: list[Floats] = []
+    features: list[Floats] = []
     slopes = slopes_of(numbers, sizes, choice)
     for own, slope, size in zip(choice.T, slopes, sizes, strict=True):
         rows = np.bincount(own, minlength=size)
@@ -176,21 +176,21 @@ def features_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels)
         table = np.eye(size)[:, often] if size <= MOST_OUTCOMES else np.zeros((size, 0))
         if slope.any():
             table = np.concatenate([table, SLOPE**0.5 * slope[:, None]], 1)
-        found.append(table)
-    return found
+        features.append(table)
+    return features
 
 
 def slopes_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels) -> list[Floats]:
     """Return the standardised number of each outcome of each step, [V] each; 0 of what is no number."""
-    found: list[Floats] = []
+    slopes: list[Floats] = []
     for own, values, size in zip(choice.T, numbers, sizes, strict=True):
         slope, weights = np.zeros(size), np.bincount(own, minlength=size)[: len(values)]
         if len(values) > 2 and weights.any():
             mean = np.average(values, weights=weights)
             deviation = np.average((values - mean) ** 2, weights=weights) ** 0.5
             slope[: len(values)] = (values - mean) / max(deviation, 1e-9)
-        found.append(slope)
-    return found
+        slopes.append(slope)
+    return slopes
 
 
 def _joined(choice: Labels, sizes: Sequence[int], pairs: Labels) -> Labels:
@@ -212,7 +212,7 @@ def _pairs(
     steps = range(len(slopes))
     named = [m for m in steps if not slopes[m].any() and 2 <= features[m].shape[1] <= MOST_NAMES]
     tried = [(k, m) for k in steps if slopes[k].any() for m in named]
-    found = []
+    pairs = []
     for k, m in tried:
         z, least = slopes[k][choice[:, k]], 1.0
         for j in range(left.shape[1]):
@@ -224,8 +224,8 @@ def _pairs(
                     terms.append((a @ b) ** 2 / max((a * a) @ (b * b), 1e-12))
             least = min(least, float(chdtrc(len(terms), sum(terms))) if terms else 1.0)
         if least * len(tried) * left.shape[1] < CERTAIN:
-            found.append((k, m))
-    return np.array(found, np.int64).reshape(-1, 2)
+            pairs.append((k, m))
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def seen(features: Sequence[Floats], choice: Labels) -> Floats:
@@ -253,13 +253,13 @@ class Ridge:
     def left_out(self, y: Floats) -> Floats:
         """Return mean squared errors [e, penalties] of y [n, e], each row being predicted by the others."""
         y = y - y.mean(0)
-        product, squares, found = self.turned.T @ y, self.turned**2, []
+        product, squares, errors = self.turned.T @ y, self.turned**2, []
         for penalty in PENALTIES:
             weight = 1 / (self.values + penalty)
             leverage = squares @ weight + 1 / len(y)
             rest = (y - self.turned @ (weight[:, None] * product)) / (1 - leverage)[:, None]
-            found.append((rest**2).mean(0))
-        return np.stack(found, 1) + LEAST**2
+            errors.append((rest**2).mean(0))
+        return np.stack(errors, 1) + LEAST**2
 
 
 def hanging(v: Floats, choice: Labels) -> Bools:
@@ -276,8 +276,8 @@ def hanging(v: Floats, choice: Labels) -> Bools:
         order = np.argsort(group, kind="stable")
         groups.append((order, np.unique(group[order], return_index=True, return_counts=True)[1:]))
     v = np.clip(v, -CLIPPED, CLIPPED)
-    found = np.zeros((v.shape[1], len(groups)), np.bool_)
-    for j in range(len(found)):
+    depends = np.zeros((v.shape[1], len(groups)), np.bool_)
+    for j in range(len(depends)):
         own, others = v[:, [j]], np.delete(v, j, 1)
         above = own > np.quantile(own, np.linspace(0, 1, 11)[1:-1])
         parts = np.concatenate([own, np.abs(own), own * others, above], 1)
@@ -285,8 +285,8 @@ def hanging(v: Floats, choice: Labels) -> Bools:
         for k, (order, (starts, rows)) in enumerate(groups):
             sums = np.add.reduceat(parts[order], starts)
             between = (sums**2 / rows[:, None]).sum(0).max()
-            found[j, k] = parts.shape[1] * chdtrc(len(rows) - 1, between) < CHANCE
-    return found
+            depends[j, k] = parts.shape[1] * chdtrc(len(rows) - 1, between) < CHANCE
+    return depends
 
 
 def preferred(x: Floats, whole: Floats, left: Floats, slopes: Floats) -> bool:
@@ -344,5 +344,5 @@ def _expected(x: Floats, y: Floats, k: int, ridge: Ridge, used: Labels, held: La
         z = ((y[held] - mixture.means_[i]) @ whiten[i].T - means) / spread
         slope = np.log(np.diagonal(factors[i])).sum() + np.log(spread).sum()
         shares[:, i] -= 0.5 * np.minimum(z * z, FAR**2).sum(1) + slope
-    found: Floats = logsumexp(shares, axis=1)
-    return found
+    expected: Floats = logsumexp(shares, axis=1)
+    return expected

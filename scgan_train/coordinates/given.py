@@ -172,9 +172,9 @@ def unwalled(table: Table, config: Config) -> Table:
         return table
     columns = []
     for column in table.columns:
-        told = {"kind", "low", "high"} & config.columns.get(column.name, {}).keys()
+        stated = {"kind", "low", "high"} & config.columns.get(column.name, {}).keys()
         guessed = column.kind == "bounded" and column.slack > 0 and None not in column.walls
-        if guessed and not told and column.name not in config.given:
+        if guessed and not stated and column.name not in config.given:
             column = replace(column, kind="real", low=None, high=None, slack=0.0)
         columns.append(column)
     return replace(table, columns=tuple(columns))

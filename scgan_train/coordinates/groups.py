@@ -38,15 +38,15 @@ def split(rows: Array, min_rows: int) -> Labels:
             cut = _widest_gap(some, -(-least // stride), GAP * spread, unlikely)
         if cut is not None:
             column, value = cut
-            apart = rows[inside, column] < value
+            chosen = rows[inside, column] < value
         elif (spike := _spike(some)) is not None:
             column, low, high = spike
-            apart = (rows[inside, column] >= low) & (rows[inside, column] <= high)
+            chosen = (rows[inside, column] >= low) & (rows[inside, column] <= high)
         else:
             groups[inside] = count
             count += 1
             continue
-        pending += [inside[~apart], inside[apart]]
+        pending += [inside[~chosen], inside[chosen]]
     return groups
 
 
@@ -54,7 +54,7 @@ def _widest_gap(
     rows: Array, least: int, narrowest: Array, unlikely: float
 ) -> tuple[int, float] | None:
     """Column and middle of the band whose emptiness is the least likely, or None."""
-    best, found = unlikely, None
+    best, cut = unlikely, None
     near = min(50, least - 1)
     for column in range(rows.shape[1]):
         values = np.sort(rows[:, column])
@@ -66,8 +66,8 @@ def _widest_gap(
             )
             surprise = near * (high[at] - low[at]) / max(left, right, 1e-12)
             if surprise > best:
-                best, found = surprise, (column, float(low[at] + high[at]) / 2)
-    return found
+                best, cut = surprise, (column, float(low[at] + high[at]) / 2)
+    return cut
 
 
 def _spike(rows: Array) -> tuple[int, float, float] | None:
@@ -77,7 +77,7 @@ def _spike(rows: Array) -> tuple[int, float, float] | None:
     `SPIKE_HEIGHT`, looked at over five rows; it counts if it is narrower than `SPIKE` and as many rows lie outside.
     """
     many = max(SPIKE_ROWS, int(np.ceil(SPIKE_SHARE * len(rows))))
-    near, best, found = 5, SPIKE, None
+    near, best, spike = 5, SPIKE, None
     if len(rows) < 2 * many:
         return None
     for column, spread in enumerate(rows.std(0)):
@@ -90,5 +90,5 @@ def _spike(rows: Array) -> tuple[int, float, float] | None:
         first = before[-1] + near if len(before) else 0
         width = (values[last] - values[first]) / max(spread, 1e-300)
         if width < best and len(values) - (last - first + 1) >= many:
-            best, found = width, (column, float(values[first]), float(values[last]))
-    return found
+            best, spike = width, (column, float(values[first]), float(values[last]))
+    return spike

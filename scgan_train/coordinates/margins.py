@@ -82,11 +82,11 @@ class Margins:
         for j, (y, drawn, known, own) in enumerate(
             zip(real.T, made.T, *(each.T for each in there), strict=True)
         ):
-            found = [
+            candidates = [
                 (_surprise(y[known & rows], drawn[own & others]), step)
                 for step, (rows, others) in gone.items()
             ]
-            surprise, step = max(found, default=(0.0, -1))
+            surprise, step = max(candidates, default=(0.0, -1))
             step = step if surprise > SURE else -1
             if step >= 0:
                 rows, others = gone[step]
@@ -103,8 +103,8 @@ class Margins:
         """Return by which of two curves coordinates [n, d'] go, from where cells [n] of steps are missing."""
         if self.steps is None:
             return None
-        found = {-1: np.zeros(n, np.bool_), **gone}
-        return np.stack([found[k] for k in self.steps.tolist()], 1)
+        missing = {-1: np.zeros(n, np.bool_), **gone}
+        return np.stack([missing[k] for k in self.steps.tolist()], 1)
 
     def _lines(self) -> tuple[Floats, Floats]:
         """Return height and slope [L, d' or 2 d'] of the line in each cell, y' = height + slope y."""
@@ -180,11 +180,11 @@ class Margins:
         columns = op.split(y, num_outputs=len(self.values.T))
 
         def cells(table: NDArray[np.float32]) -> Var:
-            found = []
+            cells_of = []
             for values, own in zip(table.T, columns, strict=True):
                 passed = op.cast(op.greater(own, const(values[:, None])), to=np.float32)
-                found.append(op.reduce_sum(passed, const([0], np.int64)))
-            return op.cast(op.concat(found, axis=0), to=np.int64)
+                cells_of.append(op.reduce_sum(passed, const([0], np.int64)))
+            return op.cast(op.concat(cells_of, axis=0), to=np.int64)
 
         if self.missing is None or gone is None:
             return cells(self.values)

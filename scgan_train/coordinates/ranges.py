@@ -77,12 +77,12 @@ class Ranges:
         ends = []
         for table in (self.low, -self.high):
             tables = np.split(table, np.cumsum(self.sizes)[:-1])
-            found = [
+            bounds = [
                 op.gather(const(each), own)
                 for each, own in zip(tables, choice, strict=False)
                 if (each > -OPEN).any()
             ]
-            ends.append(op.transpose(op.max(found)) if found else const(-OPEN))
+            ends.append(op.transpose(op.max(bounds)) if bounds else const(-OPEN))
         low, high = ends[0], op.neg(ends[1])
         f = op.min([f, op.sub(op.add(high, high), f)])
         f = op.max([f, op.sub(op.add(low, low), f)])
@@ -91,9 +91,9 @@ class Ranges:
 
 def _runs(own: Labels, numbers: Floats) -> list[tuple[int, int, int]]:
     """Return outcomes whose rows lie side by side, with the first and the last of these, where numbers [N] ascend."""
-    found, n = list[tuple[int, int, int]](), len(own)
+    runs, n = list[tuple[int, int, int]](), len(own)
     if not n:
-        return found
+        return runs
     rows, starts = np.bincount(own), np.flatnonzero(np.append(True, own[1:] != own[:-1]))
     for first, last in zip(starts, np.append(starts[1:], n) - 1, strict=True):
         c = last - first + 1
@@ -103,5 +103,5 @@ def _runs(own: Labels, numbers: Floats) -> list[tuple[int, int, int]]:
         parted &= last == n - 1 or numbers[last] < numbers[last + 1]
         chance = log(n - c + 1) - lgamma(n + 1) + lgamma(c + 1) + lgamma(n - c + 1)
         if parted and chance < -APART:
-            found.append((int(own[first]), int(first), int(last)))
-    return found
+            runs.append((int(own[first]), int(first), int(last)))
+    return runs

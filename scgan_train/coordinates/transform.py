@@ -132,7 +132,7 @@ class Coordinates:
         cls,
         table: Table,
         kept: NDArray[np.int64] | slice = slice(None),
-        found: Sequence[Constraint] | None = None,
+        known: Sequence[Constraint] | None = None,
         *,
         tails: bool = False,
         given: bool = False,
@@ -142,18 +142,18 @@ class Coordinates:
         Args:
             table: All rows: what is discrete and what varies is asked of them, as kinds are and as `resolve` does.
             kept: The rows that train; what forms need, means and standard deviations come from them alone.
-            found: Constraints between the columns, where they were looked for already.
+            known: Constraints between the columns, where they were looked for already.
             tails: Whether values may leave the range that was seen.
             given: Whether the columns are given: numbers are neither drawn, scored nor constrained then.
         """
-        if found is None:
-            found = () if given else find_constraints(table, tails)
-        inner = learned(table, found)
+        if known is None:
+            known = () if given else find_constraints(table, tails)
+        inner = learned(table, known)
         steps, values = discrete.find(inner, given), inner.values[kept]
         state: dict[str, Any] = {
             **describe(inner, values, steps, tails, given),
             **discrete.state(steps),
-            **constraints.state(found),
+            **constraints.state(known),
         }
         dims = len(state["index"])
         bare = cls(table.columns, state | {"shift": np.zeros(dims), "scale": np.ones(dims)})
@@ -308,11 +308,11 @@ class Coordinates:
         """Return `_gone` as a graph, int64 [d', n], of outcomes in steps [n]."""
         if self.margins is None or self.margins.steps is None:
             return None
-        found = {-1: op.mul(choice[0], const(0, np.int64))}
+        absent = {-1: op.mul(choice[0], const(0, np.int64))}
         for k in set(self.margins.steps.tolist()) - {-1}:
             missing = const(len(self.steps[k].numbers), np.int64)
-            found[k] = op.cast(op.equal(choice[k], missing), to=np.int64)
-        wide = {k: op.unsqueeze(own, const([0], np.int64)) for k, own in found.items()}
+            absent[k] = op.cast(op.equal(choice[k], missing), to=np.int64)
+        wide = {k: op.unsqueeze(own, const([0], np.int64)) for k, own in absent.items()}
         return op.concat([wide[k] for k in self.margins.steps.tolist()], axis=0)
 
     @property
