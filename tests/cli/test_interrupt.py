@@ -221,4 +221,9 @@ def test_nothing_is_imported_before_it_has_an_answer() -> None:
     code = "import sys; known = set(sys.modules); import scgan_train.app; "
     code += "print(*set(sys.modules) - known)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) == {"scgan_train", "scgan_train.app", "__future__"}
+    assert set(done.stdout.split()) == {
+        "scgan_train",
+        "scgan_train.api",
+        "scgan_train.app",
+        "__future__",
+    }

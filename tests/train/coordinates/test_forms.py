@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.train.test_coordinates import inverse_graph, run
 
 from scgan_infer.columns import Column, Table
 from scgan_train.coordinates.transform import Coordinates
+from tests.train.coordinates.test_coordinates import inverse_graph, run
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from scgan_train.encoder import Encoder
 from scgan_train.exporting import exporter
 from scgan_train.exporting.exporter import export
 from scgan_train.exporting.parts import Parts
-from scgan_train.latents import chain
+from scgan_train.latents import chain_stage
 from scgan_train.latents.head import GRID, RealLatents
 from scgan_train.maps import latent_model, resolved
 from scgan_train.run_folder import Run
@@ -36,7 +36,7 @@ N = 200_000
 
 def model_of(table: Table, folder: Path, **more: object) -> Model:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chain, "BURSTS", (100,))  # any head has a density
+        patch.setattr(chain_stage, "BURSTS", (100,))  # any head has a density
         run = train(table, settings(**QUICK, **more), folder / "run")
     return scgan_infer.load(export(run, folder / "bundle"), device="cpu", threads=1)
 

@@ -21,7 +21,7 @@ from scgan_infer import bundle
 from scgan_infer.errors import ModelError, ParityError, UsageError
 from scgan_infer.sampling.verify import TOLERANCE, verify
 from scgan_train import config as configs
-from scgan_train import train
+from scgan_train import resolving, train
 from scgan_train.decoder import Decoder
 from scgan_train.exporting import exporter
 from scgan_train.exporting.exporter import difference, export, parity
@@ -306,7 +306,7 @@ def test_a_run_of_this_version_exports_for_ever(
     graphs = export(Run.load(FOREVER), tmp_path / "bundle")
     for stage, name in (("DecoderConfig", "layers"), ("EncoderConfig", "width")):
         monkeypatch.setattr(getattr(configs, stage), name, 7)
-    monkeypatch.setattr(configs, "MOST_LATENTS", 1)
+    monkeypatch.setattr(resolving, "MOST_LATENTS", 1)
     again = export(Run.load(FOREVER), tmp_path / "again")
     for path in graphs.iterdir():
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
