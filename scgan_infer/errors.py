@@ -19,8 +19,8 @@ def install(extra: str) -> str:
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
 
-    for found in Distribution.discover(name="scgan"):
-        origin = json.loads(found.read_text("direct_url.json") or "{}")
+    for distribution in Distribution.discover(name="scgan"):
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
         url = urlsplit(origin.get("url", ""))
         path = url2pathname(url.path)
         if url.scheme == "file" and Path(path).exists():

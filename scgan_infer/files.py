@@ -84,9 +84,9 @@ def open_own(path: Path, *, create: bool = False) -> BufferedRandom:
         pass
     check_target(path)
     descriptor = os.open(path, flags)
-    found = os.fstat(descriptor)
-    plain = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
-    if not plain or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
+    status = os.fstat(descriptor)
+    plain = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
+    if not plain or (hasattr(os, "geteuid") and status.st_uid != os.geteuid()):
         os.close(descriptor)
         raise DataError(
             f"{path}: is not a file that you alone have; remove it, or choose another place"

@@ -221,8 +221,8 @@ def crowd(rows: Rows, edges: Sequence[Rows], whole: bool) -> Rows:
     """Return how many rows [n, 2] there are in each cell; by a kernel, unless each number has a cell."""
     from scipy.ndimage import gaussian_filter
 
-    found: Rows = np.histogram2d(rows[:, 0], rows[:, 1], bins=list(edges))[0]
-    return found if whole else np.asarray(gaussian_filter(found, KERNEL, mode="reflect"))
+    counts: Rows = np.histogram2d(rows[:, 0], rows[:, 1], bins=list(edges))[0]
+    return counts if whole else np.asarray(gaussian_filter(counts, KERNEL, mode="reflect"))
 
 
 def within(rows: Rows, edges: Sequence[Rows]) -> Rows:

@@ -78,11 +78,11 @@ class Conditional:
         worst += [
             (part.column, part.where, f"{part.c2st:.3f}", f"{part.rows}") for part in self.slices
         ]
-        found = {
+        captioned = {
             f"True values among {DRAWS} drawn at their conditions": ranks,
             "Condition and row where a given column lies, the worst first": worst,
         }
-        return {caption: table for caption, table in found.items() if table[1:]}
+        return {caption: table for caption, table in captioned.items() if table[1:]}
 
 
 def measure(model: Model, rows: Floats, seed: int) -> Conditional:
@@ -123,15 +123,15 @@ def _slices(model: Model, rows: Floats, seed: int) -> tuple[Slice, ...]:
     made = model.together(model.sample(given=given, seed=seed), given)
     space = Space.fit(rows.astype(np.float64), columns)
     real, fake = (space.place(part.astype(np.float64)) for part in (rows, made))
-    found = []
+    parts = []
     for k, one in enumerate(model.manifest.given):
         for where, there in slices(one.column, given[:, k], TENTHS):
             inside = np.flatnonzero(there)
             half = len(inside) // 2
             if half >= LEAST_JUDGED_ROWS:
                 value = c2st(fake[inside[half : 2 * half]], real[inside[:half]], seed)
-                found.append(Slice(one.column.name, where, half, value))
-    return tuple(sorted(found, key=lambda part: -part.c2st))
+                parts.append(Slice(one.column.name, where, half, value))
+    return tuple(sorted(parts, key=lambda part: -part.c2st))
 
 
 def slices(

@@ -50,10 +50,10 @@ def _embed(values: Rows, column: Column) -> Rows:
         raise DataError(f"column {column.name}, row {row}: {why}")
     if not column.missing:
         return present
-    found = np.zeros((len(values), present.shape[1] + 1))
-    found[~absent, :-1] = present
-    found[:, -1] = absent
-    return found
+    embedded = np.zeros((len(values), present.shape[1] + 1))
+    embedded[~absent, :-1] = present
+    embedded[:, -1] = absent
+    return embedded
 
 
 @dataclass(frozen=True)

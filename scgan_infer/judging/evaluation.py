@@ -233,7 +233,7 @@ def encodable(model: Model, values: Floats) -> Floats:
 
 def news(columns: Sequence[Column], table: Table) -> str:
     """Say how many cells of a table hold names that columns don't have, or are missing where none was; or nothing."""
-    found = []
+    unseen = []
     for column, wider, cells in zip(columns, table.columns, table.values.T, strict=True):
         new = _new(column, cells)
         gone = np.isnan(cells) & (not column.missing)
@@ -242,8 +242,8 @@ def news(columns: Sequence[Column], table: Table) -> str:
         names += ["missing"] * bool(gone.any())
         if names:
             count = np.count_nonzero(new | gone)
-            found.append(f"{count} of {column.name} ({', '.join(names)})")
-    return ", ".join(found)
+            unseen.append(f"{count} of {column.name} ({', '.join(names)})")
+    return ", ".join(unseen)
 
 
 def _new(column: Column, cells: Floats) -> NDArray[np.bool_]:

@@ -294,10 +294,10 @@ def evaluate(
 
 def _overall(parts: Sequence[Cut]) -> dict[str, Figure]:
     """Return the means of the figures that every cut has."""
-    found = {name: [measure.of(cut) for cut in parts] for name, measure in FIGURES.items()}
+    values = {name: [measure.of(cut) for cut in parts] for name, measure in FIGURES.items()}
     return {
         name: _mean([figure for figure in figures if figure is not None])
-        for name, figures in found.items()
+        for name, figures in values.items()
         if None not in figures
     }
 
@@ -325,21 +325,21 @@ def _changes(space: Space, real: Rows, made: Rows, name: str = "") -> list[Chang
     """Return by how much correlations of each pair of columns differ, in the rows of a name or in all."""
     change = np.abs(correlations(made) - correlations(real))
     error = np.hypot(correlation_errors(made), correlation_errors(real))
-    far, found = change / error, []
+    far, changes = change / error, []
     for (a, rows, _), (b, across, _) in combinations(space.by_column(), 2):
         block = far[rows, across]
         at = np.unravel_index(np.argmax(block), block.shape)
         chance = block.size * erfc(float(block[at]) / np.sqrt(2))
         figure = Figure(float(change[rows, across][at]), None, float(error[rows, across][at]))
-        found.append((chance, -float(block[at]), a.name, b.name, name, figure))
-    return found
+        changes.append((chance, -float(block[at]), a.name, b.name, name, figure))
+    return changes
 
 
-def _beyond_chance(found: list[Change]) -> tuple[tuple[str, str, str, Figure], ...]:
+def _beyond_chance(changes: list[Change]) -> tuple[tuple[str, str, str, Figure], ...]:
     """Return the pairs of columns that Benjamini and Hochberg find, but for small changes."""
-    found = sorted(found, key=lambda pair: pair[:2])
-    few = [k for k, pair in enumerate(found, 1) if pair[0] <= PAIR_CHANCE * k / len(found)]
-    least = found[: max(few, default=0)]
+    changes = sorted(changes, key=lambda pair: pair[:2])
+    few = [k for k, pair in enumerate(changes, 1) if pair[0] <= PAIR_CHANCE * k / len(changes)]
+    least = changes[: max(few, default=0)]
     return tuple(pair[2:] for pair in least if pair[5].value > PAIR_CHANGE)
 
 
@@ -347,7 +347,7 @@ def _pairs_within(
     space: Space, real: Rows, made: Rows, cells: Rows, drawn: Rows
 ) -> tuple[tuple[str, str, str, Figure], ...]:
     """Return the pairs that are off in the rows of a name, of placed rows [n, f] and [m, f] and their cells [n, d]."""
-    found = []
+    changes = []
     for j, column in enumerate(space.columns):
         if not column.rules.named:
             continue
@@ -356,8 +356,8 @@ def _pairs_within(
         for value in common.astype(int):
             own, other = real[cells[:, j] == value], made[drawn[:, j] == value]
             if len(other) >= LEAST_JUDGED_ROWS:
-                found += _changes(space, own, other, f"{column.name} {column.categories[value]}")
-    return _beyond_chance(found)
+                changes += _changes(space, own, other, f"{column.name} {column.categories[value]}")
+    return _beyond_chance(changes)
 
 
 def held_out(

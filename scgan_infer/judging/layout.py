@@ -56,11 +56,11 @@ def verdict(figures: Figures) -> Verdict:
     }
     if "nearest_rank" in grades:
         grades["nearest_ratio"] = min(grades["nearest_ratio"], grades.pop("nearest_rank"))
-    found = [(grade, said(name, figures.overall[name])) for name, grade in grades.items()]
-    found += _columns(figures) + _pairs(figures)
-    worst = max(grade for grade, _ in found)
+    reasons = [(grade, said(name, figures.overall[name])) for name, grade in grades.items()]
+    reasons += _columns(figures) + _pairs(figures)
+    worst = max(grade for grade, _ in reasons)
     if worst:
-        return Verdict(GRADES[worst], ", ".join(why for grade, why in found if grade == worst))
+        return Verdict(GRADES[worst], ", ".join(why for grade, why in reasons if grade == worst))
     few = "" if figures.rows["generated"] >= LEAST_JUDGED_ROWS else ", as far as so few rows tell"
     why = f"no figure is far from its floor{few}; {said('c2st', figures.overall['c2st'])}"
     return Verdict(GRADES[worst], why)
@@ -134,8 +134,8 @@ def details(figures: Figures) -> dict[str, Table]:
     pairs: Table = [("pair", "correlation change", "floor")]
     pairs += [(f"{a}, {b}", *map(number, figure[:2])) for a, b, figure in figures.pairs]
     clusters: Table = [("cluster", "in data", "in samples")]
-    apart = sorted(enumerate(figures.clusters), key=lambda item: -abs(item[1][0] - item[1][1]))
-    clusters += [(f"{i}", *(number(share, share=True) for share in both)) for i, both in apart]
+    ranked = sorted(enumerate(figures.clusters), key=lambda item: -abs(item[1][0] - item[1][1]))
+    clusters += [(f"{i}", *(number(share, share=True) for share in both)) for i, both in ranked]
     tables = {"Columns": columns, "Pairs of columns": pairs, "Clusters": clusters}
     return {f"{what}, the worst first": table for what, table in tables.items() if table[1:]}
 

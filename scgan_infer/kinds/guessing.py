@@ -183,8 +183,8 @@ class Evidence:
         if self.decimals is None:
             return False
         distinct, scale = np.unique(self.values), 10.0**self.decimals
-        told = int(np.count_nonzero(np.spacing(np.abs(distinct)) * scale < 1))
-        if self.exact and told * math.log(10) >= CERTAIN:
+        rounded = int(np.count_nonzero(np.spacing(np.abs(distinct)) * scale < 1))
+        if self.exact and rounded * math.log(10) >= CERTAIN:
             return True
         fine = float(np.abs(distinct).max()) * scale <= 2**22
         return fine and 2 * len(distinct) <= len(self.values)
@@ -295,9 +295,9 @@ def _outward(wall: float, scale: float | None) -> float:
 
 def _mirrored(values: Floats, end: float, wall: float) -> tuple[float, float] | None:
     """Return a wall as far from 0 as the one at the other end, if the density is nearly level up to there."""
-    found = _wall(values, end, EASE)
-    near = found is not None and 0 <= wall - end <= found[1] / 10
-    return (wall, found[1]) if found and near else None
+    mirrored = _wall(values, end, EASE)
+    near = mirrored is not None and 0 <= wall - end <= mirrored[1] / 10
+    return (wall, mirrored[1]) if mirrored and near else None
 
 
 def _wall(values: Floats, end: float, ease: float = 1.0) -> tuple[float, float] | None:

@@ -99,9 +99,9 @@ def _runtime(folder: Path | None) -> dict[str, bytes]:
             f"no {PACKAGE} in node_modules here or above: npm install {TESTED}, "
             "or name its folder as runtime"
         )
-    found = {name: folder / "dist" / file for name, file in RUNTIME.items()}
+    files = {name: folder / "dist" / file for name, file in RUNTIME.items()}
     try:
-        return {f"runtime/{name}": file.read_bytes() for name, file in found.items()}
+        return {f"runtime/{name}": file.read_bytes() for name, file in files.items()}
     except OSError as error:
         raise UsageError(
             f"runtime {folder} is not the npm package {PACKAGE}: {error.filename} "

@@ -135,9 +135,11 @@ def _instants(raw: Raw, pattern: str) -> Raw:
     there = ~gone(raw)
     texts = [str(cell.isoformat() if hasattr(cell, "isoformat") else cell) for cell in raw[there]]
     unit = "us" if "hh" in pattern else "D"
-    found = np.full(len(raw), np.datetime64("NaT"), f"datetime64[{unit}]")
-    found[there] = Dates().read(texts).astype(np.int64).astype("datetime64[us]").astype(found.dtype)
-    return found
+    instants = np.full(len(raw), np.datetime64("NaT"), f"datetime64[{unit}]")
+    instants[there] = (
+        Dates().read(texts).astype(np.int64).astype("datetime64[us]").astype(instants.dtype)
+    )
+    return instants
 
 
 def _numbers(raw: Raw) -> Raw:

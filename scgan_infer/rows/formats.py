@@ -82,9 +82,9 @@ def read_table(
         counts, lost = absent.sum(0), absent.any(1)
         if lost.any():
             worst = intakes[counts.argmax()].name
-            told = f"{lost.sum()} of {len(values)} rows are dropped for a missing cell"
-            told += f", {counts.max()} of them for one of column {worst}"
-            notes.append(f"{told}; columns.{quoted(worst)}.kind=drop leaves that out")
+            dropped = f"{lost.sum()} of {len(values)} rows are dropped for a missing cell"
+            dropped += f", {counts.max()} of them for one of column {worst}"
+            notes.append(f"{dropped}; columns.{quoted(worst)}.kind=drop leaves that out")
         values = values[~lost]
         if not len(values):
             raise DataError(f"{reader.label}: a cell is missing in every row")
@@ -337,19 +337,19 @@ def _values(
     if reader.rows is not None:
         budget.cells(reader.rows, len(wanted))
     for raw in _chunks(reader, wanted, budget.rows(chunk, CELL * len(reader.names)), text):
-        found: list[Untyped] = []
+        taken: list[Untyped] = []
         faults: list[tuple[int, int, BadCellError]] = []
         for j, intake in enumerate(intakes):
             try:
-                found.append(intake.take(raw[j]))
+                taken.append(intake.take(raw[j]))
             except BadCellError as error:
                 faults.append((error.row, j, error))
         if faults:
             _, j, first = min(faults, key=lambda fault: fault[:2])
             with _blaming(reader, intakes[j]):
                 raise first
-        values = np.empty((len(raw[0]), len(raw)), np.result_type(np.float32, *found))
-        for j, cells in enumerate(found):
+        values = np.empty((len(raw[0]), len(raw)), np.result_type(np.float32, *taken))
+        for j, cells in enumerate(taken):
             values[:, j] = cells
         rows += len(values)
         yield values

@@ -122,11 +122,11 @@ class Intake:
         if self.kind is None or not self.kind.waits(self.settings):
             self.column = self._build({})
 
-    def _build(self, found: Mapping[str, Any]) -> Column:
+    def _build(self, guessed: Mapping[str, Any]) -> Column:
         """Return the column of what was found, which settings win over."""
         stated = {key: value for key, value in self.settings.items() if value is not None}
         try:
-            return Column.from_dict({"unit": self.unit, **found, **stated, "name": self.name})
+            return Column.from_dict({"unit": self.unit, **guessed, **stated, "name": self.name})
         except (ValueError, TypeError) as error:
             raise UsageError(str(error)) from error
 
@@ -165,11 +165,11 @@ class Intake:
         if not len(there):
             return np.full(len(raw), np.nan, np.float32)
         try:
-            found = self._taken(raw[there])
+            taken = self._taken(raw[there])
         except BadCellError as error:
             raise BadCellError(int(there[error.row]), str(error)) from None
-        values = np.full(len(raw), np.nan, found.dtype)
-        values[there] = found
+        values = np.full(len(raw), np.nan, taken.dtype)
+        values[there] = taken
         return values
 
     def _taken(self, raw: Raw) -> Values | Floats:
@@ -219,16 +219,19 @@ class Intake:
             refuse(absent, cells, f"is missing; fill it in, {self.last}")
         dates = Dates() if self.known else self.dates or Dates()
         try:
-            found = dates.take(cells) if read else dates.read(cells)
+            instants = dates.take(cells) if read else dates.read(cells)
         except BadCellError as error:
             raise BadCellError(error.row, f"{error}; mend it, {self.last}") from None
         column = self.column
         if column is not None and self.known:
-            counted = counts(found, column.resolution, zone_of(column.pattern))
+            counted = counts(instants, column.resolution, zone_of(column.pattern))
             return self._numbers(counted)
         self.dates = dates
-        self.low, self.high = min(self.low, float(found.min())), max(self.high, float(found.max()))
-        return found
+        self.low, self.high = (
+            min(self.low, float(instants.min())),
+            max(self.high, float(instants.max())),
+        )
+        return instants
 
     def _is_text(self, cells: Sequence[Any]) -> bool:
         if self.kind is not None and not isinstance(self.kind, Id):
@@ -291,7 +294,7 @@ class Intake:
                 names.setdefault(cell, len(names))
                 continue
             raise BadCellError(cells.index(cell), why)
-        found = np.array([names[cell] for cell in cells], np.float32)
+        codes = np.array([names[cell] for cell in cells], np.float32)
         if isinstance(self.kind, Id) or (self.kind is None and len(names) > MOST_NAMES):
             self.unique = True
             if self.kind is None and len(names) < self.rows + len(cells):
@@ -300,7 +303,7 @@ class Intake:
             self.names = names
         elif len(names) > len(self.column.categories):
             self.column = replace(self.column, categories=tuple(names))
-        return found
+        return codes
 
     def _no_category(self, names: Mapping[str, int], rows: int, row: int = 0) -> BadCellError:
         """Return what to say of text that is neither category nor id."""
@@ -454,10 +457,10 @@ class Intake:
             more["decimals"] = self.decimals
         if self.column is None and self.kind is None:
             for name, kind in reversed(KINDS.items()):
-                found = kind.guess(evidence)
-                if found is not None:
+                guessed = kind.guess(evidence)
+                if guessed is not None:
                     own = {key: more[key] for key in more if key in kind.fields}
-                    made = self._build({"kind": name, **own, **_moved(found, anchor)})
+                    made = self._build({"kind": name, **own, **_moved(guessed, anchor)})
                     return made, np.zeros_like(offsets) if made.is_id else offsets
         column = self.column
         if column is None:
@@ -468,8 +471,8 @@ class Intake:
             column = replace(column, anchor=anchor)
         stated = column.step is not None or column.digits is not None
         if not self.known and column.rules.learns_rounding and not stated:
-            found = evidence.rounding()
-            fields = {key: found[key] for key in found if key in column.rules.fields}
+            guessed = evidence.rounding()
+            fields = {key: guessed[key] for key in guessed if key in column.rules.fields}
             column = self._build(column.to_dict() | fields)
         if column != self.column:
             offsets = column.rules.hold(offsets, offsets, column)
@@ -504,9 +507,9 @@ class Intake:
             raise self.rounded
         self.large = True
         evidence = Evidence(offsets, self.low - anchor, self.high - anchor, None, rows=self.rows)
-        found = {} if isinstance(self.kind, Real) else evidence.walls()
+        guessed = {} if isinstance(self.kind, Real) else evidence.walls()
         fields = {"kind": self.settings.get("kind") or "integer", "anchor": anchor}
-        column = self._build({**fields, **_moved(found, anchor)})
+        column = self._build({**fields, **_moved(guessed, anchor)})
         return column, column.rules.hold(offsets, offsets, column)
 
     def _anchored(self, values: Values | Floats) -> tuple[Values, float | None]:
@@ -569,12 +572,14 @@ def gone(raw: Raw) -> NDArray[np.bool_]:
     )
 
 
-def _moved(found: Mapping[str, Any], anchor: float | None) -> dict[str, Any]:
+def _moved(guessed: Mapping[str, Any], anchor: float | None) -> dict[str, Any]:
     """Return fields whose walls were offsets from an anchor."""
     walls = {
-        key: found[key] + (anchor or 0.0) for key in ("low", "high") if found.get(key) is not None
+        key: guessed[key] + (anchor or 0.0)
+        for key in ("low", "high")
+        if guessed.get(key) is not None
     }
-    return {**found, **walls}
+    return {**guessed, **walls}
 
 
 def _isoformat(cell: Any) -> Any:

@@ -145,8 +145,8 @@ def _otherwise(suffix: str) -> str:
 
 def _state(file: Path) -> tuple[int, int, int]:
     """Return what changes with a file: which it is, its size, and when it was last written."""
-    found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _split(path: str | Path) -> tuple[Path, str]:

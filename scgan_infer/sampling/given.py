@@ -74,14 +74,14 @@ class Given:
 
     def outside(self, columns: Sequence[GivenColumn]) -> dict[str, int]:
         """Return of how many conditions a column's number lies beyond those of training, by name, where any does."""
-        found = {}
+        counts = {}
         for one, cells in zip(columns, self.values.T, strict=True):
             if one.low is None or one.high is None or one.column.period is not None:
                 continue
             count = int(((cells < np.float32(one.low)) | (cells > np.float32(one.high))).sum())
             if count:
-                found[one.column.name] = count
-        return found
+                counts[one.column.name] = count
+        return counts
 
 
 def given_of(manifest: Manifest, conditions: Any, each: int = 1) -> Given:

@@ -184,17 +184,19 @@ class Model:
         from scgan_infer.rows.frames import frame
 
         table, each = asked.pop("given", None), asked.pop("each", 1)
-        found = None if table is None else given_of(self.manifest, table, each)
-        made = self.sample(n, seed, start, given=found, **asked)
-        if found is None:
+        conditions = None if table is None else given_of(self.manifest, table, each)
+        made = self.sample(n, seed, start, given=conditions, **asked)
+        if conditions is None:
             return frame(made, self.columns, start)
-        rows = self.together(made, found.rows(start, start + len(made)))
+        rows = self.together(made, conditions.rows(start, start + len(made)))
         if isinstance(table, Given):
             return frame(rows, self.manifest.whole, start)
-        if not found.each:
+        if not conditions.each:
             table = {name: [value] for name, value in table.items()}
         cells = read_raw(table, [column.loose for column in self.given])
-        return frame(rows, all_copied(self.manifest.whole, cells, found.each, ".parquet"), start)
+        return frame(
+            rows, all_copied(self.manifest.whole, cells, conditions.each, ".parquet"), start
+        )
 
     def blocks(
         self, n: int | None = None, seed: int = 0, start: int = 0, **asked: Any
@@ -211,13 +213,13 @@ class Model:
         each: int = 1,
         **asked: Any,
     ) -> Job:
-        found = None
+        conditions = None
         if given is not None:
-            found = given_of(self.manifest, given, each)
-            n = found.count(n, start)
+            conditions = given_of(self.manifest, given, each)
+            n = conditions.count(n, start)
         if n is None:
             raise UsageError("n is missing: say how many rows")
-        return Job(self, draw=Draw(n, seed, start, **asked), given=found)
+        return Job(self, draw=Draw(n, seed, start, **asked), given=conditions)
 
     def reconstruct(self, rows: ArrayLike, *, seed: int | None = None, start: int = 0) -> Floats:
         """Return each row encoded and decoded again.
@@ -277,10 +279,12 @@ class Model:
         columns = self.manifest.whole if given is None else self.columns
         values = values_of(rows, tuple(map(_unwalled, columns)))
         if given is not None:
-            found, n = given_of(self.manifest, given), len(values)
-            if found.count(n if not found.each else None, 0) != n:
-                raise UsageError(f"{len(found.values)} conditions for {n} rows; give one for each")
-            values = self.together(values, found.rows(0, n))
+            conditions, n = given_of(self.manifest, given), len(values)
+            if conditions.count(n if not conditions.each else None, 0) != n:
+                raise UsageError(
+                    f"{len(conditions.values)} conditions for {n} rows; give one for each"
+                )
+            values = self.together(values, conditions.rows(0, n))
         logs = _joined(local(Job(self, "log_prob", source=values)), len(values), 1)[:, 0]
         for row in np.flatnonzero(np.isnan(logs))[:1]:
             names = [self.columns[step.column].name for step in self.manifest.steps if step.rest]
@@ -416,11 +420,11 @@ class Model:
             fits = np.logical_and.reduce([mask[choice[:, k]] for k, mask in enumerate(allowed)])
             fits = fits[: len(rows)].reshape(len(pending), times)
             draws, fitting = draws + fits.size, fitting + int(fits.sum())
-            found, first = fits.any(1), fits.argmax(1)
-            u[pending[found]] = drawn.reshape(len(pending), times, h)[found, first[found]]
-            pending, repeat = pending[~found], repeat + times
+            hit, first = fits.any(1), fits.argmax(1)
+            u[pending[hit]] = drawn.reshape(len(pending), times, h)[hit, first[hit]]
+            pending, repeat = pending[~hit], repeat + times
             if self.searching:
-                self.searching(fits.size, int(found.sum()))
+                self.searching(fits.size, int(hit.sum()))
         return u[:, 0] if h == 1 else u
 
     def check_draw(self, draw: Draw) -> None:

@@ -195,14 +195,14 @@ class Chain(nn.Module):
             if not own.shape[1] or not turn.shape[1]:
                 continue
             x = torch.cat([given, *(self.embeddings[k][choice[:, k]] for k in range(known))], 1)
-            found = _tilted(
+            weight = _tilted(
                 self.logits(choice, given, step).detach().double(),
                 x.detach().double() @ turn,
                 own,
                 choice[:, known],
             )
-            if found is not None:
-                self.register_buffer(f"{LINEAR}{step}", (turn @ found @ own.T).float())
+            if weight is not None:
+                self.register_buffer(f"{LINEAR}{step}", (turn @ weight @ own.T).float())
 
     def _barred(self, step: int) -> Iterator[tuple[int, Tensor]]:
         """Yield what is added to the logits of a step: for each outcome of another [V, W], and that other."""
@@ -335,9 +335,9 @@ def statistics(counts: Tensor, numbers: int) -> Tensor:
     place, seen = torch.arange(numbers).to(counts).double(), counts[:numbers].double()
     mean = (seen * place).sum() / seen.sum().clamp(min=1)
     spread = ((seen * (place - mean) ** 2).sum() / seen.sum().clamp(min=1)).sqrt()
-    found = torch.zeros(size, 1).to(place)
-    found[:numbers, 0] = (place - mean) / spread.clamp(min=1e-9)
-    return found
+    places = torch.zeros(size, 1).to(place)
+    places[:numbers, 0] = (place - mean) / spread.clamp(min=1e-9)
+    return places
 
 
 def _tilted(base: Tensor, f: Tensor, own: Tensor, outcome: Tensor) -> Tensor | None:
@@ -360,10 +360,10 @@ def _tilted(base: Tensor, f: Tensor, own: Tensor, outcome: Tensor) -> Tensor | N
         return total.item(), slope.cpu().numpy().ravel()
 
     size = math.prod(shape)
-    found = minimize(
+    optimum = minimize(
         loss, np.zeros(size), jac=True, method="L-BFGS-B", options={"maxiter": MOMENT_STEPS}
     )
-    weight = torch.from_numpy(found.x.reshape(shape)).to(f)
+    weight = torch.from_numpy(optimum.x.reshape(shape)).to(f)
     gained = 2 * len(f) * (nats(torch.zeros_like(weight)) - nats(weight)).item()
     return weight if gained > size else None
 

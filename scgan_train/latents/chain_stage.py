@@ -85,8 +85,8 @@ class Sharing(nn.Module):
 
     def nats(self, *inputs: object) -> Tensor:
         """Return the steps' negative log-likelihoods [k, b]; see `Chain.forward`."""
-        found: Tensor = functional_call(self.chain, self.weights(), inputs)
-        return found
+        result: Tensor = functional_call(self.chain, self.weights(), inputs)
+        return result
 
 
 class ChainStage(Selected):

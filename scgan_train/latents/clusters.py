@@ -322,8 +322,8 @@ def settle(
         mixture = _mixture(_sums(rows, own), floor, PULLS[1])
         own = np.unique(_owners(rows, mixture, rng), return_inverse=True)[1].reshape(-1)
         mixture = _mixture(_sums(rows, own), floor, PULLS[1])
-    found = Clusters.of(mixture.weights, mixture.means, mixture.factors, clusters.kind)
-    return torch.from_numpy(rows).to(latents), found, torch.from_numpy(own).to(labels)
+    settled = Clusters.of(mixture.weights, mixture.means, mixture.factors, clusters.kind)
+    return torch.from_numpy(rows).to(latents), settled, torch.from_numpy(own).to(labels)
 
 
 def _kernel(rows: Array) -> Array:

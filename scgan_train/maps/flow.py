@@ -151,8 +151,8 @@ def _bins_graph(x: Var, raw: Var, *, back: bool) -> Sequence[Var]:
     passed = op.cast(op.less_or_equal(inner, at), to=np.float32)
     index = op.cast(op.matmul(const(np.ones((1, BINS - 1))), passed), to=np.int64)
     corners = np.add.outer(np.arange(3) * (BINS + 2), np.arange(2)).reshape(6, 1)
-    found = op.gather_elements(rows, op.add(index, const(corners, np.int64)), axis=0)
-    left, right, low, high, start, end = op.split(found, lengths([1] * 6), axis=0)
+    bins = op.gather_elements(rows, op.add(index, const(corners, np.int64)), axis=0)
+    left, right, low, high, start, end = op.split(bins, lengths([1] * 6), axis=0)
     run, rise = op.sub(right, left), op.sub(high, low)
     mean = op.div(op.mul(rise, width), op.mul(run, height))
     return inside, at, width, height, left, run, low, rise, mean, start, end
@@ -289,7 +289,7 @@ class Triangular(nn.Module):
         """Return `inverse` as graphs, w [k, n, e] and its logarithm [k, n] of v [k, n, e] in some clusters."""
         first, last = (self.first * self.before.unsqueeze(2))[:, :e], self._padded()
         size = len(self.first_bias[part])
-        found = []
+        inverses = []
         own = op.split(v, lengths([1] * e), axis=2)
         for j in range(e):
             hidden = op.matmul(v, const(first[j]))
@@ -300,10 +300,10 @@ class Triangular(nn.Module):
             hidden = graph.silu(op.add(hidden, const(self.second_bias[j])))
             flat = op.reshape(hidden, lengths([-1, self.last.shape[1]]))
             raw = op.gemm(const(last[j]), flat, transA=1, transB=1)
-            found.append(inverse_spline_graph(op.reshape(own[j], lengths([1, -1])), raw))
+            inverses.append(inverse_spline_graph(op.reshape(own[j], lengths([1, -1])), raw))
         w, logs = (
             op.reshape(op.transpose(op.concat(parts, axis=0)), lengths([size, -1, e]))
-            for parts in zip(*found, strict=True)
+            for parts in zip(*inverses, strict=True)
         )
         return w, op.reduce_sum(logs, const([2], np.int64), keepdims=0)
 
@@ -338,8 +338,8 @@ class FlowMapper(Mapper, Invertible):
         [16, 207, 1213, 2600]
         """
         share, layers = min(1.0, rows / 10_000), 1 if e < TWO_LAYERS else 2
-        found = round(2600 * share ** (1.1 if steps else 0.6))
-        return {"width": 64, "steps": found, "lr": 5e-3, "layers": layers}
+        count = round(2600 * share ** (1.1 if steps else 0.6))
+        return {"width": 64, "steps": count, "lr": 5e-3, "layers": layers}
 
     @staticmethod
     def most_clusters(e: int) -> int:
@@ -389,8 +389,8 @@ class FlowMapper(Mapper, Invertible):
         both = [choice[:, k] * sizes[m] + choice[:, m] for k, m in self.effects.pairs.tolist()]
         own = torch.cat([choice[:, : len(sizes)], *(each[:, None] for each in both)], 1)
         starts = torch.from_numpy(self.effects.starts[:-1]).to(choice)
-        found: Tensor = self.means[own + starts].sum(1)
-        return found
+        mean: Tensor = self.means[own + starts].sum(1)
+        return mean
 
     def context(self, choice: Tensor, a: Tensor) -> Tensor | None:
         """Return what networks see of given numbers' noise a [n, p] and the discrete values of choices, [n, c].

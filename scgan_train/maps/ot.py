@@ -93,7 +93,7 @@ class TransportMapper(ResidualMapper):
         """Say which clusters [K] of many rows are no farther from them without a map: regression makes tails short."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         start = Affine(self.clusters.means, self.clusters.factors)
-        found = torch.zeros(len(self.clusters), dtype=torch.bool)
+        needless = torch.zeros(len(self.clusters), dtype=torch.bool)
         for k, rows in enumerate(members.by_cluster()):
             some = rows[:MOMENTS].double().cpu().numpy()
             if len(some) < JUDGED:
@@ -101,9 +101,9 @@ class TransportMapper(ResidualMapper):
             codes = torch.from_numpy(_codes(MOMENTS, rows.shape[1], rng)).to(rows)
             cluster = torch.full((len(codes),), k, device=rows.device)
             made = start.to(rows).inverse(self(codes, cluster), cluster)
-            apart = [_energy(part.double().cpu().numpy(), some) for part in (codes, made)]
-            found[k] = apart[0] <= apart[1]
-        return found.to(members.whitened.device)
+            distances = [_energy(part.double().cpu().numpy(), some) for part in (codes, made)]
+            needless[k] = distances[0] <= distances[1]
+        return needless.to(members.whitened.device)
 
 
 def _energy(made: NDArray[np.float64], rows: NDArray[np.float64]) -> float:

@@ -51,21 +51,21 @@ class Hdf5Reader(Reader):
         place = self._inside(self.file, inner) if inner else self.file
         if isinstance(place, self.h5py.Group):
             held = {name: self._inside(place, name) for name in place}
-            found = {k: data for k, data in held.items() if isinstance(data, self.h5py.Dataset)}
+            datasets = {k: data for k, data in held.items() if isinstance(data, self.h5py.Dataset)}
         else:
-            found, held = {inner.rpartition("/")[2]: place}, {}
-        tables = [data for data in found.values() if data.ndim == 2 or data.dtype.names]
-        if len(tables) == 1 and len(found) == 1:
+            datasets, held = {inner.rpartition("/")[2]: place}, {}
+        tables = [data for data in datasets.values() if data.ndim == 2 or data.dtype.names]
+        if len(tables) == 1 and len(datasets) == 1:
             table = tables[0]
             self.parts = [table]
             self.names = table.dtype.names or tuple(f"x{j}" for j in range(table.shape[1]))
             self.named = bool(table.dtype.names)
-        elif found and all(data.ndim == 1 for data in found.values()):
-            self.parts, self.names = list(found.values()), tuple(found)
+        elif datasets and all(data.ndim == 1 for data in datasets.values()):
+            self.parts, self.names = list(datasets.values()), tuple(datasets)
             if len({len(data) for data in self.parts}) > 1:
-                lengths = ", ".join(f"{name} {len(data)}" for name, data in found.items())
+                lengths = ", ".join(f"{name} {len(data)}" for name, data in datasets.items())
                 raise DataError(f"{self.path}: its datasets differ in length: {lengths}")
-            units = {name: data.attrs.get("unit") for name, data in found.items()}
+            units = {name: data.attrs.get("unit") for name, data in datasets.items()}
             self.units = {name: unit for name, unit in units.items() if isinstance(unit, str)}
         else:
             listed = ", ".join(f"{k} {getattr(v, 'shape', 'group')}" for k, v in held.items())

@@ -88,12 +88,12 @@ class ParquetReader(Reader):
             column = column.cast(self.pa.uint8())
         if types.is_decimal(column.type):
             column = column.cast(self.pa.float64())
-        found = np.asarray(column.to_numpy(zero_copy_only=False))
+        values = np.asarray(column.to_numpy(zero_copy_only=False))
         if types.is_timestamp(column.type) and column.type.tz:
-            texts = found.astype(str).astype(object) + "Z"
-            texts[np.isnat(found)] = None
+            texts = values.astype(str).astype(object) + "Z"
+            texts[np.isnat(values)] = None
             return np.asarray(texts)
-        return found
+        return values
 
     def _texts(self, column: Untyped) -> Raw:
         """Return a dictionary column's texts, one object each, None where missing."""

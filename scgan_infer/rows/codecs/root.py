@@ -76,7 +76,7 @@ class RootReader(Reader):
                 )
         with self._reading():
             self._charge([branches[name] for name in names])
-        found = self.tree.iterate(
+        pieces = self.tree.iterate(
             filter_name=lambda name: name in names,
             step_size=size,
             library="np",
@@ -84,7 +84,7 @@ class RootReader(Reader):
         )
         while True:
             with self._reading():
-                chunk = next(found, None)
+                chunk = next(pieces, None)
             if chunk is None:
                 return
             yield [np.asarray(chunk[name]) for name in names]

@@ -94,7 +94,7 @@ class CsvReader(Reader):
             self.notes = ("numbers have decimal commas: 1,234 is taken as 1.234",)
         self._leave_out_index(below)
         fractions = [
-            cell for cell, found in zip(first, numbers, strict=True) if found and mark in cell
+            cell for cell, numeric in zip(first, numbers, strict=True) if numeric and mark in cell
         ]
         likely = [*fractions, *(cell for cell in first if are_dates([cell]))]
         if self.named and likely:
