@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from scgan_infer.columns import Table
     from scgan_train.config import Config
     from scgan_train.coordinates.constraints import Constraint
     from scgan_train.inspecting import Inspection
@@ -48,12 +49,11 @@ def train(
     """Train on rows and return the finished run.
 
     Args:
-        data: a built-in distribution, a file, or rows [n, d]; by default `eight_gaussians`, or the
-            rows of the run to resume.
+        data: a built-in distribution, a file, or rows [n, d]; by default `eight_gaussians`, or the resumed run's rows.
         config: a `Config`, or the settings that differ from its defaults as a nested dict.
         out: the run folder; by default a new one in `runs/`, or the newest there to resume.
         resume: finish the run in `out`, with its own settings; those in `config` must agree.
-        force: let the new run take the place of one that is in `out`.
+        force: replace a run that is in `out`.
         say: takes a line for people: what was noticed in the rows, how many clusters.
         defaults: of a new run, what `config` does not name; one that is resumed has its own.
 
@@ -64,18 +64,15 @@ def train(
         UsageError: a setting that does not exist or does not fit, or a folder that is taken.
     """
     from pathlib import Path
-    from shlex import quote
 
     import torch  # noqa: F401  see `inspect`
 
     from scgan_infer.errors import UsageError
     from scgan_train import config as configs
     from scgan_train import runs
-    from scgan_train.datasets import DATASETS, load
+    from scgan_train.datasets import load
     from scgan_train.fitting import distributed
-    from scgan_train.inspecting import inspect as look
     from scgan_train.run_folder import Run
-    from scgan_train.training import stages
 
     settings = configs.to_dict(config) if isinstance(config, configs.Config) else config or {}
     path = None if out is None else Path(out)
@@ -86,31 +83,41 @@ def train(
         tell(f"{path}: there is nothing to resume yet; it begins now")
         resume = False
     if resume:
-        path = path or runs.newest("run.json")
-        begun = Run.load(path)
-        own = begun.config
-        wanted = configs.from_dict(configs.merge(configs.to_dict(own), runs.fixed(settings)))
+        begun = Run.load(path or runs.newest("run.json"))
+        path, base = begun.path, begun.config
+        wanted = configs.from_dict(configs.merge(configs.to_dict(base), runs.fixed(settings)))
         data = begun.source if data is None else data
     else:
-        wanted = own = configs.from_dict(configs.merge(defaults or {}, settings))
-    source, table = load(runs.DEFAULT if data is None else data, own)
-    path = path or runs.free_folder(source)
+        wanted = base = configs.from_dict(configs.merge(defaults or {}, settings))
+    source, table = load(runs.DEFAULT if data is None else data, base)
+    return _train(table, wanted, path or runs.free_folder(source), source, resume, force, tell)
+
+
+def _train(
+    table: Table, config: Config, path: Path, source: str, resume: bool, force: bool, say: Any
+) -> Run:
+    """Train, and say what was noticed in the rows and what to do next."""
+    from shlex import quote
+
+    from scgan_train.datasets import DATASETS
+    from scgan_train.inspecting import inspect as look
+    from scgan_train.training import stages
 
     def begin(constraints: Sequence[Constraint]) -> None:
         if not resume and source not in DATASETS:
-            for line in look(table, wanted, constraints).lines():
-                tell(line)
+            for line in look(table, config, constraints).lines():
+                say(line)
 
     try:
-        run = stages.train(table, wanted, path, source, resume=resume, force=force, begin=begin)
+        run = stages.train(table, config, path, source, resume=resume, force=force, begin=begin)
     except KeyboardInterrupt:
         if (path / "run.json").is_file():
             again = f"scgan train --resume --out {quote(str(path))}"
-            tell(f"note: stages that are finished are kept; go on with {again}")
+            say(f"note: stages that are finished are kept; go on with {again}")
         raise
-    tell(f"clusters: {run.facts['clusters']}")
+    say(f"clusters: {run.facts['clusters']}")
     took = f"{sum(run.seconds.values()):.0f} s on {run.facts['rows']} rows"
-    tell(f"run: {run.path} ({took}); next: scgan export {quote(str(run.path))}")
+    say(f"run: {run.path} ({took}); next: scgan export {quote(str(run.path))}")
     return run
 
 
