@@ -1,8 +1,8 @@
 """What a training is: one frozen dataclass per stage, one around them, plain data in and out.
 
-Defaults that depend on the data say "auto"; `scgan_train.resolving` puts what the rows ask for in their place: that is
-what is trained and what a run and a bundle hold. Settings come as nested dicts (defaults < preset < TOML file < command
-line), merged, then checked once.
+Defaults that depend on the data are "auto"; `scgan_train.resolving` replaces them by values computed from the rows, and
+the result is trained and stored in runs and bundles. Settings come as nested dicts (defaults < preset < TOML file <
+command line), merged, then checked once.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class MapperConfig:
     """Stage 2, second half (equations 2 and 3): `kind` is a name in `MAPS`, or `auto` by number of dimensions.
 
     Attributes:
-        steps: training steps; `auto` is the kind's own.
-        width: hidden units; `auto` is the kind's own.
-        lr: learning rate; `auto` is the kind's own.
+        steps: training steps; `auto` is the default of the kind.
+        width: hidden units; `auto` is the default of the kind.
+        lr: learning rate; `auto` is the default of the kind.
         layers: of a flow; `auto` is one, two from five dimensions on.
     """
 
@@ -140,9 +140,9 @@ class Config:
         columns: name -> the `Column` fields that the user set (kind, period, low, high, unit, categories).
         select: names of the columns to use; empty means all.
         given: names of the columns that are inputs and never generated.
-        missing: what becomes of missing cells: they are data (`keep`), drop their rows, or are refused.
-        tails: whether generated numbers may leave the range that was seen.
-        constraints: whether what holds between number columns in all rows is looked for and kept.
+        missing: how missing cells are handled: kept as data (`keep`), their rows dropped, or an error.
+        tails: whether generated numbers may leave the range of the training rows.
+        constraints: whether relations that hold between number columns in all rows are detected and kept.
         header: whether the first line of a text file has the names; without, they are x0, x1, ...
         max_rows: rows kept for training, a uniform sample where the data has more.
     """
@@ -198,14 +198,14 @@ def differing(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     >>> differing({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": 1, "y": 1}, "b": 3})
     {'a': {'y': 2}}
     """
-    found = {}
+    changed = {}
     for key, value in settings.items():
         default = defaults.get(key)
         if isinstance(value, dict) and isinstance(default, dict):
             value, default = differing(value, default), {}
         if value != default:
-            found[key] = value
-    return found
+            changed[key] = value
+    return changed
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Finding:
         distinct: How many different values there are.
         missing: How many cells are missing.
         drawn: Values that the head draws outright, "" for a missing cell, with their shares, most frequent first;
-            none of a column that is put together from others and what it is more or less than they say.
+            empty for a column that is computed from others and a residual.
         rest: Whether the column has other numbers, too.
         hints: What the user may want to change, a sentence each.
     """
@@ -103,11 +103,11 @@ class Inspection:
             yield f"note: kinds were guessed where none were set; {setting} says otherwise"
 
     def settings(self) -> str:
-        """Return what was asked for and found, as settings in TOML, which `scgan train --config` takes."""
+        """Return the settings asked for and the detected columns as TOML for `scgan train --config`."""
         columns = {one.column.name: one.column.to_dict() for one in self.findings}
         for fields in columns.values():
-            for found in {"name", "categories", "missing"} & fields.keys():
-                del fields[found]
+            for key in {"name", "categories", "missing"} & fields.keys():
+                del fields[key]
         return tomli_w.dumps(merge(self.asked, {"columns": columns}))
 
 
@@ -120,11 +120,11 @@ def inspect(
     """
     made, _ = divide(table.columns, config.given)
     columns = [table.columns[j] for j in made]
-    found = constraints_of(config, table) if constraints is None else constraints
+    kept = constraints_of(config, table) if constraints is None else constraints
     steps = {step.column: step for step in discrete.find(table)}
-    apart = {made[constraint.column] for constraint in found if constraint.learned}
+    derived = {made[constraint.column] for constraint in kept if constraint.learned}
     findings = tuple(
-        _finding(column, table.values[:, j], None if j in apart else steps.get(j))
+        _finding(column, table.values[:, j], None if j in derived else steps.get(j))
         for j, column in enumerate(table.columns)
     )
     guessed = tuple(
@@ -132,7 +132,7 @@ def inspect(
         for column in table.columns
         if column.kind in GUESSED and column.name not in config.columns
     )
-    seconds = _cost(resolve(config, table, found), len(steps))
+    seconds = _cost(resolve(config, table, kept), len(steps))
     return Inspection(
         rows=len(table),
         repeated=_repeated(table.values),
@@ -141,7 +141,7 @@ def inspect(
         seconds=seconds,
         notes=table.notes,
         asked=differing(to_dict(config), to_dict(Config())),
-        constraints=tuple(constraint.shown(columns) for constraint in found),
+        constraints=tuple(constraint.shown(columns) for constraint in kept),
     )
 
 

@@ -94,15 +94,15 @@ class Plan:
     compared: int = COMPARED
 
     def config(self, cell: Cell) -> Config:
-        """Return how a cell is trained."""
-        own = {"seed": cell.seed, "latents": cell.latents, "device": "cpu"}
-        layers = (configs.PRESETS[self.preset], MAPS[cell.maps], self.settings or {}, own)
+        """Return the configuration of a cell's training."""
+        overrides = {"seed": cell.seed, "latents": cell.latents, "device": "cpu"}
+        layers = (configs.PRESETS[self.preset], MAPS[cell.maps], self.settings or {}, overrides)
         return configs.from_dict(configs.merge(*layers))
 
     def cells(self) -> list[Cell]:
         """Return all cells."""
-        places = product(range(self.seeds), self.planes, MAPS, LATENTS)
-        return [Cell(maps, plane, latents, seed) for seed, plane, maps, latents in places]
+        combinations = product(range(self.seeds), self.planes, MAPS, LATENTS)
+        return [Cell(maps, plane, latents, seed) for seed, plane, maps, latents in combinations]
 
 
 @dataclass(frozen=True)
@@ -161,19 +161,21 @@ def work(plan: Plan, cell: Cell) -> None:
     torch.set_num_threads(1)
     rows, path = table(cell.plane, plan.rows, cell.seed), plan.out / "runs" / cell.name
     run = train(rows, plan.config(cell), path, cell.plane, resume=path.exists())
-    found, shown = measured(run, fresh(cell.plane, 2 * plan.compared, cell.seed), plan.compared)
+    figures, shown = measured(run, fresh(cell.plane, 2 * plan.compared, cell.seed), plan.compared)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **shown)
     cell.result(plan.out).with_suffix(".npz").write_bytes(buffer.getvalue())
     facts = {"seconds": run.seconds, "note": run.facts["clusters"]}
-    write_bytes(cell.result(plan.out), json.dumps(asdict(cell) | facts | found, indent=1).encode())
+    write_bytes(
+        cell.result(plan.out), json.dumps(asdict(cell) | facts | figures, indent=1).encode()
+    )
 
 
 def watched(plan: Plan, cells: Mapping[Future[None], Cell]) -> None:
-    """Wait for cells, and say each that is finished.
+    """Wait for cells and report each that is finished.
 
     Raises:
-        ScganError: that of a cell.
+        ScganError: the training of a cell failed.
     """
     with Watch() as watch:
         count = len(plan.cells())
@@ -182,11 +184,11 @@ def watched(plan: Plan, cells: Mapping[Future[None], Cell]) -> None:
         for finished, future in enumerate(as_completed(cells), 1):
             future.result()
             cell = cells[future]
-            found = json.loads(cell.result(plan.out).read_text("utf-8"))
+            result = json.loads(cell.result(plan.out).read_text("utf-8"))
             watch.say(
                 f"{cell.plane}, {cell.maps} maps, {cell.latents}, seed {cell.seed}: "
-                f"C2ST {found['c2st']['value']:.3f}, MSE {found['mse_raw']['value']:.2g} "
-                f"({sum(found['seconds'].values()):.0f} s)"
+                f"C2ST {result['c2st']['value']:.3f}, MSE {result['mse_raw']['value']:.2g} "
+                f"({sum(result['seconds'].values()):.0f} s)"
             )
             watch.show(finished)
 
@@ -195,8 +197,8 @@ def watched(plan: Plan, cells: Mapping[Future[None], Cell]) -> None:
 def measured(run: Run, judges: Table, n: int) -> tuple[dict[str, Any], dict[str, Floats]]:
     """Return a run's figures on fresh rows, and latents and rows for the pictures.
 
-    Reconstructed are those within the range that was seen: others come back at its edge, and the farthest of them
-    would be the whole error.
+    Only rows within the range of the training rows are reconstructed: others are clipped to its edge, and the
+    farthest of them would dominate the error.
     """
     parts = Parts.of(run)
     (low, high), cells = parts.coordinates.ends, judges.values[:, parts.coordinates.index]
@@ -262,11 +264,11 @@ def as_markdown(lines: list[Line]) -> str:
         "and in brackets what real rows score in place of the generated ones.\n"
     ]
     for maps in MAPS:
-        own = [line for line in lines if line["maps"] == maps]
+        selected = [line for line in lines if line["maps"] == maps]
         parts.append(f"### {maps.capitalize()} maps\n\nReconstruction MSE\n")
-        parts.append(_grid(own, lambda line: (f"{line['mse']:.2g}", f"{line['paper']:g}")))
+        parts.append(_grid(selected, lambda line: (f"{line['mse']:.2g}", f"{line['paper']:g}")))
         for name in JUDGED:
-            parts += [f"{FIGURES[name].title}\n", _grid(own, partial(_with_floor, name))]
+            parts += [f"{FIGURES[name].title}\n", _grid(selected, partial(_with_floor, name))]
     return "\n".join(parts)
 
 
@@ -277,8 +279,8 @@ def _with_floor(name: str, line: Line) -> tuple[str, ...]:
 def _grid(lines: list[Line], cell: Callable[[Line], tuple[str, ...]]) -> str:
     rows = [["plane", *LATENTS], ["---"] * (1 + len(LATENTS))]
     for plane in dict.fromkeys(line["plane"] for line in lines):
-        own = [cell(line) for line in lines if line["plane"] == plane]
-        rows.append([plane, *(f"{value} ({other})" for value, other in own)])
+        cells = [cell(line) for line in lines if line["plane"] == plane]
+        rows.append([plane, *(f"{value} ({other})" for value, other in cells)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -298,9 +300,9 @@ def pictures(plan: Plan) -> None:
         for number, first, key in ((2, "true", "latents"), (3, "rows", "samples")):
             title = "latents" if number == 2 else "rows"
             grid = {
-                plane: {f"real {title}": own["real"][first]}
-                | {latents: arrays[key] for latents, arrays in own.items()}
-                for plane, own in shown.items()
+                plane: {f"real {title}": by_latents["real"][first]}
+                | {latents: arrays[key] for latents, arrays in by_latents.items()}
+                for plane, by_latents in shown.items()
             }
             figure = planes(grid, title=f"{title} of four latent models, {maps} maps")
             for suffix in ("png", "pdf"):

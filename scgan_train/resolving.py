@@ -1,4 +1,4 @@
-"""A configuration without "auto": what the rows ask for in its place, before anything is trained."""
+"""Replace "auto" in a configuration by values computed from the rows, before anything is trained."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def constraints_of(config: Config, rows: Table) -> tuple[Constraint, ...]:
     """Return the constraints between the generated columns of rows; none where settings switch them off.
 
     Raises:
-        UsageError: a given column that there is not, or no column that is generated.
+        UsageError: a given column does not exist, or no column is generated.
     """
     made, _ = divide(rows.columns, config.given)
     return find_constraints(part(rows, made), config.tails) if config.constraints else ()
 
 
 def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | None = None) -> Config:
-    """Return the configuration without "auto": what the rows ask for in its place.
+    """Return the configuration with each "auto" replaced by a value computed from the rows.
 
     Args:
         config: the settings.
@@ -43,8 +43,8 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
         constraints: `constraints_of` them, where they are known already.
 
     Raises:
-        DeviceError: the device asked for is not there.
-        UsageError: an unknown kind of map, or something that there is not with given columns.
+        DeviceError: the device asked for is not available.
+        UsageError: an unknown kind of map, or a setting that given columns do not support.
     """
     made, given = divide(rows.columns, config.given)
     if given and config.latents != "mapper":
@@ -55,8 +55,8 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
         raise UsageError(
             f"decoder.steps = {config.decoder.steps}: the decoder has no critics where columns are given; leave it out"
         )
-    found = constraints_of(config, rows) if constraints is None else constraints
-    rows = learned(part(rows, made), found)
+    known = constraints_of(config, rows) if constraints is None else constraints
+    rows = learned(part(rows, made), known)
     steps_drawn = discrete.find(rows)
     encoder, clusters, mapper = config.encoder, config.clusters, config.mapper
     dims = len(continuous(rows, steps_drawn))

@@ -1,4 +1,4 @@
-"""Where runs go."""
+"""Paths of run folders."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def newest(part: str) -> Path:
     Raises:
         UsageError: there is none.
     """
-    found = sorted(RUNS.glob(f"*/{part}"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    paths = sorted(RUNS.glob(f"*/{part}"), key=lambda path: path.stat().st_mtime)
+    if not paths:
         raise UsageError(f"no run in {RUNS}/ has {part}; name one, or make one with `scgan train`")
-    return found[-1].parent
+    return paths[-1].parent
 
 
 def free_folder(source: str) -> Path:
@@ -34,7 +34,7 @@ def free_folder(source: str) -> Path:
 
 
 def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings without those that say "auto": what a run has made of that agrees."""
+    """Return settings without those that are "auto", which agree with any resolved value."""
     return {
         key: fixed(value) if isinstance(value, Mapping) else value
         for key, value in settings.items()
