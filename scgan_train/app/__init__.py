@@ -1,10 +1,10 @@
-"""The command line `scgan`: imports no torch, and nothing at all before Ctrl-C has an answer."""
+"""The command line `scgan`: imports no torch, and nothing at all before Ctrl-C is handled."""
 
 from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False  # importing typing would take a few milliseconds that have no answer yet
+TYPE_CHECKING = False  # importing typing takes a few milliseconds, before Ctrl-C is handled
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
@@ -23,7 +23,7 @@ def command() -> int:
 
 
 def guarded(program: Callable[[], int]) -> NoReturn:
-    """Run a program that answers Ctrl-C itself once it is imported, and answer until then."""
+    """Run a program that handles Ctrl-C itself once it is imported, and handle it until then."""
     sys.unraisablehook = again
     occupy()
     try:
@@ -37,9 +37,9 @@ def guarded(program: Callable[[], int]) -> NoReturn:
 
 
 def occupy() -> None:
-    """Put something that refuses in place of standard streams that are closed, whose numbers files would take.
+    """Replace closed standard streams by /dev/null opened the wrong way, so that no file takes their descriptors.
 
-    What is said on stderr would go into the next file that is opened; without a `sys.stderr` it went to stdout.
+    Otherwise messages to stderr would go into the next file that is opened, or without a `sys.stderr` to stdout.
     """
     import os
 
@@ -56,10 +56,10 @@ def occupy() -> None:
 def deaf() -> None:
     """Ignore signals that ask for an end.
 
-    Python puts their defaults back while it ends, which would change the code; and when one process fails, torchrun
-    ends the others, even those that are about to end. Python also notes an interrupt that leaves code compiled from
-    a string, as dataclasses are made of, even if it is caught further out, and ends by SIGINT itself in place of the
-    exit code; the next such code takes the note back.
+    Python restores their defaults while it ends, which would change the code; and when one process fails, torchrun
+    ends the others, even those that are about to end. Python also records an interrupt that leaves code compiled from
+    a string, as dataclasses are, even if it is caught further out, and then ends by SIGINT instead of with the exit
+    code; running any such code again clears the record.
     """
     import signal
 
@@ -69,7 +69,7 @@ def deaf() -> None:
 
 
 def again(ignored: Any) -> None:
-    """Interrupt once more where Python drops it: in a callback, of which imports have many."""
+    """Interrupt again where Python ignores it: in callbacks, which imports use a lot."""
     if not issubclass(ignored.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(ignored)
         return

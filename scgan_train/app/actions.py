@@ -54,9 +54,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def say(message: str, *, always: bool = False) -> None:
-    """Write one line to stderr, foreign text in it made visible; one that takes no more ends nothing.
+    """Write one line to stderr, control characters in it made visible; a closed stderr is no error.
 
-    With --quiet only what is always said is written. A setting that it names is written as an option.
+    With --quiet only messages with `always` are written. Settings in it are written as options.
     """
     if not always and LEVEL.get() == -1:
         return
@@ -67,7 +67,7 @@ def say(message: str, *, always: bool = False) -> None:
 
 
 def show(*lines: str) -> None:
-    """Write lines to stdout, foreign text in them made visible."""
+    """Write lines to stdout, control characters in them made visible."""
     print("\n".join(map(visible, lines)), flush=True)
 
 
@@ -79,7 +79,7 @@ def as_options(text: str) -> str:
     >>> as_options("resume that run, or replace it with force=true")
     'resume that run, or replace it with --force'
     """
-    return SETTING.sub(lambda found: FLAGS.get(found[0]) or quote(f"--set={found[0]}"), text)
+    return SETTING.sub(lambda match: FLAGS.get(match[0]) or quote(f"--set={match[0]}"), text)
 
 
 def find_bundle(model: Path | None) -> Path:
@@ -95,13 +95,13 @@ def find_bundle(model: Path | None) -> Path:
 
     here = Path(scgan_infer.__file__).parent
     shipped = [here / "shipped" / SHIPPED, here.parent / "exported" / SHIPPED]
-    found = [made[-1].parent] if made else [path for path in shipped if path.is_dir()]
-    if not found:
+    bundles = [made[-1].parent] if made else [path for path in shipped if path.is_dir()]
+    if not bundles:
         raise UsageError(
             "no bundle in exported/; name one with --model, or make one with `scgan export`"
         )
-    say(f"model: {found[0]}{'' if made else ' (ships with scgan)'}")
-    return found[0]
+    say(f"model: {bundles[0]}{'' if made else ' (ships with scgan)'}")
+    return bundles[0]
 
 
 def next_step() -> str:
@@ -130,28 +130,28 @@ def sample_command(bundle: Path) -> str:
     return f"scgan sample --model {quote(str(bundle))} --n 10000 --out {free}"
 
 
-def check_free(path: Path | str | None, force: bool, own: Sequence[str] = ()) -> None:
-    """Refuse to write over what is there, unless that is asked for.
+def check_free(path: Path | str | None, force: bool, patterns: Sequence[str] = ()) -> None:
+    """Refuse to overwrite what exists, unless `force` is set.
 
     Args:
-        path: the file to appear; or the folder, where `own` is given.
+        path: the file to appear; or the folder, where `patterns` are given.
         force: replace it.
-        own: patterns of all that scgan writes into such a folder; with `force` it is removed.
+        patterns: of all files that scgan writes into the folder; with `force` it is removed.
 
     Raises:
-        UsageError: something is there; or the folder holds what scgan did not write.
+        UsageError: the path exists, or the folder holds files that scgan did not write.
     """
     path = Path(path or "-")
     taken = path.is_file() and path.stat().st_size > 0
-    if own:
+    if patterns:
         taken = path.is_dir() and any(path.iterdir())
     if not taken or str(path) == "-":
         return
     if not force:
         raise UsageError(f"{path} exists; choose another name, or replace it with --force")
-    if own:
+    if patterns:
         names = sorted(entry.name for entry in path.iterdir())
-        foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in own)]
+        foreign = [name for name in names if not any(fnmatch(name, glob) for glob in patterns)]
         if foreign:
             raise UsageError(
                 f"{path} holds {foreign[0]}, which scgan did not write; choose another name"
@@ -160,7 +160,7 @@ def check_free(path: Path | str | None, force: bool, own: Sequence[str] = ()) ->
 
 
 def load(model: Path | None, device: str, threads: int | None) -> Model:
-    """Return the bundle at work, and say on stderr which device `auto` took."""
+    """Return the loaded bundle, and report on stderr which device `auto` chose."""
     from scgan_infer.sampling import model as runtime
 
     loaded = runtime.load(find_bundle(model), device, threads, lazy=True)
@@ -195,9 +195,9 @@ def part(n: int, shard: str | None) -> tuple[int, int]:
 def given(
     model: Model, text: str | None, each: int | None, n: int | None, start: int, keep: str | None
 ) -> tuple[Given | None, int, dict[str, NDArray[Any]]]:
-    """Return what --given says, a file or a=1,b=2, how many rows are wanted, and cells to copy by column.
+    """Return the conditions of --given (a file or a=1,b=2), the number of rows, and cells to copy by column.
 
-    What lies beyond training is said on stderr.
+    Values beyond the training range are reported on stderr.
 
     Raises:
         DataError: conditions that don't fit the given columns.
@@ -218,7 +218,7 @@ def given(
         return None, many, {}
     if not file:
         one = _one_condition(text)
-        found = given_of(model.manifest, one)
+        conditions = given_of(model.manifest, one)
         cells = {name: np.array([value], dtype=object) for name, value in one.items()}
     else:
         if n is not None:
@@ -229,18 +229,18 @@ def given(
             raise UsageError(
                 "--given reads its file twice, which standard input can't be; name a file"
             )
-        found = given_of(model.manifest, text, 1 if each is None else each)
-        many = found.count(None, start)
+        conditions = given_of(model.manifest, text, 1 if each is None else each)
+        many = conditions.count(None, start)
         others = [name.strip() for name in (keep or "").split(",") if name.strip()]
-        own = {column.name for column in model.manifest.whole}
-        if taken := [name for name in others if name in own]:
+        names = {column.name for column in model.manifest.whole}
+        if taken := [name for name in others if name in names]:
             raise UsageError(f"--keep {taken[0]}: the bundle has a column of that name; rename it")
         cells = read_raw(text, [column.loose for column in model.given], others)
-    for name, count in found.outside(model.manifest.given).items():
+    for name, count in conditions.outside(model.manifest.given).items():
         say(
-            f"note: {name} lies beyond its training range in {count} of {len(found.values)} conditions"
+            f"note: {name} lies beyond its training range in {count} of {len(conditions.values)} conditions"
         )
-    return found, many, cells
+    return conditions, many, cells
 
 
 def _one_condition(text: str) -> dict[str, str]:
@@ -273,8 +273,8 @@ def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[
         names = [column.name for column in model.manifest.whole if "=" in column.name]
         for condition in where:
             first = condition.partition("=")[0]
-            begun = [own for own in names if condition.startswith(f"{own}=")]
-            name = max(begun, key=len, default=first)
+            prefixes = [name for name in names if condition.startswith(f"{name}=")]
+            name = max(prefixes, key=len, default=first)
             equals, value = condition[len(name) :][:1], condition[len(name) + 1 :]
             if not equals:
                 raise UsageError(f"condition {condition!r}: write NAME=VALUE")
@@ -318,7 +318,7 @@ def compute(
     rows_per_file: int | None = None,
     resume: bool = False,
 ) -> None:
-    """Let an engine do a job and write what comes; arguments as in `scgan sample`.
+    """Run a job on an engine and write its rows; arguments as in `scgan sample`.
 
     Raises:
         UsageError: an unknown engine or suffix.
@@ -343,13 +343,13 @@ def compute(
     else:
         writer = open_writer(out, columns, rows, **more)
     with writer, Watch() as watch:
-        count, found, draws = writer.done, 0, 0
+        count, matches, draws = writer.done, 0, 0
         watch.begin(job.op, rows)
 
         def searching(looked: int, more: int) -> None:
-            nonlocal found, draws
-            found, draws = found + more, draws + looked
-            watch.show(count, f"{found:,} found in {draws:,} draws")
+            nonlocal matches, draws
+            matches, draws = matches + more, draws + looked
+            watch.show(count, f"{matches:,} found in {draws:,} draws")
 
         job.model.searching = searching
         if count:
@@ -364,7 +364,7 @@ def compute(
 
 
 def _placed(job: Job, row: int, piece: Floats, columns: Sequence[Column]) -> Floats:
-    """Return generated rows [k, d] in the output's columns; what stands in copied ones is not looked at."""
+    """Return generated rows [k, d] in the output's columns; zeros in copied ones, which are ignored."""
     if job.given is None:
         return piece
     import numpy as np

@@ -46,10 +46,10 @@ Noise = Literal["fixed", "random"]
 
 
 def only(name: str) -> typer.Typer:
-    """Return the app with one command alone, or all of it: to build that takes 3 ms, or 16."""
+    """Return the app with one command only, or the whole app: building takes 3 ms, or 16."""
     one = copy.copy(app)
     one.registered_groups = []
-    commands = {getattr(own.callback, "__name__", ""): own for own in app.registered_commands}
+    commands = {getattr(info.callback, "__name__", ""): info for info in app.registered_commands}
     one.registered_commands = [commands[name]] if name in commands else []
     return one if one.registered_commands else app
 
@@ -106,7 +106,7 @@ def options(
 def settings_of(
     context: typer.Context, file: File, assignments: Texts, preset: Preset = "standard"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what `layers` makes of a command's options."""
+    """Return `layers` of a command's options."""
     from scgan_train.app.settings import OPTIONS, layers
 
     options = {name: context.params[name] for name in OPTIONS if name in context.params}
@@ -177,10 +177,10 @@ def inspect(
 
     actions.check_free(out, force)
     wanted, around = settings_of(context, config, assignments)
-    found = look(data, merge(around, wanted))
-    show(*map(actions.as_options, found.lines()))
+    inspection = look(data, merge(around, wanted))
+    show(*map(actions.as_options, inspection.lines()))
     if out is not None:
-        write_bytes(out, found.settings().encode())
+        write_bytes(out, inspection.settings().encode())
         say(f"settings: {out}; next: scgan train {quote(data)} --config {quote(str(out))}")
 
 
@@ -503,11 +503,11 @@ def evaluate(
         page = judged.page(figures, f"{judged.origin} against {data}", facts, conditional)
         write_bytes(report, page.encode())
         say(f"report: {report}")
-    found = {**facts, "verdict": verdict(figures)._asdict(), **figures.to_dict()}
+    results = {**facts, "verdict": verdict(figures)._asdict(), **figures.to_dict()}
     if conditional is not None:
-        found["given"] = conditional.to_dict()
+        results["given"] = conditional.to_dict()
     text = table_text(figures, conditional.tables() if conditional else None)
-    shown = json.dumps(found, indent=1) if as_json else text
+    shown = json.dumps(results, indent=1) if as_json else text
     show(*shown.split("\n"))
 
 

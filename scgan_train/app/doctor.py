@@ -26,15 +26,15 @@ def installed(package: str) -> str | None:
 
 def extras() -> dict[str, list[str]]:
     """Return the packages of each extra, as the installed scgan lists them."""
-    found: dict[str, list[str]] = {}
+    packages: dict[str, list[str]] = {}
     for line in metadata.requires("scgan") or []:
         wanted, _, marker = line.partition(";")
         extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
         if extra and extra[1] not in RUNTIMES + DEVELOPERS:
-            found.setdefault(extra[1], []).extend(
+            packages.setdefault(extra[1], []).extend(
                 re.findall(r"[\w.-]+", re.split("[<>=!~]", wanted)[0])
             )
-    return found
+    return packages
 
 
 def report() -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 0 done    1 unexpected, out of memory    2 to 7 a `ScganError`    7 no space, no right    130, 143 a signal
 
-Python answers a signal between its own steps alone. Where native code does not come back for `PATIENCE` seconds, as in
-a graph that takes long, a thread ends the process; what is left then is what SIGKILL leaves.
+Python handles a signal between its bytecodes only. Where native code does not return for `PATIENCE` seconds, as in
+a long graph, a thread ends the process, and files are left as by SIGKILL.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from scgan_train.watch import LEVEL
 
 EXPECTED = (ScganError, typer.TyperException, KeyboardInterrupt, OSError, ModuleNotFoundError)
 
-# how packages put it that there is no memory left, or no room for another thread
+# parts of messages about too little memory, or no room for another thread
 SHORT = ("memory", "bad_alloc", "bad allocation", "map segment", "start new thread")
 
 PATIENCE = 5.0
 
-# how typer names kinds of numbers, and how we do
+# typer's names of kinds of numbers, and ours
 NUMBERS = {
     "a valid int range": "a whole number",
     "a valid int": "a whole number",
@@ -88,7 +88,7 @@ def run() -> int:
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
-    """End by a signal: what is begun is cleaned up, or kept for --resume."""
+    """End by a signal: partial output is cleaned up, or kept for --resume."""
     received.append(number)
     raise KeyboardInterrupt
 
@@ -119,7 +119,7 @@ def impatience() -> Iterator[None]:
 
 
 def failed(error: BaseException) -> int:
-    """Say in one line what was wrong and return the exit code."""
+    """Report an error in one line and return the exit code."""
     if received or isinstance(error, KeyboardInterrupt):  # locks and C code may raise another error
         number = received[0] if received else signal.SIGINT
         message, code = ENDS[signal.Signals(number)], 128 + number
@@ -144,7 +144,7 @@ def failed(error: BaseException) -> int:
 
 
 def starved(error: BaseException) -> bool:
-    """Say whether an error, or one behind it, comes of too little memory."""
+    """Return whether an error, or its cause, comes from too little memory."""
     worded = isinstance(error, RuntimeError | ImportError) and any(w in str(error) for w in SHORT)
     if worded or isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM:
         return True
@@ -153,7 +153,7 @@ def starved(error: BaseException) -> bool:
 
 
 def wrong(error: typer.TyperException) -> str:
-    """Return what is wrong with the command line, with the word at fault."""
+    """Return what is wrong with the command line, and the offending word."""
     message, value = " ".join(error.format_message().rstrip(".").split()), ""
     for ours, theirs in NUMBERS.items():
         message = message.replace(ours, theirs)
@@ -168,6 +168,6 @@ def wrong(error: typer.TyperException) -> str:
 def unexpected(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Say in one line that this is a fault of scgan; Python then ends with exit code 1."""
+    """Report a bug of scgan in one line; Python then ends with exit code 1."""
     what = f"{kind.__name__}: {error}"
     say(f"scgan: unexpected {what[:300]}; run again with --debug and report it", always=True)

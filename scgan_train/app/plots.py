@@ -37,7 +37,7 @@ Picture = Annotated[Path, option("--out -o", "Picture: .png, .pdf or .svg.", "FI
 
 
 def _rows_of(data: str, model: Bundle, seed: int) -> NDArray[np.float32]:
-    """Return rows of DATA as a model takes them, and say what was left out of them."""
+    """Return rows of DATA as a model takes them, and report which were left out."""
     from scgan_train.datasets import judges
 
     table = judges(data, model.manifest.whole, 20_000, seed)
@@ -72,10 +72,10 @@ def plot_samples(
     judged = subject(data, actions.judged_model(model, samples), samples, None, n, seed)
     real, made = judged.real, judged.samples[:n]
     _say_notes(real)
-    for path, places in pages(out, real.names, columns):
+    for path, indices in pages(out, real.names, columns):
         actions.check_free(path, force)
-        picked = [real.columns[j] for j in places]
-        picture = data_and_samples(real.values[:, places], made[:, places], picked)
+        picked = [real.columns[j] for j in indices]
+        picture = data_and_samples(real.values[:, indices], made[:, indices], picked)
         actions.save_picture(picture, path)
 
 

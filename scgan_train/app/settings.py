@@ -2,7 +2,7 @@
 
     --set and flags > SCGAN_* > TOML > preset
 
-A run that is resumed keeps its own settings: TOML, --set and flags must agree, others stand back.
+A resumed run keeps its settings: TOML, --set and flags must agree with them, others are ignored.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def layers(
     options: Mapping[str, Any],
     environment: Collection[str],
 ) -> tuple[Settings, Settings]:
-    """Return the settings asked for, and those that stand back where a run is resumed.
+    """Return the settings asked for, and those that are ignored when a run is resumed.
 
     Args:
-        preset: name of what stands behind all settings.
+        preset: name of the settings below all others.
         file: TOML file of settings.
         assignments: what `--set` was given, each time.
         options: the other options that are settings, by name; None where there is none.
@@ -58,11 +58,11 @@ def layers(
     around = of_options({name: options[name] for name in environment})
     wanted = without(configs.read(file) if file else {}, around)
     assigned, chosen = configs.merge({}, *map(assignment, assignments)), of_options(flags)
-    for name, own in chosen.get("columns", {}).items():
-        other = assigned.get("columns", {}).get(name, {}).get("kind", own["kind"])
-        if other != own["kind"]:
+    for name, column in chosen.get("columns", {}).items():
+        other = assigned.get("columns", {}).get(name, {}).get("kind", column["kind"])
+        if other != column["kind"]:
             raise UsageError(
-                f"column {name!r} is {own['kind']} by an option, and {other} by --set; leave one out"
+                f"column {name!r} is {column['kind']} by an option, and {other} by --set; leave one out"
             )
     wanted = configs.merge(wanted, assigned, chosen)
     return wanted, configs.merge(configs.PRESETS[preset], around)
@@ -108,7 +108,7 @@ def assignment(text: str) -> Settings:
     Raises:
         UsageError: without `=`, or a key that TOML does not know.
     """
-    ends = [place for place, letter in enumerate(text) if letter == "="]
+    ends = [index for index, letter in enumerate(text) if letter == "="]
     words = [f"{text[:end]}={json.dumps(text[end + 1 :], ensure_ascii=False)}" for end in ends]
     for line in [text, *words] if "\n" not in text else []:
         with suppress(tomllib.TOMLDecodeError):
