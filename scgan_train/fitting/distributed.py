@@ -6,8 +6,8 @@ DistributedDataParallel does that around each player's loss (`shared`). Noise is
 process from equal generators, and each keeps its part: N processes with batch b compute what one computes with batch
 N b, up to the order of float sums. Contrastive losses see the rows of all processes (`gather`).
 
-Who may reach torch's sockets may take part, and torchrun unpickles what its own store is sent. On one host, with the
-command of docs/training.md, process 0 has the store and all sockets are those of the loopback interface.
+Anyone who can reach torch's sockets can take part, and torchrun unpickles what its store receives. On one host, with
+the command of docs/training.md, process 0 has the store and all sockets are those of the loopback interface.
 
 A process that loses another or its torchrun ends; the run folder stays as process 0, which alone writes files, left
 it. Without torchrun every function here does nothing.
@@ -76,7 +76,7 @@ def group() -> Iterator[None]:
 
 
 def exposed() -> bool:
-    """Say whether other hosts reach this training: they take part, or torchrun's own store listens everywhere."""
+    """Return whether other hosts can reach this training: as members, or since torchrun's store listens everywhere."""
     host = os.environ["MASTER_ADDR"]
     try:
         here = ip_address(host).is_loopback
@@ -86,7 +86,7 @@ def exposed() -> bool:
 
 
 def _store(number: int, count: int) -> Any:
-    """Return a store of this host's processes, and let them send no other way than by its loopback interface."""
+    """Return a store of this host's processes, and restrict them to its loopback interface."""
     names = {name for _, name in socket.if_nameindex()}
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ[variable] = "lo" if "lo" in names else "lo0"
@@ -100,7 +100,7 @@ def _store(number: int, count: int) -> Any:
 def leave(code: int) -> NoReturn:
     """End this process at once; torchrun's only.
 
-    A thread of gloo may still let go of a tensor while Python takes itself down, which aborts the process.
+    A thread of gloo may still release a tensor while Python shuts down, which aborts the process.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -108,7 +108,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _exit_with_parent(parent: int) -> None:
-    """End this process once torchrun has: it gives each a session of its own, so that no signal reaches them all."""
+    """End this process once torchrun has: each has a separate session, so no signal reaches them all."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -116,7 +116,7 @@ def _exit_with_parent(parent: int) -> None:
 
 @contextmanager
 def translate_lost_process() -> Iterator[None]:
-    """Turn the loss of another process into an error that says so; gloo has no class for it.
+    """Translate the loss of another process into a `TrainingError`; gloo has no class for it.
 
     Raises:
         TrainingError: another process is lost.
@@ -132,7 +132,7 @@ def translate_lost_process() -> Iterator[None]:
 
 
 def local_part(batch: Tensor, dim: int = 0) -> Tensor:
-    """Return this process's part of something drawn for all."""
+    """Return this process's part of a batch drawn for all."""
     return batch.chunk(size(), dim)[rank()] if size() > 1 else batch
 
 
@@ -171,7 +171,7 @@ def _mean_in_order(gradients: Tensor) -> Future[Tensor]:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Return the rows [b, e] of all processes [N b, e]; gradients flow back to where they came from."""
+    """Return the rows [b, e] of all processes [N b, e]; gradients flow back to their processes."""
     if size() == 1:
         return rows
     return torch.cat(all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
@@ -187,14 +187,14 @@ def mean(values: Tensor) -> Tensor:
 
 @translate_lost_process()
 def barrier() -> None:
-    """Wait for all processes: what process 0 has written is there."""
+    """Wait for all processes: the files of process 0 are written then."""
     if size() > 1:
         dist.all_reduce(torch.zeros(1))
 
 
 @translate_lost_process()
 def broadcast_path(path: Path) -> Path:
-    """Return the path that process 0 has chosen."""
+    """Return the path of process 0."""
     if size() == 1:
         return path
     name = os.fsencode(path.absolute())[:MAX_PATH]

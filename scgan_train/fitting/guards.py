@@ -1,4 +1,4 @@
-"""Trainings that went wrong; each verdict is a line that says what to do.
+"""Checks for failed trainings; each gives one line with advice.
 
 | what                  | how it shows                                    | then                      |
 | --------------------- | ----------------------------------------------- | ------------------------- |
@@ -32,7 +32,7 @@ MOST_NAMED = 3  # shares that are off
 
 
 class TrainingError(ScganError):
-    """A training that went wrong beyond repair."""
+    """A training that failed."""
 
 
 def effective_rank(rows: Tensor) -> float:
@@ -52,28 +52,28 @@ def effective_rank(rows: Tensor) -> float:
 
 
 def check_encoder(latents: Tensor, y: Tensor) -> None:
-    """Refuse latents [n, e] that keep next to nothing of the coordinates [n, d'] that they come from.
+    """Raise if latents [n, e] keep next to nothing of their coordinates [n, d'].
 
     Raises:
         TrainingError: they are not finite, or have lost all directions but one.
     """
-    found, wanted = 0.0, min(effective_rank(y), latents.shape[1])
-    if not wanted:
+    rank, expected = 0.0, min(effective_rank(y), latents.shape[1])
+    if not expected:
         return
     if torch.isfinite(latents).all():
-        found = effective_rank(latents)
-    if found < min(1.0, wanted) * 0.99 or found - 1 < LEAST_RANK * (wanted - 1):
+        rank = effective_rank(latents)
+    if rank < min(1.0, expected) * 0.99 or rank - 1 < LEAST_RANK * (expected - 1):
         raise TrainingError(
-            f"stage encoder: it collapsed, its latents have effective rank {found:.2f} where the data has "
-            f"{wanted:.2f}; lower encoder.lr, or set encoder.kind=columns"
+            f"stage encoder: it collapsed, its latents have effective rank {rank:.2f} where the data has "
+            f"{expected:.2f}; lower encoder.lr, or set encoder.kind=columns"
         )
 
 
 def check_decoder(again: Tensor, y: Tensor) -> None:
-    """Refuse reconstructions [n, d'] of the coordinates y that are worse than y's mean.
+    """Raise if reconstructions [n, d'] of the coordinates y are worse than y's mean.
 
     Raises:
-        TrainingError: they are.
+        TrainingError: their squared error is larger.
     """
     error, constant = (float(part.square().mean()) for part in (again - y, y - y.mean(0)))
     if not error <= max(constant, TINY):
@@ -84,12 +84,12 @@ def check_decoder(again: Tensor, y: Tensor) -> None:
 
 
 def critic_won(critic_losses: list[float]) -> bool:
-    """Say whether a critic whose loss is log 4 at a draw has told real from generated rows throughout."""
+    """Return whether a critic, whose loss is log 4 at a draw, separates real from generated rows throughout."""
     return bool(critic_losses) and sum(critic_losses) / len(critic_losses) < OUTRIGHT * math.log(4)
 
 
 def quality_warnings(figures: Mapping[str, float], rows: str = "held-out rows") -> list[str]:
-    """Return what a finished run's figures on such rows have against it, c2st only beyond twice its error.
+    """Return warnings about a finished run's figures on such rows, of c2st only beyond twice its error.
 
     >>> quality_warnings({"c2st": 0.52, "mse": 0.01, "rows": 1000})
     []
@@ -115,20 +115,20 @@ def c2st_error(rows: float) -> float:
 def share_warnings(
     outcomes: Iterable[tuple[Sequence[str], Tensor, Tensor]], rows: str = "held-out ones"
 ) -> list[str]:
-    """Return which shares of generated rows are far from those of such real rows, the farthest first.
+    """Return warnings where shares of generated rows are far from those of real rows, the farthest first.
 
     Args:
         outcomes: of each step, the names of its outcomes, and the outcomes [n] of real and [m] of generated rows.
         rows: what the real ones are called.
     """
-    found = []
+    deviations = []
     for names, *sides in outcomes:
         real, made = (torch.bincount(side, minlength=len(names)).numpy() for side in sides)
         count = len(sides[0])
-        found += [(names[value], a, b, count) for value, a, b in off_shares(real, made)]
-    found.sort(key=lambda each: -abs(each[1] - each[2]))
+        deviations += [(names[value], a, b, count) for value, a, b in off_shares(real, made)]
+    deviations.sort(key=lambda each: -abs(each[1] - each[2]))
     return [
         f"{name}: {made:.2%} of generated rows, but {real:.2%} ± {math.sqrt(real * (1 - real) / count):.2%} of {rows}; "
         "train longer, or with other settings"
-        for name, real, made, count in found[:MOST_NAMED]
+        for name, real, made, count in deviations[:MOST_NAMED]
     ]

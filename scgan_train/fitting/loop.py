@@ -1,6 +1,6 @@
 """The training loop, once: a stage is a sequence of phases, a phase is players who take turns on each batch.
 
-    for step: batch = draw(); for each player: descend its own loss on its own parameters; average the weights
+    for step: batch = draw(); for each player: descend its loss on its parameters; average the weights
 
 A player's loss returns named terms and the loop descends their sum. A phase's random stream depends only on the seed,
 the stage and the phase's number; a checkpoint holds weights, optimizers, averages and that stream's state, so that a
@@ -55,7 +55,7 @@ class Player:
 
 @dataclass(frozen=True)
 class Phase:
-    """Some steps of some players on batches from `draw`.
+    """Training steps of the players on batches from `draw`.
 
     Attributes:
         average: its parameters' exponential moving average replaces them when the phase ends.
@@ -95,17 +95,17 @@ def rows_of(*tensors: Tensor, batch: int) -> Draw:
 
 
 class Selected(nn.Module):
-    """A module in training, and the best of what it has been by a score on rows that are kept back.
+    """A module in training, and its best weights by a score on held-out rows.
 
     Args:
-        trained: as it begins, which is scored too.
-        best: what it is then.
+        trained: the module; its initial weights are scored, too.
+        best: holds the weights with the best score.
         score: of `trained`, the lower the better.
-        most: phases that there may be.
-        gain: what a longer training must gain.
+        most: largest number of phases.
+        gain: improvement of the score that a further phase must bring.
 
     Attributes:
-        scores: at the start and after each phase; infinite where there was none.
+        scores: at the start and after each phase; infinite for phases that were not run.
     """
 
     scores: Tensor
@@ -126,7 +126,7 @@ class Selected(nn.Module):
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of `best` that stand for what `trained` is."""
+        """Return the weights that `best` takes from `trained`."""
         return self.trained.state_dict()
 
     def until_no_better(self, phases: Iterable[Phase]) -> Iterator[Phase]:
@@ -155,9 +155,9 @@ def fit(
     Args:
         stage: name, part of the random stream.
         module: owns every parameter that the players train.
-        phases: given the generator, yields phases; what a phase prepares is drawn when it begins.
+        phases: given the generator, yields phases; each draws its preparations when it begins.
         seed: the run's seed.
-        observer: who shows progress, keeps history and checkpoints.
+        observer: shows progress, keeps history and checkpoints.
 
     Raises:
         TrainingError: when a loss stops being a finite number, or another process is lost.
@@ -241,7 +241,7 @@ class Descent:
         player = self.player
         nn.utils.clip_grad_norm_(player.parameters, player.clip)
         moved = [j for j, p in enumerate(player.parameters) if p.grad is not None]
-        steps, averages, squares = ([own[j] for j in moved] for own in self.moments.values())
+        steps, averages, squares = ([values[j] for j in moved] for values in self.moments.values())
         adamw(
             [player.parameters[j] for j in moved],
             [gradient for p in player.parameters if (gradient := p.grad) is not None],
@@ -264,7 +264,7 @@ class Descent:
 
 @dataclass
 class _State:
-    """What a phase keeps from step to step, and how it is saved and read again.
+    """The state of a phase, and how it is saved and restored.
 
     Attributes:
         before: the module's weights when the phase began.
@@ -291,7 +291,7 @@ class _State:
         """Report the losses, as means over processes.
 
         Raises:
-            TrainingError: one is no finite number.
+            TrainingError: one is not finite.
         """
         means = distributed.mean(torch.stack([value.detach() for value in terms.values()]))
         numbers = dict(zip(terms, means.tolist(), strict=True))
@@ -313,7 +313,7 @@ class _State:
             self.critic_losses.append(min(rivals))
 
     def tensors(self, step: int) -> dict[str, Tensor]:
-        """Return all of it as named tensors; inverse of `restore`."""
+        """Return the state as named tensors; inverse of `restore`."""
         state = {
             "phase": torch.tensor(self.index),
             "step": torch.tensor(step),
@@ -327,7 +327,7 @@ class _State:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
     def restore(self, state: dict[str, Tensor]) -> int:
-        """Take up a saved state, all but the weights, and return its step."""
+        """Restore a saved state, all but the weights, and return its step."""
         self.before = _part(state, "before.")
         self.critic_losses = state["critic_losses"].tolist()
         for i, average in enumerate(self.averages):
@@ -341,8 +341,8 @@ class _State:
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the moments of all parameters by name."""
         for i, descent in enumerate(self.descents):
-            for name, own in descent.moments.items():
-                for j, moment in enumerate(own):
+            for name, moments in descent.moments.items():
+                for j, moment in enumerate(moments):
                     yield f"optimizer.{i}.{j}.{name}", moment
 
 

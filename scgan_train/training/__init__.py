@@ -1,1 +1,1 @@
-"""From rows to a run: the stages in their order, and what they say of themselves."""
+"""From rows to a run: the stages in order, and their progress."""

@@ -1,4 +1,4 @@
-"""What a training shows and keeps while it runs: how far it is, a history, checkpoints."""
+"""Progress of a running training: what it shows, its history, its checkpoints."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StageObserver:
         self.watch.show(step + 1, _shown(terms))
 
     def due(self) -> bool:
-        """Say whether the last checkpoint is old."""
+        """Return whether the last checkpoint is old."""
         return distributed.rank() == 0 and time.monotonic() - self.saved > CHECKPOINT_SECONDS
 
     def save(self, state: dict[str, Tensor]) -> None:
@@ -52,20 +52,20 @@ class StageObserver:
         self.saved = time.monotonic()
 
     def _seal(self, state: dict[str, Tensor]) -> Tensor:
-        """Return a hash of a checkpoint and of the settings and rows that it is of."""
+        """Return a hash of a checkpoint and of its settings and rows."""
         of = (self.run.path / "config.toml").read_bytes() + self.run.facts["sha256"].encode()
         values = {key: value.detach().cpu().contiguous() for key, value in state.items()}
         digest = hashlib.sha256(of + tensors_to_bytes(values)).digest()
         return torch.tensor(list(digest), dtype=torch.uint8)
 
     def note(self, message: str) -> None:
-        """Keep a sentence with the run, and say it."""
+        """Store a note in the run, and show it."""
         self.run.facts.setdefault("notes", []).append(message)
         if distributed.rank() == 0:
             self.watch.say(f"note: {message}")
 
     def restore(self) -> dict[str, Tensor]:
-        """Return this stage's checkpoint, if any, and cut the history back to where it was then.
+        """Return this stage's checkpoint, if any, and truncate the history to its state then.
 
         Raises:
             ModelError: It is damaged, or another run's.
@@ -78,16 +78,16 @@ class StageObserver:
             state = {}
         if self.history.exists():
             text = self.history.read_bytes()
-            own = f'"stage": "{self.stage}"'.encode()
+            marker = f'"stage": "{self.stage}"'.encode()
             lines = (line for line in text.splitlines(keepends=True) if line.endswith(b"\n"))
-            others = [line for line in lines if own not in line]
+            others = [line for line in lines if marker not in line]
             kept = text[: int(state["history"])] if state else b"".join(others)
             self.run.write("history.jsonl", kept)
         return state
 
 
 def _shown(terms: dict[str, float]) -> str:
-    """Return the loss that matters, which is no critic's, and its value on rows that were kept back."""
+    """Return the first loss that is not a critic's, and its value on held-out rows."""
     name = next((name for name in terms if not name.startswith(CRITIC)), next(iter(terms)))
     held = f", held out {terms[HELD_OUT]:.4g}" if HELD_OUT in terms else ""
     return f"{name.replace('_', ' ')} {terms[name]:.4g}{held}"

@@ -54,10 +54,10 @@ from scgan_train.watch import Watch
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
 BLOCK, DRAWS = 4096, 24  # rows that are drawn at a time for margins, and how often at most
-FOLD = 16  # as many as training rows, which tables of scores are made by
-KEPT_BACK = 0.1  # share of the training rows that the decoder's width is chosen by
-JUDGING = 2_000  # held-out rows that a training is watched on
-FEW_BACK, ENOUGH_BACK = 0.25, 100  # that a chain is stopped by: so large a share up to so many rows
+FOLD = 16  # draws per training row for tables of scores
+KEPT_BACK = 0.1  # share of the training rows for choosing the decoder's width
+JUDGING = 2_000  # held-out rows for the loss shown during training
+FEW_BACK, ENOUGH_BACK = 0.25, 100  # rows that stop a chain early: a share, up to so many rows
 SMOOTH = 256  # draws that stand for a cluster of few rows
 
 
@@ -77,21 +77,21 @@ def train(
         table: the rows; some are held out of all stages.
         config: what to train; it is resolved here.
         path: the run folder, made here; with `resume`, an existing one to finish.
-        source: what the run says of where the rows came from.
+        source: where the rows came from, as the run records it.
         resume: go on from the last finished stage or checkpoint.
-        force: remove a run that is in the folder, once nothing stands against the new one.
-        begin: called with the constraints when nothing stands against the training any more.
+        force: remove a run that is in the folder, once all checks of the new one have passed.
+        begin: called with the constraints once all checks have passed.
 
     Raises:
         DataError: fewer rows than clusters, or other rows than those that the run began with.
-        DeviceError: the device asked for is not there.
-        UsageError: the folder is taken, another training is at work there, or a setting does not fit the data.
+        DeviceError: the device asked for is not available.
+        UsageError: the folder is taken, another training is running there, or a setting does not fit the data.
         TrainingError: a loss stopped being finite.
     """
     constraints = constraints_of(config, table)
     config = resolve(config, table, constraints)
     made, _ = divide(table.columns, config.given)
-    # a sum of others may be where none was seen
+    # a sum of other columns may exceed the range of the training rows
     equal = {made[constraint.column] for constraint in constraints if not constraint.side}
     columns = (c.unwalled if j in equal else c for j, c in enumerate(table.columns))
     table = replace(table, columns=tuple(columns))
@@ -110,7 +110,7 @@ def train(
 
 
 class _Stages:
-    """The stages of one run: each takes what it needs from what those before it saved."""
+    """The stages of one run: each reads what it needs from the files of earlier ones."""
 
     def __init__(
         self, table: Table, constraints: Sequence[Constraint], run: Run, watch: Watch
@@ -124,7 +124,7 @@ class _Stages:
         self.kept, self.held = kept.numpy(), held.numpy()  # a tensor of one is a number to numpy
 
     def finish(self) -> None:
-        """Run what is not finished, and check that all of it can be read."""
+        """Run the stages that are not finished, and check that all results can be read."""
         stages = {
             "coordinates": self._fit_coordinates,
             "encoder": self._train_encoder,
@@ -150,7 +150,7 @@ class _Stages:
         run.load_held_out()
 
     def _needs(self, stage: str) -> bool:
-        """Say whether the run needs a stage."""
+        """Return whether the run needs a stage."""
         if stage == "head":
             return bool(self.coordinates.steps) or self.given is not None
         if stage == "margins":
@@ -161,21 +161,21 @@ class _Stages:
 
     @property
     def _curved(self) -> bool:
-        """Whether coordinates have curves: behind a flow, where there are discrete values.
+        """Whether coordinates have curves: after a flow, where there are discrete values.
 
-        What a table of numbers alone gains is less than what it loses where they are functions of one another.
+        A table of numbers alone loses more than it gains where they are functions of one another.
         """
         mixed = self.coordinates.steps and self.coordinates.continuous and len(self.kept) >= FEWEST
         return bool(mixed and self.config.mapper.kind == "flow")
 
     @cached_property
     def coordinates(self) -> Coordinates:
-        """What lies between rows and coordinates."""
+        """The transform between rows and coordinates."""
         return self.run.load_coordinates()
 
     @cached_property
     def given(self) -> Given | None:
-        """What lies between given columns and what networks see of them."""
+        """The transform from given columns to the inputs of networks."""
         return self.run.load_given()
 
     @cached_property
@@ -186,7 +186,7 @@ class _Stages:
 
     @cached_property
     def held_y(self) -> Tensor:
-        """Those of rows that are held out."""
+        """Coordinates of the held-out rows."""
         rows = self._made(self.held)
         return self._tensor(self.coordinates.forward(rows, np.random.default_rng(0)))
 
@@ -197,7 +197,7 @@ class _Stages:
 
     @cached_property
     def conditions(self) -> Conditions:
-        """What networks see of the given columns of the training rows."""
+        """Network inputs from the given columns of the training rows."""
         return self._conditions(self.kept, np.random.default_rng([self.seed, 0xC0]))
 
     @cached_property
@@ -215,7 +215,7 @@ class _Stages:
 
     @cached_property
     def model(self) -> LatentModel:
-        """What latents are drawn from for generation."""
+        """The model that latents are drawn from for generation."""
         return self.run.load_mapper().to(self.device)
 
     def _tensor(self, y: NDArray[np.floating]) -> Tensor:
@@ -230,7 +230,7 @@ class _Stages:
         return torch.from_numpy(self.coordinates.choose(self._made(rows))).to(self.device)
 
     def _conditions(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Conditions:
-        """Return what networks see of the given columns of some rows [n]."""
+        """Return network inputs from the given columns of some rows [n]."""
         h: NDArray[np.floating[Any]] = np.zeros((len(rows), 0))
         s = np.zeros((len(rows), 0), np.int64)
         if self.given is not None:
@@ -263,9 +263,9 @@ class _Stages:
         few = few[: len(few) - len(few) % distributed.size()]  # as many for each process
 
         def held_out() -> float:
-            own = distributed.local_part(few)
-            loss = encoder.loss(own, generator_for(self.seed, "held out"))["info_nce"]
-            # as of so many rows
+            rows = distributed.local_part(few)
+            loss = encoder.loss(rows, generator_for(self.seed, "held out"))["info_nce"]
+            # corrected to the number of negatives of a training batch
             return float(distributed.mean(loss)) + math.log(batch / len(few))
 
         phases = judged(encoder.phases(y), held_out if len(few) else None)
@@ -288,7 +288,7 @@ class _Stages:
         run.save_clusters(clusters, labels, settled)
 
     def _bounds(self) -> tuple[Tensor, Tensor] | None:
-        """Return between which latents each row's lies, where numbers have an interval of scores."""
+        """Return lower and upper bounds of each row's latents, where numbers have an interval of scores."""
         plain = self.config.encoder.kind == "columns" and self.given is None
         if not plain or not self.coordinates.scored.any():
             return None
@@ -298,7 +298,7 @@ class _Stages:
         return low, high
 
     def _train_head(self) -> None:
-        """Train the chain that draws discrete values and the cluster, then tie what follows from others."""
+        """Train the chain that draws discrete values and the cluster, then tie values that determine others."""
         clusters, choices, _ = self.clustered
         choices, generator = choices.reshape(len(choices), -1), generator_for(self.seed, "head")
         chain = self.run.new_chain(clusters, generator).to(self.device)
@@ -313,15 +313,15 @@ class _Stages:
         assert isinstance(best, Chain)
         counts = [*[0] * best.known, *numbers, 0]
         best.match(choices, self.conditions.h, counts, generator_for(self.seed, "moments"))
-        own, known = choices[:, :-1].cpu().numpy(), best.known
-        tied = follows(own, [len(table) for table in best.embeddings], known)
+        outcomes, known = choices[:, :-1].cpu().numpy(), best.known
+        tied = follows(outcomes, [len(table) for table in best.embeddings], known)
         for (step, other), table in tied.items():
             best.tie(step, other, torch.from_numpy(table))
         seen = self.coordinates.choose(self.table.values[:, self.run.made])
         for (step, other), pairs in never(steps, seen).items():
             best.bar(step + known, other + known, torch.from_numpy(pairs))
         if self.config.constraints:
-            bounds = least(steps, columns, own[:, known:], {step - known for step, _ in tied})
+            bounds = least(steps, columns, outcomes[:, known:], {step - known for step, _ in tied})
             for (step, other), table in bounds.items():
                 best.tie(step + known, other + known, torch.from_numpy(table), least=True)
         self.run.save_tensors("head", best.state_dict())
@@ -344,24 +344,24 @@ class _Stages:
             mapper.load_state_dict(stage.best.state_dict())
         elif isinstance(mapper, Mapper):
             few = config.clusters.min_rows
-            rows, own = _replace_small_clusters(latents, choices, clusters, few, generator)
+            rows, labels = _replace_small_clusters(latents, choices, clusters, few, generator)
             if isinstance(mapper, FlowMapper) and self.coordinates.steps:
-                outcomes = own[:, :-1].cpu().numpy()
+                outcomes = labels[:, :-1].cpu().numpy()
                 features = self.coordinates.features(outcomes)
-                v = mapper.whitened(rows, own).double().cpu().numpy()
+                v = mapper.whitened(rows, labels).double().cpu().numpy()
                 slopes = self.coordinates.slopes(outcomes)
                 if effects := Effects.fit(features, outcomes, v, slopes=slopes):
                     mapper.follow(effects)
                     mapper.to(self.device)
-            held_out = None if mapper.judge(*held) is None else partial(mapper.judge, *held)
+            judge = None if mapper.judge(*held) is None else partial(mapper.judge, *held)
             self._fit(
-                "mapper", mapper, lambda stream: judged(mapper.phases(rows, own, stream), held_out)
+                "mapper", mapper, lambda stream: judged(mapper.phases(rows, labels, stream), judge)
             )
         run.save_tensors("mapper", model.state_dict())
 
     @torch.no_grad()
     def _held_choices(self, clusters: Clusters) -> tuple[Tensor, Tensor]:
-        """Return given numbers and latents of rows that are held out, and choices as maps take them."""
+        """Return given numbers and latents of held-out rows, and choices as maps take them."""
         latents = self.run.load_encoder().to(self.device)(self.held_y[:JUDGING])
         given = self._conditions(self.held[:JUDGING], np.random.default_rng(0))
         together = torch.cat([given.h, latents], 1)
@@ -384,7 +384,7 @@ class _Stages:
 
     @torch.no_grad()
     def _fit_margins(self) -> None:
-        """Give generated coordinates the distribution of training rows [n, d']: by curves, and scores by new tables."""
+        """Fit generated coordinates to the distribution of training rows [n, d']: by curves; scores by new tables."""
         parts, generator = Parts.of(self.run), generator_for(self.seed, "margins")
         made, choices = [], []
         few = 1 + FOLD * len(self.kept) // BLOCK
@@ -396,14 +396,14 @@ class _Stages:
             latent, choice = parts.latents(drawn["u"], drawn["w"])
             made.append(parts.decode(latent, drawn.get("z")))
             choices.append(choice.reshape(BLOCK, -1)[:, :-1])
-        real, drawn_too = (
-            self.coordinates.present(own.cpu().numpy())
-            for own in (self._outcomes(self.kept), torch.cat(choices))
+        real, generated = (
+            self.coordinates.present(outcomes.cpu().numpy())
+            for outcomes in (self._outcomes(self.kept), torch.cat(choices))
         )
         y = self.coordinates.whole(torch.cat(made).numpy(), torch.cat(choices).numpy())
-        there, found = (real, drawn_too), dict[str, NDArray[Any]]()
+        present, tensors = (real, generated), dict[str, NDArray[Any]]()
         if self._curved:
-            own = self.coordinates.whole(
+            real_y = self.coordinates.whole(
                 self.y.cpu().numpy(), self._outcomes(self.kept).cpu().numpy()
             )
             rows, others = (
@@ -411,14 +411,14 @@ class _Stages:
                 for each in (self._outcomes(self.kept), torch.cat(choices))
             )
             gone = {k: (rows[k], others[k]) for k in rows}
-            margins = Margins.fit(own, y, there, gone)
+            margins = Margins.fit(real_y, y, present, gone)
             y = margins.forward(y, margins.sides(others, len(y)))
-            found["margins"] = margins.values
+            tensors["margins"] = margins.values
             if margins.missing is not None and margins.steps is not None:
-                found |= {"margins_missing": margins.missing, "margins_steps": margins.steps}
+                tensors |= {"margins_missing": margins.missing, "margins_steps": margins.steps}
         if self.coordinates.scored.any():
-            found["tables"] = self.coordinates.balanced(self._made(self.kept), y, there)
-        self.run.save_tensors("margins", found)
+            tensors["tables"] = self.coordinates.balanced(self._made(self.kept), y, present)
+        self.run.save_tensors("margins", tensors)
 
     def _judge(self) -> None:
         """Judge the finished run on the rows that no stage saw."""
@@ -433,7 +433,7 @@ class _Stages:
 
 
 def judged(phases: Iterable[Phase], held_out: Callable[[], Any] | None) -> Iterator[Phase]:
-    """Yield phases with what measures them on rows that do not train."""
+    """Yield phases with a function that measures them on held-out rows."""
     for phase in phases:
         yield replace(phase, held_out=held_out)
 
@@ -451,9 +451,9 @@ def _replace_small_clusters(
     noise = torch.randn(len(few), SMOOTH, latents.shape[1], generator=generator)
     drawn = clusters.means[few].unsqueeze(1) + noise @ clusters.factors[few].mT
     keep = ~torch.isin(labels, few.to(labels.device))
-    own = few.repeat_interleave(SMOOTH).to(labels)
+    drawn_labels = few.repeat_interleave(SMOOTH).to(labels)
     return torch.cat([latents[keep], drawn.flatten(0, 1).to(latents)]), torch.cat(
-        [labels[keep], own]
+        [labels[keep], drawn_labels]
     )
 
 
@@ -463,7 +463,7 @@ def _mapped(network: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 
 
 def _split(n: int, seed: int, share: float = HELD_OUT) -> tuple[Tensor, Tensor]:
-    """Return which rows train and which are kept from it: at most 10,000, at least one, none of one row."""
+    """Return training rows and held-out rows: of the latter at most 10,000, at least one, none of one row."""
     order = torch.randperm(n, generator=generator_for(seed, "split", share))
     held = min(MOST_HELD_OUT, max(1, int(share * n)), n - 1)
     return order[held:].sort().values, order[:held].sort().values
@@ -504,7 +504,7 @@ def _create(path: Path, table: Table, config: Config, source: str, force: bool) 
 
 
 def _resumed(path: Path, table: Table, config: Config) -> Run:
-    """Return the run to finish; it may go on on another device."""
+    """Return the run to finish; it may continue on another device."""
     run = Run.load(path)
     if run.facts.get("sha256") != table.fingerprint():
         raise DataError(
