@@ -1,4 +1,4 @@
-"""What a bundle says of itself: a card in Markdown."""
+"""The model card of a bundle, in Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 
 def card(manifest: Manifest) -> str:
-    """Return the card: what the bundle was trained on, how good it is, how to call it."""
+    """Return the card: training data, figures of quality, and calls."""
     facts, metrics, sizes = manifest.provenance, manifest.metrics, manifest.sizes
     names = {one.column.name for one in manifest.given}
     rows = [
@@ -69,7 +69,7 @@ u = k / 2^24 with k uniform in 0..2^24-1, w and z (where there is one) standard 
 
 
 def front_matter(manifest: Manifest) -> str:
-    """Return what model hubs read at the head of a card: YAML, of which JSON is a part."""
+    """Return the metadata that model hubs read: YAML, of which JSON is a subset."""
     kinds = sorted({column.kind for column in manifest.columns})
     entries = {
         "library_name": "scgan",
@@ -82,7 +82,7 @@ def front_matter(manifest: Manifest) -> str:
 
 
 def plain(text: str) -> str:
-    r"""Return foreign text as Markdown that shows just it.
+    r"""Return untrusted text escaped for Markdown.
 
     >>> print(plain("<b>|p_T"))
     \<b\>\|p\_T
@@ -91,15 +91,15 @@ def plain(text: str) -> str:
 
 
 def _method(config: dict[str, Any], latents: str) -> str:
-    """Return in a sentence which parts of the paper's method a training with these settings has not."""
-    has = {
+    """Return a sentence naming the parts of the paper's method that these settings leave out."""
+    parts = {
         "the perceptron encoder": config["encoder"]["kind"] == "mlp",
         "plain K-means": not (config["clusters"]["refine"] or config["clusters"]["split"]),
         "adversarial autoencoders": config["mapper"]["kind"] == "aae" or latents != "mapper",
         "the decoder's critics": config["decoder"]["steps"] > 0,
     }
-    lacks = [part for part, there in has.items() if not there]
-    rest = f"all but {', '.join(lacks)}" if lacks else "the whole"
+    missing = [part for part, used in parts.items() if not used]
+    rest = f"all but {', '.join(missing)}" if missing else "the whole"
     return f"Of the method of Drozdova et al. (2021) it has {rest} (docs/paper.md, --preset paper)."
 
 

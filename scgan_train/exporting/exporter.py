@@ -1,6 +1,6 @@
 """From a run to a bundle: graphs, checked against the trained networks, then the folder.
 
-A graph leaves only if onnxruntime computes the same numbers from it as the networks do.
+A graph is exported only if onnxruntime computes the same numbers from it as the networks do.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from scgan_train.graph import model
 from scgan_train.run_folder import Run
 
 BATCHES = (1, 2, 7, 4096)
-BETWEEN = 0.618  # of the way: halfway between numbers on a grid rounding falls either way
+BETWEEN = 0.618  # interpolation weight: halfway between numbers on a grid, rounding is ambiguous
 DENSITY = "density.onnx"
-THINNED = 8  # every so many of the rows try the density: every cluster's map is undone for each
-# a graph may differ by so many times the network's own rounding, where a steep map makes it large
+THINNED = 8  # the density is checked on every so many rows: it inverts every cluster's map
+# a graph may differ by so many times the network's rounding error, which steep maps magnify
 ROUNDING = 4
-STORED = 8  # rows that the manifest keeps, to be replayed
+STORED = 8  # rows in the manifest for `scgan verify`
 
 
 def export(run: Run, path: Path) -> Path:
@@ -64,7 +64,7 @@ def export(run: Run, path: Path) -> Path:
     if DENSITY in graphs:
         try:
             check(DENSITY, graphs[DENSITY], interfaces(FORMAT, parts.sizes)[DENSITY])
-        except ModelError as error:  # a graph that no reader takes: too many clusters for it
+        except ModelError as error:  # a graph with too many clusters for readers
             flaw = str(error)
             del graphs[DENSITY]
     errors = parities(parts, graphs, rows, generator_for(run.config.seed, "parity"))
@@ -86,7 +86,7 @@ def export(run: Run, path: Path) -> Path:
 def _manifest(
     run: Run, parts: Parts, errors: dict[str, float], stored: Arrays, warnings: list[str]
 ) -> Manifest:
-    """Return the manifest: `errors` of parity, `stored` rows with what they were made of, `warnings` of shares."""
+    """Return the manifest: `errors` of parity, `stored` rows with their inputs, `warnings` of shares."""
     figures = run.facts["figures"]
     notes = [*run.facts.get("notes", []), *quality_warnings(figures), *warnings]
     learned = {one.column for one in parts.coordinates.constraints if one.learned}
@@ -119,14 +119,14 @@ def _listed(values: Array) -> list[float | None]:
 
 
 def _given(run: Run) -> tuple[GivenColumn, ...]:
-    """Return what the manifest says of given columns."""
-    found, loaded = [], run.load_given()
-    for k, place in enumerate(run.given):
+    """Return the given columns of the manifest."""
+    columns, loaded = [], run.load_given()
+    for k, index in enumerate(run.given):
         assert loaded is not None
-        column = run.columns[place]
+        column = run.columns[index]
         low, high = (None, None) if column.rules.named else loaded.seen[:, k].tolist()
-        found.append(GivenColumn(column, place, low, high))
-    return tuple(found)
+        columns.append(GivenColumn(column, index, low, high))
+    return tuple(columns)
 
 
 def _provenance(run: Run) -> dict[str, Any]:
@@ -150,10 +150,10 @@ def parities(
     for name, (takes, gives) in interfaces(FORMAT, parts.sizes).items():
         if name in graphs and name != "sampler.onnx":
             thinned = slice(None, None, THINNED if name == DENSITY else None)
-            own = {key: inputs[key][thinned] for key in takes}
+            feeds = {key: inputs[key][thinned] for key in takes}
             columns = parts.columns if "x" in gives else ()
             compute = partial(parts.compute, name)
-            errors[name] = parity(name, compute, graphs[name], own, columns, parts.looked_up)
+            errors[name] = parity(name, compute, graphs[name], feeds, columns, parts.looked_up)
     return errors
 
 
@@ -167,7 +167,7 @@ def parity(
 ) -> float:
     """Return the largest difference of a graph from its network, in the outputs' spreads.
 
-    Clusters may differ in one row of a thousand, where a tie falls either way.
+    Clusters may differ in one row of a thousand, where rounding breaks a tie.
 
     Args:
         name: the graph's file name.
@@ -179,16 +179,16 @@ def parity(
 
     Raises:
         ModelError: the network gives numbers that are not finite.
-        ParityError: a difference exceeds `TOLERANCE` and, `ROUNDING` times, what the network
-            itself differs by from its double precision.
+        ParityError: a difference exceeds `TOLERANCE` and `ROUNDING` times the difference of the
+            network from itself in double precision.
     """
     wanted, worst = compute(inputs), 0.0
     if not all(_sound(ours, columns) for ours in wanted.values() if ours.ndim > 1):
         raise ModelError(f"{name}: the trained network gives infinite numbers; train again")
     run = session(graph, "cpu").run
     for batch in BATCHES:
-        found = run(None, {key: value[-batch:] for key, value in inputs.items()})
-        for (output, ours), theirs in zip(wanted.items(), found, strict=True):
+        outputs = run(None, {key: value[-batch:] for key, value in inputs.items()})
+        for (output, ours), theirs in zip(wanted.items(), outputs, strict=True):
             spread = np.ones(()) if ours.ndim == 1 else np.nanstd(ours, 0)
             error = difference(ours[-batch:], theirs, columns, spread, chained)
             if not error <= TOLERANCE:
@@ -233,7 +233,7 @@ def difference(
 
 
 def _sound(values: Array, columns: tuple[Column, ...]) -> bool:
-    """Say whether outputs are finite, or NaN in a column that may miss cells."""
+    """Return whether outputs are finite, or NaN in a column that may have missing cells."""
     may_miss = np.array([column.missing for column in columns] or False)
     return bool((np.isfinite(values) | (np.isnan(values) & may_miss)).all())
 

@@ -7,7 +7,7 @@
     sampler    seed, index, c  -> counter-based noise, then generator -> x
     density    x               -> log_density, where encoder and maps can be undone
 
-Every module writes its own graph; here they are composed. Without decoder noise nothing has a z, without given columns
+Every module writes its graph; here they are composed. Without decoder noise nothing has a z, without given columns
 nothing a c.
 
 The density is that of f^-1(g_i(w)), the encoder's inverse of a generated latent, in the user's units:
@@ -51,7 +51,7 @@ TRAINED = "rows trained on"
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
-FARTHEST = 1e15  # a latent's coordinate, beyond which float32 can't hold its square in every frame
+FARTHEST = 1e15  # largest coordinate of a latent whose square float32 holds in every frame
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Parts:
 
     Attributes:
         columns: the d columns that are generated.
-        given: what networks see of the g given columns; None without any.
-        places: indices of the generated columns and of the given ones, in a row.
+        given: the transform of the g given columns to network inputs; None without any.
+        indices: of the generated columns and of the given ones, in a row.
     """
 
     columns: tuple[Column, ...]
@@ -71,7 +71,7 @@ class Parts:
     latents: LatentModel
     decode: Decoder
     given: Given | None
-    places: tuple[list[int], list[int]]
+    indices: tuple[list[int], list[int]]
 
     @classmethod
     def of(cls, run: Run) -> Parts:
@@ -102,7 +102,7 @@ class Parts:
             "q": self.decode.noise,
             "K": len(self.latents.thresholds),
             "h": self.latents.steps,
-            "g": len(self.places[1]),
+            "g": len(self.indices[1]),
         }
 
     def double(self) -> Parts:
@@ -166,8 +166,8 @@ class Parts:
         coordinates, chain = self.coordinates, self.latents.chain
         slope, choice = coordinates.graph_log_slope(x), coordinates.graph_choose(x)
         outcomes = [
-            op.min([own, const(step.size - 1, np.int64)])
-            for own, step in zip(choice, coordinates.steps, strict=True)
+            op.min([value, const(step.size - 1, np.int64)])
+            for value, step in zip(choice, coordinates.steps, strict=True)
         ]
         if not coordinates.continuous:
             assert chain
@@ -205,7 +205,7 @@ class Parts:
 
     @property
     def looked_up(self) -> bool:
-        """Whether some values come from tables or a network, of which one in a thousand may be another in a graph."""
+        """Whether some values come from tables or a network: in a graph, one in a thousand may differ."""
         return self.chained or self.given is not None or bool(self.coordinates.scored.any())
 
     def graphs(self) -> Iterator[tuple[str, dict[str, Var], dict[str, Var]]]:
@@ -234,8 +234,8 @@ class Parts:
         yield "generator.onnx", takes, gives
         yield "decoder.onnx", *self._decoder_graph(z)
         seed, index = argument((1,), np.int64), argument(("n",), np.int64)
-        u, w, own_z = noise(seed, index, sizes["m"], sizes["q"], sizes["h"])
-        made = {"u": u, "w": w, **c} | ({} if own_z is None else {"z": own_z})
+        u, w, drawn_z = noise(seed, index, sizes["m"], sizes["q"], sizes["h"])
+        made = {"u": u, "w": w, **c} | ({} if drawn_z is None else {"z": drawn_z})
         yield "sampler.onnx", {"seed": seed, "index": index, **c}, again(takes, gives, made)
         if not self.flaw:
             yield "density.onnx", {"x": x, **c}, {"log_density": self._log_density_graph(x, given)}
@@ -246,7 +246,7 @@ class Parts:
             return {"latent": latent, **z}, {"x": self._decoded(latent, [], z.get("z"))}
         choice = argument(("n", self.sizes["h"]), np.int64)
         columns = op.split(choice, num_outputs=self.sizes["h"], axis=1)
-        steps = [op.squeeze(own, const([1], np.int64)) for own in columns]
+        steps = [op.squeeze(column, const([1], np.int64)) for column in columns]
         x = self._decoded(latent, steps, z.get("z"))
         return {"latent": latent, "choice": choice, **z}, {"x": x}
 
@@ -264,7 +264,7 @@ class Parts:
 
     def divided(self, rows: Array) -> Arrays:
         """Return generated columns x [n, d] of whole rows, and c [n, g] if there are given ones."""
-        made, given = self.places
+        made, given = self.indices
         if not given:
             return {"x": rows}
         return {"x": np.ascontiguousarray(rows[:, made]), "c": np.ascontiguousarray(rows[:, given])}
@@ -273,15 +273,15 @@ class Parts:
         """Inverse of `divided`."""
         if c is None:
             return x
-        rows = np.empty((len(x), len(self.places[0]) + len(self.places[1])), x.dtype)
-        for places, part in zip(self.places, (x, c), strict=True):
-            rows[:, places] = part
+        rows = np.empty((len(x), len(self.indices[0]) + len(self.indices[1])), x.dtype)
+        for columns, part in zip(self.indices, (x, c), strict=True):
+            rows[:, columns] = part
         return rows
 
     def figures(
         self, rows: Array, columns: tuple[Column, ...], generator: torch.Generator
     ) -> dict[str, float]:
-        """Return the figures that travel with a bundle, on held-out rows [n, d + g], at their own conditions."""
+        """Return the figures stored in a bundle, on held-out rows [n, d + g], at their conditions."""
         real = self.divided(rows)
         made = self.made(real, generator)
         encoded = self.compute("encoder.onnx", real)
@@ -310,17 +310,17 @@ class Parts:
     def trained_warnings(
         self, rows: Array, columns: tuple[Column, ...], generator: torch.Generator
     ) -> list[str]:
-        """Return what tells generated rows from rows [n, d + g] that were trained on.
+        """Return warnings from comparing generated rows with rows [n, d + g] that were trained on.
 
-        Of a small table too few rows are held out to tell. Generated rows may be too near to those trained on: what
-        tells them from these all the same tells them from others.
+        A small table has too few held-out rows for that. Generated rows may be too near to training rows: differences
+        found all the same hold for other rows, too.
         """
         real = self.divided(rows)
         made = self.made(real, generator)
         whole = self.together(made, real.get("c"))
         figures = self._judged(rows, made, real["x"], columns)
-        said = quality_warnings(figures, TRAINED) if "c2st" in figures else []
-        return [*said, *share_warnings(self.outcomes(rows, whole), TRAINED)]
+        warnings = quality_warnings(figures, TRAINED) if "c2st" in figures else []
+        return [*warnings, *share_warnings(self.outcomes(rows, whole), TRAINED)]
 
     def outcomes(self, rows: Array, generated: Array) -> Iterator[tuple[list[str], Tensor, Tensor]]:
         """Yield each step's names of outcomes, and those of whole rows [n, d + g] and of generated whole rows."""
@@ -350,4 +350,4 @@ def _together(choice: Sequence[Var]) -> Var:
     if len(choice) == 1:
         return choice[0]
     axis = const([1], np.int64)
-    return op.concat([op.unsqueeze(own, axis) for own in choice], axis=1)
+    return op.concat([op.unsqueeze(step, axis) for step in choice], axis=1)

@@ -51,10 +51,10 @@ def noise(seed: Var, index: Var, m: int, q: int, h: int = 1) -> tuple[Var, Var, 
         uniforms.append(op.mul(bits, const(2.0**-24)))
     u = uniforms[0]
     if h > 1:
-        u = op.concat([op.unsqueeze(own, _int(1)) for own in uniforms], axis=1)
+        u = op.concat([op.unsqueeze(uniform, _int(1)) for uniform in uniforms], axis=1)
 
-    places = np.array([row + (len(rows) if word else 0) for row, word in pairs])
-    words = op.gather(op.concat([a, b], axis=0), const(places, np.int64), axis=0)
+    indices = np.array([row + (len(rows) if word else 0) for row, word in pairs])
+    words = op.gather(op.concat([a, b], axis=0), const(indices, np.int64), axis=0)
     even = op.cast(_shift(words, 32), to=np.uint32)
     # 2^32 times the low word, signed: a chain of casts is shorter, and onnxruntime 1.15 shortens
     # it wrongly
@@ -104,9 +104,9 @@ def _high(value: Var) -> Var:
     return op.cast(_shift(value, 32), to=np.int64)
 
 
-def _shift(value: Var, places: int, shape: tuple[int, ...] = (1,)) -> Var:
+def _shift(value: Var, bits: int, shape: tuple[int, ...] = (1,)) -> Var:
     unsigned = op.cast(value, to=np.uint64)
-    return op.bit_shift(unsigned, const(np.full(shape, places), np.uint64), direction="RIGHT")
+    return op.bit_shift(unsigned, const(np.full(shape, bits), np.uint64), direction="RIGHT")
 
 
 def _int(value: int, shape: tuple[int, ...] = (1,)) -> Var:
