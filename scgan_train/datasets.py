@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Plane = NDArray[np.float64]
 
-SEED_TAG = 0x5C6A  # keeps the data's random stream apart from others made from the same seed
+SEED_TAG = 0x5C6A  # separates the data's random stream from others of the same seed
 SEEDS = 2**63  # of trainings
 BUILT_IN_ROWS = 52_632  # 5 % are held out, so 50,000 train
 
@@ -112,7 +112,7 @@ def draw(name: str, n: int, seed: int) -> dict[str, NDArray[np.float32]]:
 
 
 def table(name: str, n: int, seed: int) -> Table:
-    """Draw n rows as `draw`, and guess what the columns are."""
+    """Draw n rows as `draw`, and guess the kinds of columns."""
     return read_table(draw(name, n, seed))
 
 
@@ -143,7 +143,7 @@ def load(data: Any, config: Config) -> tuple[str, Table]:
 
     Raises:
         DataError: data that can't be read.
-        UsageError: columns chosen or described that are not there.
+        UsageError: columns chosen or described that do not exist.
     """
     from scgan_train.coordinates.given import unwalled
 
@@ -169,10 +169,10 @@ def judges(
 
     Args:
         data: a built-in distribution or a file.
-        columns: what they must be; None to guess them.
-        n: how many, where there are as many.
+        columns: those expected; None to guess them.
+        n: how many at most.
         seed: of a built-in distribution's rows.
-        grow: whether columns take names that they don't have; see `read_table`.
+        grow: whether columns accept new names; see `read_table`.
 
     Raises:
         DataError: rows that can't be read, or that have other columns.

@@ -2,8 +2,8 @@
 
     h_0 = W_0 eps;   h_{l+1} = W_{l+1} silu(h_l + mu_l + U_l diag(s_l) z_l);   y = S eps + t + h_L
 
-U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along directions of its
-own, by importances s_l, around the origin mu_l, which is the bias of the layer before. z = 0
+U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along its
+directions, by importances s_l, around the origin mu_l, which is the bias of the layer before. z = 0
 reconstructs; without noise there is no z. The affine skip S starts as the least-squares fit, the
 last W as zero; where the skip is exact, as behind an encoder of lines, nothing is trained and graphs have no layers.
 Where the latent has fewer dimensions than the row, noise enters at the output instead, and is fitted by likelihood to
@@ -122,15 +122,15 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def wake(self, lost: Tensor) -> None:
-        """Set all importances to the spread [] that reconstructions lose: critics hear no noise of less."""
+        """Set all importances to the spread [] that reconstructions lose: critics miss smaller noise."""
         for subspace in self._subspaces:
             subspace.importance.fill_(lost)
 
     @torch.no_grad()
     def put_out(self, lost: Tensor) -> None:
-        """Leave no noise where all of it is as `wake` left it: the phase that should teach it was undone."""
-        own: list[Tensor] = [subspace.importance for subspace in self._subspaces]
-        if own and (torch.cat(own) == lost.to(own[0])).all():
+        """Switch noise off if all of it is as `wake` set it: the phase that trains it was undone."""
+        values: list[Tensor] = [subspace.importance for subspace in self._subspaces]
+        if values and (torch.cat(values) == lost.to(values[0])).all():
             self.wake(torch.zeros_like(lost))
 
     @torch.no_grad()
@@ -144,7 +144,7 @@ class Decoder(nn.Module):
 
     @property
     def deterministic(self) -> list[nn.Parameter]:
-        """What reconstructs: all parameters but those of the noise."""
+        """Parameters of reconstruction: all but those of the noise."""
         return [*self.layers.parameters(), self.last, *self.skip.parameters()]
 
     @property
@@ -172,7 +172,7 @@ class DecoderStage(nn.Module):
     fewer dimensions than the row, most of the error can't be lowered: there the error is the
     geometric mean of the residuals' variances along what noise restores, and 2 % of it are enough.
     Each half of the rows then trains a decoder of that width, and noise at the output is fitted to
-    the residuals of the other half; rows kept back say by how much these are too wide.
+    the residuals of the other half; held-out rows show by how much these are too wide.
 
     Args:
         restored: noise dimensions at the output; without, critics teach noise in each layer.
@@ -226,7 +226,7 @@ class DecoderStage(nn.Module):
         return self._widths[self._best(len(self.errors))]
 
     def _best(self, tried: int) -> int:
-        """Return which of the first widths is taken: the last that lowers the error by enough."""
+        """Return the index of the width to take: the last that lowers the error by enough."""
         best, enough = 0, 0.98 if self.restored else 0.9
         for index, error in enumerate(self.errors[:tried].tolist()):
             best = index if error <= enough * float(self.errors[best]) else best

@@ -1,4 +1,4 @@
-"""Stage 1: an encoder whose latents keep apart what is apart and near what is near, learned by contrast alone.
+"""Stage 1: an encoder whose latents keep distances between rows, trained by contrast alone.
 
 Two noisy copies of a row, a = y + s n and b = y + s n', should find each other among the batch (InfoNCE, equation 1):
 
@@ -30,7 +30,7 @@ STRAIGHT = -60.0  # logarithm of a bend that vanishes in float64
 class ColumnCurves(nn.Module):
     """A monotone curve for each coordinate: a (y + sum_h v_h tanh(s_h y + b_h)), all of a, v, s positive.
 
-    Without a bend v is next to nothing, and each curve a line.
+    Without a bend v is almost zero, and each curve a line.
     """
 
     def __init__(
@@ -150,9 +150,9 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def start(self, y: Tensor) -> None:
-        """Take the principal axes of coordinates [n, d'] for a linear encoder's: contrast leads to those.
+        """Take the principal axes of coordinates [n, d'] as a linear encoder's, which contrast converges to.
 
-        Views differ by as much noise in every direction, so the widest directions tell rows apart best.
+        Views differ by equal noise in every direction, so the widest directions distinguish rows best.
         """
         if self.config.kind == "linear":
             *_, layer = self.net.children()

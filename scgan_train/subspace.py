@@ -1,7 +1,7 @@
 """Where noise enters the decoder: subspaces of its layers, and of its output.
 
 At the output y = D(eps) + U diag(s) psi(v), v = C (1 + N(eps)) diag(exp g(eps)) z. U [d', q] spans the leading
-principal axes of residuals y - D(eps), turned so that as many columns as can be lie along one of its own; s are the
+principal axes of residuals y - D(eps), rotated so that as many columns as possible lie along one axis; s are the
 residuals' spreads there, psi their normal quantiles, a monotone line of many pieces for each, and D(eps) is the origin.
 C is the Cholesky factor of their normal scores v. N (strictly lower triangular) turns the noise, and g stretches it, by
 where the latent is; both are zero at the start. Then
@@ -28,13 +28,13 @@ from scgan_train.maps.base import log_normal
 from scgan_train.nets import mlp, mlp_graph
 
 WIDTH = 64  # hidden units of the network of N and g
-MIXED = 8  # matrices that N is mixed of
+MIXED = 8  # matrices that N is a combination of
 MOST = 3.0  # of |g|
-BELIEF = 50  # rows' worth of belief in a spread that other rows have
+BELIEF = 50  # weight, in rows, of the spread from other rows
 STEP, PIECES = 0.25, 16  # of psi, from 0 to 4 on both sides
 STEEPEST = 12.0  # slope of psi: rounding of v then moves nothing by 1e-5 of a spread
 NEAR = 0.02  # length of z
-MOST_SORTED = 2**23  # numbers that psi is taken from
+MOST_SORTED = 2**23  # numbers that psi is estimated from
 NARROWEST = 1e-4  # spread of a direction, in standardised coordinates
 
 
@@ -45,7 +45,7 @@ def principal(residuals: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _no_steeper(quantiles: Tensor) -> Tensor:
-    """Return quantiles [q, 2 PIECES + 1] that reach from their middle on later what they reach too steeply."""
+    """Return quantiles [q, 2 PIECES + 1] with slopes limited to `STEEPEST`, from their middle outwards."""
     most = STEEPEST * STEP * torch.arange(PIECES + 1).to(quantiles)
     below, above = (
         (side - most).cummin(1).values + most
@@ -78,7 +78,7 @@ class Subspace(nn.Module):
 
 
 class Residual(Subspace):
-    """What the latent [n, e] loses of coordinates [n, d'], as noise z [n, q]; none until `start`.
+    """The part of coordinates [n, d'] that the latent [n, e] loses, as noise z [n, q]; none until `start`.
 
     Attributes:
         quantiles: psi at its knots [q, 2 PIECES + 1].
@@ -100,7 +100,7 @@ class Residual(Subspace):
 
     @property
     def moved(self) -> list[nn.Parameter]:
-        """What is fitted by likelihood: the network and the matrices that N is mixed of."""
+        """Parameters fitted by likelihood: the network and the matrices that N combines."""
         return [*self.shape.parameters(), self.turns]
 
     @torch.no_grad()
@@ -126,10 +126,10 @@ class Residual(Subspace):
     def scores(self, t: Tensor) -> Tensor:
         """Return v [n, q] with psi(v) = t, a last knot for t beyond it."""
         known = self.quantiles
-        place = torch.searchsorted(known[:, 1:-1].contiguous(), t.T.contiguous())
-        low, high = known.gather(1, place), known.gather(1, place + 1)
+        index = torch.searchsorted(known[:, 1:-1].contiguous(), t.T.contiguous())
+        low, high = known.gather(1, index), known.gather(1, index + 1)
         share = ((t.T - low) / (high - low)).clamp(0, 1)
-        return STEP * (place + share - PIECES).T
+        return STEP * (index + share - PIECES).T
 
     def _slopes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return psi(0) [q], and by how much its slopes change at each knot upwards and downwards, [q, PIECES]."""
@@ -139,7 +139,7 @@ class Residual(Subspace):
         return self.quantiles[:, PIECES], up.diff(prepend=start), down.diff(prepend=start)
 
     def psi(self, v: Tensor) -> Tensor:
-        """Return t [n, q] at normal scores v, of which it takes those beyond the last knots for these."""
+        """Return t [n, q] at normal scores v, which are clipped to the last knots."""
         v = v.clamp(-STEP * PIECES, STEP * PIECES)
         (middle, up, down), knots = self._slopes(), STEP * torch.arange(PIECES).to(v)
         above, below = ((side.unsqueeze(2) - knots).relu() for side in (v, -v))
@@ -147,11 +147,11 @@ class Residual(Subspace):
 
     @torch.no_grad()
     def calibrate(self, latent: Tensor, back: Tensor) -> None:
-        """Give noise the marginals of residuals, and s the size that they have on rows kept back.
+        """Fit the noise's marginals to those of residuals, and s to their size on held-out rows.
 
         Args:
             latent: [n, e], of the rows that the noise was fitted to.
-            back: residuals [m, d'] of other rows, which say as much of s as m rows can.
+            back: residuals [m, d'] of other rows, which weigh as m rows in s.
         """
         scores = self.scores(back @ self.basis / self.importance)
         squares = (scores.square().sum(0) + BELIEF) / (len(scores) + BELIEF)
@@ -175,7 +175,7 @@ class Residual(Subspace):
         return self.forward(self.psi(self.mixed(latent, z)) - near * self.quantiles[:, PIECES])
 
     def mixed(self, latent: Tensor, z: Tensor) -> Tensor:
-        """Return normal scores v [n, q], as z and what is added to it: float32 rounds less of a sum."""
+        """Return normal scores v [n, q], as z plus an increment, for less rounding in float32."""
         stretch, shares = self.shaped(latent)
         half = torch.tanh(stretch / 2)
         more = z * (2 * half / (1 - half))  # z (exp g - 1)
