@@ -1,4 +1,4 @@
-"""The calls of the package: train, inspect and export; what they need is imported when they are called."""
+"""The calls of the package: train, inspect and export; they import what they need when called."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def inspect(
     data: str | Path | ArrayLike, config: Config | Mapping[str, Any] | None = None
 ) -> Inspection:
-    """Return what columns are taken for before anything is trained, and what that will cost; arguments as in `train`.
+    """Return the detected properties of columns and the cost of a training; arguments as in `train`.
 
     Raises:
         DataError: data that can't be read.
@@ -54,8 +54,8 @@ def train(
         out: the run folder; by default a new one in `runs/`, or the newest there to resume.
         resume: finish the run in `out`, with its own settings; those in `config` must agree.
         force: replace a run that is in `out`.
-        say: takes a line for people: what was noticed in the rows, how many clusters.
-        defaults: of a new run, what `config` does not name; one that is resumed has its own.
+        say: called with a line for people: notes on the rows, the number of clusters.
+        defaults: of a new run, for settings missing in `config`; a resumed run ignores them.
 
     Raises:
         DataError: data that can't be read, too few rows, or other rows than the run began with.
@@ -96,7 +96,7 @@ def train(
 def _train(
     table: Table, config: Config, path: Path, source: str, resume: bool, force: bool, say: Any
 ) -> Run:
-    """Train, and say what was noticed in the rows and what to do next."""
+    """Train; `say` is called with notes on the rows and the next command."""
     from shlex import quote
 
     from scgan_train.datasets import DATASETS

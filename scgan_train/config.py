@@ -1,4 +1,4 @@
-"""What a training is: one frozen dataclass per stage, one around them, plain data in and out.
+"""Settings of a training: one frozen dataclass per stage, one around them, plain data in and out.
 
 Defaults that depend on the data are "auto"; `scgan_train.resolving` replaces them by values computed from the rows, and
 the result is trained and stored in runs and bundles. Settings come as nested dicts (defaults < preset < TOML file <
@@ -61,7 +61,7 @@ class ClusterConfig:
 
     Attributes:
         k: number of clusters, or with `choose` the largest that is considered.
-        choose: take the number of best held-out likelihood; `auto` does so where `k` is `auto`.
+        choose: use the number of best held-out likelihood; `auto` does so where `k` is `auto`.
         refine: expectation-maximisation with full covariances after K-means.
         split: never let a cluster cross an empty band of a latent coordinate.
         min_rows: rows below which a cluster stays a Gaussian, without a trained map.
@@ -133,7 +133,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a training depends on, besides its rows.
+    """All settings of a training.
 
     Attributes:
         latents: where latents for generation come from (`gaussian`, `centers`, `mapper`, `real`).

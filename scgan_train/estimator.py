@@ -1,4 +1,4 @@
-"""The trainer as scikit-learn has estimators: `SCGAN().fit(X).sample(n)`.
+"""The trainer as a scikit-learn estimator: `SCGAN().fit(X).sample(n)`.
 
     X, a DataFrame or an array  --fit: train, export-->  a bundle in memory  --sample-->  rows in the form of X
 
@@ -30,12 +30,12 @@ LEAST_ROWS = 3
 
 
 class _Sampler:
-    """What a bundle in memory draws; a copy of it takes the bundle's bytes along, and makes sessions anew."""
+    """A bundle in memory that draws rows; copies take its bytes along, and create new sessions."""
 
     def __init__(self, path: Path) -> None:
         self.bundle = bundles.load(path)
-        there = [name for name in EXTRAS if name in self.bundle.manifest.files]
-        self.extras = {name: (path / name).read_bytes() for name in there}
+        names = [name for name in EXTRAS if name in self.bundle.manifest.files]
+        self.extras = {name: (path / name).read_bytes() for name in names}
 
     @cached_property
     def model(self) -> Model:
@@ -60,7 +60,7 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
         preset: "standard", "quick" or "paper".
         config: settings that differ from the preset's, as `scgan_train.train` takes them.
         random_state: seed of the training; a numpy generator to draw it from; or None for another each time.
-        device: "auto", "cpu" or "cuda", what trains.
+        device: "auto", "cpu" or "cuda", used for training.
 
     Attributes:
         n_features_in_: d.
@@ -88,7 +88,7 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
             y: not used.
 
         Raises:
-            ValueError: something else than rows.
+            ValueError: X does not hold rows.
             ScganError: as `scgan_train.train` and `scgan_train.export`.
         """
         from scgan_train.api import export, train
@@ -141,8 +141,8 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
     def save(self, path: str | Path) -> Path:
         """Write the bundle, as `scgan export` does, and return its folder."""
         check_is_fitted(self)
-        held = self.sampler_
-        return bundles.save(path, held.bundle.manifest, held.bundle.graphs, held.extras)
+        sampler = self.sampler_
+        return bundles.save(path, sampler.bundle.manifest, sampler.bundle.graphs, sampler.extras)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -165,19 +165,19 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
 
 
 class _Form:
-    """How a DataFrame holds its columns, to hold others so: labels, and types by name."""
+    """The labels and types of a DataFrame's columns, to restore them in generated ones."""
 
     def __init__(self, labels: list[Any], types: dict[str, Any]) -> None:
         self.labels, self.types = labels, types
 
     @classmethod
     def of(cls, X: Any) -> Self:
-        """Note the form of a DataFrame, or of another mapping, which has no types to keep."""
+        """Record the form of a DataFrame, or of another mapping, which has no types."""
         types = {str(name): getattr(column, "dtype", None) for name, column in X.items()}
         return cls([name for name, _ in X.items()], types)
 
     def restored(self, table: Any) -> Any:
-        """Give columns the types and labels that they had, where all their values fit these."""
+        """Restore the types and labels of columns, where all their values fit these."""
         if not hasattr(table, "astype"):
             return table
         labels = {str(label): label for label in self.labels}

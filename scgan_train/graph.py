@@ -1,7 +1,7 @@
-"""Graphs, built: what every module's `graph` method is written with, which is its `forward` as a graph.
+"""Helpers for building graphs: every module's `graph` method is its `forward` as a graph.
 
 spox makes a typed value of every operator, so a graph is composed by calling functions, and a mistake in a shape or
-a type is an error where it is made. What leaves here is opset 18 and IR 8, with the batch open and no name of this
+a type is an error where it is made. The models are of opset 18 and IR 8, with the batch open and no name of this
 machine inside.
 """
 
@@ -23,7 +23,7 @@ from scgan_infer.errors import ParityError
 
 __all__ = ["Var", "again", "argument", "const", "minus_infinity", "model", "op", "silu"]
 
-SHARED = 64  # bytes of a constant that is made once: half of a graph's constants are a few numbers
+SHARED = 64  # bytes of a constant that is shared: half of a graph's constants are a few numbers
 
 
 def argument(shape: Sequence[int | str], dtype: type[np.generic] = np.float32) -> Var:
@@ -47,7 +47,7 @@ def _shared(content: bytes, dtype: str, shape: tuple[int, ...]) -> Var:
 
 def minus_infinity() -> Var:
     """Return log 0: a constant must be finite."""
-    with np.errstate(divide="ignore"):  # spox computes what follows from constants
+    with np.errstate(divide="ignore"):  # spox folds constants
         return op.log(const(0))
 
 
@@ -59,7 +59,7 @@ def silu(x: Var) -> Var:
 def again(
     inputs: Mapping[str, Var], outputs: Mapping[str, Var], values: Mapping[str, Var]
 ) -> dict[str, Var]:
-    """Return a graph's outputs at other values of its inputs: nodes are copied, which is quicker than to make them."""
+    """Return a graph's outputs at other values of its inputs: nodes are copied, which is faster than creating them."""
     return dict(spox.inline(spox.build(dict(inputs), dict(outputs)))(**values))
 
 

@@ -1,7 +1,7 @@
-"""What a table is taken for, before anything is trained: `scgan inspect`.
+"""The detected properties of a table, before anything is trained: `scgan inspect`.
 
-A finding a column: its kind, range and distinct values, which values the head draws outright and how often,
-missing cells, and what a user may want to change.
+One finding per column: its kind, range and distinct values, which values the head draws directly and how often,
+missing cells, and suggested changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ UNITS = {"M": "months", "D": "days", "h": "hours", "m": "minutes", "s": "seconds
 
 @dataclass(frozen=True)
 class Finding:
-    """What one column is taken for.
+    """Detected properties of one column.
 
     Attributes:
         column: Its kind and domain.
@@ -41,10 +41,10 @@ class Finding:
         high: Greatest number.
         distinct: How many different values there are.
         missing: How many cells are missing.
-        drawn: Values that the head draws outright, "" for a missing cell, with their shares, most frequent first;
+        drawn: Values that the head draws directly, "" for a missing cell, with their shares, most frequent first;
             empty for a column that is computed from others and a residual.
-        rest: Whether the column has other numbers, too.
-        hints: What the user may want to change, a sentence each.
+        rest: Whether the column also has other numbers.
+        hints: Suggested changes, a sentence each.
     """
 
     column: Column
@@ -59,17 +59,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a table is taken for.
+    """Detected properties of a table.
 
     Attributes:
         rows: How many there are.
-        repeated: How many of them are equal to an earlier one.
+        repeated: How many of them equal an earlier one.
         findings: One per column.
         guessed: Names of the number columns whose kind was not set and is not real.
         seconds: About how long a training takes on one core.
-        notes: What was noticed when they were read.
+        notes: Messages from reading them.
         asked: The settings that differ from the defaults.
-        constraints: What holds between columns in all rows, and will hold in generated ones.
+        constraints: Relations between columns that hold in all rows, and will in generated ones.
     """
 
     rows: int
@@ -114,9 +114,9 @@ class Inspection:
 def inspect(
     table: Table, config: Config, constraints: Sequence[Constraint] | None = None
 ) -> Inspection:
-    """Return what the columns of a table are taken for, and what a training with these settings will cost.
+    """Return the detected properties of a table, and the cost of a training with these settings.
 
-    `constraints` are `constraints_of` the table, where they are known already.
+    `constraints` are `constraints_of` the table, if already known.
     """
     made, _ = divide(table.columns, config.given)
     columns = [table.columns[j] for j in made]
@@ -174,7 +174,7 @@ def _finding(column: Column, values: Any, step: Step | None) -> Finding:
 
 
 def _hints(column: Column, present: Any, distinct: Any) -> Iterator[str]:
-    """Yield what a user may want to change."""
+    """Yield suggested changes."""
     if column.is_id:
         setting = f"columns.{quoted(column.name)}.kind=drop"
         yield f"names rows: it is numbered anew where rows are written, or left out with {setting}"
@@ -238,7 +238,7 @@ def _short(text: str) -> str:
 
 
 def _cost(config: Config, steps: int) -> float:
-    """Return about how many seconds a training takes on one core; measured on tables of 2 to 15 columns."""
+    """Return the approximate seconds of a training on one core; measured on tables of 2 to 15 columns."""
     mapper, e = config.mapper, int(config.encoder.latent_dim)
     head = 2.7 * (steps + 1) if steps else 0.0
     if config.latents != "mapper":

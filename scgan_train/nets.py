@@ -1,4 +1,4 @@
-"""The blocks that models are made of; weights are drawn from the generator that is passed."""
+"""Building blocks of models; weights are drawn from the given generator."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
     Args:
         config: the settings.
         rows: all rows.
-        constraints: `constraints_of` them, where they are known already.
+        constraints: `constraints_of` them, if already known.
 
     Raises:
         DeviceError: the device asked for is not available.

@@ -1,19 +1,19 @@
-"""The run folder: all that a training knows, each part written when it is complete.
+"""The run folder: all results of a training, each part written when it is complete.
 
     run.json                 version, source, columns, sizes, finished stages with seconds, notes
     config.toml              the configuration, resolved: what was trained
     coordinates.safetensors  between rows and coordinates
-    given.safetensors        between given columns and what networks see of them, where there are any
+    given.safetensors        from given columns to network inputs, where there are any
     encoder.safetensors      stage 1
-    clusters.safetensors     K-means and what refined it
-    head.safetensors         what draws discrete values and the cluster, where there are such or given columns
+    clusters.safetensors     K-means and its refinement
+    head.safetensors         the chain of discrete values and clusters, where there are such or given columns
     mapper.safetensors       stage 2
     decoder.safetensors      stage 3
     margins.safetensors      from generated columns to the distribution of training rows, where that is needed
     held_out.npy             rows that no stage saw
     history.jsonl            a line per stage, phase and step with the losses
     checkpoint.safetensors   the stage under way
-    .lock                    while a training is at work; one that was killed may leave it, and it is void then
+    .lock                    while a training is running; a killed one may leave it, without effect
 
 Nothing is resolved again when a run is loaded.
 """
@@ -75,7 +75,7 @@ NEEDED = {"rows", "sha256", "clusters", "width", "figures"}
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of a run folder; the lock ends with its process, however that ends.
+    """Lock a run folder against other trainings; the lock ends with its process, however that ends.
 
     Raises:
         UsageError: another training has it.
@@ -100,7 +100,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @dataclass(repr=False)
 class Run:
-    """A run folder and what is known of it.
+    """A run folder and its facts.
 
     Attributes:
         path: the folder.
@@ -135,7 +135,7 @@ class Run:
         return divide(self.columns, self.config.given)[1]
 
     def finished(self, stage: str) -> bool:
-        """Say whether a stage is finished."""
+        """Return whether a stage is finished."""
         return stage in self.facts.get("seconds", {})
 
     def save(self) -> None:
@@ -152,7 +152,7 @@ class Run:
         """Open a run folder.
 
         Raises:
-            ModelError: if it is none, is damaged, or is of a newer version.
+            ModelError: if it is no run folder, is damaged, or is of another version.
         """
         try:
             facts = json.loads((path / "run.json").read_text("utf-8"))
@@ -187,7 +187,7 @@ class Run:
             raise ModelError(f"{path}: damaged run.json ({error}); train again") from error
 
     def write(self, name: str, content: bytes, *, note: bool = False) -> None:
-        """Write a file of the run, complete or not at all; if it then stays as it is, `run.json` may note its SHA-256.
+        """Write a file of the run, complete or not at all; with `note`, `run.json` records its SHA-256.
 
         Raises:
             DataError: if it can't be written.
@@ -202,7 +202,7 @@ class Run:
         """Return the bytes of a file of the run.
 
         Raises:
-            ModelError: it is not as this run left it.
+            ModelError: it has changed since this run wrote it.
         """
         content = (self.path / name).read_bytes()
         noted = self.facts.get("files_sha256", {}).get(name)
@@ -227,7 +227,7 @@ class Run:
             ) from error
 
     def save_tensors(self, name: str, tensors: Mapping[str, Tensor | NDArray[Any]]) -> None:
-        """Write named tensors or arrays to `NAME.safetensors`; of `mapper` those before it has its chain."""
+        """Write named tensors or arrays to `NAME.safetensors`; those of `mapper` without its chain."""
         plain = {
             key: torch.as_tensor(tensor).detach().cpu().contiguous()
             for key, tensor in tensors.items()
@@ -238,7 +238,7 @@ class Run:
         """Read `NAME.safetensors`.
 
         Raises:
-            ModelError: if it is missing, damaged or not as this run left it.
+            ModelError: if it is missing, damaged or has changed.
         """
         path = self.path / f"{name}.safetensors"
         try:
@@ -247,7 +247,7 @@ class Run:
             raise ModelError(f"{path} is missing: the run is not finished; resume it") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path}: damaged ({error}); train again") from error
-        # Where a tensor lies decides how its sums are grouped: a copy lies as one that was never written.
+        # A tensor's alignment decides how its sums are grouped: a copy is aligned as before it was written.
         return {key: tensor.clone() for key, tensor in tensors.items()}
 
     def save_held_out(self, rows: NDArray[np.float32]) -> None:
@@ -268,7 +268,7 @@ class Run:
         return rows
 
     def load_coordinates(self) -> Coordinates:
-        """Read what lies between rows and coordinates."""
+        """Read the transform between rows and coordinates."""
         columns = [self.columns[j] for j in self.made]
         state = self._arrays("coordinates")
         if self.finished("margins"):
@@ -277,7 +277,7 @@ class Run:
             return Coordinates(columns, state)
 
     def load_given(self) -> Given | None:
-        """Read what lies between given columns and what networks see of them; None without any."""
+        """Read the transform from given columns to network inputs; None without any."""
         if not self.given:
             return None
         columns, state = [self.columns[j] for j in self.given], self._arrays("given")
@@ -325,7 +325,7 @@ class Run:
         return Chain(every, generator, given.sizes, gate, given.dims)
 
     def new_mapper(self, clusters: Clusters, generator: Generator) -> LatentModel:
-        """Return the untrained model that latents are drawn from, but `real`."""
+        """Return the untrained model that latents are drawn from; not for `real`."""
         sizes, dims = self.sizes, 0
         if (given := self.load_given()) is not None:
             sizes, dims = (*given.sizes, *sizes), given.dims
@@ -335,7 +335,7 @@ class Run:
     def load_head(self) -> Chain | None:
         """Read the chain; None where there is none.
 
-        There is none where columns are neither discrete nor given, nor with latents that have their choice with them.
+        There is none where columns are neither discrete nor given, nor with real latents, which store their choices.
         """
         if self.config.latents == "real" or not (self.sizes or self.given):
             return None
@@ -384,7 +384,7 @@ class Run:
 
     @contextmanager
     def _fitting(self, name: str) -> Iterator[None]:
-        """Say in a ModelError that the tensors of a file do not fit."""
+        """Raise a ModelError if the tensors of a file do not fit."""
         try:
             yield
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -395,7 +395,7 @@ class Run:
 
 
 def _check(facts: dict[str, Any]) -> None:
-    """Raise a ValueError where facts of a run are not what they are called."""
+    """Raise a ValueError if facts of a run have wrong types or are missing."""
     wrong = {key for key, kind in FACTS.items() if key in facts and type(facts[key]) is not kind}
     if not wrong and "figures" in facts.get("seconds", {}):
         wrong = NEEDED - facts.keys()

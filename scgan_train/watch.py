@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar where somebody looks on, elsewhere a line every few seconds.
+"""Progress of long work: a bar on a terminal, elsewhere a line every few seconds.
 
     `LEVEL`         bar    lines every    ends of stages
     None (Python)   yes    -              -
@@ -6,8 +6,8 @@
     0 (a command)   yes    5 s            -
     1 (--verbose)   yes    1 s            yes
 
-Work that is over within a second shows nothing. A notebook that can't draw bars gets lines. Narrow terminals keep what
-is done and the time left.
+Work of less than a second shows nothing. A notebook that can't draw bars gets lines. Narrow terminals keep the steps
+done and the time left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LEVEL: ContextVar[int | None] = ContextVar("level", default=None)
 PATIENCE = 1.0  # seconds until a bar appears
 EVERY = {0: 5.0, 1: 1.0}  # seconds between lines
-WITH_BAR, WITH_TEXT = 56, 90  # columns of a terminal from which on there is room
+WITH_BAR, WITH_TEXT = 56, 90  # smallest terminal width for each
 
 
 class Watch:
@@ -51,7 +51,7 @@ class Watch:
         self.tasks: dict[str, TaskID] = {}
         self.name, self.done, self.text = "", 0, ""
         self.total: int | None = None
-        self.first: tuple[float, int] | None = None  # when some steps were done, and how many
+        self.first: tuple[float, int] | None = None  # time and steps done of the first report
         self.entered = self.begun = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -78,7 +78,7 @@ class Watch:
             self._draw()
 
     def show(self, done: int, text: str = "") -> None:
-        """Say how many steps are done, and what else there is to say."""
+        """Show how many steps are done, and a text."""
         self.done, self.text = done, text
         self.first = self.first or (time.monotonic(), done)
         self._draw()
@@ -88,7 +88,7 @@ class Watch:
         if self.display is not None:
             self.display.console.print(visible(message), markup=False, soft_wrap=True)
         elif self.bars or self.lines:
-            with suppress(OSError):  # a stream that takes no more ends nothing
+            with suppress(OSError):  # a closed stream is no error
                 print(visible(message), file=sys.stderr, flush=True)
 
     def _draw(self) -> None:
@@ -106,7 +106,7 @@ class Watch:
             self.display.update(task, completed=self.done, total=self.total, text=self.text)
 
     def _end(self) -> None:
-        """Finish what was begun."""
+        """Finish the current kind of work."""
         if self.display is not None and self.name in self.tasks and self.total is None:
             self.display.update(self.tasks[self.name], total=1, completed=1)
         if self.name and self.level > 0:
@@ -115,7 +115,7 @@ class Watch:
         self.name = ""
 
     def _tick(self) -> None:
-        """Show work that may not say how far it is, until it is over."""
+        """Show work that may not report its progress, until it is over."""
         while not self.over.wait(EVERY[self.level] if self.lines else PATIENCE):
             if self.lines and self.name:
                 self.say(self.line())
@@ -125,7 +125,7 @@ class Watch:
                         self._draw()
 
     def line(self) -> str:
-        """Return how far it is, in words.
+        """Return the progress in words.
 
         >>> watch = Watch()
         >>> watch.begin("encoder", 200)
@@ -136,7 +136,7 @@ class Watch:
         now = time.monotonic()
         if self.total is None:
             return f"{self.name}: {now - self.begun:.0f} s"
-        since, before = self.first or (now, self.done)  # what came earlier was preparation, too
+        since, before = self.first or (now, self.done)  # earlier time includes preparation
         left = ""
         if self.done > before:
             seconds = (now - since) * (self.total - self.done) / (self.done - before)

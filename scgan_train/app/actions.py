@@ -1,4 +1,4 @@
-"""What commands on bundles have in common: which bundle, which rows of it, and where they go."""
+"""Shared code of commands on bundles: finding a bundle, choosing rows, writing output."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from scgan_infer.sampling.given import Given
     from scgan_infer.sampling.model import Model
 
-GPU = Path("/dev/nvidiactl")  # there where a driver is
+GPU = Path("/dev/nvidiactl")  # exists where a driver is loaded
 SHIPPED = "eight_gaussians"
-# what a folder holds of --rows-per-file, of reproduce, and of what is replaced when the new one is complete
+# files in a folder of --rows-per-file, of reproduce, and of one that is replaced once the new one is complete
 PARTS = ("part-[0-9][0-9][0-9][0-9][0-9][0-9].*", ".part-*", "manifest.json", ".manifest.json*")
 REPRODUCED = ("settings.json", "cells", "runs", "table.csv", "table.md", "figure[0-9]-*")
 ANY = ("*",)
@@ -54,7 +54,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def say(message: str, *, always: bool = False) -> None:
-    """Write one line to stderr, control characters in it made visible; a closed stderr is no error.
+    """Write one line to stderr, unprintable characters escaped; a closed stderr is no error.
 
     With --quiet only messages with `always` are written. Settings in it are written as options.
     """
@@ -67,12 +67,12 @@ def say(message: str, *, always: bool = False) -> None:
 
 
 def show(*lines: str) -> None:
-    """Write lines to stdout, control characters in them made visible."""
+    """Write lines to stdout, unprintable characters escaped."""
     print("\n".join(map(visible, lines)), flush=True)
 
 
 def as_options(text: str) -> str:
-    r"""Return a text with the settings of columns in it as options of the command line.
+    r"""Return a text with settings of columns rewritten as command-line options.
 
     >>> as_options('choose columns.k.kind=id or columns."a b".kind=drop')
     'choose --set=columns.k.kind=id or \'--set=columns."a b".kind=drop\''
@@ -105,7 +105,7 @@ def find_bundle(model: Path | None) -> Path:
 
 
 def next_step() -> str:
-    """Return what to do next in this folder: sample, export, or train."""
+    """Return the next step in this folder: sample, export, or train."""
     if Path("bundle.json").is_file():
         return "this folder is a bundle; next: scgan sample --model . --n 10"
     made = [*Path("exported").glob("*/bundle.json"), *Path("runs").glob("*/run.json")]
@@ -170,7 +170,7 @@ def load(model: Path | None, device: str, threads: int | None) -> Model:
 
 
 def judged_model(model: Path | None, samples: Path | None) -> Model | None:
-    """Return the bundle that is judged; None where --samples alone is."""
+    """Return the bundle to evaluate; None if --samples is evaluated alone."""
     from scgan_infer.sampling import model as runtime
 
     return runtime.load(find_bundle(model)) if model is not None or samples is None else None
@@ -380,7 +380,7 @@ def _placed(job: Job, row: int, piece: Floats, columns: Sequence[Column]) -> Flo
 
 
 def write_table(table: Table, out: str) -> None:
-    """Write rows and say so; raises as `compute`."""
+    """Write rows and report it; raises as `compute`."""
     from scgan_infer.rows.formats import open_writer
 
     with open_writer(out, table.columns, len(table)) as writer:
@@ -389,13 +389,13 @@ def write_table(table: Table, out: str) -> None:
 
 
 def say_rows(out: str, n: int) -> None:
-    """Say what was written."""
+    """Report how many rows were written."""
     if out != "-":
         say(f"{n} rows: {out}")
 
 
 def save_picture(picture: Figure, out: Path) -> None:
-    """Write a picture and say so."""
+    """Write a picture and report it."""
     from scgan_infer.judging.canvas import save
 
     save(picture, out)

@@ -1,6 +1,6 @@
-"""The commands but `plot`: each parses, makes one call and prints, data to stdout or --out, rest to stderr."""
+"""The commands except `plot`: each parses, makes one call and prints, data to stdout or --out, rest to stderr."""
 
-# no annotations from __future__: typer would compute each of them four times from its text
+# no annotations from __future__: typer would evaluate each of them four times
 
 import copy
 from pathlib import Path
@@ -23,18 +23,18 @@ app = typer.Typer(
 
 
 def option(names: str, text: str, metavar: str | None = None, **more: Any) -> Any:
-    """Describe an option by its names and its help."""
+    """Return an option with names and help."""
     return typer.Option(*names.split(), metavar=metavar, help=text, **more)
 
 
 def variable(names: str, text: str, metavar: str | None = None, **more: Any) -> Any:
-    """Describe an option that is read from the environment, too: --seed from SCGAN_SEED."""
+    """Return an option that is read from the environment, too: --seed from SCGAN_SEED."""
     name = names.split()[0].removeprefix("--").upper()
     return option(names, text, metavar, envvar=f"SCGAN_{name}", **more)
 
 
 def argument(metavar: str, text: str) -> Any:
-    """Describe an argument."""
+    """Return an argument with help."""
     return typer.Argument(metavar=metavar, help=text)
 
 
