@@ -13,7 +13,7 @@ OPEN = (
 
 
 def together() -> int:
-    """Be one of the processes that torchrun started, and return the exit code."""
+    """Run as one of the processes that torchrun started, and return the exit code."""
     from scgan_train.app.actions import say
     from scgan_train.fitting import distributed
 
@@ -24,7 +24,7 @@ def together() -> int:
 
 
 def main() -> None:
-    """Be the command `scgan`, alone or with others."""
+    """Run the command `scgan`, alone or under torchrun."""
     try:
         guarded(together if "RANK" in os.environ else command)
     except SystemExit as exit:

@@ -122,7 +122,7 @@ def fresh(name: str, n: int, seed: int) -> Table:
 
 
 def source_of(data: Any, n: int, seed: int) -> Any:
-    """Return what `read_table` takes: n rows where `data` names a built-in distribution, else `data`.
+    """Return an argument for `read_table`: n rows where `data` names a built-in distribution, else `data`.
 
     Raises:
         UsageError: a text that is neither a file nor a built-in distribution.
@@ -208,7 +208,7 @@ def judges(
 def subject(
     data: str, model: Model | None, samples: Path | None, train: Path | None, n: int, seed: int
 ) -> Subject:
-    """Return what `scgan evaluate` judges, samples or else a model, beside the rows of DATA; errors as `judges`.
+    """Return samples, or else a model, to evaluate against the rows of DATA; errors as `judges`.
 
     At most n generated rows are compared at a time; the seed is theirs, and that of a built-in distribution.
     """

@@ -149,7 +149,7 @@ class Decoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Hidden units a layer."""
+        """Hidden units per layer."""
         return self.last.shape[1]
 
     @classmethod
@@ -213,7 +213,7 @@ class DecoderStage(nn.Module):
             for _ in range(2)
         ]
         self.decoders, self.halves = nn.ModuleList(self._widths), nn.ModuleList(self._halves)
-        self._model = [model]  # not a part of what is trained
+        self._model = [model]  # in a list, so that it is not trained
         self.to(y.device)
         for decoder in [*self._widths, *self._halves]:
             decoder.start(latent, y)
@@ -222,7 +222,7 @@ class DecoderStage(nn.Module):
 
     @property
     def decoder(self) -> Decoder:
-        """The decoder of the width that was taken."""
+        """The decoder of the selected width."""
         return self._widths[self._best(len(self.errors))]
 
     def _best(self, tried: int) -> int:
@@ -241,7 +241,7 @@ class DecoderStage(nn.Module):
         return float(variances.log().mean().exp())
 
     def phases(self, latent: Tensor, y: Tensor, back: tuple[Tensor, Tensor]) -> Iterator[Phase]:
-        """Yield a phase a width, then, if it has steps, the whole of equation 4.
+        """Yield a phase per width, then, if it has steps, the whole of equation 4.
 
         On latents [n, e] and coordinates y [n, d']; `back` are both of rows kept back.
         """

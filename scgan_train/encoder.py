@@ -108,7 +108,7 @@ class Encoder(nn.Module):
 
     @property
     def invertible(self) -> bool:
-        """Whether each latent comes of one row of coordinates: then f has a slope."""
+        """Whether f is one-to-one, so that it has a slope."""
         return self.config.similarity == "euclidean" and isinstance(self.net, ColumnCurves)
 
     def log_slope(self, y: Tensor) -> Tensor:

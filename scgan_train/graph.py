@@ -47,7 +47,7 @@ def _shared(content: bytes, dtype: str, shape: tuple[int, ...]) -> Var:
 
 def minus_infinity() -> Var:
     """Return log 0: a constant must be finite."""
-    with np.errstate(divide="ignore"):  # spox folds constants
+    with np.errstate(divide="ignore"):  # spox evaluates constant expressions
         return op.log(const(0))
 
 

@@ -23,11 +23,11 @@ from scgan_train.coordinates.given import divide
 from scgan_train.resolving import constraints_of, resolve
 
 CIRCLES = {"radians": 2 * math.pi, "degrees": 360.0}
-COVERED = 0.98  # of a circle, from which on a range looks like one
+COVERED = 0.98  # share of a circle from which a range looks like one
 SENTINELS = (-9999.0, -999.0, -99.0, 999.0, 9999.0)
 GUESSED = ("bounded", "integer")
 MOST_SHOWN = 3  # values, or names
-WIDEST = 36  # letters of a cell of the table that is shown
+WIDEST = 36  # letters of a cell in the table shown
 UNITS = {"M": "months", "D": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
@@ -146,7 +146,7 @@ def inspect(
 
 
 def _repeated(values: Any) -> int:
-    """Return how many rows [n, d] are equal to an earlier one, by a hash of 64 bits of each."""
+    """Return how many rows [n, d] equal an earlier one, by 64-bit hashes."""
     bits = np.ascontiguousarray(values + np.float32(0)).view(np.uint32).astype(np.uint64)
     factors = np.random.default_rng(0).integers(2**63, size=bits.shape[1], dtype=np.uint64) | 1
     return len(values) - len(np.unique((bits * factors).sum(1, dtype=np.uint64)))

@@ -116,16 +116,16 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its files' name."""
+        """The stem of its files."""
         return f"{self.maps}-{self.plane}-{self.latents}-{self.seed}"
 
     def result(self, out: Path) -> Path:
-        """Where its figures are once it is finished."""
+        """Return the path of its figures; it exists once the cell is finished."""
         return out / "cells" / f"{self.name}.json"
 
 
 def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> list[Line]:
-    """Run what is not finished, in processes of one thread (a core each), then write tables and figures.
+    """Run unfinished cells, in processes of one thread (a core each), then write tables and figures.
 
     Returns:
         The table: for each maps, plane and latent model, medians over seeds.

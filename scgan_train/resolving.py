@@ -20,7 +20,7 @@ from scgan_train.maps import MAPS, choose, resolved
 MOST_LATENTS = 256  # dimensions that `auto` keeps
 MOST_BESIDE_GIVEN = 16  # the same where columns are given: a flow moves all of them then
 MOST_CLUSTERS = 256  # that `auto` considers
-ROWS_A_CLUSTER = 10  # on average at least, and three a dimension
+ROWS_A_CLUSTER = 10  # at least on average, and three per dimension
 ENOUGH_ROWS = 40  # of a cluster, whatever the dimension: correlations are shrunken
 
 

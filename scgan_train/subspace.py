@@ -1,4 +1,4 @@
-"""Where noise enters the decoder: subspaces of its layers, and of its output.
+"""Subspaces through which noise enters the decoder, of its layers and its output.
 
 At the output y = D(eps) + U diag(s) psi(v), v = C (1 + N(eps)) diag(exp g(eps)) z. U [d', q] spans the leading
 principal axes of residuals y - D(eps), rotated so that as many columns as possible lie along one axis; s are the
@@ -55,7 +55,7 @@ def _no_steeper(quantiles: Tensor) -> Tensor:
 
 
 class Subspace(nn.Module):
-    """Where z enters a layer: h + U diag(s) z, U orthonormal [width, q]; none until s is set."""
+    """Adds z to a layer: h + U diag(s) z, U orthonormal [width, q]; none until s is set."""
 
     def __init__(self, width: int, noise: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Subspace(nn.Module):
         self.importance = nn.Parameter(torch.zeros(noise))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return how noise z [n, q] moves a layer [n, width]: U diag(s) z."""
+        """Return the shift of a layer [n, width] by noise z [n, q]: U diag(s) z."""
         return z @ self.directions()
 
     def directions(self) -> Tensor:
@@ -105,7 +105,7 @@ class Residual(Subspace):
 
     @torch.no_grad()
     def start(self, residuals: Tensor) -> None:
-        """Take U, s, psi and C from residuals [n, d']."""
+        """Estimate U, s, psi and C from residuals [n, d']."""
         axes = principal(residuals)[1][:, : len(self.importance)]
         turn = scipy.linalg.qr(axes.T.numpy(force=True), mode="economic", pivoting=True)[0]
         self.basis.copy_(axes @ torch.from_numpy(turn).to(axes))

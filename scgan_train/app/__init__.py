@@ -54,7 +54,7 @@ def occupy() -> None:
 
 
 def deaf() -> None:
-    """Ignore signals that ask for an end.
+    """Ignore SIGINT and SIGTERM.
 
     Python restores their defaults while it ends, which would change the code; and when one process fails, torchrun
     ends the others, even those that are about to end. Python also records an interrupt that leaves code compiled from

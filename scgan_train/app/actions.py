@@ -62,7 +62,7 @@ def say(message: str, *, always: bool = False) -> None:
         return
     try:
         print(visible(as_options(message)), file=sys.stderr, flush=True)
-    except OSError:  # and Python would try again at its end
+    except OSError:  # Python would write again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
@@ -123,7 +123,7 @@ def next_step() -> str:
 
 
 def sample_command(bundle: Path) -> str:
-    """Return a command that samples from a bundle into a file that is not there yet."""
+    """Return a command that samples from a bundle into a new file."""
     free, number = Path("samples.npy"), 2
     while free.exists():
         free, number = Path(f"samples-{number}.npy"), number + 1
@@ -259,7 +259,7 @@ def _one_condition(text: str) -> dict[str, str]:
 
 
 def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[str, Any]:
-    """Return what `Draw` takes for --cluster and --where: clusters, and values by column.
+    """Return the arguments of `Draw` for --cluster and --where: clusters, and values by column.
 
     A column named again may have any of its values. A bundle without a network for its head has clusters alone.
 

@@ -1,4 +1,4 @@
-"""What is installed here, what clashes, and what to install, from the packages' metadata."""
+"""Installed and missing packages, and conflicts between them, from package metadata."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from importlib import metadata
 
 from scgan_infer.errors import install
 
-RUNTIMES = ("cpu", "gpu")  # extras that are listed by themselves
-DEVELOPERS = ("bench", "dev", "tables")  # and those that only work on scgan needs
+RUNTIMES = ("cpu", "gpu")  # extras that are listed separately
+DEVELOPERS = ("bench", "dev", "tables")  # extras for development of scgan
 CUDA = ("cudart", "cublas", "cudnn")
 
 

@@ -41,7 +41,7 @@ NUMBERS = {
     "a valid float range": "a number",
 }
 
-# anywhere among the words, as --debug
+# anywhere on the command line, as --debug
 LOUDNESS = {"--quiet": -1, "-q": -1, "--verbose": 1, "-v": 1}
 
 COMPLETE = "_SCGAN_COMPLETE"  # a shell asks for completions of a command line
@@ -95,7 +95,7 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def impatience() -> Iterator[None]:
-    """End the process `PATIENCE` seconds after a signal that asks for it, if the block has not ended then."""
+    """End the process `PATIENCE` seconds after SIGINT or SIGTERM, if the block has not ended by then."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     over = Event()
@@ -127,7 +127,7 @@ def failed(error: BaseException) -> int:
         message = "out of memory; raise its limit (ulimit -v), or take fewer rows or threads"
         code = ScganError.exit_code
     elif isinstance(error, OSError):
-        if error.filename is None:  # stdout takes no more, and Python would try again at its end
+        if error.filename is None:  # stdout is closed, and Python would write again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 0

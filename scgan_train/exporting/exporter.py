@@ -258,7 +258,7 @@ def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
 
 
 def noted(config: Config) -> dict[str, Any]:
-    """Return the settings as a bundle notes them, in JSON's types: given columns only where there are any."""
+    """Return the settings for a manifest, in JSON's types: given columns only where there are any."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     if not config.given:
         del settings["given"]

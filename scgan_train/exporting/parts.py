@@ -94,7 +94,7 @@ class Parts:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The sizes of a bundle, as its manifest has them."""
+        """The sizes of a bundle, as in its manifest."""
         return {
             "d": len(self.columns),
             "e": self.encoder.latent_dim,

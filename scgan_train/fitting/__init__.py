@@ -1,1 +1,1 @@
-"""What every stage is trained by: the loop, its guards, and several processes in step."""
+"""The training loop of every stage, its guards, and training by several processes."""

@@ -98,7 +98,7 @@ def _store(number: int, count: int) -> Any:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once; torchrun's only.
+    """End this process at once; for processes of torchrun only.
 
     A thread of gloo may still release a tensor while Python shuts down, which aborts the process.
     """

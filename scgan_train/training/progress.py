@@ -1,4 +1,4 @@
-"""Progress of a running training: what it shows, its history, its checkpoints."""
+"""Progress of a running training: display, history, checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHECKPOINT_SECONDS = 30.0
 
 
 class StageObserver:
-    """Shows a stage's losses, appends them to `history.jsonl`, writes a checkpoint now and then."""
+    """Shows a stage's losses, appends them to `history.jsonl`, writes a checkpoint every 30 seconds."""
 
     def __init__(self, run: Run, watch: Watch, stage: str) -> None:
         self.run, self.watch, self.stage = run, watch, stage

@@ -53,12 +53,12 @@ from scgan_train.watch import Watch
 
 HELD_OUT = 0.05
 MOST_HELD_OUT = 10_000
-BLOCK, DRAWS = 4096, 24  # rows that are drawn at a time for margins, and how often at most
+BLOCK, DRAWS = 4096, 24  # rows per draw for margins, and the largest number of draws
 FOLD = 16  # draws per training row for tables of scores
 KEPT_BACK = 0.1  # share of the training rows for choosing the decoder's width
 JUDGING = 2_000  # held-out rows for the loss shown during training
 FEW_BACK, ENOUGH_BACK = 0.25, 100  # rows that stop a chain early: a share, up to so many rows
-SMOOTH = 256  # draws that stand for a cluster of few rows
+SMOOTH = 256  # draws that replace a cluster of few rows
 
 
 def train(
@@ -121,7 +121,7 @@ class _Stages:
         if self.config.device == "cuda" and (local := distributed.local()) is not None:
             self.device = torch.device("cuda", local)
         kept, held = _split(len(table), self.seed)
-        self.kept, self.held = kept.numpy(), held.numpy()  # a tensor of one is a number to numpy
+        self.kept, self.held = kept.numpy(), held.numpy()  # numpy takes a tensor of one as number
 
     def finish(self) -> None:
         """Run the stages that are not finished, and check that all results can be read."""
@@ -421,7 +421,7 @@ class _Stages:
         self.run.save_tensors("margins", tensors)
 
     def _judge(self) -> None:
-        """Judge the finished run on the rows that no stage saw."""
+        """Evaluate the finished run on the rows that no stage saw."""
         self.watch.begin("figures")
         run, generator = self.run, generator_for(self.seed, "figures")
         parts, rows = Parts.of(run), run.load_held_out()
