@@ -15,7 +15,16 @@ import scgan_infer
 Scgan = Callable[..., Done]
 SCGAN = [str(Path(sys.executable).parent / "scgan")]
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-TINY = ["--set", "encoder.steps=60", "--set", "mapper.steps=60", "--set", "decoder.warm_steps=200"]
+TINY = [
+    "--set",
+    "encoder.steps=60",
+    "--set",
+    "mapper.steps=60",
+    "--set",
+    "decoder.warm_steps=200",
+    "--set",
+    "decoder.widths=16",
+]
 
 
 def installed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ TINY = {
     "clusters": {"k": 6},
     "encoder": {"steps": 60},
     "mapper": {"steps": 60},
-    "decoder": {"warm_steps": 150, "steps": 30},
+    "decoder": {"warm_steps": 150, "steps": 30, "widths": [32]},
 }
 
 

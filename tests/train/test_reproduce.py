@@ -17,7 +17,7 @@ TINY = {
     "encoder": {"steps": 30},
     "clusters": {"k": 5},
     "mapper": {"steps": 20},
-    "decoder": {"warm_steps": 60},
+    "decoder": {"warm_steps": 60, "widths": [16]},
 }
 
 
