@@ -161,14 +161,12 @@ def work(plan: Plan, cell: Cell) -> None:
     torch.set_num_threads(1)
     rows, path = table(cell.plane, plan.rows, cell.seed), plan.out / "runs" / cell.name
     run = train(rows, plan.config(cell), path, cell.plane, resume=path.exists())
-    figures, shown = measured(run, fresh(cell.plane, 2 * plan.compared, cell.seed), plan.compared)
+    scores, shown = measured(run, fresh(cell.plane, 2 * plan.compared, cell.seed), plan.compared)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **shown)
     cell.result(plan.out).with_suffix(".npz").write_bytes(buffer.getvalue())
     facts = {"seconds": run.seconds, "note": run.facts["clusters"]}
-    write_bytes(
-        cell.result(plan.out), json.dumps(asdict(cell) | facts | figures, indent=1).encode()
-    )
+    write_bytes(cell.result(plan.out), json.dumps(asdict(cell) | facts | scores, indent=1).encode())
 
 
 def watched(plan: Plan, cells: Mapping[Future[None], Cell]) -> None:
