@@ -17,7 +17,7 @@ from scgan_train.graph import Var, const, op
 Floats = NDArray[np.floating[Any]]
 Singles = NDArray[np.float32]
 
-FAR = 1e38  # beside any number
+FAR = 1e38  # larger than any number
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Block:
 
     Attributes:
         form: Of all of them.
-        index: Where they are among the columns, [k].
-        place: Where they are among the coordinates.
+        index: Indices of the columns, [k].
+        positions: Slice of the coordinates.
         p: The form's parameters.
-        rounding: Of the values; none where any number may stand.
-        ends: The range [k] that was seen, at whose ends values are reflected; none where values may leave it.
+        rounding: Of the values; None where any number is possible.
+        ends: The range [k] that was seen, at whose ends values are reflected; None where values may leave it.
         mirrors: Where f(x) is reflected, half a step beyond them; `FAR` where the form itself ends there.
     """
 
     form: Form
     index: NDArray[np.int64]
-    place: slice
+    positions: slice
     p: Parameters
     rounding: Rounding | None = None
     ends: tuple[Singles, Singles] | None = None
@@ -47,12 +47,12 @@ class Block:
         room = steps.astype(np.float64) / 2
         last = np.stack([low - room, high + room])
         with np.errstate(all="ignore"):
-            place = self.form.coordinate(last, self.p)
+            images = self.form.coordinate(last, self.p)
             reach = self.form.inverse(np.array([[-FAR], [FAR]]) + 0 * last, self.p)
             left = np.stack([last[0] - reach.min(0), reach.max(0) - last[1]])
-            opens = np.isfinite(place) & (left > 2 * np.spacing(np.abs(last).astype(np.float32)))
+            opens = np.isfinite(images) & (left > 2 * np.spacing(np.abs(last).astype(np.float32)))
         far = np.where(reach[0] < reach[1], [[-FAR], [FAR]], [[FAR], [-FAR]])
-        first, second = np.sort(np.where(opens, place, far), 0).astype(np.float32)
+        first, second = np.sort(np.where(opens, images, far), 0).astype(np.float32)
         return replace(self, ends=(low, high), mirrors=(first, second))
 
     def rows(self, f: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
     x_j = base(x) + r,        base(x) = constant + sum_k factor_k x_k
 
-The head and the maps learn the remainder r in place of x_j, and x_j is put together from it at the end, so that
+The head and the maps learn the remainder r instead of x_j, and x_j is computed from it at the end, so that
 
     equal     b = f a + g, c = a + b (+ d)     r is 0, up to what rounding each column for itself left: one step
     at least  a <= b (or the other way round)  r is a distance, never below 0 (never above)
@@ -10,10 +10,10 @@ The head and the maps learn the remainder r in place of x_j, and x_j is put toge
 A column is learned as it is, and only held to its bound, where some of its numbers are drawn outright, or few of its
 rows are near the bound, so that few would cross it (a share of less than `CROWD` is nearer than `NEAR` standard
 deviations). What crosses a bound is reflected at it.
-Where a part of the base is missing, the next of its bases is taken; where none is there, a number that is none of the
-column's stands for it.
+Where a part of the base is missing, the next of its bases is taken; where none is present, a number that the column
+never has replaces it.
 
-A constraint must hold in all rows, be beyond chance, and say more than the columns' ranges do: of rows whose cells come
+A constraint must hold in all rows, be beyond chance, and be stricter than the columns' ranges: of rows whose cells come
 from different rows a share p keeps it, of which -n log p must be at least `CERTAIN` for n rows; p is at most `LOOSE`
 for bounds and `TIGHT` for sums that only hold up to rounding. Between discrete columns the chain keeps them.
 """
@@ -44,7 +44,7 @@ TIGHT, LOOSE = 0.05, 0.95
 NEAR, CROWD = 0.05, 0.05
 MOST_COLUMNS = 128  # of a table that is searched
 MOST_SUMMED = 48  # of one where three are added
-SAMPLE = 2000  # rows that are looked at first
+SAMPLE = 2000  # rows that are searched first
 FEW = 24  # of them that all sums are tried on
 FEWEST = 20  # rows
 EPSILON = 2.0**-23
@@ -61,15 +61,15 @@ class Constraint:
 
     Attributes:
         column: Its index.
-        owner: What it is.
-        bases: Its base, and others that stand in where a part of one before is missing: a constant each, and places
-            of columns with their factors.
+        owner: The column.
+        bases: Its base, and others that stand in where a part of one before is missing: a constant each, and
+            indices of columns with their factors.
         side: 1 where it is at least its base, -1 at most, 0 equal.
         fine: Whether the base lies on the column's steps.
         room: How far rounding may have taken it from an equal base.
-        filler: What stands for the base where all miss a part; nan if the column is missing then and only then.
-        ends: The least and the greatest number that it may have.
-        learned: Whether the remainder is learned in its place.
+        filler: Value of the base where all miss a part; nan if the column is missing then and only then.
+        ends: Its least and its greatest value.
+        learned: Whether the remainder is learned instead.
     """
 
     column: int
@@ -84,7 +84,7 @@ class Constraint:
 
     @cached_property
     def inner(self) -> Column:
-        """The column of what is learned."""
+        """The column that is learned."""
         if not self.learned:
             return self.owner
         stepped = self.owner.step is not None and (self.fine or not self.side)
@@ -109,11 +109,11 @@ class Constraint:
 
     def base(self, x: Floats) -> Floats:
         """Return the base [n] of rows [n, d]; missing where all miss a part."""
-        value = None
+        result = None
         for constant, terms in self.bases:
-            own = sum(x[:, index] * factor for index, factor in terms) + constant
-            value = own if value is None else np.where(np.isnan(value), own, value)
-        total = np.asarray(value, x.dtype)
+            candidate = sum(x[:, index] * factor for index, factor in terms) + constant
+            result = candidate if result is None else np.where(np.isnan(result), candidate, result)
+        total = np.asarray(result, x.dtype)
         return total if self.side else _rounded(self.roundings[0], total)
 
     def base_graph(self, cells: Sequence[Var]) -> Var:
@@ -121,96 +121,98 @@ class Constraint:
         total = None
         for constant, terms in self.bases:
             parts = [cells[k] if f == 1 else op.mul(cells[k], const(f)) for k, f in terms]
-            own = reduce(op.add, [*parts, const(constant)] if constant else parts)
-            total = own if total is None else op.where(op.isnan(total), own, total)
+            candidate = reduce(op.add, [*parts, const(constant)] if constant else parts)
+            total = candidate if total is None else op.where(op.isnan(total), candidate, total)
         assert total
         return total if self.side else _rounded_graph(self.roundings[0], total)
 
     def remainder(self, x: Floats) -> Floats:
         """Return r [n] of rows [n, d]."""
-        base, own = self.base(x), x[:, self.column]
-        r = np.asarray(own - np.where(np.isnan(base), self.filler, base), x.dtype)
+        base, values = self.base(x), x[:, self.column]
+        r = np.asarray(values - np.where(np.isnan(base), self.filler, base), x.dtype)
         if math.isnan(self.filler):
             r = np.where(np.isnan(base), np.zeros_like(r), r)
         r = np.maximum(r * self.side, 0) if self.side else r
         if self.roundings[1] is None and not self.side:
-            return np.where(np.abs(r) <= ULPS * EPSILON * np.abs(own), 0, r)
+            return np.where(np.abs(r) <= ULPS * EPSILON * np.abs(values), 0, r)
         return _rounded(self.roundings[1], r)
 
     def remainder_graph(self, cells: Sequence[Var]) -> Var:
         """Return `remainder` as a graph; see `base_graph`."""
-        base, own = self.base_graph(cells), cells[self.column]
+        base, cell = self.base_graph(cells), cells[self.column]
         if math.isnan(self.filler):
-            r = op.where(op.isnan(base), const(0), op.sub(own, base))
+            r = op.where(op.isnan(base), const(0), op.sub(cell, base))
         else:
-            r = op.sub(own, op.where(op.isnan(base), const(self.filler), base))
+            r = op.sub(cell, op.where(op.isnan(base), const(self.filler), base))
         if self.side:
             r = op.neg(r) if self.side < 0 else r
             r = op.where(op.less(r, const(0)), const(0), r)
         elif self.roundings[1] is None:
-            near = op.mul(op.abs(own), const(ULPS * EPSILON))
+            near = op.mul(op.abs(cell), const(ULPS * EPSILON))
             return op.where(op.less_or_equal(op.abs(r), near), const(0), r)
         return _rounded_graph(self.roundings[1], r)
 
     def restore(self, x: Floats) -> Floats:
         """Return the column's cells [n] of rows [n, d] in which it has its remainder, and its parts are restored."""
         base, r = self.base(x), x[:, self.column]
-        gone = np.isnan(base)
-        safe = np.where(gone, np.nan_to_num(self.filler), base)
+        missing = np.isnan(base)
+        safe = np.where(missing, np.nan_to_num(self.filler), base)
         if not self.side:
-            held = np.where(~gone & (np.abs(r) > self.room), 0, r)
-            own = _rounded(self.roundings[0], np.asarray(safe + held, x.dtype))
-            instead = np.nan if self.owner.missing else self.ends[0]
-            return np.asarray(np.where(gone & (np.abs(r) <= self.room), instead, own), x.dtype)
-        own = r
+            held = np.where(~missing & (np.abs(r) > self.room), 0, r)
+            values = _rounded(self.roundings[0], np.asarray(safe + held, x.dtype))
+            fallback = np.nan if self.owner.missing else self.ends[0]
+            return np.asarray(
+                np.where(missing & (np.abs(r) <= self.room), fallback, values), x.dtype
+            )
+        values = r
         if self.learned:
             low, high = self.ends
-            own = safe + self.side * r
-            own = np.where(own > high, 2 * high - own, own)
-            own = np.where(own < low, 2 * low - own, own)
-            own = _rounded(self.roundings[0], np.asarray(own, x.dtype))
+            values = safe + self.side * r
+            values = np.where(values > high, 2 * high - values, values)
+            values = np.where(values < low, 2 * low - values, values)
+            values = _rounded(self.roundings[0], np.asarray(values, x.dtype))
         end = _rounded(self.roundings[0], np.asarray(safe, x.dtype))
         end = np.where(self.side * (safe - end) > 0, end + self.side * (self.owner.step or 0), end)
-        outside = ~gone & (self.side * (end - own) > 0)
-        turned = np.clip(2 * end - own, *self.ends)
-        turned = np.where(self.side * (end - turned) > 0, end, turned)
-        return np.asarray(np.where(outside, turned, own), x.dtype)
+        outside = ~missing & (self.side * (end - values) > 0)
+        reflected = np.clip(2 * end - values, *self.ends)
+        reflected = np.where(self.side * (end - reflected) > 0, end, reflected)
+        return np.asarray(np.where(outside, reflected, values), x.dtype)
 
     def restore_graph(self, cells: Sequence[Var]) -> Var:
         """Return `restore` as a graph; see `base_graph`."""
         base, r = self.base_graph(cells), cells[self.column]
-        gone = op.isnan(base)
-        safe = op.where(gone, const(np.nan_to_num(self.filler)), base)
+        missing = op.isnan(base)
+        safe = op.where(missing, const(np.nan_to_num(self.filler)), base)
         if not self.side:
             far = op.greater(op.abs(r), const(self.room))
-            held = op.where(op.and_(op.not_(gone), far), const(0), r)
-            own = _rounded_graph(self.roundings[0], op.add(safe, held))
-            instead = op.sqrt(const(-1)) if self.owner.missing else const(self.ends[0])
+            held = op.where(op.and_(op.not_(missing), far), const(0), r)
+            cell = _rounded_graph(self.roundings[0], op.add(safe, held))
+            fallback = op.sqrt(const(-1)) if self.owner.missing else const(self.ends[0])
             near = op.less_or_equal(op.abs(r), const(self.room))
-            return op.where(op.and_(gone, near), instead, own)
-        own = r
+            return op.where(op.and_(missing, near), fallback, cell)
+        cell = r
         if self.learned:
             low, high = self.ends
-            own = op.add(safe, r) if self.side > 0 else op.sub(safe, r)
+            cell = op.add(safe, r) if self.side > 0 else op.sub(safe, r)
             if math.isfinite(high):
-                own = op.where(op.greater(own, const(high)), op.sub(const(2 * high), own), own)
+                cell = op.where(op.greater(cell, const(high)), op.sub(const(2 * high), cell), cell)
             if math.isfinite(low):
-                own = op.where(op.less(own, const(low)), op.sub(const(2 * low), own), own)
-            own = _rounded_graph(self.roundings[0], own)
+                cell = op.where(op.less(cell, const(low)), op.sub(const(2 * low), cell), cell)
+            cell = _rounded_graph(self.roundings[0], cell)
         end = _rounded_graph(self.roundings[0], safe)
         beyond = op.less if self.side > 0 else op.greater
         if self.owner.step is not None:
             next_one = op.add(end, const(self.side * self.owner.step))
             end = op.where(beyond(end, safe), next_one, end)
         least, most = (const(np.clip(limit, -LARGE, LARGE)) for limit in self.ends)
-        turned = op.sub(op.add(end, end), own)
-        turned = op.where(op.less(turned, least), least, turned)
-        turned = op.where(op.greater(turned, most), most, turned)
-        turned = op.where(beyond(turned, end), end, turned)
-        return op.where(op.and_(op.not_(gone), beyond(own, end)), turned, own)
+        reflected = op.sub(op.add(end, end), cell)
+        reflected = op.where(op.less(reflected, least), least, reflected)
+        reflected = op.where(op.greater(reflected, most), most, reflected)
+        reflected = op.where(beyond(reflected, end), end, reflected)
+        return op.where(op.and_(op.not_(missing), beyond(cell, end)), reflected, cell)
 
     def shown(self, columns: Sequence[Column]) -> str:
-        """Return it as people write it."""
+        """Return the constraint as readable text."""
         sign = {0: "=", 1: ">=", -1: "<="}[self.side]
         terms = [
             columns[k].name if f == 1 or self.side else f"{f:g} {columns[k].name}"
@@ -224,8 +226,8 @@ class Constraint:
 
 def inner(columns: Sequence[Column], constraints: Sequence[Constraint]) -> tuple[Column, ...]:
     """Return the columns that are learned."""
-    own = {constraint.column: constraint.inner for constraint in constraints}
-    return tuple(own.get(j, column) for j, column in enumerate(columns))
+    replacements = {constraint.column: constraint.inner for constraint in constraints}
+    return tuple(replacements.get(j, column) for j, column in enumerate(columns))
 
 
 def forward(x: Floats, constraints: Sequence[Constraint]) -> Floats:
@@ -283,18 +285,18 @@ def state(constraints: Sequence[Constraint]) -> dict[str, NDArray[Any]]:
 
 def load(columns: Sequence[Column], arrays: Mapping[str, NDArray[Any]]) -> tuple[Constraint, ...]:
     """Inverse of `state`."""
-    every = arrays.get("terms", np.zeros((0, 5))).tolist()
-    made = []
+    all_terms = arrays.get("terms", np.zeros((0, 5))).tolist()
+    loaded = []
     for k, row in enumerate(arrays.get("constraints", np.zeros((0, 8))).tolist()):
         column, side, fine, room, filler, *ends, learned = row
         bases: dict[float, Base] = {}
-        for _, number, constant, index, factor in (term for term in every if term[0] == k):
-            _, before = bases.get(number, (constant, ()))
-            bases[number] = constant, (*before, (int(index), factor))
+        for _, number, constant, index, factor in (term for term in all_terms if term[0] == k):
+            _, earlier = bases.get(number, (constant, ()))
+            bases[number] = constant, (*earlier, (int(index), factor))
         owner = columns[int(column)] if side else columns[int(column)].unwalled
-        what = int(column), owner, tuple(bases.values()), int(side), bool(fine)
-        made.append(Constraint(*what, room, filler, (ends[0], ends[1]), bool(learned)))
-    return tuple(made)
+        fields = int(column), owner, tuple(bases.values()), int(side), bool(fine)
+        loaded.append(Constraint(*fields, room, filler, (ends[0], ends[1]), bool(learned)))
+    return tuple(loaded)
 
 
 def _rounded(rounding: Rounding | None, x: Floats) -> Floats:
@@ -304,8 +306,8 @@ def _rounded(rounding: Rounding | None, x: Floats) -> Floats:
 def _rounded_graph(rounding: Rounding | None, x: Var) -> Var:
     if rounding is None:
         return x
-    gone = op.isnan(x)
-    return op.where(gone, x, rounding.graph(op.where(gone, const(0), x)))
+    missing = op.isnan(x)
+    return op.where(missing, x, rounding.graph(op.where(missing, const(0), x)))
 
 
 def find(table: Table, free: Collection[int], drawn: Collection[int]) -> tuple[Constraint, ...]:
@@ -313,7 +315,7 @@ def find(table: Table, free: Collection[int], drawn: Collection[int]) -> tuple[C
 
     Args:
         table: All rows.
-        free: Columns whose remainder may be learned in their place where it is a distance.
+        free: Columns whose remainder may be learned instead where it is a distance.
         drawn: Columns that are drawn outright, which keep what holds between two of them by themselves.
     """
     search = _Search(table, free, drawn)
@@ -325,25 +327,25 @@ def find(table: Table, free: Collection[int], drawn: Collection[int]) -> tuple[C
 
 
 class _Search:
-    """The columns of a table that may be constrained, and the constraints found so far.
+    """The columns of a table that may be constrained, and their constraints.
 
     Attributes:
         indices: Indices of those columns.
-        exact: Numbers of some rows as people know them, float64 [n, d].
+        exact: Numbers of some rows in the user's units, float64 [n, d].
     """
 
     def __init__(self, table: Table, free: Collection[int], drawn: Collection[int]) -> None:
         self.table, self.columns, self.free, self.drawn = table, table.columns, free, drawn
         rows = np.random.default_rng(0).permutation(len(table))[:SAMPLE]
-        self.some = table.values[rows]
-        self.exact = self._as_known(self.some, range(len(self.columns)))
+        self.sample = table.values[rows]
+        self.exact = self._as_known(self.sample, range(len(self.columns)))
         self.indices = [
-            j for j, c in enumerate(self.columns) if c.kind in KINDS and _varies(self.some[:, j])
+            j for j, c in enumerate(self.columns) if c.kind in KINDS and _varies(self.sample[:, j])
         ]
-        self.by_column: dict[int, Constraint] = {}
+        self.constraints: dict[int, Constraint] = {}
 
     def _as_known(self, cells: Floats, indices: Sequence[int]) -> Array:
-        """Return cells [n, k] of some columns as people know them."""
+        """Return cells [n, k] of some columns in the user's units."""
         columns = [self.columns[j] for j in indices]
         exact = cells.astype(np.float64) + [column.anchor or 0.0 for column in columns]
         return np.asarray(exact * [unit_of(column) for column in columns])
@@ -351,7 +353,7 @@ class _Search:
     def ordered(self) -> tuple[Constraint, ...]:
         """Return the constraints, each after those on its parts."""
         done: list[Constraint] = []
-        waiting = list(self.by_column.values())
+        waiting = list(self.constraints.values())
         while waiting:
             pending = {constraint.column for constraint in waiting}
             ready = [c for c in waiting if not pending & c.parts]
@@ -360,26 +362,26 @@ class _Search:
         return tuple(done)
 
     def _before(self, parts: Sequence[int], j: int) -> bool:
-        """Say whether none of these parts hangs on a column."""
-        seen, more = set(), list(parts)
-        while more:
-            index = more.pop()
+        """Return whether none of these parts depends on a column."""
+        seen, pending = set(), list(parts)
+        while pending:
+            index = pending.pop()
             if index not in seen:
                 seen.add(index)
-                more += self.by_column[index].parts if index in self.by_column else []
+                pending += self.constraints[index].parts if index in self.constraints else []
         return j not in seen
 
     def copies(self) -> None:
-        """Find columns that are another, perhaps in another unit."""
+        """Find columns that equal another, perhaps in another unit."""
         pairs = permutations(self.indices, 2)
         for k, j in sorted(pairs, key=lambda pair: (pair[0] > pair[1], pair)):
             more = (
-                j in self.by_column
-                and self._may_miss(self.by_column[j].parts)
-                and k not in self.by_column
+                j in self.constraints
+                and self._may_miss(self.constraints[j].parts)
+                and k not in self.constraints
             )
             both = j in self.drawn and k in self.drawn
-            if (j not in self.by_column or more) and self._before([k], j) and not both:
+            if (j not in self.constraints or more) and self._before([k], j) and not both:
                 for factor, constant in self._lines(j, k):
                     if self._equal(j, [(k, factor)], constant):
                         break
@@ -389,20 +391,20 @@ class _Search:
 
     def _lines(self, j: int, k: int) -> Iterator[tuple[float, float]]:
         """Yield factors and constants of lines that the numbers of two columns may lie on."""
-        both = ~np.isnan(self.some[:, [j, k]]).any(1)
-        own, other = self.some[both][:, [j, k]].astype(np.float64).T
-        if len(own) < FEWEST or np.ptp(other) == 0 or np.ptp(own) == 0:
+        both = ~np.isnan(self.sample[:, [j, k]]).any(1)
+        y, x = self.sample[both][:, [j, k]].astype(np.float64).T
+        if len(y) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
             return
-        low, high = other.argmin(), other.argmax()
-        slope = (own[high] - own[low]) / (other[high] - other[low])
+        low, high = x.argmin(), x.argmax()
+        slope = (y[high] - y[low]) / (x[high] - x[low])
         steps = (self.columns[j].step or 0) + abs(slope) * (self.columns[k].step or 0)
-        room = 2 * steps + 1e-5 * np.ptp(own)
-        if slope == 0 or np.ptp(own - slope * other) > room:
+        room = 2 * steps + 1e-5 * np.ptp(y)
+        if slope == 0 or np.ptp(y - slope * x) > room:
             return
-        slope = float(np.polyfit(other, own, 1)[0])
+        slope = float(np.polyfit(x, y, 1)[0])
         for digits in range(1, DIGITS + 1):
             factor = float(f"{slope:.{digits}g}")
-            off = own - factor * other
+            off = y - factor * x
             if np.ptp(off) <= room:
                 middle = float(off.min() + off.max()) / 2
                 anchors = (self.columns[j].anchor or 0.0) - factor * (self.columns[k].anchor or 0.0)
@@ -411,7 +413,7 @@ class _Search:
 
     def sums(self) -> None:
         """Find columns that are the sum of two others, or of three in tables of up to `MOST_SUMMED`."""
-        whole = np.flatnonzero(~np.isnan(self.some[:, self.indices]).any(1))[:FEW]
+        whole = np.flatnonzero(~np.isnan(self.sample[:, self.indices]).any(1))[:FEW]
         if len(whole) < FEW:
             return
         few = self.exact[whole][:, self.indices]
@@ -427,41 +429,45 @@ class _Search:
                 self._sum(self.indices[j], parts)
 
     def _sum(self, j: int, indices: Sequence[int]) -> None:
-        own, parts = self.columns[j], [self.columns[k] for k in indices]
-        if sum(bool(column.resolution) for column in parts) != bool(own.resolution):
+        owner, parts = self.columns[j], [self.columns[k] for k in indices]
+        if sum(bool(column.resolution) for column in parts) != bool(owner.resolution):
             return
-        if j in self.by_column or not self._before(indices, j):
+        if j in self.constraints or not self._before(indices, j):
             return
-        factors = [unit_of(column) / unit_of(own) for column in parts]
+        factors = [unit_of(column) / unit_of(owner) for column in parts]
         shifts = [(c.anchor or 0.0) * f for c, f in zip(parts, factors, strict=True)]
-        constant = sum(shifts) - (own.anchor or 0.0)
+        constant = sum(shifts) - (owner.anchor or 0.0)
         self._equal(j, list(zip(indices, factors, strict=True)), constant)
 
     def _equal(self, j: int, parts: Sequence[tuple[int, float]], constant: float) -> bool:
-        """Take a base that a column is equal to, if it is, behind those that it has."""
+        """Append a base to those of a column if the column equals it; return whether it does."""
         owner, new, p = self.columns[j].unwalled, (constant, tuple(parts)), 1.0
         step = owner.step or 0.0
-        for x in (self.some, self.table.values):
-            there, own = Constraint(j, owner, (new,), 0, True).base(x), x[:, j]
-            both = ~np.isnan(there + own)
-            there, own = there[both].astype(np.float64), own[both].astype(np.float64)
-            near = step / 2 + ULPS * EPSILON * np.abs(own)
-            gap = np.abs(own - there)
+        for x in (self.sample, self.table.values):
+            base, values = Constraint(j, owner, (new,), 0, True).base(x), x[:, j]
+            both = ~np.isnan(base + values)
+            base, values = base[both].astype(np.float64), values[both].astype(np.float64)
+            near = step / 2 + ULPS * EPSILON * np.abs(values)
+            gap = np.abs(values - base)
             room = 0.0 if (gap <= near).all() else step
-            if len(own) < FEWEST or (gap > near + room).any():
+            if len(values) < FEWEST or (gap > near + room).any():
                 return False
-            if x is self.some:
-                mixed = np.random.default_rng(0).permutation(own)
-                p = max(float((np.abs(mixed - there) <= near + room).mean()), 1 / len(own))
-        before = self.by_column.get(j, Constraint(j, owner, (), 0, True, 1.25 * room))
-        if before.room != 1.25 * room or -len(own) * math.log(p) < CERTAIN or (room and p > TIGHT):
+            if x is self.sample:
+                shuffled = np.random.default_rng(0).permutation(values)
+                p = max(float((np.abs(shuffled - base) <= near + room).mean()), 1 / len(values))
+        previous = self.constraints.get(j, Constraint(j, owner, (), 0, True, 1.25 * room))
+        if (
+            previous.room != 1.25 * room
+            or -len(values) * math.log(p) < CERTAIN
+            or (room and p > TIGHT)
+        ):
             return False
-        made = replace(before, bases=(*before.bases, new))
+        updated = replace(previous, bases=(*previous.bases, new))
         cells = self.table.values
-        together = np.array_equal(np.isnan(cells[:, j]), np.isnan(made.base(cells)))
+        together = np.array_equal(np.isnan(cells[:, j]), np.isnan(updated.base(cells)))
         low, high = _ends(cells[:, j])
         filler = math.nan if together else 2 * low - high - 8 * (step or high - low)
-        self.by_column[j] = replace(made, filler=filler, ends=(low, high))
+        self.constraints[j] = replace(updated, filler=filler, ends=(low, high))
         return True
 
     def bounds(self) -> None:
@@ -484,22 +490,26 @@ class _Search:
                     self._stand_in(a, b)
 
     def _stand_in(self, a: int, b: int) -> None:
-        """Let one of two columns stand in for what is missing between them."""
+        """Add one of two columns as a further base of the other where parts may be missing."""
         for j, k, side in ((b, a, 1), (a, b, -1)):
-            own = self.by_column.get(j)
-            known = own is not None and (k in own.parts or not self._may_miss(own.parts))
-            if own and own.side == side and not known and self._before([k], j):
-                self.by_column[j] = replace(own, bases=(*own.bases, self._single(j, k)))
+            constraint = self.constraints.get(j)
+            known = constraint is not None and (
+                k in constraint.parts or not self._may_miss(constraint.parts)
+            )
+            if constraint and constraint.side == side and not known and self._before([k], j):
+                self.constraints[j] = replace(
+                    constraint, bases=(*constraint.bases, self._single(j, k))
+                )
                 return
 
     def _single(self, j: int, k: int) -> Base:
-        """Return the base of one column that is another, in its unit and from its anchor."""
-        own, other = self.columns[j], self.columns[k]
-        factor = unit_of(other) / unit_of(own)
-        return (other.anchor or 0.0) * factor - (own.anchor or 0.0), ((k, factor),)
+        """Return the base that is another column, in the unit and from the anchor of the first."""
+        column, other = self.columns[j], self.columns[k]
+        factor = unit_of(other) / unit_of(column)
+        return (other.anchor or 0.0) * factor - (column.anchor or 0.0), ((k, factor),)
 
     def _bound(self, a: int, b: int) -> bool:
-        """Say whether a column is never below another, beyond chance, and not by their ranges."""
+        """Return whether a column is never below another, beyond chance, and not by their ranges."""
         first, second = self.columns[a], self.columns[b]
         if clock_of(first) != clock_of(second) or (a in self.drawn and b in self.drawn):
             return False
@@ -507,7 +517,7 @@ class _Search:
         low, high = self.exact[both][:, [a, b]].T
         p = float((low <= np.random.default_rng(0).permutation(high)).mean()) if both.any() else 1.0
         rows = self._holds(a, b) if p <= LOOSE else 0
-        return rows >= FEWEST and -rows * math.log(max(p, 1 / len(self.some))) >= CERTAIN
+        return rows >= FEWEST and -rows * math.log(max(p, 1 / len(self.sample))) >= CERTAIN
 
     def _holds(self, a: int, b: int) -> int:
         """Return in how many rows a column is not below another; 0 if it is in one."""
@@ -515,25 +525,25 @@ class _Search:
         return 0 if (low > high).any() else int((low <= high).sum())
 
     def _keep(self, a: int, b: int) -> bool:
-        """Put a bound on one of two columns, and say whether one can have it."""
+        """Put a bound on one of two columns, and return whether one can have it."""
         pairs = [(b, a, 1), (a, b, -1)]
         units = [unit_of(column) for column in self.columns]
-        distance = self.exact[:, b] - self.exact[:, a]
-        distance = distance[~np.isnan(distance)]
-        crowded = (distance < NEAR * np.nanstd(self.exact[:, b])).mean() >= CROWD
+        distances = self.exact[:, b] - self.exact[:, a]
+        distances = distances[~np.isnan(distances)]
+        crowded = (distances < NEAR * np.nanstd(self.exact[:, b])).mean() >= CROWD
         free = [(j, k, side) for j, k, side in pairs if j in self.free and units[j] <= units[k]]
         learned = free if crowded else []
         held = [pair for pair in pairs if pair[0] not in self.drawn]
         for j, k, side in [*learned, *held]:
-            if j not in self.by_column and self._before([k], j):
-                own = self.columns[j]
+            if j not in self.constraints and self._before([k], j):
+                owner = self.columns[j]
                 low, high = _ends(self.table.values[:, j])
-                made = Constraint(j, own, (self._single(j, k),), side, False)
-                base = made.base(self.some)
-                off = np.abs(base - _rounded(made.roundings[0], base))
-                self.by_column[j] = replace(
-                    made,
-                    fine=bool(np.nanmax(off) <= 1e-3 * (own.step or 0)),
+                constraint = Constraint(j, owner, (self._single(j, k),), side, False)
+                base = constraint.base(self.sample)
+                off = np.abs(base - _rounded(constraint.roundings[0], base))
+                self.constraints[j] = replace(
+                    constraint,
+                    fine=bool(np.nanmax(off) <= 1e-3 * (owner.step or 0)),
                     filler=low if side > 0 else high,
                     ends=(low, high),
                     learned=(j, k, side) in learned,
@@ -547,5 +557,5 @@ def _ends(cells: Floats) -> tuple[float, float]:
 
 
 def _varies(cells: Floats) -> bool:
-    there = cells[~np.isnan(cells)]
-    return len(there) > 0 and float(np.ptp(there)) > 0
+    present = cells[~np.isnan(cells)]
+    return len(present) > 0 and float(np.ptp(present)) > 0

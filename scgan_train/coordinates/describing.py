@@ -21,7 +21,7 @@ Singles = NDArray[np.float32]
 
 JITTER_ABOVE = 16  # distinct values of a column with steps; fewer are distinguished without noise
 MOST_SCORED = 1000  # distinct values of a column that has scores
-REPEATED = 4  # times, on average, that each of them is there
+REPEATED = 4  # times, on average, that each of them occurs
 SMOOTH = (
     2  # notes, of a score, that numbers may stand between those that were seen; 1 that they may not
 )
@@ -39,25 +39,27 @@ def continuous(table: Table, steps: Sequence[Step]) -> list[int]:
 def describe(
     table: Table, values: Singles, steps: Sequence[Step], tails: bool, given: bool
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of `Coordinates.state` that say what each coordinate is, from the rows [n, d] that train."""
+    """Return the arrays of `Coordinates.state` that describe each coordinate, from the rows [n, d] that train."""
     columns, stepped = table.columns, {step.column for step in steps}
     varying, present = continuous(table, steps), present_cells(values, steps)
-    own = {j: values[present[:, j], j] for j in varying}
+    cells = {j: values[present[:, j], j] for j in varying}
     scores, bends = {}, {}
     for j in [] if given else varying:
         spiked = j not in stepped and discrete.is_spiked(columns[j], table.values[:, j])
-        if is_scored(columns[j], own[j]) or spiked:
-            few = is_scored(columns[j], own[j]) or discrete.is_few(table.values[:, j])
+        if is_scored(columns[j], cells[j]) or spiked:
+            few = is_scored(columns[j], cells[j]) or discrete.is_few(table.values[:, j])
             scores[j] = 1 if few else SMOOTH
-        elif bend := _bend(columns[j], own[j], tails):
+        elif bend := _bend(columns[j], cells[j], tails):
             bends[j] = bend
     kinds = {j: group(columns[j], scores.get(j, 0), j in bends) for j in varying}
     index = [j for group in dict.fromkeys(kinds.values()) for j in varying if kinds[j] == group]
     fitted = [
-        columns[j].rules.form(columns[j]).fit(columns[j], own[j]) if len(own[j]) else 0.0
+        columns[j].rules.form(columns[j]).fit(columns[j], cells[j]) if len(cells[j]) else 0.0
         for j in index
     ]
-    ends = np.array([(own[j].min(), own[j].max()) if len(own[j]) else (0, 0) for j in index]).T
+    ends = np.array(
+        [(cells[j].min(), cells[j].max()) if len(cells[j]) else (0, 0) for j in index]
+    ).T
     described = {
         "ends": np.full(ends.shape, np.nan) if tails else ends,
         "index": np.array(index),
@@ -65,7 +67,7 @@ def describe(
         "constant": values[0],
         "scored": np.array([scores.get(j, 0) for j in index], np.uint8),
         "tables": np.array(
-            [quantiles(own[j], smooth=scores[j] == SMOOTH) for j in index if j in scores]
+            [quantiles(cells[j], smooth=scores[j] == SMOOTH) for j in index if j in scores]
         ).reshape(-1, CELLS),
     }
     if bends:
@@ -84,18 +86,18 @@ def find_constraints(table: Table, tails: bool = False) -> tuple[Constraint, ...
         scored = column.step is None and is_scored(column, present)
         scored |= discrete.is_spiked(column, present)
         free += [j] if j not in drawn | heavy and not scored else []
-    between = constraints.find(table, free, drawn)
-    return tuple(replace(c, ends=(-np.inf, np.inf)) if tails and c.side else c for c in between)
+    matches = constraints.find(table, free, drawn)
+    return tuple(replace(c, ends=(-np.inf, np.inf)) if tails and c.side else c for c in matches)
 
 
-def learned(table: Table, between: Sequence[Constraint]) -> Table:
+def learned(table: Table, matches: Sequence[Constraint]) -> Table:
     """Return the table of what is learned where constraints hold."""
-    values = constraints.forward(table.values, between)
-    return Table(constraints.inner(table.columns, between), values, table.notes)
+    values = constraints.forward(table.values, matches)
+    return Table(constraints.inner(table.columns, matches), values, table.notes)
 
 
 def is_scored(column: Column, present: Singles) -> bool:
-    """Say whether a column's coordinate is a score: few numbers, on whatever grid, and repeated often."""
+    """Return whether a column's coordinate is a score: few numbers, on whatever grid, and repeated often."""
     distinct = len(np.unique(present))
     return len(present) >= REPEATED * distinct and JITTER_ABOVE < distinct <= MOST_SCORED
 
@@ -109,12 +111,12 @@ def _bend(column: Column, present: Singles, tails: bool) -> tuple[float, float] 
     if len(present) < 2:
         return None
     parameters = form.parameters([column], np.array([form.fit(column, present)], np.float32))
-    own = form.coordinate(present[:, None].astype(np.float64), parameters)
-    return bend_of(present, own[:, 0])
+    coordinates = form.coordinate(present[:, None].astype(np.float64), parameters)
+    return bend_of(present, coordinates[:, 0])
 
 
 def present_cells(x: Floats, steps: Sequence[Step]) -> NDArray[np.bool_]:
-    """Say which cells [n, d] have a coordinate of their own."""
+    """Return which cells [n, d] have a coordinate."""
     present = np.ones(x.shape, np.bool_)
     for step in steps:
         present[:, step.column] = step.choose(x[:, step.column]) == len(step.values)

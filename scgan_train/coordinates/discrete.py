@@ -2,8 +2,8 @@
 
 A *step* of the chain is a column and the values that it may be given outright: every category, every
 number of a column of few numbers, the *heavy* values of another number column ("capital gain is
-exactly 0"), and a missing cell. Where other numbers may stand too, the last index of the step says
-so, and the column keeps a coordinate for them.
+exactly 0"), and a missing cell. Where other numbers are possible too, the last index of the step means
+that, and the column keeps a coordinate for them.
 
 A value of c rows is heavy if it holds `HEAVY` of the column's rows and three times as many as its neighbours among
 the values on average, or `SPIKE` of the rows and `PROMINENT` times as many; and so many are beyond chance there:
@@ -48,7 +48,7 @@ NEIGHBOURS = 5  # on either side, that a spike is compared with
 SURPLUS = 12.0  # nats
 PATTERN = 5.0  # nats, that a pattern of missing cells is beyond chance by
 APART = 12.0  # nats, that a bound is kept, or two outcomes never come together, beyond chance by
-MOST_PAIRS = 2**16  # of outcomes of two steps; beyond, only missing cells are looked at
+MOST_PAIRS = 2**16  # of outcomes of two steps; beyond, only missing cells are tested
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
 
@@ -60,7 +60,7 @@ class Step:
     Attributes:
         column: Its index among the columns.
         values: float32 [V], ascending; a missing cell is NaN, and the last of them.
-        rest: Whether other numbers may stand; index V then says that one does.
+        rest: Whether other numbers are possible; index V then means one of them.
     """
 
     column: int
@@ -78,7 +78,7 @@ class Step:
         return self.values[~np.isnan(self.values)]
 
     def names(self, column: Column) -> list[str]:
-        """Return what its outcomes are called, for people."""
+        """Return readable names of its outcomes."""
         numbers = self.numbers.astype(np.float64)
         named = column.categories if column.rules.named else [f"{value:g}" for value in numbers]
         missing = ["missing"] if len(numbers) < len(self.values) else []
@@ -139,7 +139,7 @@ class Step:
 
 
 def middles(values: Singles) -> Singles:
-    """Return what lies halfway between values [V], in float32 as graphs have it."""
+    """Return the midpoints between values [V], in float32 as graphs have them."""
     return ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
 
 
@@ -170,14 +170,14 @@ def find(table: Table, given: bool = False) -> tuple[Step, ...]:
 
 
 def is_spiked(column: Column, cells: Singles) -> bool:
-    """Say whether numbers of a column are drawn outright, in a table with few such columns."""
+    """Return whether numbers of a column are drawn outright, in a table with few such columns."""
     distinct, counts = np.unique(cells, return_counts=True)
     several = len(distinct) > 1 and not column.rules.named
     return several and (is_few(cells) or bool(heavy(counts).any()))
 
 
 def is_few(cells: Singles) -> bool:
-    """Say whether a column has so few numbers, so often repeated, that each may be drawn by itself."""
+    """Return whether a column has so few numbers, so often repeated, that each may be drawn by itself."""
     distinct, counts = np.unique(cells[~np.isnan(cells)], return_counts=True)
     others = counts[~heavy(counts)]
     if any(len(distinct) <= min(most, counts.sum() / rows) for most, rows in FEW):
@@ -207,15 +207,17 @@ def _step(j: int, column: Column, cells: Singles, few: bool, given: bool) -> Ste
 
 
 def heavy(counts: Labels) -> NDArray[np.bool_]:
-    """Say which of the values of a column, in their order, are heavy, by the rows [V] of each."""
+    """Return which values of a column, in their order, are heavy, given the number of rows [V] of each."""
     rows, width = counts.sum(), 2 * NEIGHBOURS + 1
     around = np.convolve(counts, np.ones(width), "full")[NEIGHBOURS:-NEIGHBOURS] - counts
-    there = np.convolve(np.ones_like(counts), np.ones(width), "full")[NEIGHBOURS:-NEIGHBOURS] - 1
-    typical = np.maximum(around / np.maximum(there, 1), 1)
+    neighbours = (
+        np.convolve(np.ones_like(counts), np.ones(width), "full")[NEIGHBOURS:-NEIGHBOURS] - 1
+    )
+    typical = np.maximum(around / np.maximum(neighbours, 1), 1)
     share = counts / rows
     high = (share >= HEAVY) & (counts >= TALL * typical)
     high |= (share >= SPIKE) & (counts >= PROMINENT * typical)
-    mean = np.maximum((around + 1) / np.maximum(there, 1), 1)
+    mean = np.maximum((around + 1) / np.maximum(neighbours, 1), 1)
     by_chance = np.maximum(mean - 1 / mean, 1e-9)
     high &= counts * np.log(np.maximum(counts, 1) / by_chance) - counts + by_chance >= SURPLUS
     if high.sum() > MOST_HEAVY:
@@ -224,7 +226,7 @@ def heavy(counts: Labels) -> NDArray[np.bool_]:
 
 
 def follows(choices: Labels, sizes: Sequence[int], known: int) -> dict[tuple[int, int], Labels]:
-    """Return which steps follow from another in every row, and from what: (step, other) to the outcome of each.
+    """Return the steps that another determines in every row: (step, other) to the outcome for each of the other's.
 
     It must be beyond chance: were outcomes independent, as many rows as there are beyond one of each of the other's
     outcomes would agree with a probability of e^-`CERTAIN` at most.
@@ -234,7 +236,7 @@ def follows(choices: Labels, sizes: Sequence[int], known: int) -> dict[tuple[int
         sizes: How many outcomes each has.
         known: How many of the steps come first and follow from nothing.
     """
-    kinds = [len(np.unique(own)) for own in choices.T]
+    kinds = [len(np.unique(outcomes)) for outcomes in choices.T]
     order = sorted(range(len(kinds)), key=lambda j: (j >= known, -kinds[j], j))
     tables: dict[tuple[int, int], Labels] = {}
     free: list[int] = []
@@ -272,26 +274,26 @@ def least(
         for k, step in enumerate(steps)
         if not (step.rest or (column := columns[step.column]).rules.named)
     }
-    rng, tables = np.random.default_rng(0), {}
-    mean = {k: own[np.minimum(choices[:, k], len(own) - 1)].mean() for k, own in numbers.items()}
-    for k, own in sorted(numbers.items(), key=lambda item: mean[item[0]]):
-        for other, values in numbers.items():
+    rng, bounds = np.random.default_rng(0), {}
+    mean = {k: each[np.minimum(choices[:, k], len(each) - 1)].mean() for k, each in numbers.items()}
+    for k, upper in sorted(numbers.items(), key=lambda item: mean[item[0]]):
+        for other, lower in numbers.items():
             a, b = columns[steps[other].column], columns[steps[k].column]
             if k == other or k in tied or clock_of(a) != clock_of(b):
                 continue
-            both = (choices[:, k] < len(own)) & (choices[:, other] < len(values))
-            low, high = values[choices[both, other]], own[choices[both, k]]
+            both = (choices[:, k] < len(upper)) & (choices[:, other] < len(lower))
+            low, high = lower[choices[both, other]], upper[choices[both, k]]
             if len(low) and (low <= high).all():
                 p = float((low <= rng.permutation(high)).mean())
                 if -len(low) * np.log(max(p, 1 / len(low))) >= APART:
                     table = np.zeros(steps[other].size, np.int64)
-                    table[: len(values)] = np.minimum(np.searchsorted(own, values), len(own) - 1)
-                    tables[k, other] = table
-    return tables
+                    table[: len(lower)] = np.minimum(np.searchsorted(upper, lower), len(upper) - 1)
+                    bounds[k, other] = table
+    return bounds
 
 
 def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArray[np.bool_]]:
-    """Return what never comes together: (step, other before it) to the pairs [W, V], of the other's first.
+    """Return outcomes that never occur together: (step, earlier step) to the pairs [W, V], the earlier first.
 
     Of n rows, m have one outcome, k another one, and none has both. Were that chance, k rows would be drawn without
     one of the m with a probability of C(n - m, k) / C(n, k), which must be e^-`APART` at most. Of a missing cell, or of
@@ -303,10 +305,10 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
     """
     excluded: dict[tuple[int, int], NDArray[np.bool_]] = {}
     logs = np.concatenate([[0.0], np.log(np.arange(1, len(choices) + 1)).cumsum()])
-    gone = [step.size - step.rest if np.isnan(step.values).any() else 0 for step in steps]
+    missing = [step.size - step.rest if np.isnan(step.values).any() else 0 for step in steps]
 
-    def separate(both: Labels, least: float) -> NDArray[np.bool_]:
-        """Say which of the rows and columns of a table of counts [V, W] are apart beyond chance."""
+    def disjoint(both: Labels, least: float) -> NDArray[np.bool_]:
+        """Return which rows and columns of a table of counts [V, W] never occur together, beyond chance."""
         m, k = both.sum(1, keepdims=True), both.sum(0, keepdims=True)
         free = len(choices) - np.where(both > 0, len(choices), m)
         chance = logs[free] - logs[np.maximum(free - k, 0)] - logs[-1] + logs[len(choices) - k]
@@ -315,18 +317,20 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
     for other, j in combinations(range(len(steps)), 2):
         shape = (steps[j].size, steps[other].size)
         many = shape[0] * shape[1] > MOST_PAIRS
-        if many and not (gone[j] or gone[other]):
+        if many and not (missing[j] or missing[other]):
             continue
         both = np.zeros(shape, np.int64)
         np.add.at(both, (choices[:, j], choices[:, other]), 1)
-        barred = np.zeros(shape, np.bool_) if many else separate(both, APART)
-        for axis, last in enumerate((gone[j], gone[other])):
+        barred = np.zeros(shape, np.bool_) if many else disjoint(both, APART)
+        for axis, last in enumerate((missing[j], missing[other])):
             if last:
                 table, pairs = (both, barred) if not axis else (both.T, barred.T)
-                is_gone = np.arange(len(table)) == last - 1
-                halves = np.stack([table[is_gone].sum(0), table[~is_gone].sum(0)])
-                for own, half in zip((is_gone, ~is_gone), separate(halves, PATTERN), strict=True):
-                    pairs[np.ix_(own, half)] = True
+                is_missing = np.arange(len(table)) == last - 1
+                halves = np.stack([table[is_missing].sum(0), table[~is_missing].sum(0)])
+                for mask, half in zip(
+                    (is_missing, ~is_missing), disjoint(halves, PATTERN), strict=True
+                ):
+                    pairs[np.ix_(mask, half)] = True
         if barred.any():
             excluded[j, other] = barred.T
     return excluded

@@ -1,6 +1,6 @@
-"""What discrete values say of means: ridge regressions of coordinates, and of latents in their clusters' frames.
+"""Effects of discrete values on means: ridge regressions of coordinates, and of latents in their clusters' frames.
 
-Where s_1 .. s_(h-1) are the outcomes of the steps that the head draws, what is left of a coordinate y' is
+Where s_1 .. s_(h-1) are the outcomes of the steps that the head draws, the residual of a coordinate y' is
 
     y = (y' - m(s)) / spread,      m(s) = m_0 + t_1[s_1] + ... + t_(h-1)[s_(h-1)],
 
@@ -12,11 +12,11 @@ All coordinates are shrunk alike, so that a linear relation between them holds b
 none unless they predict rows that were left out (each in its turn).
 
 Means can be taken off coordinates before clusters are cut, or off the clusters' frames alone. The first keeps what
-discrete values say from being cut to pieces, the second what clusters say of coordinates that hang together in
-other ways at other places. `preferred` asks small mixtures which of the two expects rows that were left out.
+effects of discrete values from being cut to pieces, the second the clusters of coordinates that depend on each
+other differently in different regions. `preferred` compares the likelihoods of left-out rows in small mixtures.
 
-Which of them say anything at all of a coordinate beyond its mean, `hanging` tests. A network that sees no other can
-be trained for longer before it tells rows apart by their discrete values, and learns them by heart.
+`hanging` tests which of them affect a coordinate beyond its mean. A network that sees no others can be trained for
+longer before it identifies rows by their discrete values and overfits.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from scgan_train.graph import Var, const, op
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 
-FEWEST = 50  # rows that say anything
+FEWEST = 50  # rows that a fit needs
 MOST = 10_000  # of more, a flow learns more than means
 PENALTIES = np.logspace(-3, 2, 9)  # rows that shrink an outcome's number
 SLOPE = 10.0  # times as little shrunk
 GAIN = 3.0  # nats that means must predict of all rows
-OFTEN, COMMON = 5, 0.01  # rows of an outcome that has a number of its own, and their share
+OFTEN, COMMON = 5, 0.01  # rows of an outcome that has a separate number, and their share
 MOST_OUTCOMES = 256  # of a step; of one with more the slope alone is fitted
 LEAST = 1e-3  # spread
 MIXTURES = (2, 4, 8)  # components
 CUTS = 2  # fifths of the rows that are left out in turn
 MOST_TRIED, WIDEST = 3000, 64  # rows and coordinates that mixtures are fitted to
-MOST_NAMES, FEWEST_SLOPED = 8, 20  # of a pair; and rows of each that say something
+MOST_NAMES, FEWEST_SLOPED = 8, 20  # of a pair; and rows that each needs
 CERTAIN = 0.01  # chance that a pair is taken by
 CLIPPED = 4.0  # standard deviations at most, of a row that is tested
-CHANCE = 0.2  # of what is said to hang on outcomes and does not; those that are missed cost more
+CHANCE = 0.2  # of a false positive of `hanging`; false negatives cost more
 FAR = 6.0  # standard deviations at most, of a row that is left out
 
 
@@ -58,10 +58,10 @@ class Effects:
     """The means of e coordinates given the outcomes of h - 1 steps.
 
     Attributes:
-        table: What each outcome adds, a step after another, float32 [sum of sizes, e].
+        table: What each outcome adds, step after step, float32 [sum of sizes, e].
         sizes: How many outcomes each step has.
-        spread: Of what is left, float32 [e].
-        pairs: Steps [p, 2] of which what both say together adds more, behind them all in the table.
+        spread: Standard deviation of the residual, float32 [e].
+        pairs: Steps [p, 2] that interact; their rows follow those of all steps in the table.
     """
 
     table: NDArray[np.float32]
@@ -81,11 +81,11 @@ class Effects:
         """Return the effects of outcomes [n, h-1] on coordinates [n, e]; None where they predict nothing.
 
         Args:
-            features: What is known of each outcome of each step, see `features_of`.
+            features: Features of each outcome of each step, see `features_of`.
             choice: The outcomes.
             y: The coordinates.
-            present: Which of them say something, bool [n, e]; all by default.
-            slopes: What of each outcome goes with its number, [V] of each step, see `slopes_of`; none by default.
+            present: Which of them are used, bool [n, e]; all by default.
+            slopes: Standardised number of each outcome, [V] of each step, see `slopes_of`; none by default.
         """
         sizes = tuple(len(each) for each in features)
         present = np.ones(y.shape, np.bool_) if present is None else present
@@ -106,39 +106,39 @@ class Effects:
         ]
         ridges = [Ridge(x[rows]) for rows, _ in groups]
         errors = [
-            ridge.left_out(y[np.ix_(rows, own)])
-            for ridge, (rows, own) in zip(ridges, groups, strict=True)
+            ridge.left_out(y[np.ix_(rows, columns)])
+            for ridge, (rows, columns) in zip(ridges, groups, strict=True)
         ]
         nats = np.zeros(len(PENALTIES))
-        for (rows, own), error in zip(groups, errors, strict=True):
-            before = y[np.ix_(rows, own)].var(0)[:, None] + LEAST**2
+        for (rows, columns), error in zip(groups, errors, strict=True):
+            before = y[np.ix_(rows, columns)].var(0)[:, None] + LEAST**2
             nats -= 0.5 * rows.sum() * np.log(error / before).sum(0)
         best = nats.argmax()
         if nats[best] < GAIN:
             return None
         table, spread = np.zeros((sum(map(len, features)), y.shape[1])), np.ones(y.shape[1])
-        for ridge, (rows, own), error in zip(ridges, groups, errors, strict=True):
-            weights, start = ridge.fit(y[np.ix_(rows, own)], PENALTIES[best])
+        for ridge, (rows, columns), error in zip(ridges, groups, errors, strict=True):
+            weights, start = ridge.fit(y[np.ix_(rows, columns)], PENALTIES[best])
             parts = zip(features, np.split(weights, ends), strict=True)
-            table[:, own] = np.concatenate([f @ part for f, part in parts])
-            table[: sizes[0], own] += start
-            spread[own] = error[:, best] ** 0.5
+            table[:, columns] = np.concatenate([f @ part for f, part in parts])
+            table[: sizes[0], columns] += start
+            spread[columns] = error[:, best] ** 0.5
         return cls(table.astype(np.float32), sizes, spread.astype(np.float32), pairs)
 
     @property
     def starts(self) -> Labels:
-        """Where the numbers of each step, and of each pair, begin in the table, and where the last end."""
+        """Where the rows of each step and of each pair begin in the table, and where the last end."""
         both = [self.sizes[k] * self.sizes[m] for k, m in self.pairs]
         return np.cumsum([0, *self.sizes, *both])
 
     def mean(self, choice: Labels) -> Floats:
         """Return m [n, e] of outcomes [n, h-1]."""
-        own = _joined(choice, self.sizes, self.pairs)
-        total: Floats = self.table[own + self.starts[:-1]].sum(1)
-        return total
+        outcomes = _joined(choice, self.sizes, self.pairs)
+        means: Floats = self.table[outcomes + self.starts[:-1]].sum(1)
+        return means
 
     def forward(self, y: Floats, choice: Labels) -> Floats:
-        """Return what is left [n, e] of coordinates y' [n, e] of rows with outcomes [n, h-1]."""
+        """Return residuals [n, e] of coordinates y' [n, e] of rows with outcomes [n, h-1]."""
         return np.asarray((y - self.mean(choice)) / self.spread, y.dtype)
 
     def inverse(self, y: Floats, choice: Labels) -> Floats:
@@ -153,15 +153,15 @@ class Effects:
             for k, m in self.pairs
         ]
         parts = [
-            op.gather(const(table), own)
-            for table, own in zip(tables, [*choice[: len(self.sizes)], *both], strict=True)
+            op.gather(const(table), outcomes)
+            for table, outcomes in zip(tables, [*choice[: len(self.sizes)], *both], strict=True)
             if table.any()
         ]
         return parts[0] if len(parts) == 1 else op.sum(parts)
 
 
 def features_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels) -> list[Floats]:
-    """Return what is known of each outcome of each step, [V, F] each.
+    """Return the features of each outcome of each step, [V, F] each.
 
     Args:
         numbers: Those of each step, its first outcomes, ascending; none of names.
@@ -170,10 +170,10 @@ def features_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels)
     """
     features: list[Floats] = []
     slopes = slopes_of(numbers, sizes, choice)
-    for own, slope, size in zip(choice.T, slopes, sizes, strict=True):
-        rows = np.bincount(own, minlength=size)
-        often = rows >= max(OFTEN, COMMON * len(choice))
-        table = np.eye(size)[:, often] if size <= MOST_OUTCOMES else np.zeros((size, 0))
+    for outcomes, slope, size in zip(choice.T, slopes, sizes, strict=True):
+        rows = np.bincount(outcomes, minlength=size)
+        frequent = rows >= max(OFTEN, COMMON * len(choice))
+        table = np.eye(size)[:, frequent] if size <= MOST_OUTCOMES else np.zeros((size, 0))
         if slope.any():
             table = np.concatenate([table, SLOPE**0.5 * slope[:, None]], 1)
         features.append(table)
@@ -181,10 +181,10 @@ def features_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels)
 
 
 def slopes_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels) -> list[Floats]:
-    """Return the standardised number of each outcome of each step, [V] each; 0 of what is no number."""
+    """Return the standardised number of each outcome of each step, [V] each; 0 for other outcomes."""
     slopes: list[Floats] = []
-    for own, values, size in zip(choice.T, numbers, sizes, strict=True):
-        slope, weights = np.zeros(size), np.bincount(own, minlength=size)[: len(values)]
+    for outcomes, values, size in zip(choice.T, numbers, sizes, strict=True):
+        slope, weights = np.zeros(size), np.bincount(outcomes, minlength=size)[: len(values)]
         if len(values) > 2 and weights.any():
             mean = np.average(values, weights=weights)
             deviation = np.average((values - mean) ** 2, weights=weights) ** 0.5
@@ -206,7 +206,7 @@ def _pairs(
     left: Floats,
     present: Bools,
 ) -> Labels:
-    """Return steps [p, 2], of numbers and of names in which what is left [n, e] has other slopes along them."""
+    """Return steps [p, 2], of numbers and of names by which the slopes of residuals [n, e] along them differ."""
     from scipy.special import chdtrc
 
     steps = range(len(slopes))
@@ -218,9 +218,9 @@ def _pairs(
         for j in range(left.shape[1]):
             terms = []
             for name in range(features[m].shape[1]):
-                own = present[:, j] & (z != 0) & (features[m][choice[:, m], name] > 0)
-                if own.sum() >= FEWEST_SLOPED:
-                    a, b = z[own] - z[own].mean(), left[own, j] - left[own, j].mean()
+                mask = present[:, j] & (z != 0) & (features[m][choice[:, m], name] > 0)
+                if mask.sum() >= FEWEST_SLOPED:
+                    a, b = z[mask] - z[mask].mean(), left[mask, j] - left[mask, j].mean()
                     terms.append((a @ b) ** 2 / max((a * a) @ (b * b), 1e-12))
             least = min(least, float(chdtrc(len(terms), sum(terms))) if terms else 1.0)
         if least * len(tried) * left.shape[1] < CERTAIN:
@@ -230,7 +230,7 @@ def _pairs(
 
 def seen(features: Sequence[Floats], choice: Labels) -> Floats:
     """Return the features [n, F] of outcomes [n, h-1]."""
-    return np.concatenate([f[own] for f, own in zip(features, choice.T, strict=True)], 1)
+    return np.concatenate([f[outcomes] for f, outcomes in zip(features, choice.T, strict=True)], 1)
 
 
 class Ridge:
@@ -263,39 +263,39 @@ class Ridge:
 
 
 def hanging(v: Floats, choice: Labels) -> Bools:
-    """Return which coordinates [n, e] hang on which of the outcomes [n, h-1], bool [e, h-1].
+    """Return which coordinates [n, e] depend on which of the outcomes [n, h-1], bool [e, h-1].
 
-    An analysis of variance over a step's outcomes says so of v_j, of |v_j|, of a product v_j v_i, or of whether v_j is
+    An analysis of variance over a step's outcomes tests v_j, |v_j|, a product v_j v_i, or whether v_j is
     above one of its deciles: of means, spreads, slopes or shapes. Outcomes of fewer than `OFTEN` rows count as one.
     """
     from scipy.special import chdtrc
 
     groups = []
-    for own in choice.T:
-        group = np.where(np.bincount(own)[own] < OFTEN, -1, own)
+    for outcomes in choice.T:
+        group = np.where(np.bincount(outcomes)[outcomes] < OFTEN, -1, outcomes)
         order = np.argsort(group, kind="stable")
         groups.append((order, np.unique(group[order], return_index=True, return_counts=True)[1:]))
     v = np.clip(v, -CLIPPED, CLIPPED)
-    depends = np.zeros((v.shape[1], len(groups)), np.bool_)
-    for j in range(len(depends)):
-        own, others = v[:, [j]], np.delete(v, j, 1)
-        above = own > np.quantile(own, np.linspace(0, 1, 11)[1:-1])
-        parts = np.concatenate([own, np.abs(own), own * others, above], 1)
+    dependent = np.zeros((v.shape[1], len(groups)), np.bool_)
+    for j in range(len(dependent)):
+        values, others = v[:, [j]], np.delete(v, j, 1)
+        above = values > np.quantile(values, np.linspace(0, 1, 11)[1:-1])
+        parts = np.concatenate([values, np.abs(values), values * others, above], 1)
         parts = (parts - parts.mean(0)) / np.maximum(parts.std(0), LEAST)
         for k, (order, (starts, rows)) in enumerate(groups):
             sums = np.add.reduceat(parts[order], starts)
             between = (sums**2 / rows[:, None]).sum(0).max()
-            depends[j, k] = parts.shape[1] * chdtrc(len(rows) - 1, between) < CHANCE
-    return depends
+            dependent[j, k] = parts.shape[1] * chdtrc(len(rows) - 1, between) < CHANCE
+    return dependent
 
 
 def preferred(x: Floats, whole: Floats, left: Floats, slopes: Floats) -> bool:
-    """Say whether mixtures expect what means leave of coordinates rather than coordinates.
+    """Return whether mixtures give residuals a greater likelihood than coordinates.
 
     Args:
         x: Features [n, F] of the rows' outcomes.
         whole: Coordinates [n, e].
-        left: What is left of them.
+        left: Their residuals.
         slopes: Logarithm [n] of the determinant, from the one to the other.
     """
     from sklearn.exceptions import ConvergenceWarning
@@ -344,5 +344,5 @@ def _expected(x: Floats, y: Floats, k: int, ridge: Ridge, used: Labels, held: La
         z = ((y[held] - mixture.means_[i]) @ whiten[i].T - means) / spread
         slope = np.log(np.diagonal(factors[i])).sum() + np.log(spread).sum()
         shares[:, i] -= 0.5 * np.minimum(z * z, FAR**2).sum(1) + slope
-    expected: Floats = logsumexp(shares, axis=1)
-    return expected
+    log_likelihood: Floats = logsumexp(shares, axis=1)
+    return log_likelihood

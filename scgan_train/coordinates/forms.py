@@ -30,7 +30,7 @@ INSIDE = 1e-3  # of a cell, that a score keeps from its ends, where the next cel
 class Scores(Form):
     """Normal scores: Phi(y) is the share of rows below x, somewhere within the share of x itself.
 
-    The way back goes by a table of `CELLS`: within a cell the value is constant where it is one that repeats, and
+    The inverse uses a table of `CELLS`: within a cell the value is constant where it is one that repeats, and
     rises from `low` to `high` where it is one of many (see `edges`). Score and value rise together between them.
     """
 
@@ -44,18 +44,18 @@ class Scores(Form):
         """Return the score at a share [n, k] of the way through those of each value, or the nearest that has one."""
         columns = []
         for cells, part, low, high in zip(x.T, share.T, p["low"].T, p["high"].T, strict=True):
-            own = Pieces.of(low, high)
-            columns.append(own.scores(cells, part))
+            pieces = Pieces.of(low, high)
+            columns.append(pieces.scores(cells, part))
         return np.asarray(np.stack(columns, 1), x.dtype)
 
     def inverse(self, y: Floats, p: Parameters) -> Floats:
         """Return the values at the shares of rows that the scores are."""
         from scipy.special import ndtr
 
-        place = CELLS * ndtr(y)
-        cell = np.clip(np.floor(place), 0, CELLS - 1).astype(np.int64)
+        position = CELLS * ndtr(y)
+        cell = np.clip(np.floor(position), 0, CELLS - 1).astype(np.int64)
         low, high = (np.take_along_axis(p[name], cell, 0) for name in ("low", "high"))
-        return np.asarray(low + np.clip(place - cell, 0, 1) * (high - low), y.dtype)
+        return np.asarray(low + np.clip(position - cell, 0, 1) * (high - low), y.dtype)
 
 
 SCORES = Scores()
@@ -68,7 +68,7 @@ class Pieces(NamedTuple):
         starts: Least value of each piece but the first, float32.
         origin: Value where a piece that rises begins.
         width: How far it goes; 0 of a piece that is one value.
-        first: Place of its first score, in cells.
+        first: Position of its first score, in cells.
         last: That of its last.
     """
 
@@ -96,10 +96,10 @@ class Pieces(NamedTuple):
 
     def scores(self, x: Floats, share: Floats) -> Floats:
         """Return the scores of values [n] at a share [n] of the way through those of a value."""
-        own = np.searchsorted(self.starts, x.astype(np.float32), side="right")
-        origin, width, first, last = (part[own] for part in self[1:])
+        index = np.searchsorted(self.starts, x.astype(np.float32), side="right")
+        origin, width, first, last = (part[index] for part in self[1:])
         rises = width > 0
-        start, end = (part[own] for part in self.ends)
+        start, end = (part[index] for part in self.ends)
         way = np.clip((x - origin) / np.where(rises, width, 1), INSIDE, 1 - INSIDE)
         flat = _score(first + share * (last - first))
         return np.where(rises, start + way * (end - start), flat)
@@ -133,39 +133,39 @@ def quantiles(present: Singles, shares: Floats = MIDDLES, smooth: bool = False) 
     values = rows[np.minimum(shares * n, n - 1).astype(np.int64)]
     if not smooth or n < 2:
         return values
-    place = np.clip(shares * n - 0.5, 0, n - 1)
-    before = np.minimum(place.astype(np.int64), n - 2)
+    position = np.clip(shares * n - 0.5, 0, n - 1)
+    before = np.minimum(position.astype(np.int64), n - 2)
     same = rows[1:] == rows[:-1]
     repeats = np.append(False, same) | np.append(same, False)
     gap = rows[before + 1] - rows[before]
     near = gap < BRIDGED * rows.std(dtype=np.float64)
     bridged = near & ~repeats[before] & ~repeats[before + 1]
-    return np.where(bridged, rows[before] + (place - before) * gap, values).astype(np.float32)
+    return np.where(bridged, rows[before] + (position - before) * gap, values).astype(np.float32)
 
 
-def _score(place: Floats) -> Floats:
-    """Return the score at a place among the cells."""
+def _score(position: Floats) -> Floats:
+    """Return the score at a position among the cells."""
     from scipy.special import ndtri
 
     limit = ndtri(0.25 / CELLS)
-    return np.asarray(np.clip(ndtri(place / CELLS), limit, -limit))
+    return np.asarray(np.clip(ndtri(position / CELLS), limit, -limit))
 
 
 def _scores(x: Var, p: Parameters) -> Var:
     """Return `Scores.coordinate` of values [k, n]: the score of the nearest value that has one."""
     columns, k = [], p["low"].shape[1]
     for low, high, cells in zip(p["low"].T, p["high"].T, op.split(x, num_outputs=k), strict=True):
-        own = Pieces.of(low, high)
-        passed = op.greater_or_equal(cells, const(own.starts[:, None]))
+        pieces = Pieces.of(low, high)
+        passed = op.greater_or_equal(cells, const(pieces.starts[:, None]))
         passed = op.cast(passed, to=np.float32)
         index = op.cast(op.reduce_sum(passed, const([0], np.int64)), to=np.int64)
-        rises, (start, end) = own.width > 0, own.ends
-        height = np.where(rises, start, _score((own.first + own.last) / 2))
+        rises, (start, end) = pieces.width > 0, pieces.ends
+        height = np.where(rises, start, _score((pieces.first + pieces.last) / 2))
         if not rises.any():
             columns.append(op.gather(const(height), index))
             continue
-        inverse = np.where(rises, 1 / np.where(rises, own.width, 1), 0)
-        way = op.sub(cells, op.gather(const(own.origin), index))
+        inverse = np.where(rises, 1 / np.where(rises, pieces.width, 1), 0)
+        way = op.sub(cells, op.gather(const(pieces.origin), index))
         way = op.mul(way, op.gather(const(inverse), index))
         way = op.clip(way, const(INSIDE), const(1 - INSIDE))
         slope = op.gather(const(np.where(rises, end - start, 0)), index)
@@ -177,15 +177,15 @@ def _scores_back(y: Var, p: Parameters) -> Var:
     """Return `Scores.inverse` of scores [k, n]."""
     half = const(CELLS / 2)
     # from the middle, which rounds less
-    place = op.mul(op.erf(op.mul(y, const(np.sqrt(0.5)))), half)
-    cell = op.clip(op.floor(op.add(place, half)), const(0), const(CELLS - 1))
+    position = op.mul(op.erf(op.mul(y, const(np.sqrt(0.5)))), half)
+    cell = op.clip(op.floor(op.add(position, half)), const(0), const(CELLS - 1))
     starts = const(CELLS * np.arange(p["low"].shape[1])[:, None], np.int64)
     index = op.add(op.cast(cell, to=np.int64), starts)
     low = op.gather(const(p["low"].T.reshape(-1)), index)
     rise = p["high"] - p["low"]
     if not rise.any():
         return low
-    way = op.clip(op.sub(place, op.sub(cell, half)), const(0), const(1))
+    way = op.clip(op.sub(position, op.sub(cell, half)), const(0), const(1))
     return op.add(low, op.mul(op.gather(const(rise.T.reshape(-1)), index), way))
 
 

@@ -3,7 +3,7 @@
     c [n, g]  ->  h [n, p], standardised numbers, and s [n, r], the outcomes of categories and of missing cells
 
 Numbers have their kind's coordinate, without noise of a step; a periodic one has its cosine and sine, since no way back
-is needed. What leaves the range that was seen by more than `REACH` standard deviations is taken as if it did not.
+is needed. What leaves the range that was seen by more than `REACH` standard deviations is clipped to that.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Given:
     """The map of one data set's given columns to what networks see of them.
 
     Attributes:
-        coordinates: Of the columns, one by one; those that `straight` and `turned` don't name say nothing.
+        coordinates: Of the columns, one by one; those not in `straight` or `turned` are unused.
         straight: Which coordinates are taken as they are.
         turned: Which are angles.
         bounds: Between which each number is held, [2, p].
@@ -56,14 +56,14 @@ class Given:
 
     def __init__(self, columns: Sequence[Column], state: Mapping[str, NDArray[Any]]) -> None:
         self.coordinates = Coordinates(columns, state)
-        places = np.asarray(state["places"], np.int64)
-        of = [self.coordinates.columns[j] for j in self.coordinates.index[places]]
-        angles = np.array([column.period is not None for column in of], np.bool_)
-        self.places = places
-        self.straight, self.turned = places[~angles], places[angles]
-        periods = np.array([column.period for column in of if column.period is not None])
-        own = self.coordinates.scale[self.turned], self.coordinates.shift[self.turned]
-        self.rate, self.start = (part * (2 * np.pi / periods) for part in own)
+        positions = np.asarray(state["places"], np.int64)
+        used = [self.coordinates.columns[j] for j in self.coordinates.index[positions]]
+        angles = np.array([column.period is not None for column in used], np.bool_)
+        self.positions = positions
+        self.straight, self.turned = positions[~angles], positions[angles]
+        periods = np.array([column.period for column in used if column.period is not None])
+        affine = self.coordinates.scale[self.turned], self.coordinates.shift[self.turned]
+        self.rate, self.start = (part * (2 * np.pi / periods) for part in affine)
         self.bounds, self.seen = (np.asarray(state[key], np.float32) for key in ("bounds", "seen"))
 
     @property
@@ -98,7 +98,7 @@ class Given:
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that, with the columns, make it again."""
         return self.coordinates.state() | {
-            "places": self.places,
+            "places": self.positions,
             "bounds": self.bounds,
             "seen": self.seen,
         }
@@ -137,7 +137,7 @@ class Given:
 
 
 def divide(columns: Sequence[Column], names: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Return the places of the columns that are generated, and of those that are given.
+    """Return the indices of the columns that are generated, and of those that are given.
 
     Raises:
         UsageError: A name that no column has or that comes twice, or nothing is left to generate.
@@ -156,10 +156,10 @@ def divide(columns: Sequence[Column], names: Sequence[str]) -> tuple[list[int], 
     return made, [j for j, name in enumerate(held) if name in names]
 
 
-def part(table: Table, places: Sequence[int]) -> Table:
+def part(table: Table, indices: Sequence[int]) -> Table:
     """Return some columns of a table."""
-    columns = tuple(table.columns[j] for j in places)
-    return Table(columns, np.ascontiguousarray(table.values[:, places]), table.notes)
+    columns = tuple(table.columns[j] for j in indices)
+    return Table(columns, np.ascontiguousarray(table.values[:, indices]), table.notes)
 
 
 def unwalled(table: Table, config: Config) -> Table:
@@ -172,9 +172,9 @@ def unwalled(table: Table, config: Config) -> Table:
         return table
     columns = []
     for column in table.columns:
-        stated = {"kind", "low", "high"} & config.columns.get(column.name, {}).keys()
+        configured = {"kind", "low", "high"} & config.columns.get(column.name, {}).keys()
         guessed = column.kind == "bounded" and column.slack > 0 and None not in column.walls
-        if guessed and not stated and column.name not in config.given:
+        if guessed and not configured and column.name not in config.given:
             column = replace(column, kind="real", low=None, high=None, slack=0.0)
         columns.append(column)
     return replace(table, columns=tuple(columns))

@@ -38,15 +38,15 @@ def split(rows: Array, min_rows: int) -> Labels:
             cut = _widest_gap(some, -(-least // stride), GAP * spread, unlikely)
         if cut is not None:
             column, value = cut
-            chosen = rows[inside, column] < value
+            selected = rows[inside, column] < value
         elif (spike := _spike(some)) is not None:
             column, low, high = spike
-            chosen = (rows[inside, column] >= low) & (rows[inside, column] <= high)
+            selected = (rows[inside, column] >= low) & (rows[inside, column] <= high)
         else:
             groups[inside] = count
             count += 1
             continue
-        pending += [inside[~chosen], inside[chosen]]
+        pending += [inside[~selected], inside[selected]]
     return groups
 
 
@@ -54,7 +54,7 @@ def _widest_gap(
     rows: Array, least: int, narrowest: Array, unlikely: float
 ) -> tuple[int, float] | None:
     """Column and middle of the band whose emptiness is the least likely, or None."""
-    best, cut = unlikely, None
+    best, gap = unlikely, None
     near = min(50, least - 1)
     for column in range(rows.shape[1]):
         values = np.sort(rows[:, column])
@@ -66,8 +66,8 @@ def _widest_gap(
             )
             surprise = near * (high[at] - low[at]) / max(left, right, 1e-12)
             if surprise > best:
-                best, cut = surprise, (column, float(low[at] + high[at]) / 2)
-    return cut
+                best, gap = surprise, (column, float(low[at] + high[at]) / 2)
+    return gap
 
 
 def _spike(rows: Array) -> tuple[int, float, float] | None:

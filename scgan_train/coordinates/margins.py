@@ -5,8 +5,8 @@ coordinate of a generated row, F its distribution among generated rows, and Q th
 
     y' = Q(F(y))
 
-has the training rows' distribution. The curve is close to the identity, so it hardly touches how columns hang
-together. It is a polygon with corners at the quantiles 1 / L, 2 / L, ... of a normal distribution, so that a cell
+has the training rows' distribution. The curve is close to the identity, so it hardly changes dependence between
+columns. It is a polygon with corners at the quantiles 1 / L, 2 / L, ... of a normal distribution, so that a cell
 is found without a search, and goes on with slope 1 beyond. It is part of `Coordinates`, in both directions.
 """
 
@@ -28,11 +28,11 @@ Bools = NDArray[np.bool_]
 
 CELLS = 256  # of probability, at most
 CELL_ROWS = 50  # training rows in each of them, at least
-FEWEST = 400  # rows that say anything
+FEWEST = 400  # rows that a curve needs
 FEW = 10  # of them, between every so many of which generated rows are counted
 FLATTEST = 0.02  # slope
-FEWEST_MISSING = 100  # rows where a cell is missing, that may have a curve of their own
-SURE = 4.0  # nats that they differ by beyond chance
+FEWEST_MISSING = 100  # rows where a cell is missing, that may have a separate curve
+SURE = 4.0  # nats by which they differ beyond chance
 LOOKED_AT = 20_000  # generated rows
 FARTHEST = 1.0  # standard deviation that a corner of theirs may move
 
@@ -66,12 +66,12 @@ class Margins:
         it: it stays straight unless they then share themselves out more evenly among the training rows.
 
         Where a cell of another column is missing, generated coordinates may differ from training ones by more than
-        chance, as a map blurs what hangs on a threshold. Such rows get a curve of their own.
+        chance, as a map blurs what depends on a threshold. Such rows get a separate curve.
 
         Args:
             real: Of training rows [n, d'].
             made: Of generated rows [N, d'].
-            there: Which of both say something, bool [n, d'] and [N, d'].
+            there: Which of both are used, bool [n, d'] and [N, d'].
             gone: In which of both the cell of a step is missing, bool [n] and [N], of each step that has such.
         """
         corners = _corners(min(CELLS, len(real) // CELL_ROWS))
@@ -79,28 +79,28 @@ class Margins:
         missing, steps = values.copy(), np.full(real.shape[1], -1, np.int64)
         gone = gone or {}
         half = np.arange(len(made)) < len(made) // 2
-        for j, (y, drawn, known, own) in enumerate(
+        for j, (y, drawn, known, valid) in enumerate(
             zip(real.T, made.T, *(each.T for each in there), strict=True)
         ):
-            candidates = [
-                (_surprise(y[known & rows], drawn[own & others]), step)
+            surprises = [
+                (_surprise(y[known & rows], drawn[valid & others]), step)
                 for step, (rows, others) in gone.items()
             ]
-            surprise, step = max(candidates, default=(0.0, -1))
+            surprise, step = max(surprises, default=(0.0, -1))
             step = step if surprise > SURE else -1
             if step >= 0:
                 rows, others = gone[step]
                 steps[j] = step
-                parts = drawn[own & others & half], drawn[own & others & ~half]
+                parts = drawn[valid & others & half], drawn[valid & others & ~half]
                 missing[:, j] = _curve(np.sort(y[known & rows]), *parts, corners, FARTHEST)
-                known, own = known & ~rows, own & ~others
+                known, valid = known & ~rows, valid & ~others
             if known.sum() >= (FEWEST if step < 0 else FEWEST_MISSING):
-                parts = drawn[own & half], drawn[own & ~half]
+                parts = drawn[valid & half], drawn[valid & ~half]
                 values[:, j] = _curve(np.sort(y[known]), *parts, corners, GAP)
         return cls(values, missing, steps) if (steps >= 0).any() else cls(values)
 
     def sides(self, gone: Mapping[int, Bools], n: int) -> Bools | None:
-        """Return by which of two curves coordinates [n, d'] go, from where cells [n] of steps are missing."""
+        """Return which of two curves coordinates [n, d'] use, given where cells [n] of steps are missing."""
         if self.steps is None:
             return None
         missing = {-1: np.zeros(n, np.bool_), **gone}
@@ -133,14 +133,14 @@ class Margins:
         return np.asarray(-np.log(slope)[self._cell(y, gone), self._curves(gone)], y.dtype)
 
     def _curves(self, gone: Bools | None) -> NDArray[np.int64]:
-        """Return which of all curves are taken, [d'] or [n, d']."""
-        own = np.arange(self.values.shape[1])
-        return own if self.missing is None or gone is None else own + len(own) * gone
+        """Return the indices of the curves, [d'] or [n, d']."""
+        index = np.arange(self.values.shape[1])
+        return index if self.missing is None or gone is None else index + len(index) * gone
 
     def _cell(self, y: Floats, gone: Bools | None) -> NDArray[np.int64]:
         def cells(table: NDArray[np.float32]) -> NDArray[np.int64]:
-            own = zip(table.T, y.T, strict=True)
-            return np.stack([np.searchsorted(values, column) for values, column in own], 1)
+            pairs = zip(table.T, y.T, strict=True)
+            return np.stack([np.searchsorted(values, column) for values, column in pairs], 1)
 
         if self.missing is None or gone is None:
             return cells(self.values)
@@ -162,45 +162,45 @@ class Margins:
         cell = op.cast(op.clip(share, const(0), const(cells - 1)), to=np.int64)
         curves = height.shape[1] // len(scale)
         height = height * np.tile(scale, curves) + np.tile(shift, curves) * (1 - slope)
-        return self._through_graph(f, self._places(cell, gone), height, slope)
+        return self._through_graph(f, self._index(cell, gone), height, slope)
 
     def inverse_graph(self, y: Var, gone: Var | None = None) -> Var:
         """Return `inverse` of y' [d', n] as a graph."""
         height, slope = self._lines()
-        places = self._places(self._cell_graph(y, gone), gone)
-        return self._through_graph(y, places, -height / slope, 1 / slope)
+        index = self._index(self._cell_graph(y, gone), gone)
+        return self._through_graph(y, index, -height / slope, 1 / slope)
 
     def log_slope_graph(self, y: Var, gone: Var | None = None) -> Var:
         """Return `log_slope` [d', n] as a graph, at y' [d', n]."""
         _, slope = self._lines()
-        places = self._places(self._cell_graph(y, gone), gone)
-        return op.gather(const(-np.log(slope).T.reshape(-1)), places)
+        index = self._index(self._cell_graph(y, gone), gone)
+        return op.gather(const(-np.log(slope).T.reshape(-1)), index)
 
     def _cell_graph(self, y: Var, gone: Var | None) -> Var:
         columns = op.split(y, num_outputs=len(self.values.T))
 
         def cells(table: NDArray[np.float32]) -> Var:
-            cells_of = []
-            for values, own in zip(table.T, columns, strict=True):
-                passed = op.cast(op.greater(own, const(values[:, None])), to=np.float32)
-                cells_of.append(op.reduce_sum(passed, const([0], np.int64)))
-            return op.cast(op.concat(cells_of, axis=0), to=np.int64)
+            counts = []
+            for values, column in zip(table.T, columns, strict=True):
+                passed = op.cast(op.greater(column, const(values[:, None])), to=np.float32)
+                counts.append(op.reduce_sum(passed, const([0], np.int64)))
+            return op.cast(op.concat(counts, axis=0), to=np.int64)
 
         if self.missing is None or gone is None:
             return cells(self.values)
-        there = op.equal(gone, const(0, np.int64))
-        return op.where(there, cells(self.values), cells(self.missing))
+        present = op.equal(gone, const(0, np.int64))
+        return op.where(present, cells(self.values), cells(self.missing))
 
-    def _places(self, cell: Var, gone: Var | None) -> Var:
-        """Return where the lines [d', n] of cells are in a table of all, a curve after another."""
+    def _index(self, cell: Var, gone: Var | None) -> Var:
+        """Return the indices of the lines [d', n] of cells in a table of all, curve after curve."""
         cells, dims = len(self.values) + 1, self.values.shape[1]
-        places = op.add(cell, const(cells * np.arange(dims)[:, None], np.int64))
+        index = op.add(cell, const(cells * np.arange(dims)[:, None], np.int64))
         if self.missing is None or gone is None:
-            return places
-        return op.add(places, op.mul(gone, const(cells * dims, np.int64)))
+            return index
+        return op.add(index, op.mul(gone, const(cells * dims, np.int64)))
 
-    def _through_graph(self, y: Var, place: Var, height: Floats, slope: Floats) -> Var:
-        at, by = (op.gather(const(part.T.reshape(-1)), place) for part in (height, slope))
+    def _through_graph(self, y: Var, index: Var, height: Floats, slope: Floats) -> Var:
+        at, by = (op.gather(const(part.T.reshape(-1)), index) for part in (height, slope))
         return op.add(at, op.mul(by, y))
 
 
@@ -239,8 +239,9 @@ def uneven(real: Floats, made: Floats) -> float:
         return 0.0
     ends = np.unique(real[FEW::FEW])
     shares = (
-        np.bincount(np.searchsorted(ends, own, side="right"), minlength=len(ends) + 1) / len(own)
-        for own in (real, made)
+        np.bincount(np.searchsorted(ends, values, side="right"), minlength=len(ends) + 1)
+        / len(values)
+        for values in (real, made)
     )
     return float(np.abs(np.subtract(*shares)).sum())
 

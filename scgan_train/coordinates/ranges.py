@@ -1,4 +1,4 @@
-"""Ranges that discrete values leave to numbers: a cell is missing above a threshold, a grade stands for a band.
+"""Ranges of numbers given discrete values: a cell is missing above a threshold, a grade stands for a band.
 
 An outcome of a step of the chain leaves column j a range where its rows lie side by side among the column's values,
 with none of another outcome between them, and more often than chance. Of N rows in any order, c lie side by side
@@ -46,11 +46,11 @@ class Ranges:
 
     @classmethod
     def find(cls, f: Floats, there: Bools, choice: Labels, sizes: Sequence[int]) -> Ranges | None:
-        """Return the ranges of numbers [n, d'] of which some are there, by outcomes [n, h-1]; None without any."""
+        """Return the ranges of numbers [n, d'], of which some are present, by outcomes [n, h-1]; None without any."""
         low = np.full((sum(sizes), f.shape[1]), -OPEN, np.float32)
         high, starts = -low, np.cumsum([0, *sizes[:-1]])
-        for j, own in enumerate(there.T):
-            order = np.flatnonzero(own)
+        for j, present in enumerate(there.T):
+            order = np.flatnonzero(present)
             order = order[np.argsort(f[order, j], kind="stable")]
             numbers = f[order, j].astype(np.float64)
             for step, start in zip(choice[order].T, starts, strict=True):
@@ -78,8 +78,8 @@ class Ranges:
         for table in (self.low, -self.high):
             tables = np.split(table, np.cumsum(self.sizes)[:-1])
             bounds = [
-                op.gather(const(each), own)
-                for each, own in zip(tables, choice, strict=False)
+                op.gather(const(each), outcomes)
+                for each, outcomes in zip(tables, choice, strict=False)
                 if (each > -OPEN).any()
             ]
             ends.append(op.transpose(op.max(bounds)) if bounds else const(-OPEN))
@@ -89,19 +89,22 @@ class Ranges:
         return op.min([op.max([f, low]), high])
 
 
-def _runs(own: Labels, numbers: Floats) -> list[tuple[int, int, int]]:
+def _runs(outcomes: Labels, numbers: Floats) -> list[tuple[int, int, int]]:
     """Return outcomes whose rows lie side by side, with the first and the last of these, where numbers [N] ascend."""
-    runs, n = list[tuple[int, int, int]](), len(own)
+    runs, n = list[tuple[int, int, int]](), len(outcomes)
     if not n:
         return runs
-    rows, starts = np.bincount(own), np.flatnonzero(np.append(True, own[1:] != own[:-1]))
+    rows, starts = (
+        np.bincount(outcomes),
+        np.flatnonzero(np.append(True, outcomes[1:] != outcomes[:-1])),
+    )
     for first, last in zip(starts, np.append(starts[1:], n) - 1, strict=True):
         c = last - first + 1
-        if not FEWEST <= c == rows[own[first]] < n:
+        if not FEWEST <= c == rows[outcomes[first]] < n:
             continue
         parted = first == 0 or numbers[first - 1] < numbers[first]
         parted &= last == n - 1 or numbers[last] < numbers[last + 1]
         chance = log(n - c + 1) - lgamma(n + 1) + lgamma(c + 1) + lgamma(n - c + 1)
         if parted and chance < -APART:
-            runs.append((int(own[first]), int(first), int(last)))
+            runs.append((int(outcomes[first]), int(first), int(last)))
     return runs

@@ -1,7 +1,7 @@
 """Numbers that were rounded: to values (p k + r) / q for whole k, as decimals are, or to significant digits.
 
-p, q and r are whole (`Column.lattice`) and fractions are counted in float64, so that a value is the float32 nearest to
-what is meant; where float32 has wider steps, that is the value itself.
+p, q and r are whole (`Column.lattice`) and fractions are computed in float64, so that a value is the float32 nearest to
+the exact one; where float32 has wider steps, it is the value itself.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Rounding:
     """How the k columns of a block are rounded, all of them in the same way.
 
     Attributes:
-        lattice: p, q and r of each, [3, k]; none of numbers with significant digits.
-        digits: Significant ones [k]; none of numbers with steps.
+        lattice: p, q and r of each, [3, k]; None for numbers with significant digits.
+        digits: Significant ones [k]; None for numbers with steps.
         least: Least value [k].
         greatest: Greatest value [k].
-        circle: Seam and period [k] of each, [2, k]; none of numbers that are not periodic.
+        circle: Seam and period [k] of each, [2, k]; None unless they are periodic.
     """
 
     lattice: Singles | None
@@ -44,7 +44,7 @@ class Rounding:
 
     @classmethod
     def of(cls, columns: Sequence[Column]) -> Rounding | None:
-        """Return how columns are rounded; None where any number may stand."""
+        """Return how columns are rounded; None where any number is possible."""
         ends = np.array([column.rules.ends(column) for column in columns])
         least, greatest = np.clip(ends, -LARGE, LARGE).astype(np.float32).T
         if columns[0].step is not None:
@@ -112,13 +112,13 @@ def _snapped(x: Var, lattice: Singles) -> Var:
     return op.cast(op.div(x, q), to=np.float32) if scaled else x
 
 
-def _significant(x: Var, places: Var) -> Var:
+def _significant(x: Var, decimals: Var) -> Var:
     """Return `significant` as a graph, of values and one less than their digits."""
     powers = const(10.0 ** np.arange(39))
     size = op.mul(op.log(op.max([op.abs(x), const(SMALL)])), const(1 / np.log(10)))
-    places = op.sub(places, op.floor(op.add(size, const(NEAR))))
+    decimals = op.sub(decimals, op.floor(op.add(size, const(NEAR))))
     up, down = (
         op.gather(powers, op.cast(op.clip(part, const(0), const(38)), to=np.int64))
-        for part in (places, op.neg(places))
+        for part in (decimals, op.neg(decimals))
     )
     return op.div(op.mul(op.round(op.div(op.mul(x, up), down)), down), up)

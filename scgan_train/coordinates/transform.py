@@ -6,7 +6,7 @@ computed together, as a block; coordinates lie in the order of blocks. Columns w
 on the way back. A column that never varies has no coordinate; it is written back as it was.
 
 What the head draws (`discrete`) has no coordinate. Where a column has one, but the cell is missing or heavy, the
-coordinate is filled: with a normal number for training, with 0 in graphs; on the way back it is not looked at.
+coordinate is filled: with a normal number for training, with 0 in graphs; on the way back it is ignored.
 
 Everything here is computed twice: in numpy, and as a part of the exported graphs, whose networks end in an affine map
 that scale and shift are folded into: the rows of y are graph_rows(scale y + shift).
@@ -54,19 +54,19 @@ class Coordinates:
     Attributes:
         outer: The d columns.
         constraints: What holds between them.
-        columns: What coordinates are of: those of which a remainder is learned have it in their place.
+        columns: What coordinates are of: or of the remainder where that is learned instead.
         steps: What the head draws, h - 1 steps.
-        dims: Number d' of coordinates; never 0: a table of discrete values alone has one that says nothing.
+        dims: Number d' of coordinates; never 0: a table of discrete values alone has one of noise.
         index: The column of each coordinate, int64 [d'].
         ends: Between which values of each coordinate's column lie, float32 [2, d']; nan where they may leave
             the range that was seen.
         bends: Centre and width of each coordinate of a column with long tails, float32 [2, d']; nan of others.
-        tables: Of each coordinate that is a score, float32 [s, CELLS]; `scored` says of which.
+        tables: Of each coordinate that is a score, float32 [s, CELLS]; `scored` marks which.
         smooth: Which coordinates are scores of columns where numbers that were not seen may stand, bool [d'].
         shift: float32 [d'].
         scale: float32 [d'].
         margins: Curves of coordinates; None without them.
-        effects: What discrete values say of coordinates' means; None if nothing.
+        effects: Effects of discrete values on coordinates' means; None without any.
         ranges: Which ranges of f(x) they leave; None without any.
         constant: A row, float32 [d], for the columns that have no coordinate.
     """
@@ -106,33 +106,33 @@ class Coordinates:
                 self.columns[self.index[k]], int(scores[k]), bool(self.bends[0, k] < np.inf)
             ),
         )
-        self.blocks = [self._block(list(places)) for _, places in groups]
+        self.blocks = [self._block(list(positions)) for _, positions in groups]
 
-    def _block(self, places: list[int]) -> Block:
-        place = slice(places[0], places[-1] + 1)
-        columns = [self.columns[j] for j in self.index[place]]
-        if self.scored[place].all():
-            before = int(self.scored[: place.start].sum())
-            low, high = edges(self.tables[before : before + len(places)], self.smooth[place])
-            rounding = Rounding.of(columns) if self.smooth[place.start] else None
-            return Block(SCORES, self.index[place], place, {"low": low, "high": high}, rounding)
+    def _block(self, positions: list[int]) -> Block:
+        span = slice(positions[0], positions[-1] + 1)
+        columns = [self.columns[j] for j in self.index[span]]
+        if self.scored[span].all():
+            before = int(self.scored[: span.start].sum())
+            low, high = edges(self.tables[before : before + len(positions)], self.smooth[span])
+            rounding = Rounding.of(columns) if self.smooth[span.start] else None
+            return Block(SCORES, self.index[span], span, {"low": low, "high": high}, rounding)
         form = columns[0].rules.form(columns[0])
-        parameters = form.parameters(columns, self.fitted[place])
-        if not np.isnan(self.bends[:, place]).any():
+        parameters = form.parameters(columns, self.fitted[span])
+        if not np.isnan(self.bends[:, span]).any():
             form = BEND
-            parameters = {"centre": self.bends[0, place], "width": self.bends[1, place]}
-        block = Block(form, self.index[place], place, parameters, Rounding.of(columns))
-        if form.name == "turn" or np.isnan(self.ends[:, place]).any():
+            parameters = {"centre": self.bends[0, span], "width": self.bends[1, span]}
+        block = Block(form, self.index[span], span, parameters, Rounding.of(columns))
+        if form.name == "turn" or np.isnan(self.ends[:, span]).any():
             return block
         steps = np.array([column.step or 0.0 for column in columns], np.float32)
-        return block.reflected(self.ends[0, place], self.ends[1, place], steps)
+        return block.reflected(self.ends[0, span], self.ends[1, span], steps)
 
     @classmethod
     def fit(
         cls,
         table: Table,
         kept: NDArray[np.int64] | slice = slice(None),
-        known: Sequence[Constraint] | None = None,
+        matches: Sequence[Constraint] | None = None,
         *,
         tails: bool = False,
         given: bool = False,
@@ -142,18 +142,18 @@ class Coordinates:
         Args:
             table: All rows: what is discrete and what varies is asked of them, as kinds are and as `resolve` does.
             kept: The rows that train; what forms need, means and standard deviations come from them alone.
-            known: Constraints between the columns, where they were looked for already.
+            matches: Constraints between the columns, if already known.
             tails: Whether values may leave the range that was seen.
             given: Whether the columns are given: numbers are neither drawn, scored nor constrained then.
         """
-        if known is None:
-            known = () if given else find_constraints(table, tails)
-        inner = learned(table, known)
+        if matches is None:
+            matches = () if given else find_constraints(table, tails)
+        inner = learned(table, matches)
         steps, values = discrete.find(inner, given), inner.values[kept]
         state: dict[str, Any] = {
             **describe(inner, values, steps, tails, given),
             **discrete.state(steps),
-            **constraints.state(known),
+            **constraints.state(matches),
         }
         dims = len(state["index"])
         bare = cls(table.columns, state | {"shift": np.zeros(dims), "scale": np.ones(dims)})
@@ -173,12 +173,12 @@ class Coordinates:
         return fitted
 
     def _effects(self, x: Singles) -> Effects | None:
-        """Return what discrete values say of coordinates' means in rows [n, d]; None where it is left to the map."""
+        """Return effects of discrete values on coordinates' means in rows [n, d]; None where left to the map."""
         choice = self.choose(x)
         present, features = self.present(choice), self.features(choice)
         for block in self.blocks:
             if block.form.name == "turn":  # an angle has no mean
-                present[:, block.place] = False
+                present[:, block.positions] = False
         y = self.forward(x, np.random.default_rng(0), jitter=True).astype(np.float64)
         effects = Effects.fit(features, choice, y, present, self.slopes(choice))
         if effects is None:
@@ -188,15 +188,15 @@ class Coordinates:
         return effects if preferred(seen(features, choice), y, left, slopes) else None
 
     def _ranges(self, f: Floats, choice: Labels) -> Ranges | None:
-        """Return the ranges that outcomes [n, h-1] leave to f(x) [n, d']; nan where a cell says nothing."""
-        there = ~np.isnan(f) & ~self.scored
+        """Return the ranges that outcomes [n, h-1] leave to f(x) [n, d']; nan where a cell has none."""
+        present = ~np.isnan(f) & ~self.scored
         for block in self.blocks:
             if block.form.name == "turn":  # an angle has no ends
-                there[:, block.place] = False
-        return Ranges.find(f, there, choice, [step.size for step in self.steps])
+                present[:, block.positions] = False
+        return Ranges.find(f, present, choice, [step.size for step in self.steps])
 
     def features(self, choice: Labels) -> list[Floats]:
-        """Return what is known of each outcome of each step, see `features_of`, by those [n, h-1] of rows."""
+        """Return the features of each outcome of each step, see `features_of`, given those [n, h-1] of rows."""
         return features_of(self._numbers, [step.size for step in self.steps], choice)
 
     def slopes(self, choice: Labels) -> list[Floats]:
@@ -273,7 +273,7 @@ class Coordinates:
         for block in self.blocks:
             if rng is not None and isinstance(block.form, Scores):
                 part = safe[:, block.index]
-                raw[:, block.place] = block.form.within(part, block.p, rng.random(part.shape))
+                raw[:, block.positions] = block.form.within(part, block.p, rng.random(part.shape))
         y: Floats = (raw - self.shift) / self.scale
         choice = discrete.choose(self.steps, x)
         y = self.margins.inverse(y, self._gone(choice)) if self.margins else y
@@ -284,14 +284,14 @@ class Coordinates:
         return y
 
     def present(self, choice: Labels) -> NDArray[np.bool_]:
-        """Say which coordinates [n, d'] are looked at where outcomes are [n, h-1]."""
-        there = np.ones((len(choice), self.dims), np.bool_)
+        """Return which coordinates [n, d'] are used where outcomes are [n, h-1]."""
+        present = np.ones((len(choice), self.dims), np.bool_)
         for k, step in enumerate(self.steps):
-            there[:, self.index == step.column] = choice[:, [k]] == len(step.values)
-        return there
+            present[:, self.index == step.column] = choice[:, [k]] == len(step.values)
+        return present
 
     def gone(self, choice: Labels) -> dict[int, Bools]:
-        """Say in which rows with outcomes [n, h-1] the cell of a step is missing, [n] of each that has such."""
+        """Return in which rows with outcomes [n, h-1] the cell of a step is missing, [n] for each that has such."""
         return {
             k: choice[:, k] == len(step.numbers)
             for k, step in enumerate(self.steps)
@@ -299,7 +299,7 @@ class Coordinates:
         }
 
     def _gone(self, choice: Labels | None) -> Bools | None:
-        """Return by which curve of `margins` coordinates [n, d'] go, where outcomes are [n, h-1]; None of one each."""
+        """Return which curve of `margins` coordinates [n, d'] use, given outcomes [n, h-1]; None of one each."""
         if self.margins is None or choice is None:
             return None
         return self.margins.sides(self.gone(choice), len(choice))
@@ -308,11 +308,11 @@ class Coordinates:
         """Return `_gone` as a graph, int64 [d', n], of outcomes in steps [n]."""
         if self.margins is None or self.margins.steps is None:
             return None
-        absent = {-1: op.mul(choice[0], const(0, np.int64))}
+        masks = {-1: op.mul(choice[0], const(0, np.int64))}
         for k in set(self.margins.steps.tolist()) - {-1}:
             missing = const(len(self.steps[k].numbers), np.int64)
-            absent[k] = op.cast(op.equal(choice[k], missing), to=np.int64)
-        wide = {k: op.unsqueeze(own, const([0], np.int64)) for k, own in absent.items()}
+            masks[k] = op.cast(op.equal(choice[k], missing), to=np.int64)
+        wide = {k: op.unsqueeze(mask, const([0], np.int64)) for k, mask in masks.items()}
         return op.concat([wide[k] for k in self.margins.steps.tolist()], axis=0)
 
     @property
@@ -365,14 +365,16 @@ class Coordinates:
                 part = safe[:, block.index]
                 for side, share in ((low, 0.0), (high, 1.0)):
                     raw = block.form.within(part, block.p, np.full(part.shape, share))
-                    side[:, block.place] = (raw - self.shift[block.place]) / self.scale[block.place]
+                    side[:, block.positions] = (raw - self.shift[block.positions]) / self.scale[
+                        block.positions
+                    ]
         if self.effects:
             low, high = (self.effects.forward(side, choice) for side in (low, high))
         present = present_cells(x, self.steps)[:, self.index]
         return np.where(present, low, y), np.where(present, high, y)
 
     def whole(self, y: Floats, choice: Labels | None) -> Floats:
-        """Return y' [n, d'], with the means that outcomes [n, h-1] say, of coordinates [n, d']."""
+        """Return y' [n, d'], with the means of outcomes [n, h-1] added, of coordinates [n, d']."""
         if not self.effects:
             return y
         assert choice is not None
@@ -394,7 +396,7 @@ class Coordinates:
         x = np.empty((len(y), len(self.columns)), y.dtype)
         x[:] = self.constant
         for block in self.blocks:
-            x[:, block.index] = block.rows(f[:, block.place])
+            x[:, block.index] = block.rows(f[:, block.positions])
         for k, step in enumerate(self.steps):
             assert choice is not None
             x[:, step.column] = step.fill(x[:, step.column], choice[:, k])
@@ -403,12 +405,12 @@ class Coordinates:
     def balanced(self, x: Singles, y: Floats, there: tuple[Bools, Bools]) -> Singles:
         """Return tables by which each number comes as often among generated rows as among training rows.
 
-        Scores of generated rows are nearly normal, not quite: a table goes by their ranks instead.
+        Scores of generated rows are nearly normal, not quite: a table uses their ranks instead.
 
         Args:
             x: Training rows [n, d].
             y: Coordinates of generated rows [N, d'], behind their curves.
-            there: Which of both say something, bool [n, d'] and [N, d']; a column's table stays where fewer generated
+            there: Which of both are used, bool [n, d'] and [N, d']; a column's table stays where fewer generated
                 rows do than it has cells.
         """
         from scipy.special import ndtri
@@ -419,8 +421,8 @@ class Coordinates:
             scores = np.sort(y[there[1][:, k], k])
             if len(scores) >= CELLS:
                 shares = np.searchsorted(scores, middles) / len(scores)
-                own = x[there[0][:, k], self.index[k]]
-                table[:] = quantiles(own, shares, bool(self.smooth[k]))
+                cells = x[there[0][:, k], self.index[k]]
+                table[:] = quantiles(cells, shares, bool(self.smooth[k]))
         return tables
 
     def dequantise(self, values: Floats, rng: np.random.Generator) -> Floats:
@@ -463,11 +465,11 @@ class Coordinates:
                 slopes = op.add(slopes, self.margins.log_slope_graph(y, gone))
         total = op.reduce_sum(slopes, const([0], np.int64), keepdims=0)
         for j, values in self._listed():
-            own = op.gather(columns, const([j], np.int64), axis=0)
+            column = op.gather(columns, const([j], np.int64), axis=0)
             numbers = np.where(np.isnan(values), np.float32(LARGE), values)  # constants are finite
-            known = op.equal(own, const(upright(numbers)))
+            known = op.equal(column, const(upright(numbers)))
             if np.isnan(values).any():
-                known = op.or_(known, op.isnan(own))
+                known = op.or_(known, op.isnan(column))
             seen = op.reduce_max(op.cast(known, to=np.float32), const([0], np.int64), keepdims=0)
             total = op.where(op.greater(seen, const(0)), total, minus_infinity())
         for step in self.steps:
@@ -511,8 +513,8 @@ class Coordinates:
         """Return the coordinates [k, n] of a block."""
         if len(self.blocks) == 1:
             return y
-        place = np.arange(block.place.start, block.place.stop)
-        return op.gather(y, const(place, np.int64), axis=0)
+        index = np.arange(block.positions.start, block.positions.stop)
+        return op.gather(y, const(index, np.int64), axis=0)
 
     def _graph_absent(self, x: Var) -> Var:
         """Return which cells [d', n] of rows [n, d] have no coordinate."""
@@ -555,8 +557,8 @@ class Coordinates:
             x = op.where(const(still, np.bool_), const(constant), x)
         if self.steps:
             cells = list(op.split(x, num_outputs=len(self.columns), axis=0))
-            for step, own in zip(self.steps, choice, strict=True):
-                wide = op.unsqueeze(own, const([0], np.int64))
+            for step, outcome in zip(self.steps, choice, strict=True):
+                wide = op.unsqueeze(outcome, const([0], np.int64))
                 cells[step.column] = step.fill_graph(cells[step.column], wide)
             x = op.concat(cells, axis=0)
         return op.transpose(constraints.inverse_graph(x, self.constraints, len(self.columns)))

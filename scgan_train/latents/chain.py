@@ -1,9 +1,9 @@
-"""The head with discrete values or given columns: a chain of small softmax networks, the cluster its last step.
+"""The head with discrete values or given columns: a chain of small softmax networks that ends in the cluster.
 
     p(s_1) p(s_2 | s_1) ... p(cluster | s_1 .. s_(h-1))
 
 Every outcome has an embedding; step j is a perceptron of the embeddings of the outcomes before it. The
-cross-entropies of all steps are added. Each step has a uniform of its own, u_j: the outcome is the number
+cross-entropies of all steps are added. Each step has its own uniform number u_j: the outcome is the number
 of cumulative probabilities up to u_j.
 
 Given columns are inputs of every step: their numbers h, and embeddings of their outcomes. The cluster's logits are
@@ -13,15 +13,15 @@ Given columns are inputs of every step: their numbers h, and embeddings of their
 so the gate begins as the exact posterior of the mixture and learns the rest.
 
 Where a step follows from another in every row of the training (a number from its name), or its number is never below
-another's, it is put right by a table of the other's outcomes before the cluster is drawn.
+another's, it is corrected by a table of the other's outcomes before the cluster is drawn.
 
-What never comes together, beyond chance, is left no probability: see `discrete.never`.
+Outcomes that never occur together, beyond chance, get no probability: see `discrete.never`.
 
-What stops early is weak: outcomes hang together less than they did. So at last a linear term joins each step,
+Early stopping underfits: dependence between outcomes is too weak. So finally a linear term is added to each step,
 
     logits_v += sum_w  t(v)^T W f(s, h)
 
-of few statistics: a number's place among those seen, each of few names, the given numbers. At the maximum of the
+of few statistics: a number's rank among those seen, each of few names, the given numbers. At the maximum of the
 likelihood, means of products t f^T are those of the rows (as in every exponential family). It stays where it gains
 more than chance does.
 """
@@ -48,7 +48,7 @@ DROPOUT = 0.1
 MOMENT_ROWS = 10_000  # at most, that the linear terms are fitted to
 MOMENT_STEPS, RIDGE = 60, 5.0  # of L-BFGS; of the terms' squares, in rows
 FEW_NAMES = 8  # outcomes up to which each name is a statistic
-BARRED = -50.0  # added to the logits of what never comes with another outcome
+BARRED = -50.0  # added to the logits of what never occurs with another outcome
 TIED, LEAST, NEVER, LINEAR = "tied_", "least_", "never_", "linear_"
 UNSEEN = 0.01  # rows that each outcome of the first step has besides
 TRIANGLE = 256  # outcomes up to which cumulative sums are a matrix product
@@ -61,7 +61,7 @@ class Chain(nn.Module):
         sizes: how many outcomes each step has.
         generator: draws the first weights.
         given: sizes [r] of the outcomes that are known from the start.
-        gate: what the given numbers say of the clusters.
+        gate: effect of the given numbers on the clusters.
         context: how many given numbers every step sees, p.
     """
 
@@ -116,7 +116,7 @@ class Chain(nn.Module):
         """Return unnormalised log-probabilities [n, V] of a step, given the outcomes before it.
 
         Args:
-            choice: [n, r + h], of which the first r + `step` columns are looked at.
+            choice: [n, r + h], of which the first r + `step` columns are used.
             given: numbers [n, p].
             step: which.
             generator: draws the dropout; none without.
@@ -177,48 +177,48 @@ class Chain(nn.Module):
             choice: outcomes.
             given: numbers.
             numbers: how many outcomes of each of r + h are numbers in order, the first ones; 0 of names.
-            generator: draws the rows that are looked at.
+            generator: draws the rows that are used.
         """
         some = torch.randperm(len(choice), generator=generator)[:MOMENT_ROWS].to(choice.device)
         choice, given = choice[some], given[some]
         tables = [
-            statistics(torch.bincount(own, minlength=size), count)
-            for own, size, count in zip(choice.T, self._every, numbers, strict=True)
+            statistics(torch.bincount(outcomes, minlength=size), count)
+            for outcomes, size, count in zip(choice.T, self._every, numbers, strict=True)
         ]
         spans = [torch.linalg.pinv(table.detach().double()) for table in self.embeddings]
         for step in range(self.lone, len(self.sizes)):
             known = self.known + step
-            own, others = tables[known], spans[:known]
+            basis, others = tables[known], spans[:known]
             # what is linear in an embedding: all of few outcomes, what is smooth along many
             parts = [span @ table for span, table in zip(others, tables, strict=False)]
-            turn = torch.block_diag(torch.eye(given.shape[1]).to(own), *parts)  # type: ignore[no-untyped-call]
-            if not own.shape[1] or not turn.shape[1]:
+            turn = torch.block_diag(torch.eye(given.shape[1]).to(basis), *parts)  # type: ignore[no-untyped-call]
+            if not basis.shape[1] or not turn.shape[1]:
                 continue
             x = torch.cat([given, *(self.embeddings[k][choice[:, k]] for k in range(known))], 1)
             weight = _tilted(
                 self.logits(choice, given, step).detach().double(),
                 x.detach().double() @ turn,
-                own,
+                basis,
                 choice[:, known],
             )
             if weight is not None:
-                self.register_buffer(f"{LINEAR}{step}", (turn @ weight @ own.T).float())
+                self.register_buffer(f"{LINEAR}{step}", (turn @ weight @ basis.T).float())
 
     def _barred(self, step: int) -> Iterator[tuple[int, Tensor]]:
         """Yield what is added to the logits of a step: for each outcome of another [V, W], and that other."""
-        own = f"{NEVER}{self.known + step}_"
+        prefix = f"{NEVER}{self.known + step}_"
         for name, table in self.named_buffers(recurse=False):
-            if name.startswith(own):
-                yield int(name.removeprefix(own)), table
+            if name.startswith(prefix):
+                yield int(name.removeprefix(prefix)), table
 
     @staticmethod
     def names_tie(name: str) -> bool:
-        """Say whether a name of the state is that of a table that `tie`, `bar` or `match` made."""
+        """Return whether a name of the state is that of a table that `tie`, `bar` or `match` made."""
         return name.startswith((TIED, LEAST, NEVER, LINEAR))
 
     @property
     def tied(self) -> Iterator[tuple[int, int, Tensor, bool]]:
-        """The steps that hang on another, that other, the table, and whether it is of least ones; in order."""
+        """The steps that depend on another, that other, the table, and whether it is of least ones; in order."""
         # what follows from a step that was raised follows once more
         for kind in (TIED, LEAST, TIED):
             for name, table in self.named_buffers(recurse=False):
@@ -252,12 +252,12 @@ class Chain(nn.Module):
                     index = op.gather(const(table, np.int64), outcomes[other])
                     index = op.max([index, outcomes[step]]) if least else index
                     chosen[step - self.known] = index
-                    place = step + (given.h is not None)
-                    known[place] = op.gather(const(self.embeddings[step]), index)
+                    position = step + (given.h is not None)
+                    known[position] = op.gather(const(self.embeddings[step]), index)
             if self.lone and j == 0:
                 share = torch.softmax(self.first.double(), 0).cumsum(0)[:-1]
-                own = op.reshape(uniforms[0], const([-1], np.int64))
-                index = _searched(own, share.detach().numpy())
+                cell = op.reshape(uniforms[0], const([-1], np.int64))
+                index = _searched(cell, share.detach().numpy())
             else:
                 logits = self._logits_graph(known, given, [*given.s, *chosen], j)
                 sums = _cumulated(op.softmax(logits), size)
@@ -287,14 +287,14 @@ class Chain(nn.Module):
         known = self._known_graph(given)
         for j in range(len(self.sizes)):
             if self.lone and j == 0:
-                own = op.gather(const(torch.log_softmax(self.first.double(), 0)), choice[0])
+                log_share = op.gather(const(torch.log_softmax(self.first.double(), 0)), choice[0])
             else:
                 logs = op.log_softmax(self._logits_graph(known, given, [*given.s, *choice], j))
                 if j == len(self.sizes) - 1:
                     break
-                own = op.gather_elements(logs, op.unsqueeze(choice[j], axis), axis=1)
-                own = op.squeeze(own, axis)
-            total = own if total is None else op.add(total, own)
+                log_share = op.gather_elements(logs, op.unsqueeze(choice[j], axis), axis=1)
+                log_share = op.squeeze(log_share, axis)
+            total = log_share if total is None else op.add(total, log_share)
             known.append(op.gather(const(self.embeddings[self.known + j]), choice[j]))
         return total, logs
 
@@ -302,7 +302,7 @@ class Chain(nn.Module):
         """Return what every step sees of given columns."""
         known = [] if given.h is None else [given.h]
         tables = zip(self.embeddings, given.s, strict=False)
-        return known + [op.gather(const(table), own) for table, own in tables]
+        return known + [op.gather(const(table), outcome) for table, outcome in tables]
 
     def _logits_graph(
         self, known: Sequence[Var], given: ConditionVars, outcomes: Sequence[Var], step: int
@@ -327,20 +327,20 @@ class Chain(nn.Module):
 def statistics(counts: Tensor, numbers: int) -> Tensor:
     """Return what is to be matched of a step's outcomes, which came so often [V], float64 [V, F].
 
-    Of numbers, the first outcomes, the standardised place; of few names all but the first.
+    Of numbers, the first outcomes, the standardised rank; of few names all but the first.
     """
     size = len(counts)
     if not numbers:
         return torch.eye(size)[:, 1 : FEW_NAMES * (size <= FEW_NAMES)].to(counts).double()
-    place, seen = torch.arange(numbers).to(counts).double(), counts[:numbers].double()
-    mean = (seen * place).sum() / seen.sum().clamp(min=1)
-    spread = ((seen * (place - mean) ** 2).sum() / seen.sum().clamp(min=1)).sqrt()
-    places = torch.zeros(size, 1).to(place)
-    places[:numbers, 0] = (place - mean) / spread.clamp(min=1e-9)
-    return places
+    position, seen = torch.arange(numbers).to(counts).double(), counts[:numbers].double()
+    mean = (seen * position).sum() / seen.sum().clamp(min=1)
+    spread = ((seen * (position - mean) ** 2).sum() / seen.sum().clamp(min=1)).sqrt()
+    table = torch.zeros(size, 1).to(position)
+    table[:numbers, 0] = (position - mean) / spread.clamp(min=1e-9)
+    return table
 
 
-def _tilted(base: Tensor, f: Tensor, own: Tensor, outcome: Tensor) -> Tensor | None:
+def _tilted(base: Tensor, f: Tensor, table: Tensor, outcome: Tensor) -> Tensor | None:
     """Return the W [F, T] most likely beside logits [n, V], of features [n, F] and statistics [V, T]; None by chance.
 
     Twice the gain of all rows, in nats, is as much as W has numbers in the mean, if it is chance. SciPy's optimiser:
@@ -348,10 +348,10 @@ def _tilted(base: Tensor, f: Tensor, own: Tensor, outcome: Tensor) -> Tensor | N
     """
     from scipy.optimize import minimize
 
-    shape = (f.shape[1], own.shape[1])
+    shape = (f.shape[1], table.shape[1])
 
     def nats(weight: Tensor) -> Tensor:
-        return cross_entropy(base + f @ weight @ own.T, outcome)
+        return cross_entropy(base + f @ weight @ table.T, outcome)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weight = torch.from_numpy(flat.reshape(shape)).to(f).requires_grad_()
@@ -360,10 +360,10 @@ def _tilted(base: Tensor, f: Tensor, own: Tensor, outcome: Tensor) -> Tensor | N
         return total.item(), slope.cpu().numpy().ravel()
 
     size = math.prod(shape)
-    optimum = minimize(
+    solution = minimize(
         loss, np.zeros(size), jac=True, method="L-BFGS-B", options={"maxiter": MOMENT_STEPS}
     )
-    weight = torch.from_numpy(optimum.x.reshape(shape)).to(f)
+    weight = torch.from_numpy(solution.x.reshape(shape)).to(f)
     gained = 2 * len(f) * (nats(torch.zeros_like(weight)) - nats(weight)).item()
     return weight if gained > size else None
 

@@ -1,4 +1,4 @@
-"""How a chain is trained: numbers in order share weights, and each step keeps the best of what it has been.
+"""How a chain is trained: numbers in order share weights, and each step keeps its best weights.
 
 Outcomes that are numbers share what is learned of their neighbours. Their embeddings and the rows of their last layer
 are, as long as the chain is trained,
@@ -7,10 +7,10 @@ are, as long as the chain is trained,
 
 the cosines running over the numbers in order, so that slow changes along the numbers are learned first.
 
-Such a chain learns rows by heart within a few passes. So it is trained in bursts, each about twice as long
-as the one before, and the weights after the burst that is best on rows kept back stay. Steps that nothing
-can be said of are worse by then, and sharp ones not yet learned. So the embeddings stay as they are from there on,
-which parts the steps; a step that is no better than its shares, by more than chance, begins anew; and each has
+Such a chain overfits within a few passes. So it is trained in bursts, each about twice as long
+as the one before, and the weights after the burst that is best on rows kept back stay. Unpredictable
+steps are worse by then, and sharp ones not yet learned. So the embeddings are frozen from there on,
+which separates the steps; a step that is no better than its shares, by more than chance, begins anew; and each has
 further bursts as long as it gains, and keeps its own best.
 """
 
@@ -49,44 +49,44 @@ class Sharing(nn.Module):
     def __init__(self, chain: Chain, numbers: Sequence[int], generator: torch.Generator) -> None:
         super().__init__()
         self.chain = chain
-        self.places: list[tuple[str, Tensor]] = []  # a weight's name, and its cosines
+        self.targets: list[tuple[str, Tensor]] = []  # a weight's name, and its cosines
         self.shared = nn.ParameterList()
         for j, count in enumerate(numbers):
             if count < COSINES:
                 continue
-            place, network = chain.known + j, j - chain.lone
-            own = chain.embeddings[place]
-            waves = cosines(count, chain.sizes[j]).to(own)
-            own.data[:count] *= FREE
-            shared = torch.randn(COSINES, EMBEDDING, generator=generator).to(own)
-            self._share(f"embeddings.{place}", waves, shared)
+            position, network = chain.known + j, j - chain.lone
+            embedding = chain.embeddings[position]
+            waves = cosines(count, chain.sizes[j]).to(embedding)
+            embedding.data[:count] *= FREE
+            shared = torch.randn(COSINES, EMBEDDING, generator=generator).to(embedding)
+            self._share(f"embeddings.{position}", waves, shared)
             if network >= 0:
                 last = len(chain.networks[network]) - 1  # type: ignore[arg-type]
                 self._share(
-                    f"networks.{network}.{last}.weight", waves, own.new_zeros(COSINES, WIDTH)
+                    f"networks.{network}.{last}.weight", waves, embedding.new_zeros(COSINES, WIDTH)
                 )
 
     def _share(self, name: str, waves: Tensor, shared: Tensor) -> None:
-        self.places.append((name, waves))
+        self.targets.append((name, waves))
         self.shared.append(nn.Parameter(shared))
 
     def weights(self) -> dict[str, Tensor]:
         """Return the chain's weights by name."""
         free = dict(self.chain.named_parameters())
-        pairs = zip(self.places, self.shared, strict=True)
+        pairs = zip(self.targets, self.shared, strict=True)
         return free | {name: free[name] + waves @ shared for (name, waves), shared in pairs}
 
     def of_step(self, step: int) -> list[nn.Parameter]:
         """Return what a step's network alone has in training."""
-        own = f"networks.{step - self.chain.lone}."
-        free = [weight for name, weight in self.chain.named_parameters() if name.startswith(own)]
-        pairs = zip(self.places, self.shared, strict=True)
-        return free + [shared for (name, _), shared in pairs if name.startswith(own)]
+        prefix = f"networks.{step - self.chain.lone}."
+        free = [weight for name, weight in self.chain.named_parameters() if name.startswith(prefix)]
+        pairs = zip(self.targets, self.shared, strict=True)
+        return free + [shared for (name, _), shared in pairs if name.startswith(prefix)]
 
     def nats(self, *inputs: object) -> Tensor:
         """Return the steps' negative log-likelihoods [k, b]; see `Chain.forward`."""
-        result: Tensor = functional_call(self.chain, self.weights(), inputs)
-        return result
+        nats: Tensor = functional_call(self.chain, self.weights(), inputs)
+        return nats
 
 
 class ChainStage(Selected):
@@ -123,8 +123,8 @@ class ChainStage(Selected):
 
         super().__init__(sharing, best, score, len(BURSTS), GAIN)
         self.rows, self.back, self.first = rows, back, first
-        own = torch.full((len(BURSTS) + 1, len(chain.sizes)), torch.inf)
-        self.register_buffer("own", own.double())
+        nats = torch.full((len(BURSTS) + 1, len(chain.sizes)), torch.inf)
+        self.register_buffer("own", nats.double())
 
     def weights(self) -> dict[str, Tensor]:
         """See `Selected.weights`."""
@@ -203,7 +203,7 @@ class ChainStage(Selected):
 
 
 def _surely_less(nats: Tensor, others: Tensor) -> Tensor:
-    """Say of which steps [h] the nats [h, M] are below others by more than `SURE` standard errors."""
+    """Return for which steps [h] the nats [h, M] are below others by more than `SURE` standard errors."""
     gained = others - nats
     error = gained.std(1, correction=0) / max(gained.shape[1] - 1, 1) ** 0.5
     return torch.gt(gained.mean(1), SURE * error)

@@ -14,8 +14,8 @@ Where coordinates are given, these come first, and the likelihood is that of the
 
     p(eps | h) = sum_i pi_i N(eps; A_i h + b_i, S_i),
 
-a mixture of regressions; K-means begins with what one plane leaves. So clusters tell what is generated apart,
-and none is spent on how given columns lie among themselves: which cluster a condition asks for, the head learns.
+a mixture of regressions; K-means begins with what one plane leaves. So clusters separate what is generated,
+and none is spent on the distribution of given columns: the head learns which cluster a condition asks for.
 
 Means and covariances are those of the rows that belong: a row that no component expected
 stretches the one it fell to. A cluster's weight is its share of the rows, so groups keep their
@@ -165,8 +165,8 @@ def fit(
     for group, own_k in enumerate(_apportion(k, groups)):
         inside = np.flatnonzero(groups == group)
         few = len(inside) <= rows.shape[1]
-        own = replace(fitting, floor=kernel) if few else fitting
-        mixture, own_labels = own.group(rows[inside], own_k)
+        group_fitting = replace(fitting, floor=kernel) if few else fitting
+        mixture, own_labels = group_fitting.group(rows[inside], own_k)
         labels[inside] = own_labels + sum(len(part.means) for part in parts)
         parts.append(mixture)
     counts = np.bincount(labels)
@@ -272,8 +272,8 @@ class _Fitting:
         k = min(max(1 if self.given else 4, least), most)
         while k not in scores:
             # with given coordinates the same rows score every K
-            own = replace(self, rng=np.random.default_rng(seed)) if seed else self
-            scores[k] = own.score(rows, groups, k)
+            fitting = replace(self, rng=np.random.default_rng(seed)) if seed else self
+            scores[k] = fitting.score(rows, groups, k)
             if all(score < max(scores.values()) for score in [*scores.values()][-1 - plane :]):
                 break
             k = min(2 * k, most)
@@ -313,17 +313,17 @@ def settle(
     rows = latents.double().cpu().numpy()
     low, high = (bound.double().cpu().numpy() for bound in bounds)
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
-    own = labels.cpu().numpy()
+    assigned = labels.cpu().numpy()
     parts = (clusters.weights, clusters.means, clusters.factors)
     weights, means, factors = (part.double().numpy() for part in parts)
     mixture = Mixture(weights, means, factors)
     for _ in range(SWEEPS):
-        rows = redraw(rows, (low, high), own, mixture.means, mixture.factors, rng)
-        mixture = _mixture(_sums(rows, own), floor, PULLS[1])
-        own = np.unique(_owners(rows, mixture, rng), return_inverse=True)[1].reshape(-1)
-        mixture = _mixture(_sums(rows, own), floor, PULLS[1])
+        rows = redraw(rows, (low, high), assigned, mixture.means, mixture.factors, rng)
+        mixture = _mixture(_sums(rows, assigned), floor, PULLS[1])
+        assigned = np.unique(_owners(rows, mixture, rng), return_inverse=True)[1].reshape(-1)
+        mixture = _mixture(_sums(rows, assigned), floor, PULLS[1])
     settled = Clusters.of(mixture.weights, mixture.means, mixture.factors, clusters.kind)
-    return torch.from_numpy(rows).to(latents), settled, torch.from_numpy(own).to(labels)
+    return torch.from_numpy(rows).to(latents), settled, torch.from_numpy(assigned).to(labels)
 
 
 def _kernel(rows: Array) -> Array:
@@ -369,7 +369,7 @@ class Mixture:
         )
         if self.means.shape[1] > NARROW:
             parts = zip(self.means, inverse, strict=True)
-            far = [np.square((rows - mean) @ own.T).sum(1) for mean, own in parts]
+            far = [np.square((rows - mean) @ whitening.T).sum(1) for mean, whitening in parts]
             return np.asarray(constant - 0.5 * np.stack(far, 1), np.float64)
         precision = inverse.transpose(0, 2, 1) @ inverse
         linear = np.einsum("kij,kj->ki", precision, self.means)

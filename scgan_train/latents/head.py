@@ -5,7 +5,7 @@
 
 One Gaussian, noisy centres and the latents of training rows are such models too. Trained maps are in `maps`.
 
-A cluster is found without a look at every bound: [0, 1) is cut into 2^G cells, and a table t says for each what to add
+A cluster is found without a look at every bound: [0, 1) is cut into 2^G cells, and a table t holds for each what to add
 to s = 2^G u so that the whole part is the cluster, where at most one bound falls inside the cell (a first guess else):
 
     cluster = floor(s + t[floor(s)]),   t = (clusters that end before the cell) + 1 - 2^G bound,   or - cell if none
@@ -252,7 +252,9 @@ class RealLatents(LatentModel):
         if self.choices is None:
             return super().select_graph(u)
         row = self._row_graph(u)
-        return [op.gather(const(own, np.int64), row) for own in self.choices.T.contiguous()]
+        return [
+            op.gather(const(outcomes, np.int64), row) for outcomes in self.choices.T.contiguous()
+        ]
 
     def graph(self, u: Var, w: Var, given: ConditionVars | None = None) -> tuple[Var, list[Var]]:
         latent = op.gather(const(self.table), self._row_graph(u))

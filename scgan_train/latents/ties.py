@@ -1,7 +1,7 @@
 """Coordinates that are known only within bounds, drawn given the others of their row (data augmentation).
 
 Equal numbers of a column have one interval of scores, not one score. Spread over it at random they carry noise that
-hides how columns hang together: of two columns that are mostly 0, what is left of their correlation. Given a Gaussian
+hides dependence between columns: for two that are mostly 0, their remaining correlation. Given a Gaussian
 with mean mu and precision P for the row's cluster, coordinate j is
 
     x_j | the others  ~  N(mu_j - sum_(i != j) P_ij (x_i - mu_i) / P_jj,  1 / P_jj)  within its bounds,
@@ -44,7 +44,7 @@ def redraw(
             spread = precision[j, j] ** -0.5
             middle = centred[:, j] - centred @ precision[:, j] * spread**2
             ends = (low[:, j] - middle) / spread, (high[:, j] - middle) / spread
-            # in the upper tail ndtr is 1 to the last bit: it is looked at from the other side
+            # in the upper tail ndtr is 1 to the last bit: the other tail is used
             flipped = ends[0] > 0
             least, greatest = np.where(flipped, (-ends[1], -ends[0]), ends)
             below, above = ndtr(least), ndtr(greatest)

@@ -1,6 +1,6 @@
 """Stage 2: the maps from Gaussian noise to a cluster's latents, all clusters trained together.
 
-`MAPS` names them: a map is a class of a file of its own and one line here.
+`MAPS` names them: a map is a class in a separate file and one line here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAPS: dict[str, type[Mapper]] = {
     "ot": TransportMapper,
     "flow": FlowMapper,
 }
-# dimensions; above, transport pairs say more about the sample than about the cluster
+# dimensions; above, transport pairs depend more on the sample than on the cluster
 MOST_TRANSPORTED = 3
 
 

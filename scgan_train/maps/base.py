@@ -1,6 +1,6 @@
 """What the maps g_i share: a cluster's frame, the base class, and batches of a cluster's rows.
 
-Maps work in the cluster's own frame, v = F_i^-1 (eps - mu_i), and start as the identity there, so
+Maps work in the cluster's frame, v = F_i^-1 (eps - mu_i), and start as the identity there, so
 that every cluster begins as its own Gaussian.
 """
 
@@ -55,7 +55,7 @@ class Affine(Invertible):
         cluster = cluster_of(choice)
         if w.shape[1] > NARROW:
             return self._by_cluster(
-                w, cluster, lambda k, own: own @ self.factors[k].T + self.means[k]
+                w, cluster, lambda k, part: part @ self.factors[k].T + self.means[k]
             )
         turned = (self.factors[cluster] @ w.unsqueeze(-1)).squeeze(-1)
         latents: Tensor = self.means[cluster] + turned
@@ -66,7 +66,7 @@ class Affine(Invertible):
         if latents.shape[1] > NARROW:
             whiten = torch.linalg.inv(self.factors.double()).mT.to(latents)
             return self._by_cluster(
-                latents, cluster, lambda k, own: (own - self.means[k]) @ whiten[k]
+                latents, cluster, lambda k, part: (part - self.means[k]) @ whiten[k]
             )
         centred = (latents - self.means[cluster]).unsqueeze(-1)
         w: Tensor = torch.linalg.solve_triangular(self.factors[cluster], centred, upper=False)
@@ -115,7 +115,7 @@ class Affine(Invertible):
 
 
 class Mapper(nn.Module, ABC):
-    """A map g_i for every cluster. Subclasses say how it is computed and how it is trained.
+    """A map g_i for every cluster. Subclasses define how it is computed and how it is trained.
 
     Attributes:
         noise: m, the number of Gaussian inputs.
@@ -169,7 +169,7 @@ class Mapper(nn.Module, ABC):
         """Yield the training phases on latents [N, e] with labels [N], or choices [N, h]."""
 
     def judge(self, latents: Tensor, choice: Tensor) -> float | None:
-        """Return the loss that matters on other latents; None where there is no such number."""
+        """Return the loss on other latents; None if the map has none."""
         return None
 
 
@@ -229,8 +229,8 @@ class Members:
 def draw(counts: Tensor, batch: int, generator: torch.Generator) -> Tensor:
     """Return indices [K, batch] into rows that are sorted by cluster, counts [K] of each."""
     share = torch.rand(len(counts), batch, generator=generator).to(counts.device)
-    place = (share * counts[:, None]).long()
-    return (counts.cumsum(0) - counts)[:, None] + place.clamp(max=counts[:, None] - 1)
+    position = (share * counts[:, None]).long()
+    return (counts.cumsum(0) - counts)[:, None] + position.clamp(max=counts[:, None] - 1)
 
 
 def log_normal(w: Tensor) -> Tensor:
@@ -260,8 +260,8 @@ def affine_graph(tables: Tensor, x: Var, choice: Var) -> Var:
         flat = op.reshape(spread, const([size * (inputs - 1), -1], np.int64))
         weights, biases = tables[:, :-1].flatten(0, 1).T, tables[:, -1].T
         return op.add(op.matmul(const(weights), flat), op.matmul(const(biases), mine))
-    own = op.transpose(op.gather(const(tables.flatten(1)), choice))
-    *matrix, total = op.split(own, lengths([outputs] * inputs), axis=0)
+    coefficients = op.transpose(op.gather(const(tables.flatten(1)), choice))
+    *matrix, total = op.split(coefficients, lengths([outputs] * inputs), axis=0)
     for row, value in zip(matrix, op.split(x, lengths([1] * (inputs - 1)), axis=0), strict=True):
         total = op.add(total, op.mul(value, row))
     return total

@@ -11,29 +11,29 @@ and descends
     - log p(v) = |w|^2 / 2 - sum_j log dw_j/dv_j.
 
 Where a table has discrete values, the networks see an embedding of each, too, beside the coordinates
-before theirs. Of few rows, a network sees only those that its coordinate hangs on, by a test, and what they say of
-means in the clusters' frames is taken off before (`effects`):
+before theirs. Of few rows, a network sees only those that its coordinate depends on, by a test, and their effects on
+means in the clusters' frames are subtracted before (`effects`):
 
     eps = mu_i + M_i (m(s) + spread flow(w, i, s))
 
-Given numbers h come first in the frame, whose factor is triangular. So their own noise a is known, the
+Given numbers h come first in the frame, whose factor is triangular. So their noise a is known, the
 Gaussian of the latents given them comes for free, and the flow moves the rest of the noise, seeing a:
 
     a = F_hh^-1 (h - mu_h), within +-6;      eps = mu_e + F_eh a + F_ee flow(w; a)
 
-Such a flow has more to learn by heart, so it is trained in bursts, and the weights that are best on rows kept
-back stay, be it the identity.
+Such a flow overfits more easily, so it is trained in bursts, and the weights that are best on rows kept
+back stay, even if they are the identity.
 
-The lumpiest coordinate comes first, so that what jumps decides about what is smooth, and not the
+The lumpiest coordinate comes first, so that smooth coordinates are conditioned on those that jump, and not the
 other way round. From five coordinates on, a second layer takes them in reverse order.
 
 Above `NARROW` dimensions a frame is the cluster's principal axes, the widest first, and only the leading
 ones are moved; the others stay Gaussian. One layer of the flow, trained for a while on the first
-`MOST_LEADING`, says how many: what coordinate j gains of rows kept back,
+`MOST_LEADING`, decides how many: the gain of coordinate j on rows kept back,
 
     E[log p(v_j | v_1 .. v_(j-1))] - E[log N(v_j)],
 
-is its own, since coordinates after j have no part in it.
+does not depend on coordinates after j.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ TWO_LAYERS = 5  # dimensions from which one order of the coordinates is not enou
 BATCH = 256
 JITTER = 0.02  # noise on training rows, in the cluster's frame
 MOST_LEADING = 24  # directions of a wide cluster that may be moved
-PROBE = 0.2  # share of the steps that say how many are
+PROBE = 0.2  # share of the steps that choose how many are
 ENOUGH = 0.005  # nats a row that one more must gain
-BACK = 0.1  # share of the rows that say so, and are kept back meanwhile
-EMBEDDING = 8  # numbers that stand for a discrete value
+BACK = 0.1  # share of the rows that decide it, and are kept back meanwhile
+EMBEDDING = 8  # numbers that represent a discrete value
 TOGETHER = 16  # clusters whose densities a graph computes at once: what they hold stays small
 BURSTS = (0.125, 0.125, 0.25, 0.5)  # of the steps, where columns are given
 GAIN = 0.001  # nats a row that a longer training must gain then
@@ -151,8 +151,8 @@ def _bins_graph(x: Var, raw: Var, *, back: bool) -> Sequence[Var]:
     passed = op.cast(op.less_or_equal(inner, at), to=np.float32)
     index = op.cast(op.matmul(const(np.ones((1, BINS - 1))), passed), to=np.int64)
     corners = np.add.outer(np.arange(3) * (BINS + 2), np.arange(2)).reshape(6, 1)
-    bins = op.gather_elements(rows, op.add(index, const(corners, np.int64)), axis=0)
-    left, right, low, high, start, end = op.split(bins, lengths([1] * 6), axis=0)
+    gathered = op.gather_elements(rows, op.add(index, const(corners, np.int64)), axis=0)
+    left, right, low, high, start, end = op.split(gathered, lengths([1] * 6), axis=0)
     run, rise = op.sub(right, left), op.sub(high, low)
     mean = op.div(op.mul(rise, width), op.mul(run, height))
     return inside, at, width, height, left, run, low, rise, mean, start, end
@@ -224,23 +224,25 @@ class Triangular(nn.Module):
             self.context.mul_(self.seen)
 
     def splines(
-        self, v: Tensor, cluster: Tensor, context: Tensor | None, own: slice = slice(None)
+        self, v: Tensor, cluster: Tensor, context: Tensor | None, columns: slice = slice(None)
     ) -> Spline:
-        """Return splines for coordinates of v [n, e], or its `own`, from those before each, clusters [n] and context.
+        """Return splines for `columns` of v [n, e], from the coordinates before each, clusters [n] and context.
 
         There may be fewer coordinates than networks.
         """
         e = v.shape[1]
-        own = slice(*own.indices(e))
-        known = v.unsqueeze(1) * self.before[own, :e]  # [n, own, e]
-        bias = self.first_bias[:, own][cluster].transpose(0, 1)
-        hidden = known.transpose(0, 1) @ self.first[own, :e] + bias
+        columns = slice(*columns.indices(e))
+        known = v.unsqueeze(1) * self.before[columns, :e]  # [n, columns, e]
+        bias = self.first_bias[:, columns][cluster].transpose(0, 1)
+        hidden = known.transpose(0, 1) @ self.first[columns, :e] + bias
         if context is not None and self.context is not None:
-            weights = self.context[own]
-            hidden = hidden + context @ (weights if self.seen is None else weights * self.seen[own])
+            weights = self.context[columns]
+            hidden = hidden + context @ (
+                weights if self.seen is None else weights * self.seen[columns]
+            )
         hidden = silu(hidden)
-        hidden = silu(hidden @ self.second[own] + self.second_bias[own])
-        return Spline((hidden @ self.last[own]).transpose(0, 1))
+        hidden = silu(hidden @ self.second[columns] + self.second_bias[columns])
+        return Spline((hidden @ self.last[columns]).transpose(0, 1))
 
     def inverse(
         self, v: Tensor, cluster: Tensor, context: Tensor | None = None
@@ -253,8 +255,8 @@ class Triangular(nn.Module):
         """Return v [n, e], a coordinate a pass."""
         v = w  # of which a network sees what is done
         for j in range(w.shape[1]):
-            own = slice(j, j + 1)
-            moved = self.splines(v, cluster, context, own).forward(w[:, own])
+            column = slice(j, j + 1)
+            moved = self.splines(v, cluster, context, column).forward(w[:, column])
             v = torch.cat([v[:, :j], moved, v[:, j + 1 :]], 1)
         return v
 
@@ -271,15 +273,15 @@ class Triangular(nn.Module):
         last, v = self._padded(), list[Var]()
         if context is None:
             table = silu(silu(self.first_bias[:, 0]) @ self.second[0] + self.second_bias[0])
-            own = op.gather(const(table @ last[0]), cluster)
-            v = [spline_graph(w[0], op.transpose(own))]
+            raw = op.gather(const(table @ last[0]), cluster)
+            v = [spline_graph(w[0], op.transpose(raw))]
         for j in range(len(v), len(w)):
-            own = op.gather(const(self.first_bias[:, j]), cluster)
+            first_bias = op.gather(const(self.first_bias[:, j]), cluster)
             known, weights = v, self.first[j, :j]
             if context is not None and self.context is not None:
                 known, weights = [context, *v], torch.cat([self.context[j], weights])
             x = known[0] if len(known) == 1 else op.concat(known, axis=0)
-            hidden = graph.silu(op.gemm(x, const(weights), own, transA=1))
+            hidden = graph.silu(op.gemm(x, const(weights), first_bias, transA=1))
             second, bias = const(self.second[j]), const(self.second_bias[j, 0])
             hidden = graph.silu(op.gemm(hidden, second, bias))
             v.append(spline_graph(w[j], op.gemm(const(last[j]), hidden, transA=1, transB=1)))
@@ -290,7 +292,7 @@ class Triangular(nn.Module):
         first, last = (self.first * self.before.unsqueeze(2))[:, :e], self._padded()
         size = len(self.first_bias[part])
         inverses = []
-        own = op.split(v, lengths([1] * e), axis=2)
+        coordinates = op.split(v, lengths([1] * e), axis=2)
         for j in range(e):
             hidden = op.matmul(v, const(first[j]))
             hidden = op.add(hidden, const(self.first_bias[part, j].unsqueeze(1)))
@@ -300,7 +302,7 @@ class Triangular(nn.Module):
             hidden = graph.silu(op.add(hidden, const(self.second_bias[j])))
             flat = op.reshape(hidden, lengths([-1, self.last.shape[1]]))
             raw = op.gemm(const(last[j]), flat, transA=1, transB=1)
-            inverses.append(inverse_spline_graph(op.reshape(own[j], lengths([1, -1])), raw))
+            inverses.append(inverse_spline_graph(op.reshape(coordinates[j], lengths([1, -1])), raw))
         w, logs = (
             op.reshape(op.transpose(op.concat(parts, axis=0)), lengths([size, -1, e]))
             for parts in zip(*inverses, strict=True)
@@ -315,7 +317,7 @@ class FlowMapper(Mapper, Invertible):
         given: how many given numbers come first in the frame, p.
         order: of the frame's coordinates, [p + e].
         leading: how many coordinates are moved; 0 before it is known.
-        effects: what discrete values say of means in the frames; None if nothing.
+        effects: effects of discrete values on means in the frames; None without any.
     """
 
     effects: Effects | None = None
@@ -338,8 +340,8 @@ class FlowMapper(Mapper, Invertible):
         [16, 207, 1213, 2600]
         """
         share, layers = min(1.0, rows / 10_000), 1 if e < TWO_LAYERS else 2
-        count = round(2600 * share ** (1.1 if steps else 0.6))
-        return {"width": 64, "steps": count, "lr": 5e-3, "layers": layers}
+        iterations = round(2600 * share ** (1.1 if steps else 0.6))
+        return {"width": 64, "steps": iterations, "lr": 5e-3, "layers": layers}
 
     @staticmethod
     def most_clusters(e: int) -> int:
@@ -364,8 +366,8 @@ class FlowMapper(Mapper, Invertible):
     def lay_out(self, *, chosen: bool) -> None:
         """Make the frame: of principal axes, where the leading ones are chosen, or triangular, all being moved."""
         clusters, given, e = self.clusters, self.given, self.noise
-        own = torch.arange(e) if chosen else coordinate_order(clusters, given)
-        order = torch.cat([torch.arange(given), given + own])
+        coordinates = torch.arange(e) if chosen else coordinate_order(clusters, given)
+        order = torch.cat([torch.arange(given), given + coordinates])
         ordered = clusters.factors.double()[:, order]
         covariances = ordered @ ordered.mT
         factors = (principal_axes if chosen else torch.linalg.cholesky)(covariances).float()
@@ -387,9 +389,9 @@ class FlowMapper(Mapper, Invertible):
         assert self.effects
         sizes = self.effects.sizes
         both = [choice[:, k] * sizes[m] + choice[:, m] for k, m in self.effects.pairs.tolist()]
-        own = torch.cat([choice[:, : len(sizes)], *(each[:, None] for each in both)], 1)
+        outcomes = torch.cat([choice[:, : len(sizes)], *(each[:, None] for each in both)], 1)
         starts = torch.from_numpy(self.effects.starts[:-1]).to(choice)
-        mean: Tensor = self.means[own + starts].sum(1)
+        mean: Tensor = self.means[outcomes + starts].sum(1)
         return mean
 
     def context(self, choice: Tensor, a: Tensor) -> Tensor | None:
@@ -404,8 +406,8 @@ class FlowMapper(Mapper, Invertible):
     def context_graph(self, choice: Sequence[Var]) -> Var:
         """Return the embeddings of `context` as a graph, of a choice in steps [n]; there must be some."""
         parts = [
-            op.gather(const(table), own)
-            for table, own in zip(self.embeddings, choice, strict=False)
+            op.gather(const(table), outcomes)
+            for table, outcomes in zip(self.embeddings, choice, strict=False)
         ]
         return parts[0] if len(parts) == 1 else op.concat(parts, axis=1)
 
@@ -562,7 +564,7 @@ class FlowMapper(Mapper, Invertible):
     ) -> Iterator[Phase]:
         """Yield phases of maximum likelihood; the weights' average is what stays.
 
-        Given numbers stand before the latents. In many dimensions a short phase comes first, which says how many
+        Given numbers stand before the latents. In many dimensions a short phase comes first, which decides how many
         coordinates are moved.
         """
         steps = int(self.config.steps)
@@ -595,12 +597,12 @@ class FlowMapper(Mapper, Invertible):
         return Phase(name, steps, draw, (player,), average=trained, decay=0.995)
 
     def _look(self, v: Tensor, choice: Tensor) -> None:
-        """Let networks see only the discrete values that their coordinates hang on, in rows v [n, e] in the frames."""
+        """Let networks see only discrete values that their coordinates depend on, in rows v [n, e] in the frames."""
         outcomes = choice[:, : len(self.embeddings)].cpu().numpy()
         for depth, layer in enumerate(self._layers):
-            own, moved = v[:, : len(layer.before)], int(self.leading)
-            own = own[:, :moved].flip(1) if depth else own
-            seen = torch.from_numpy(hanging(own.double().cpu().numpy(), outcomes)).float()
+            coordinates, moved = v[:, : len(layer.before)], int(self.leading)
+            coordinates = coordinates[:, :moved].flip(1) if depth else coordinates
+            seen = torch.from_numpy(hanging(coordinates.double().cpu().numpy(), outcomes)).float()
             rest = len(layer.before) - len(seen)
             seen = pad(seen.repeat_interleave(EMBEDDING, 1), (0, 0, 0, rest), value=1.0)
             layer.see(seen)

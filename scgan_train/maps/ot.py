@@ -1,6 +1,6 @@
 """Optimal transport, then regression: the map `ot`.
 
-In a cluster's own frame pair rows v with Gaussian codes w at the least total distance
+In a cluster's frame pair rows v with Gaussian codes w at the least total distance
 
     min over permutations s of  sum_j |w_j - v_s(j)|^2,     w_j = normal quantiles of Sobol points
 
@@ -90,7 +90,7 @@ class TransportMapper(ResidualMapper):
         self.frame.means.copy_(centres + shift.squeeze(-1))
 
     def _needless(self, members: Members, generator: torch.Generator) -> Tensor:
-        """Say which clusters [K] of many rows are no farther from them without a map: regression makes tails short."""
+        """Return which clusters [K] of many rows are no farther from them without a map; regression shortens tails."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         start = Affine(self.clusters.means, self.clusters.factors)
         needless = torch.zeros(len(self.clusters), dtype=torch.bool)

@@ -194,7 +194,7 @@ def test_nothing_is_found_by_chance_or_because_of_ranges() -> None:
 
 def test_they_can_be_switched_off_and_are_shown() -> None:
     rows = table()
-    assert not Coordinates.fit(rows, known=()).constraints
+    assert not Coordinates.fit(rows, matches=()).constraints
     text = "\n".join(inspect(rows, Config()).lines())
     assert "total = price + tax" in text
     assert "end >= begin" in text
