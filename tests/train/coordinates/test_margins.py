@@ -175,7 +175,7 @@ def test_curves_of_missing_cells_can_be_undone_and_graphs_agree(
 
 
 def test_few_rows_keep_how_often_a_cell_is_missing_by_a_number(tmp_path: Path) -> None:
-    """With one curve for all rows .58 of the cells are missing below -1."""
+    """With one curve for all rows .68 of the cells are missing below -1, with two .74, in the rows .81."""
     rng = np.random.default_rng(0)
     temperature = rng.standard_normal(2000)
     rating = rng.random(2000)
@@ -184,7 +184,7 @@ def test_few_rows_keep_how_often_a_cell_is_missing_by_a_number(tmp_path: Path) -
         (Column("temperature"), Column("rating", missing=True)),
         np.column_stack([temperature, rating]).astype(np.float32),
     )
-    few = settings(mapper={"kind": "flow", "steps": 20}, clusters={"k": 1})
+    few = settings(mapper={"kind": "flow", "steps": 150}, clusters={"k": 1})
     parts = Parts.of(train(table, few, tmp_path / "run"))
     mapped = parts.coordinates
     y, choice = mapped.forward(table.values), mapped.choose(table.values)
@@ -193,7 +193,7 @@ def test_few_rows_keep_how_often_a_cell_is_missing_by_a_number(tmp_path: Path) -
     inputs = parts.inputs(20_000, torch.Generator().manual_seed(1))
     made = parts.compute("generator.onnx", inputs)["x"]
     gone, cold = np.isnan(made[:, 1]), made[:, 0] < -1
-    assert gone[cold].mean() == pytest.approx(0.8, abs=0.1)
+    assert gone[cold].mean() == pytest.approx(0.8, abs=0.085)
     assert gone[~cold].mean() == pytest.approx(0.1, abs=0.04)
 
 
