@@ -1,4 +1,4 @@
-"""What callers pass as a whole number becomes Python's own, at the door: numpy's of a few bits overflow in sums."""
+"""Convert whole numbers from callers to Python's `int`: numpy's narrow integers overflow in sums."""
 
 from __future__ import annotations
 

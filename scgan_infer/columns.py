@@ -1,4 +1,4 @@
-"""What a row is made of: columns with a name, a kind and a domain, and a table of rows over them.
+"""The columns of a table, each with a name, a kind and a domain, and a table of rows over them.
 
 `scgan_infer.kinds` has the kinds, and which of a column's fields each uses.
 """
@@ -36,8 +36,8 @@ class Column:
         slack: How far over a wall a row may reach, and is taken as on it.
         decimals: Of generated values, as those of rounded data are.
         digits: Significant ones of generated values, as those of data rounded so are.
-        grid: Distance of neighbouring values, where that is no power of ten.
-        origin: A value that a grid has.
+        grid: Distance of neighbouring values, where that is not a power of ten.
+        origin: A value on the grid.
         anchor: What a cell's value in float32 is an offset from, where float32 can't carry the cell itself;
             `low` and `high` are values, not offsets.
         resolution: Of dates and times: M, D, h, m, s, ms or us, in which they are counted from 1970 on.
@@ -101,7 +101,7 @@ class Column:
 
     @property
     def rules(self) -> Kind:
-        """What holds for its kind."""
+        """The rules of its kind."""
         return KINDS[self.kind]
 
     @property
@@ -200,7 +200,7 @@ class Table:
     Attributes:
         columns: d columns.
         values: float32 [n, d], in the user's units; a category is its index.
-        notes: What the user should know of how they were read.
+        notes: Messages to the user on how they were read.
     """
 
     columns: tuple[Column, ...]
@@ -216,15 +216,15 @@ class Table:
         return tuple(column.name for column in self.columns)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the values, by which a run and its bundle know their rows."""
+        """Return the SHA-256 of the values, which identifies the rows of a run and its bundle."""
         return hashlib.sha256(self.values.tobytes()).hexdigest()
 
 
 def grown(columns: Sequence[Column], table: Table) -> tuple[Column, ...]:
-    """Return columns with the names that a table of theirs has more, and with missing cells where it has some."""
+    """Return columns extended by the further names, and the missing cells, of a table of theirs."""
     return tuple(
-        replace(column, categories=own.categories, missing=own.missing)
-        for column, own in zip(columns, table.columns, strict=True)
+        replace(column, categories=read.categories, missing=read.missing)
+        for column, read in zip(columns, table.columns, strict=True)
     )
 
 

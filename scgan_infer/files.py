@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from scgan_infer.errors import DataError, UsageError
 
-# never through a link, and no waiting for who writes to a pipe; Windows has neither
+# never follow a link, and don't block on a pipe; Windows has neither
 CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -61,7 +61,7 @@ def check_target(path: Path) -> None:
     """Raise a DataError where something that is neither a file nor a folder has the name of a file to appear."""
     try:
         mode = path.lstat().st_mode
-    except OSError:  # not there, or for whoever writes to say
+    except OSError:  # it doesn't exist, or writing will raise the error
         return
     if stat.S_ISLNK(mode):
         raise DataError(f"{path}: is a link to {os.readlink(path)}; name that, or remove the link")
@@ -70,7 +70,7 @@ def check_target(path: Path) -> None:
 
 
 def open_own(path: Path, *, create: bool = False) -> BufferedRandom:
-    """Open a file of one's own at a name that others may know, to be read and written; made if `create` says so.
+    """Open a file of one's own at a name that others may know, to read and write; `create` makes a missing one.
 
     Raises:
         DataError: It is a link, pipe or device, has another name too, or is another user's.
@@ -95,10 +95,10 @@ def open_own(path: Path, *, create: bool = False) -> BufferedRandom:
 
 
 def lock(file: BinaryIO, path: Path) -> bool:
-    """Keep whoever else asks from a file until it is closed, which the end of a process does, too.
+    """Lock a file exclusively until it is closed, which the end of a process does, too.
 
     Returns:
-        False where another has it, or `path` names another file by now; True, too, where the system has no locks.
+        False if another process holds it, or `path` names another file by now; True where the system has no locks.
     """
     try:
         import fcntl
@@ -112,7 +112,7 @@ def lock(file: BinaryIO, path: Path) -> bool:
 
 
 def is_at(file: BinaryIO, path: Path) -> bool:
-    """Say whether a path still names an open file."""
+    """Return whether a path still names an open file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
@@ -126,7 +126,7 @@ def write_bytes(path: str | Path, data: bytes, new: Path | None = None) -> None:
 
 
 def write_folder(path: Path, contents: Mapping[str, bytes], mark: str, what: str) -> None:
-    """Make a folder beside its place and move it there, an older one aside; a next call mends a killed one.
+    """Build a folder beside its target, then swap it in; the next call repairs an interrupted one.
 
     Args:
         path: The folder to appear, complete or not at all.

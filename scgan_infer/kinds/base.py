@@ -37,7 +37,7 @@ Parameters: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
 class BadCellError(Exception):
-    """A cell that can't be taken, and its row; the caller knows where that is and says so."""
+    """A cell that can't be converted, and its row; the caller adds file and line to the message."""
 
     def __init__(self, row: int, why: str) -> None:
         super().__init__(why)
@@ -130,11 +130,11 @@ class Kind(ABC):
         return None
 
     def waits(self, settings: Mapping[str, Any]) -> bool:
-        """Say whether fields that the user left out come from all values of the column."""
+        """Return whether omitted settings are inferred from all values of the column."""
         return False
 
     def complete(self, settings: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
-        """Return the fields that it waited for, from the least and the greatest value."""
+        """Return the fields that `waits` left open, from the least and the greatest value."""
         return {}
 
     def hold(self, raw: Raw, values: Values, column: Column | None) -> Values:
@@ -151,7 +151,7 @@ class Kind(ABC):
         return values
 
     def beyond(self, values: Values, column: Column) -> NDArray[np.bool_]:
-        """Say of each value [n] whether it lies beyond a wall."""
+        """Return whether each value [n] lies beyond a wall."""
         return np.zeros(len(values), bool)
 
     def features(self, values: Floats, column: Column) -> Floats:
@@ -204,8 +204,8 @@ def significant(x: Raw, digits: Raw) -> Raw:
     """Return numbers [n, k] rounded to significant digits [k], in their own precision."""
     powers = 10.0 ** np.arange(39, dtype=x.dtype)
     exponent = np.floor(np.log10(np.maximum(np.abs(x), SMALL)) + NEAR)
-    places = (digits - 1 - exponent).astype(np.int64)
-    up, down = powers[np.clip(places, 0, 38)], powers[np.clip(-places, 0, 38)]
+    decimals = (digits - 1 - exponent).astype(np.int64)
+    up, down = powers[np.clip(decimals, 0, 38)], powers[np.clip(-decimals, 0, 38)]
     return np.asarray(np.rint(x * up / down) * down / up)
 
 

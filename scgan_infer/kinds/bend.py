@@ -34,7 +34,7 @@ BEND = Bend()
 
 
 def bend_of(values: Raw, coordinates: Raw) -> tuple[float, float] | None:
-    """Return centre and width of a bend that makes a column much more normal than its own coordinates are, if one does.
+    """Return centre and width of a bend that makes a column much more normal than its own form does, else None.
 
     How normal numbers are is the squared correlation W of the sorted ones with normal quantiles (Shapiro and Francia).
     Of the coordinates 1 - W must be at least `CURVED`, of the bent ones at most `NORMAL`.
@@ -52,9 +52,9 @@ def bend_of(values: Raw, coordinates: Raw) -> tuple[float, float] | None:
     if low == high:
         return None
     normal = ndtri((np.arange(len(few)) + 0.5) / len(few))
-    own = np.sort(coordinates)[:: -(-len(values) // MOST)].astype(np.float64)
-    left = 1 - np.corrcoef(own, normal)[0, 1] ** 2
-    if left < CURVED:
+    original = np.sort(coordinates)[:: -(-len(values) // MOST)].astype(np.float64)
+    unexplained = 1 - np.corrcoef(original, normal)[0, 1] ** 2
+    if unexplained < CURVED:
         return None
     tried = {}
     for centre in (few[0], middle, few[-1]):

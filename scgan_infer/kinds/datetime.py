@@ -125,7 +125,7 @@ class Dates:
         dash: Between the parts of a date.
         blank: Between date and time.
         zones: As they are spelt.
-        grain: Place in `RESOLUTIONS` of the coarsest that holds all.
+        grain: Index in `RESOLUTIONS` of the coarsest that holds all.
         finer: Whether something finer than a microsecond was cut off.
     """
 
@@ -242,7 +242,7 @@ def clock_of(column: Column) -> tuple[bool, str, bool]:
 
 
 def are_dates(cells: Sequence[Any]) -> bool:
-    """Say whether all cells are spelt as dates."""
+    """Return whether all cells are spelt as dates."""
     return all(isinstance(cell, str) and SPELT.fullmatch(cell) for cell in cells)
 
 

@@ -1,4 +1,4 @@
-"""What the numbers of a column say of its kind, where a wrong guess is unlikely.
+"""Infer a column's kind from its numbers, where a wrong guess is unlikely.
 
 decimals: all numbers have at most so many, and half of them are repeated: then rows of the same kind are rounded too.
 Or they came in float64 or as text, where n numbers have no decimal more by chance with a probability of 10^-n, and 9
@@ -60,13 +60,13 @@ LIMITS = {3: 3.2, 10: 2.0, 30: 1.55, 100: 1.3, 300: 1.0}
 
 
 def has_anchor(low: float, high: float) -> bool:
-    """Say whether distances from the middle are so much smaller than the numbers that counting from it pays."""
+    """Return whether distances from the middle are much smaller than the numbers, so that an anchor helps."""
     size = max(-low, high)
     return 0 < 2 * (high - low) <= size <= LARGEST
 
 
 def anchor_of(values: Floats, low: float, high: float, decimals: int | None) -> float | None:
-    """Return what a column had better be counted from, where float32 can't carry its cells as they are.
+    """Return the anchor of a column whose cells float32 can't hold, else None.
 
     That is so where float32 changes the last of its decimals or, of numbers without a last one, lets a tenth of them
     fall together; and where the distances from the middle are a quarter of the numbers at most.
@@ -148,14 +148,14 @@ class Evidence:
             step = Fraction(int(np.gcd.reduce(np.diff(counts))), scale)
             origin, error = Fraction(int(counts[0]), scale), 0.5 / scale
         else:
-            found = step_of(distinct, error)
-            if found is None:
+            fit = step_of(distinct, error)
+            if fit is None:
                 return {}
-            step, start = found
+            step, start = fit
             origin = Fraction(start).limit_denominator(step.denominator)
             if abs(float(origin) - start) > error:
-                places = next(d for d in range(30) if abs(round(start, d) - start) <= error)
-                origin = Fraction(str(round(start, places)))
+                decimals = next(d for d in range(30) if abs(round(start, d) - start) <= error)
+                origin = Fraction(str(round(start, decimals)))
         sure = len(distinct) * math.log(float(step) / (2 * error)) >= CERTAIN
         if not sure or step == Fraction(1, 10 ** (self.decimals or 0)):
             return {}
@@ -164,7 +164,7 @@ class Evidence:
         return {"grid": float(step)} | ({"origin": float(origin)} if origin else {})
 
     def _has_digits(self) -> bool:
-        """Say whether digits count, not decimals: the largest numbers have fewer decimals than others."""
+        """Return whether digits, not decimals, are fixed: the largest numbers have fewer decimals than others."""
         values = self.values[self.values != 0]
         if len(values) < REPEATS:
             return False
@@ -176,15 +176,15 @@ class Evidence:
         return decimals is not None and (self.decimals is None or decimals < self.decimals)
 
     def is_rounded(self) -> bool:
-        """Say whether numbers are rounded in a way that float32 does not make by itself.
+        """Return whether numbers are rounded more coarsely than float32 does by itself.
 
         Half of them are repeated, or 9 of those that came in float64 or as text are different; see above.
         """
         if self.decimals is None:
             return False
         distinct, scale = np.unique(self.values), 10.0**self.decimals
-        rounded = int(np.count_nonzero(np.spacing(np.abs(distinct)) * scale < 1))
-        if self.exact and rounded * math.log(10) >= CERTAIN:
+        resolved = int(np.count_nonzero(np.spacing(np.abs(distinct)) * scale < 1))
+        if self.exact and resolved * math.log(10) >= CERTAIN:
             return True
         fine = float(np.abs(distinct).max()) * scale <= 2**22
         return fine and 2 * len(distinct) <= len(self.values)
@@ -295,9 +295,9 @@ def _outward(wall: float, scale: float | None) -> float:
 
 def _mirrored(values: Floats, end: float, wall: float) -> tuple[float, float] | None:
     """Return a wall as far from 0 as the one at the other end, if the density is nearly level up to there."""
-    mirrored = _wall(values, end, EASE)
-    near = mirrored is not None and 0 <= wall - end <= mirrored[1] / 10
-    return (wall, mirrored[1]) if mirrored and near else None
+    estimate = _wall(values, end, EASE)
+    near = estimate is not None and 0 <= wall - end <= estimate[1] / 10
+    return (wall, estimate[1]) if estimate and near else None
 
 
 def _wall(values: Floats, end: float, ease: float = 1.0) -> tuple[float, float] | None:

@@ -85,7 +85,7 @@ class Periodic(Kind):
         if self.step(column) is None:
             return low, end
         p, q, r = column.lattice
-        counts = [math.ceil(round((place * q - r) / p, 6)) for place in (low, end)]
+        counts = [math.ceil(round((bound * q - r) / p, 6)) for bound in (low, end)]
         return (counts[0] * p + r) / q, ((counts[1] - 1) * p + r) / q
 
     def seam(self, column: Column) -> float:

@@ -78,8 +78,8 @@ class Copying(Kind):
         """Return the cells of rows with these indices."""
         assert isinstance(column, Copied)
         index = values // column.each if column.each else np.zeros_like(values)
-        own: Raw = column.cells[index]
-        return own if own.dtype.kind in "OM" else own.astype(column.storage)
+        cells: Raw = column.cells[index]
+        return cells if cells.dtype.kind in "OM" else cells.astype(column.storage)
 
     def numbers(self, values: Raw, column: Column) -> Raw:
         """Return `cells` for a format of numbers alone.
@@ -132,14 +132,12 @@ def _instants(raw: Raw, pattern: str) -> Raw:
     """Return cells as datetime64 of their own unit, or text in days or microseconds, in UTC; NaT where missing."""
     if raw.dtype.kind == "M":
         return raw
-    there = ~gone(raw)
-    texts = [str(cell.isoformat() if hasattr(cell, "isoformat") else cell) for cell in raw[there]]
+    present = ~gone(raw)
+    texts = [str(cell.isoformat() if hasattr(cell, "isoformat") else cell) for cell in raw[present]]
     unit = "us" if "hh" in pattern else "D"
-    instants = np.full(len(raw), np.datetime64("NaT"), f"datetime64[{unit}]")
-    instants[there] = (
-        Dates().read(texts).astype(np.int64).astype("datetime64[us]").astype(instants.dtype)
-    )
-    return instants
+    out = np.full(len(raw), np.datetime64("NaT"), f"datetime64[{unit}]")
+    out[present] = Dates().read(texts).astype(np.int64).astype("datetime64[us]").astype(out.dtype)
+    return out
 
 
 def _numbers(raw: Raw) -> Raw:

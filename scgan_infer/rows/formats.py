@@ -82,9 +82,9 @@ def read_table(
         counts, lost = absent.sum(0), absent.any(1)
         if lost.any():
             worst = intakes[counts.argmax()].name
-            dropped = f"{lost.sum()} of {len(values)} rows are dropped for a missing cell"
-            dropped += f", {counts.max()} of them for one of column {worst}"
-            notes.append(f"{dropped}; columns.{quoted(worst)}.kind=drop leaves that out")
+            note = f"{lost.sum()} of {len(values)} rows are dropped for a missing cell"
+            note += f", {counts.max()} of them for one of column {worst}"
+            notes.append(f"{note}; columns.{quoted(worst)}.kind=drop leaves that out")
         values = values[~lost]
         if not len(values):
             raise DataError(f"{reader.label}: a cell is missing in every row")
@@ -233,7 +233,7 @@ def _blaming(reader: Reader, intake: Intake) -> Iterator[None]:
     try:
         yield
     except BadCellError as error:
-        where = f"{reader.label}: column {intake.name!r}, {reader.place(error.row + 1)}"
+        where = f"{reader.label}: column {intake.name!r}, {reader.row_label(error.row + 1)}"
         raise DataError(f"{where}: {error}") from error
 
 
@@ -252,7 +252,7 @@ def _intakes(
         raise DataError(f"{reader.label}: the column name {garbled!r} is not UTF-8; rename it")
     if columns is not None:
         known = [Intake(column.name, column) for column in columns]
-        return known, _places_of(reader, columns)
+        return known, _indices_of(reader, columns)
     chosen = reader.names if names is None else names
     usable = set(reader.names) & set(chosen)
     unknown = next((name for name in (*chosen, *overrides) if name not in usable), None)
@@ -262,7 +262,7 @@ def _intakes(
         held, close = _listed(reader.names, 12), get_close_matches(unknown, reader.names, 1)
         meant = f"did you mean {close[0]!r}? " if close else ""
         raise UsageError(f"{reader.label}: has no column {unknown!r} to use; {meant}it has {held}")
-    places = _places(reader, chosen)
+    index = _index_by_name(reader, chosen)
     kept = [name for name in chosen if overrides.get(name, {}).get("kind") != "drop"]
     if not kept:
         raise DataError(f"{reader.label}: has no columns")
@@ -277,10 +277,10 @@ def _intakes(
         )
         for name in kept
     ]
-    return intakes, [places[name] for name in kept]
+    return intakes, [index[name] for name in kept]
 
 
-def _places_of(reader: Reader, columns: Sequence[Column]) -> list[int]:
+def _indices_of(reader: Reader, columns: Sequence[Column]) -> list[int]:
     """Return where the columns that a model needs are: by name, or in order in a file without names.
 
     An id that is not there, whose cells nobody looks at, is where another column is.
@@ -302,13 +302,13 @@ def _places_of(reader: Reader, columns: Sequence[Column]) -> list[int]:
             f"{reader.label}: has no column {missing!r}, which the model needs; "
             f"it has {_listed(reader.names, 12)}"
         )
-    places = _places(reader, there)
-    return [places[name if name in held else there[0]] for name in needed]
+    index = _index_by_name(reader, there)
+    return [index[name if name in held else there[0]] for name in needed]
 
 
-def _places(reader: Reader, chosen: Sequence[str]) -> dict[str, int]:
+def _index_by_name(reader: Reader, chosen: Sequence[str]) -> dict[str, int]:
     """Return where each name is; refuse chosen columns that no name tells from the others."""
-    places = {name: j for j, name in enumerate(reader.names)}
+    index = {name: j for j, name in enumerate(reader.names)}
     counts, again = Counter(reader.names), Counter(chosen)
     for name in chosen:
         if max(counts[name], again[name]) > 1:
@@ -318,10 +318,10 @@ def _places(reader: Reader, chosen: Sequence[str]) -> dict[str, int]:
         if not name:
             others = _listed([other for other in reader.names if other], 8)
             raise DataError(
-                f"{reader.label}: its column {places[name] + 1} has no name; "
+                f"{reader.label}: its column {index[name] + 1} has no name; "
                 f"name it, or choose the others: {others}"
             )
-    return places
+    return index
 
 
 def _listed(names: Sequence[str], most: int) -> str:
@@ -337,19 +337,19 @@ def _values(
     if reader.rows is not None:
         budget.cells(reader.rows, len(wanted))
     for raw in _chunks(reader, wanted, budget.rows(chunk, CELL * len(reader.names)), text):
-        taken: list[Untyped] = []
+        columns: list[Untyped] = []
         faults: list[tuple[int, int, BadCellError]] = []
         for j, intake in enumerate(intakes):
             try:
-                taken.append(intake.take(raw[j]))
+                columns.append(intake.take(raw[j]))
             except BadCellError as error:
                 faults.append((error.row, j, error))
         if faults:
             _, j, first = min(faults, key=lambda fault: fault[:2])
             with _blaming(reader, intakes[j]):
                 raise first
-        values = np.empty((len(raw[0]), len(raw)), np.result_type(np.float32, *taken))
-        for j, cells in enumerate(taken):
+        values = np.empty((len(raw[0]), len(raw)), np.result_type(np.float32, *columns))
+        for j, cells in enumerate(columns):
             values[:, j] = cells
         rows += len(values)
         yield values

@@ -1,7 +1,7 @@
 """Where data enters: raw cells become the float32 values of a column, or the first cell that can't is named.
 
 One `Intake` per column takes its raw chunks in order. With a known column it holds the cells to that column's
-domain; without, it notes what the cells are, and at the end says which column they make.
+domain; without, it notes what the cells are, and infers the column at the end.
 
 | raw cells | known column      | unknown                                                           |
 | --------- | ----------------- | ----------------------------------------------------------------- |
@@ -101,7 +101,7 @@ class Intake:
             self.kind = column.rules
 
     def _set_up(self) -> None:
-        """Find the kind that the settings mean, and the column where they say all of it."""
+        """Set the kind that the settings imply, and the column if they define it completely."""
         known = [field.name for field in fields(Column)]
         for key in self.settings:
             if key not in known:
@@ -122,16 +122,16 @@ class Intake:
         if self.kind is None or not self.kind.waits(self.settings):
             self.column = self._build({})
 
-    def _build(self, guessed: Mapping[str, Any]) -> Column:
-        """Return the column of what was found, which settings win over."""
+    def _build(self, inferred: Mapping[str, Any]) -> Column:
+        """Return the column of inferred fields, which settings override."""
         stated = {key: value for key, value in self.settings.items() if value is not None}
         try:
-            return Column.from_dict({"unit": self.unit, **guessed, **stated, "name": self.name})
+            return Column.from_dict({"unit": self.unit, **inferred, **stated, "name": self.name})
         except (ValueError, TypeError) as error:
             raise UsageError(str(error)) from error
 
     def grow(self) -> None:
-        """Take what a known column does not have: names, as more behind its own, and missing cells."""
+        """Accept new names, which are appended to a known column's categories, and missing cells."""
         self.grows = self.may_miss = True
 
     @property
@@ -149,30 +149,30 @@ class Intake:
             self.rows += len(raw)
             return np.zeros(len(raw), np.float32)
         try:
-            values = self._present(raw)
+            values = self._convert_present(raw)
         except BadCellError as error:
             raise BadCellError(self.rows + error.row, str(error)) from None
         self.rows += len(raw)
         return values
 
-    def _present(self, raw: Raw) -> Values | Floats:
+    def _convert_present(self, raw: Raw) -> Values | Floats:
         """Return the values of cells, with NaN where one is missing."""
         absent = gone(raw) if self.may_miss else np.zeros(0, np.bool_)
         if not absent.any():
-            return self._taken(raw)
+            return self._convert(raw)
         self.missing = True
-        there = np.flatnonzero(~absent)
-        if not len(there):
+        rows = np.flatnonzero(~absent)
+        if not len(rows):
             return np.full(len(raw), np.nan, np.float32)
         try:
-            taken = self._taken(raw[there])
+            present = self._convert(raw[rows])
         except BadCellError as error:
-            raise BadCellError(int(there[error.row]), str(error)) from None
-        values = np.full(len(raw), np.nan, taken.dtype)
-        values[there] = taken
+            raise BadCellError(int(rows[error.row]), str(error)) from None
+        values = np.full(len(raw), np.nan, present.dtype)
+        values[rows] = present
         return values
 
-    def _taken(self, raw: Raw) -> Values | Floats:
+    def _convert(self, raw: Raw) -> Values | Floats:
         if raw.ndim != 1:
             raise BadCellError(0, f"holds {raw.shape[1:]} values, not one; {LEAVE_OUT}")
         if raw.dtype.kind == "M":
@@ -209,7 +209,7 @@ class Intake:
         """Return dates as microseconds since 1970 in UTC or, of a known column, in its counts.
 
         Raises:
-            BadCellError: The first that is no date; or a column that is something else.
+            BadCellError: The first cell that is no date; or the column is of another kind.
         """
         read = isinstance(cells, np.ndarray)
         if self.known and not isinstance(self.kind, Datetime):
@@ -219,19 +219,16 @@ class Intake:
             refuse(absent, cells, f"is missing; fill it in, {self.last}")
         dates = Dates() if self.known else self.dates or Dates()
         try:
-            instants = dates.take(cells) if read else dates.read(cells)
+            times = dates.take(cells) if read else dates.read(cells)
         except BadCellError as error:
             raise BadCellError(error.row, f"{error}; mend it, {self.last}") from None
         column = self.column
         if column is not None and self.known:
-            counted = counts(instants, column.resolution, zone_of(column.pattern))
+            counted = counts(times, column.resolution, zone_of(column.pattern))
             return self._numbers(counted)
         self.dates = dates
-        self.low, self.high = (
-            min(self.low, float(instants.min())),
-            max(self.high, float(instants.max())),
-        )
-        return instants
+        self.low, self.high = min(self.low, float(times.min())), max(self.high, float(times.max()))
+        return times
 
     def _is_text(self, cells: Sequence[Any]) -> bool:
         if self.kind is not None and not isinstance(self.kind, Id):
@@ -273,7 +270,7 @@ class Intake:
         return spelt
 
     def _named(self, cells: Sequence[Any]) -> Values:
-        """Return the index of each name; of an unknown category's, in the order in which they came."""
+        """Return the index of each name; of an unknown category, in order of appearance."""
         names = self.names or {}
         if self.unique:
             return np.zeros(len(cells), np.float32)
@@ -294,7 +291,7 @@ class Intake:
                 names.setdefault(cell, len(names))
                 continue
             raise BadCellError(cells.index(cell), why)
-        codes = np.array([names[cell] for cell in cells], np.float32)
+        indices = np.array([names[cell] for cell in cells], np.float32)
         if isinstance(self.kind, Id) or (self.kind is None and len(names) > MOST_NAMES):
             self.unique = True
             if self.kind is None and len(names) < self.rows + len(cells):
@@ -303,10 +300,10 @@ class Intake:
             self.names = names
         elif len(names) > len(self.column.categories):
             self.column = replace(self.column, categories=tuple(names))
-        return codes
+        return indices
 
     def _no_category(self, names: Mapping[str, int], rows: int, row: int = 0) -> BadCellError:
-        """Return what to say of text that is neither category nor id."""
+        """Return the error of text that is neither category nor id."""
         if advice := misspelt(names):
             return BadCellError(row, f"{shown(next(iter(names)))} is text; {advice}")
         ways = " or ".join(map(self._setting, ("drop", "id", "category")))
@@ -343,7 +340,7 @@ class Intake:
 
     @property
     def may_anchor(self) -> bool:
-        """Whether an anchor may be found for the column."""
+        """Whether an anchor may be chosen for the column."""
         fields = set() if self.kind is None else self.kind.fields
         stated = self.column is not None and self.column.anchor is not None
         return self.kind is None or ("anchor" in fields and not stated)
@@ -386,7 +383,7 @@ class Intake:
         return ()
 
     def finish(self) -> None:
-        """Judge what only the whole column shows.
+        """Check what only the whole column shows.
 
         Raises:
             BadCellError: All are whole numbers, and float32 would change one.
@@ -457,11 +454,11 @@ class Intake:
             more["decimals"] = self.decimals
         if self.column is None and self.kind is None:
             for name, kind in reversed(KINDS.items()):
-                guessed = kind.guess(evidence)
-                if guessed is not None:
-                    own = {key: more[key] for key in more if key in kind.fields}
-                    made = self._build({"kind": name, **own, **_moved(guessed, anchor)})
-                    return made, np.zeros_like(offsets) if made.is_id else offsets
+                guess = kind.guess(evidence)
+                if guess is not None:
+                    extra = {key: more[key] for key in more if key in kind.fields}
+                    guessed = self._build({"kind": name, **extra, **_moved(guess, anchor)})
+                    return guessed, np.zeros_like(offsets) if guessed.is_id else offsets
         column = self.column
         if column is None:
             assert self.kind is not None
@@ -471,8 +468,8 @@ class Intake:
             column = replace(column, anchor=anchor)
         stated = column.step is not None or column.digits is not None
         if not self.known and column.rules.learns_rounding and not stated:
-            guessed = evidence.rounding()
-            fields = {key: guessed[key] for key in guessed if key in column.rules.fields}
+            rounding = evidence.rounding()
+            fields = {key: rounding[key] for key in rounding if key in column.rules.fields}
             column = self._build(column.to_dict() | fields)
         if column != self.column:
             offsets = column.rules.hold(offsets, offsets, column)
@@ -507,9 +504,9 @@ class Intake:
             raise self.rounded
         self.large = True
         evidence = Evidence(offsets, self.low - anchor, self.high - anchor, None, rows=self.rows)
-        guessed = {} if isinstance(self.kind, Real) else evidence.walls()
+        walls = {} if isinstance(self.kind, Real) else evidence.walls()
         fields = {"kind": self.settings.get("kind") or "integer", "anchor": anchor}
-        column = self._build({**fields, **_moved(guessed, anchor)})
+        column = self._build({**fields, **_moved(walls, anchor)})
         return column, column.rules.hold(offsets, offsets, column)
 
     def _anchored(self, values: Values | Floats) -> tuple[Values, float | None]:
@@ -562,7 +559,7 @@ class Intake:
 
 
 def gone(raw: Raw) -> NDArray[np.bool_]:
-    """Say which cells [n] are missing."""
+    """Return whether each cell is missing, [n]."""
     if raw.dtype.kind == "M":
         return np.isnat(raw)
     if raw.dtype.kind in "OUT":
@@ -572,14 +569,12 @@ def gone(raw: Raw) -> NDArray[np.bool_]:
     )
 
 
-def _moved(guessed: Mapping[str, Any], anchor: float | None) -> dict[str, Any]:
+def _moved(fields: Mapping[str, Any], anchor: float | None) -> dict[str, Any]:
     """Return fields whose walls were offsets from an anchor."""
     walls = {
-        key: guessed[key] + (anchor or 0.0)
-        for key in ("low", "high")
-        if guessed.get(key) is not None
+        key: fields[key] + (anchor or 0.0) for key in ("low", "high") if fields.get(key) is not None
     }
-    return {**guessed, **walls}
+    return {**fields, **walls}
 
 
 def _isoformat(cell: Any) -> Any:

@@ -68,7 +68,7 @@ FORMATS: dict[str, Format] = {
 
 
 def format_of(suffix: str, where: str = "") -> Format:
-    """Return what is written under a suffix; a UsageError says `where` there is none."""
+    """Return the format of a suffix; a UsageError for an unknown one begins with `where`."""
     if suffix not in FORMATS:
         raise UsageError(f"{where}{_no_format(suffix)}")
     return FORMATS[suffix]
@@ -135,7 +135,7 @@ def _no_format(suffix: str) -> str:
 
 
 def _otherwise(suffix: str) -> str:
-    """Return how rows can be read from a file that has none of these formats."""
+    """Return advice on how to read a file that has none of these formats."""
     if suffix in SHEETS:
         return "; save the sheet as CSV UTF-8"
     if suffix in BY_PANDAS:
@@ -144,7 +144,7 @@ def _otherwise(suffix: str) -> str:
 
 
 def _state(file: Path) -> tuple[int, int, int]:
-    """Return what changes with a file: which it is, its size, and when it was last written."""
+    """Return inode, size and modification time of a file, which tell whether it changed."""
     status = file.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
 

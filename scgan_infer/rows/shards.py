@@ -84,7 +84,7 @@ class ShardWriter(Writer):
         files: list[dict[str, Any]] = []
         try:
             for file in noted["files"]:
-                path = self._place(len(files))
+                path = self._part_path(len(files))
                 if not os.path.lexists(path):
                     for later in self.folder.glob(".part-*.state"):
                         later.unlink()
@@ -100,12 +100,12 @@ class ShardWriter(Writer):
             raise DataError(f"{self.state}: can't be read ({error}); begin again") from error
         return files
 
-    def _place(self, number: int) -> Path:
+    def _part_path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}{self.suffix}"
 
     def _next(self) -> None:
         left = None if self.rows is None else min(self.rows_per_file, self.rows - self.done)
-        self.path = self._place(len(self.files))
+        self.path = self._part_path(len(self.files))
         first, job = self.notes["start"] + self.done, f"{self.notes['job']} {self.path.name}"
         part = open_writer(self.path, self.columns, left, resume=self.resume, job=job, start=first)
         self.part = part.__enter__()

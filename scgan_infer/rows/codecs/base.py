@@ -80,8 +80,8 @@ class Reader(ABC):
             text: Positions whose cells stay text, however much they look like numbers.
         """
 
-    def place(self, row: int) -> str:
-        """Say where a row is; rows count from 1, the header not among them."""
+    def row_label(self, row: int) -> str:
+        """Return a row's label in messages; rows count from 1, without the header."""
         return f"row {row}"
 
     @classmethod

@@ -47,7 +47,7 @@ def separator_of(lines: Sequence[str]) -> str:
 
 
 def has_decimal_commas(rows: Sequence[Sequence[str]]) -> bool:
-    """Tell whether a comma stands before the decimals, where it separates no cells."""
+    """Return whether a comma stands before the decimals, where it separates no cells."""
     cells = [cell.strip() for row in rows for cell in row]
     commas = {cell for cell in cells if re.fullmatch(r"[-+]?\d*,\d+", cell)}
     points = any(re.fullmatch(r"[-+]?\d*\.\d+", cell) for cell in cells)
@@ -64,7 +64,7 @@ def header_at(lines: Sequence[str]) -> int:
 
 
 def are_spaced(rows: Sequence[Sequence[str]]) -> bool:
-    """Tell whether the one cell of each row is several numbers with spaces between.
+    """Return whether the one cell of each row is several numbers with spaces between.
 
     >>> are_spaced([["1 2.5"], ["3 4"]]), are_spaced([["1"], ["2"]]), are_spaced([["a 1"]])
     (True, False, False)
@@ -76,7 +76,7 @@ def are_spaced(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def is_index(name: str, cells: Sequence[object]) -> bool:
-    """Tell whether a first column labels the rows.
+    """Return whether a first column labels the rows.
 
     >>> is_index("", ["0", "1"]), is_index("Unnamed: 0", [7, 3]), is_index("", ["0.5", "1"])
     (True, True, False)
@@ -88,7 +88,7 @@ def is_index(name: str, cells: Sequence[object]) -> bool:
 
 
 def grouped(cell: str, decimal: str) -> bool:
-    """Tell whether a cell is a number with separators of thousands.
+    """Return whether a cell is a number with separators of thousands.
 
     >>> grouped("1,234.5", "."), grouped("1.234,5", ","), grouped("1.234", ".")
     (True, True, False)

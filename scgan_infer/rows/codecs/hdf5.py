@@ -48,12 +48,12 @@ class Hdf5Reader(Reader):
         self._find(inner)
 
     def _find(self, inner: str) -> None:
-        place = self._inside(self.file, inner) if inner else self.file
-        if isinstance(place, self.h5py.Group):
-            held = {name: self._inside(place, name) for name in place}
-            datasets = {k: data for k, data in held.items() if isinstance(data, self.h5py.Dataset)}
+        node = self._inside(self.file, inner) if inner else self.file
+        if isinstance(node, self.h5py.Group):
+            members = {name: self._inside(node, name) for name in node}
+            datasets = {k: v for k, v in members.items() if isinstance(v, self.h5py.Dataset)}
         else:
-            datasets, held = {inner.rpartition("/")[2]: place}, {}
+            datasets, members = {inner.rpartition("/")[2]: node}, {}
         tables = [data for data in datasets.values() if data.ndim == 2 or data.dtype.names]
         if len(tables) == 1 and len(datasets) == 1:
             table = tables[0]
@@ -68,7 +68,7 @@ class Hdf5Reader(Reader):
             units = {name: data.attrs.get("unit") for name, data in datasets.items()}
             self.units = {name: unit for name, unit in units.items() if isinstance(unit, str)}
         else:
-            listed = ", ".join(f"{k} {getattr(v, 'shape', 'group')}" for k, v in held.items())
+            listed = ", ".join(f"{k} {getattr(v, 'shape', 'group')}" for k, v in members.items())
             raise DataError(
                 f"{self.path}: holds no columns here but {listed or 'nothing'}; "
                 f"choose with {self.path}:NAME"

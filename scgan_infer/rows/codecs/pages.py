@@ -34,15 +34,15 @@ def decoded_sizes(file: IO[bytes], start: int, length: int) -> Iterator[int]:
 
 def _struct(file: IO[bytes], depth: int = 0) -> dict[int, int]:
     """Pass over a struct; return its whole numbers by field."""
-    fields, field = {}, 0
+    numbers, field = {}, 0
     while (head := _byte(file)) != STOP:
         step, kind = head >> 4, head & 15
         field = field + step if step else _signed(file)
         if kind in WHOLE:
-            fields[field] = _signed(file)
+            numbers[field] = _signed(file)
         elif kind not in TRUTH:
             _skip(file, kind, depth)
-    return fields
+    return numbers
 
 
 def _skip(file: IO[bytes], kind: int, depth: int) -> None:

@@ -71,8 +71,8 @@ class ParquetReader(Reader):
             for column in map(about.column, range(about.num_columns)):
                 name = column.path_in_schema
                 if name in names:
-                    places = (column.dictionary_page_offset, column.data_page_offset)
-                    start = min(place for place in places if place)
+                    offsets = (column.dictionary_page_offset, column.data_page_offset)
+                    start = min(offset for offset in offsets if offset)
                     for size in decoded_sizes(file, start, column.total_compressed_size):
                         self.budget.hold(size, f"a page of column {name!r}")
                         self.budget.decode(size)

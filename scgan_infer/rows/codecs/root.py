@@ -76,7 +76,7 @@ class RootReader(Reader):
                 )
         with self._reading():
             self._charge([branches[name] for name in names])
-        pieces = self.tree.iterate(
+        batches = self.tree.iterate(
             filter_name=lambda name: name in names,
             step_size=size,
             library="np",
@@ -84,7 +84,7 @@ class RootReader(Reader):
         )
         while True:
             with self._reading():
-                chunk = next(pieces, None)
+                chunk = next(batches, None)
             if chunk is None:
                 return
             yield [np.asarray(chunk[name]) for name in names]
@@ -136,14 +136,14 @@ def _check_block(
     if num_blocks == 0:
         budget.hold(uncompressed_bytes, "a compressed piece")
         budget.decode(uncompressed_bytes)
-    place = cursor.copy()
-    header = bytes(place.bytes(chunk, BLOCK_HEADER, context))
+    ahead = cursor.copy()
+    header = bytes(ahead.bytes(chunk, BLOCK_HEADER, context))
     packed, room = (int.from_bytes(header[at : at + 3], "little") for at in (3, 6))
     if header[:2] in CODECS and packed > SMALL:
         cramjam, into = extra("cramjam", "root"), np.empty(room, np.uint8)
         try:
             getattr(cramjam, CODECS[header[:2]]).decompress_into(
-                place.bytes(chunk, packed, context), into
+                ahead.bytes(chunk, packed, context), into
             )
         except cramjam.DecompressionError as error:
             raise DataError(
@@ -173,7 +173,7 @@ def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Chunk
 
 @contextmanager
 def _timeless(util: Any) -> Iterator[None]:
-    """Let uproot, which asks the clock in many places and takes no time from outside, write the first second."""
+    """Let uproot, which reads the clock in many functions and has no option for it, write the first second."""
     with _timeless_now:
         kept = util.datetime_to_code
         util.datetime_to_code = lambda _: FIRST_SECOND

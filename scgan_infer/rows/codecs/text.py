@@ -133,8 +133,8 @@ class CsvReader(Reader):
             self.names = self.names[1:]
             self.notes = (*self.notes, INDEX)
 
-    def place(self, row: int) -> str:
-        """See `Reader.place`; adds the line while every row has taken one."""
+    def row_label(self, row: int) -> str:
+        """See `Reader.row_label`; adds the line while every row has taken one."""
         return f"row {row} (line {row + self.above})" if self.one_line_each else f"row {row}"
 
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
@@ -187,7 +187,7 @@ class CsvReader(Reader):
         return self.wide == 1 or len(split([line], self.separator)[0]) != self.wide
 
     def _types(self, lines: list[str], text: frozenset[int]) -> NDArray[np.bool_]:
-        """Tell from the first row which columns are text."""
+        """Return from the first row whether each column is text, [d]."""
         cells = next(csv.reader(lines, delimiter=self.separator), [])
         is_text = np.zeros(self.wide, bool)
         for j, cell in enumerate(cells[: self.wide]):
@@ -238,7 +238,7 @@ class CsvReader(Reader):
                 rows.append(row)  # those before the error are counted
         except csv.Error as error:
             why = 'a quotation mark (") is never closed' if "end of" in str(error) else error
-            where = self.place(done + len(rows) + 1)
+            where = self.row_label(done + len(rows) + 1)
             raise DataError(f"{self.path}: {where}: {why}; mend or remove the row") from error
         good = next((k for k, row in enumerate(rows) if len(row) != self.wide), len(rows))
         cells = list(zip(*rows[:good], strict=True)) or [()] * self.wide
@@ -255,7 +255,7 @@ class CsvReader(Reader):
         if faults:
             k, j = min(faults)
             problem = (
-                f"{self.path}: column {self.names[j - self.skip]!r}, {self.place(done + k + 1)}: "
+                f"{self.path}: column {self.names[j - self.skip]!r}, {self.row_label(done + k + 1)}: "
                 f"{cells[j][k]!r} separates thousands; write all numbers without"
             )
             return [column[:k] for column in columns], problem, ""
@@ -264,7 +264,7 @@ class CsvReader(Reader):
         held = f"has {len(rows[good])} cells" if rows[good] else "is empty"
         first = "the header names" if self.named else "the first row has"
         problem = (
-            f"{self.path}: {self.place(done + good + 1)} {held}, but {first} {self.wide} columns; "
+            f"{self.path}: {self.row_label(done + good + 1)} {held}, but {first} {self.wide} columns; "
             + (
                 f"write {len(rows[0])} names there"
                 if done + good == 0
