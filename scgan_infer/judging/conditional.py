@@ -34,7 +34,7 @@ TENTHS = 10
 
 @dataclass(frozen=True)
 class Ranks:
-    """Of one column: the Kolmogorov-Smirnov test of uniform ranks, and the shares of true values in the middle."""
+    """A column's Kolmogorov-Smirnov test of uniform ranks, and the shares of true values in the middle."""
 
     column: str
     p: float
@@ -78,11 +78,11 @@ class Conditional:
         worst += [
             (part.column, part.where, f"{part.c2st:.3f}", f"{part.rows}") for part in self.slices
         ]
-        captioned = {
+        tables = {
             f"True values among {DRAWS} drawn at their conditions": ranks,
             "Condition and row where a given column lies, the worst first": worst,
         }
-        return {caption: table for caption, table in captioned.items() if table[1:]}
+        return {caption: table for caption, table in tables.items() if table[1:]}
 
 
 def measure(model: Model, rows: Floats, seed: int) -> Conditional:
@@ -106,15 +106,15 @@ def _ranks(model: Model, rows: Floats, seed: int) -> Iterator[Ranks]:
     for j, column in enumerate(model.columns):
         if column.rules.named or column.is_id:
             continue
-        there = ~np.isnan(true[:, j])
-        values, among = true[there, j, None], drawn[there, :, j]
-        below, equal = ((among < values).sum(1), (among == values).sum(1))
-        count = (~np.isnan(among)).sum(1)
-        share = (below + (equal + 1) * rng.random(len(values))) / (count + 1)
-        if not len(share):
+        present = ~np.isnan(true[:, j])
+        values, draws = true[present, j, None], drawn[present, :, j]
+        below, equal = ((draws < values).sum(1), (draws == values).sum(1))
+        count = (~np.isnan(draws)).sum(1)
+        rank = (below + (equal + 1) * rng.random(len(values))) / (count + 1)
+        if not len(rank):
             continue
-        held = tuple(float((np.abs(share - 0.5) <= part / 2).mean()) for part in SHARES)
-        yield Ranks(column.name, float(kstest(share, "uniform").pvalue), held)
+        covered = tuple(float((np.abs(rank - 0.5) <= part / 2).mean()) for part in SHARES)
+        yield Ranks(column.name, float(kstest(rank, "uniform").pvalue), covered)
 
 
 def _slices(model: Model, rows: Floats, seed: int) -> tuple[Slice, ...]:
@@ -122,14 +122,14 @@ def _slices(model: Model, rows: Floats, seed: int) -> tuple[Slice, ...]:
     _, given = model.divided(rows)
     made = model.together(model.sample(given=given, seed=seed), given)
     space = Space.fit(rows.astype(np.float64), columns)
-    real, fake = (space.place(part.astype(np.float64)) for part in (rows, made))
+    real, fake = (space.standardise(part.astype(np.float64)) for part in (rows, made))
     parts = []
     for k, one in enumerate(model.manifest.given):
-        for where, there in slices(one.column, given[:, k], TENTHS):
-            inside = np.flatnonzero(there)
-            half = len(inside) // 2
+        for where, inside in slices(one.column, given[:, k], TENTHS):
+            index = np.flatnonzero(inside)
+            half = len(index) // 2
             if half >= LEAST_JUDGED_ROWS:
-                value = c2st(fake[inside[half : 2 * half]], real[inside[:half]], seed)
+                value = c2st(fake[index[half : 2 * half]], real[index[:half]], seed)
                 parts.append(Slice(one.column.name, where, half, value))
     return tuple(sorted(parts, key=lambda part: -part.c2st))
 

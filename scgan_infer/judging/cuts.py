@@ -1,4 +1,4 @@
-"""One comparison of generated rows with real ones: what it sees, and the figures that come of it.
+"""One comparison of generated rows with real ones: its inputs and its figures.
 
 See `scgan_infer.judging.figures` for what a value and its floor are.
 """
@@ -30,7 +30,7 @@ SUPPORT = 0.999  # quantile of real-to-real nearest distances at which the real 
 
 
 class Figure(NamedTuple):
-    """A figure for the generated rows, for real rows in their place, and its error; None: there is no such thing."""
+    """A figure for the generated rows, for real rows instead of them, and its error; None where there is none."""
 
     value: float
     floor: float | None = None
@@ -39,13 +39,13 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Cut:
-    """What one comparison sees, standardised, and its figures; None where rows for them are missing.
+    """The standardised inputs of a comparison, and its figures; None where rows for them are missing.
 
     Attributes:
         space: Columns and their features.
         made: [., f] all generated rows.
         fake: [n, f] generated rows of this cut.
-        other: [n, f] held-out rows in their place.
+        other: [n, f] held-out rows to measure the floor.
         first: [n, f] held-out rows that both are compared with.
         real: [., f] all held-out rows, `other` first.
         cells: [n, d] the values of `fake`, `other` and `first`, in the user's units.
@@ -70,28 +70,28 @@ class Cut:
     seed: int
 
     def both(self, distance: Callable[[Rows, Rows], float]) -> Figure:
-        """Measure a distance of the generated rows and of those in their place."""
+        """Measure a distance for the generated rows, and for the floor."""
         return Figure(distance(self.fake, self.first), distance(self.other, self.first))
 
     @cached_property
     def reference(self) -> Rows:
-        """All real rows, which have the support."""
-        known = self.real if self.trained is None else np.concatenate([self.real, self.trained])
-        return searchable(known)
+        """All real rows, whose support is searched."""
+        rows = self.real if self.trained is None else np.concatenate([self.real, self.trained])
+        return searchable(rows)
 
     def off(self) -> Figure:
         queries = min(MOST_QUERIES, len(self.real) // 2)
         reach = _reach(self.reference[queries : 2 * queries], self.reference)
-        near = nearest(self.reference[:queries], self.reference, skip=1)
-        far = nearest(self.fake[:MOST_QUERIES], self.reference)
-        return _shares(far > reach, near > reach)
+        real = nearest(self.reference[:queries], self.reference, skip=1)
+        fake = nearest(self.fake[:MOST_QUERIES], self.reference)
+        return _shares(fake > reach, real > reach)
 
     def missed(self) -> Figure:
         queries = min(MOST_QUERIES, len(self.real) // 2)
         m = min(len(self.made), len(self.reference) - queries)
-        rows, known = self.reference[:queries], self.reference[queries : queries + m]
-        reach = _reach(known[:MOST_QUERIES], known)
-        return _shares(*(nearest(rows, other) > reach for other in (self.made[:m], known)))
+        rows, support = self.reference[:queries], self.reference[queries : queries + m]
+        reach = _reach(support[:MOST_QUERIES], support)
+        return _shares(*(nearest(rows, other) > reach for other in (self.made[:m], support)))
 
     @cached_property
     def by_column(self) -> dict[str, Figure]:
@@ -107,8 +107,8 @@ class Cut:
     @cached_property
     def by_pair(self) -> dict[tuple[str, str], Figure]:
         """Largest difference of correlations of each pair of columns."""
-        known = correlations(self.first)
-        changes = [np.abs(correlations(rows) - known) for rows in (self.fake, self.other)]
+        expected = correlations(self.first)
+        changes = [np.abs(correlations(rows) - expected) for rows in (self.fake, self.other)]
         return {
             (a.name, b.name): Figure(*(float(change[rows, across].max()) for change in changes))
             for (a, rows, _), (b, across, _) in combinations(self.space.by_column(), 2)
@@ -127,7 +127,7 @@ class Cut:
 
     @cached_property
     def to_training(self) -> tuple[Rows, Rows, Rows] | None:
-        """Distances of generated rows, of those in their place and of others to training rows."""
+        """Distances to training rows: of `fake`, `other` and `first`."""
         if self.trained is None:
             return None
         fake, other, first = (
@@ -141,11 +141,11 @@ class Cut:
         if self.to_training is None:
             return None
         made, fresh, known = (float(np.median(distances)) for distances in self.to_training)
-        swing, _, known_swing = map(_median_error, self.to_training)
+        error, _, known_error = map(_median_error, self.to_training)
         if known == 0:
-            return Figure(1.0 + made, 1.0 + fresh, swing)
+            return Figure(1.0 + made, 1.0 + fresh, error)
         value = made / known
-        return Figure(value, fresh / known, float(np.hypot(swing, value * known_swing) / known))
+        return Figure(value, fresh / known, float(np.hypot(error, value * known_error) / known))
 
     def nearest_rank(self) -> Figure | None:
         """The error is Mann's and Whitney's."""
@@ -191,7 +191,7 @@ class Cut:
 
 
 def _median_error(distances: Rows) -> float:
-    """A quarter of what lies between the order statistics two standard errors around the median."""
+    """A quarter of the range between the order statistics two standard errors around the median."""
     reach = min(0.5, 1 / np.sqrt(len(distances)))
     return float(np.ptp(np.quantile(distances, [0.5 - reach, 0.5 + reach])) / 4)
 
@@ -216,7 +216,7 @@ def worst(figures: Iterable[Figure]) -> Figure:
 
 
 def _reach(queries: Rows, rows: Rows) -> float:
-    """How far the support of rows reaches, by some of these rows."""
+    """Return the reach of the support of rows, measured at some of them."""
     return float(np.quantile(nearest(queries, rows, skip=1), SUPPORT))
 
 

@@ -40,14 +40,14 @@ def features(values: ArrayLike, columns: Sequence[Column]) -> Rows:
 
 
 def _embed(values: Rows, column: Column) -> Rows:
-    """Return the features [n, f] of a column; where cells may be missing, one more says which are."""
+    """Return the features [n, f] of a column; where cells may be missing, the last one marks them."""
     absent = np.isnan(values) if column.missing else np.zeros(len(values), bool)
     present = column.rules.features(values[~absent], column)
     bad = ~np.isfinite(present).all(axis=1)
     if bad.any():
         row = int(np.flatnonzero(~absent)[np.argmax(bad)])
-        why = f"{values[row]:g} is no value of a {column.kind} column; mend or remove the row"
-        raise DataError(f"column {column.name}, row {row}: {why}")
+        message = f"{values[row]:g} is no value of a {column.kind} column; mend or remove the row"
+        raise DataError(f"column {column.name}, row {row}: {message}")
     if not column.missing:
         return present
     embedded = np.zeros((len(values), present.shape[1] + 1))
@@ -89,12 +89,12 @@ class Space:
         ]
         return cls(columns, parts, raw.mean(axis=0), np.array(spread))
 
-    def place(self, values: Rows) -> Rows:
-        """Standardised features [n, f] of values [n, d]."""
-        placed = features(values, self.columns) - self.centre
+    def standardise(self, values: Rows) -> Rows:
+        """Return standardised features [n, f] of values [n, d]."""
+        rows = features(values, self.columns) - self.centre
         for part, spread in zip(self.parts, self.spread, strict=True):
-            placed[:, part] /= spread
-        return placed
+            rows[:, part] /= spread
+        return rows
 
     def by_column(self) -> Iterator[tuple[Column, slice, float]]:
         """Each column with its features and its spread."""
@@ -105,8 +105,8 @@ def c2st(a: Rows, b: Rows, seed: int = 0) -> float:
     """ROC AUC of a gradient-boosted classifier between rows a and b, mean of five folds; 0.5 is perfect.
 
     At most 60,000 rows of each are used. Where differences are small, a strong classifier learns
-    noise and sees less than a calm one. So leaves are shrunken towards 0, as ridge regression does
-    it, by the weight of a tenth of the rows of one side, at most 1,000.
+    noise and detects less than a regularised one. So leaves are shrunken towards 0, as in ridge
+    regression, by the weight of a tenth of the rows of one side, at most 1,000.
     """
     boosting, scores = _need("sklearn.ensemble"), _need("sklearn.metrics")
     a, b = a[:MOST_JUDGED_ROWS], b[:MOST_JUDGED_ROWS]
@@ -185,7 +185,7 @@ def correlation_errors(rows: Rows) -> Rows:
     """Standard errors [f, f] of Pearson correlations, to first order for any distribution; infinite of rare values.
 
     A row of standardised x and y moves their correlation r by (x y - r (x^2 + y^2) / 2) / n. Of a feature to whose
-    variance fewer than about 20 rows contribute, as a rare name or a heavy tail, that says nothing.
+    variance fewer than about 20 rows contribute, as a rare name or a heavy tail, the error is unknown.
     """
     centred = rows - rows.mean(axis=0)
     spread = centred.std(axis=0)

@@ -1,7 +1,7 @@
 """How far generated rows are from real ones, every figure beside its floor.
 
 Held-out rows are cut in two halves, R and R'. A figure compares generated rows G with R; its floor compares
-R' with R, the same number of rows, so it says what a perfect generator would score:
+R' with R, the same number of rows, so it is what a perfect generator would score:
 
     value = D(G, R),  floor = D(R', R),  |G| = |R| = |R'|
 
@@ -186,7 +186,7 @@ class Figures:
         clusters: each cluster's weight in the data and in the samples.
         pairs_off: those whose correlation changed by more than chance and by more than .1, with that change
             between all generated and all held-out rows and its error; most errors first.
-        pairs_within: the same in the rows of one name, `column name`, of the third place: a slope may turn by name.
+        pairs_within: the same in the rows of one name, `column name`, the third item: a slope may differ by name.
     """
 
     rows: dict[str, int]
@@ -253,7 +253,7 @@ def evaluate(
     columns = tuple(columns)
     n, cuts, seed = whole("n", n), whole("cuts", cuts), whole("seed", seed)
     rng = np.random.default_rng([seed, 0xE7A1])
-    heldout, samples = _some(real_heldout, rng), _some(generated, rng)
+    heldout, samples = _shuffled(real_heldout, rng), _shuffled(generated, rng)
     n = min(len(heldout) // 2, len(samples), n, MOST_ROWS)
     if n < LEAST_ROWS // 2:
         raise DataError(
@@ -261,11 +261,11 @@ def evaluate(
             f"give at least {LEAST_ROWS} and {LEAST_ROWS // 2}"
         )
     space = Space.fit(heldout, columns)
-    real, made = space.place(heldout), space.place(samples)
-    trained = None if train is None else searchable(space.place(_some(train, rng)))
+    real, made = space.standardise(heldout), space.standardise(samples)
+    trained = None if train is None else searchable(space.standardise(_shuffled(train, rng)))
     back, errors = _reconstruction(space, *reconstructed) if reconstructed else (None, {})
-    known = tuple(np.asarray(part, np.int64) for part in clusters) if clusters else None
-    assert known is None or len(known) == 2
+    labels = tuple(np.asarray(part, np.int64) for part in clusters) if clusters else None
+    assert labels is None or len(labels) == 2
 
     parts = []
     for k in range(cuts):
@@ -274,30 +274,30 @@ def evaluate(
         drawn = np.arange(k * n, (k + 1) * n) % len(made)
         rows = (space, made, made[drawn], mixed[:n], mixed[n : 2 * n], mixed)
         cells = (samples[drawn], heldout[other], heldout[first])
-        parts.append(Cut(*rows, cells, trained, errors, back, known, seed + k))
+        parts.append(Cut(*rows, cells, trained, errors, back, labels, seed + k))
     counts = {
         "generated": n,
         "real": len(parts[0].reference),
         "train": 0 if trained is None else len(trained),
     }
-    placed = space, real[:MOST_ROWS], made[:MOST_ROWS]
+    standardised = space, real[:MOST_ROWS], made[:MOST_ROWS]
     return Figures(
         counts,
         _overall(parts),
         _by_column(parts, columns, errors),
         _by_pair(parts),
-        _cluster_table(*known) if known else (),
-        tuple((a, b, figure) for a, b, _, figure in _beyond_chance(_changes(*placed))),
-        _pairs_within(*placed, heldout[:MOST_ROWS], samples[:MOST_ROWS]),
+        _cluster_table(*labels) if labels else (),
+        tuple((a, b, figure) for a, b, _, figure in _beyond_chance(_changes(*standardised))),
+        _pairs_within(*standardised, heldout[:MOST_ROWS], samples[:MOST_ROWS]),
     )
 
 
 def _overall(parts: Sequence[Cut]) -> dict[str, Figure]:
     """Return the means of the figures that every cut has."""
-    values = {name: [measure.of(cut) for cut in parts] for name, measure in FIGURES.items()}
+    by_cut = {name: [measure.of(cut) for cut in parts] for name, measure in FIGURES.items()}
     return {
         name: _mean([figure for figure in figures if figure is not None])
-        for name, figures in values.items()
+        for name, figures in by_cut.items()
         if None not in figures
     }
 
@@ -322,31 +322,31 @@ def _by_pair(parts: Sequence[Cut]) -> tuple[tuple[str, str, Figure], ...]:
 
 
 def _changes(space: Space, real: Rows, made: Rows, name: str = "") -> list[Change]:
-    """Return by how much correlations of each pair of columns differ, in the rows of a name or in all."""
+    """Return how much the correlations of each pair of columns differ, in the rows of a name or in all."""
     change = np.abs(correlations(made) - correlations(real))
     error = np.hypot(correlation_errors(made), correlation_errors(real))
-    far, changes = change / error, []
+    ratio, changes = change / error, []
     for (a, rows, _), (b, across, _) in combinations(space.by_column(), 2):
-        block = far[rows, across]
-        at = np.unravel_index(np.argmax(block), block.shape)
-        chance = block.size * erfc(float(block[at]) / np.sqrt(2))
-        figure = Figure(float(change[rows, across][at]), None, float(error[rows, across][at]))
-        changes.append((chance, -float(block[at]), a.name, b.name, name, figure))
+        block = ratio[rows, across]
+        peak = np.unravel_index(np.argmax(block), block.shape)
+        chance = block.size * erfc(float(block[peak]) / np.sqrt(2))
+        figure = Figure(float(change[rows, across][peak]), None, float(error[rows, across][peak]))
+        changes.append((chance, -float(block[peak]), a.name, b.name, name, figure))
     return changes
 
 
 def _beyond_chance(changes: list[Change]) -> tuple[tuple[str, str, str, Figure], ...]:
-    """Return the pairs of columns that Benjamini and Hochberg find, but for small changes."""
+    """Return the pairs of columns that Benjamini and Hochberg's test finds, except small changes."""
     changes = sorted(changes, key=lambda pair: pair[:2])
-    few = [k for k, pair in enumerate(changes, 1) if pair[0] <= PAIR_CHANCE * k / len(changes)]
-    least = changes[: max(few, default=0)]
-    return tuple(pair[2:] for pair in least if pair[5].value > PAIR_CHANGE)
+    ranks = [k for k, pair in enumerate(changes, 1) if pair[0] <= PAIR_CHANCE * k / len(changes)]
+    significant = changes[: max(ranks, default=0)]
+    return tuple(pair[2:] for pair in significant if pair[5].value > PAIR_CHANGE)
 
 
 def _pairs_within(
     space: Space, real: Rows, made: Rows, cells: Rows, drawn: Rows
 ) -> tuple[tuple[str, str, str, Figure], ...]:
-    """Return the pairs that are off in the rows of a name, of placed rows [n, f] and [m, f] and their cells [n, d]."""
+    """Return the pairs that are off in the rows of a name; rows are [n, f] and [m, f], their cells [n, d]."""
     changes = []
     for j, column in enumerate(space.columns):
         if not column.rules.named:
@@ -354,9 +354,11 @@ def _pairs_within(
         values, counts = np.unique(cells[:, j], return_counts=True)
         common = values[(counts >= LEAST_JUDGED_ROWS) & ~np.isnan(values)]
         for value in common.astype(int):
-            own, other = real[cells[:, j] == value], made[drawn[:, j] == value]
-            if len(other) >= LEAST_JUDGED_ROWS:
-                changes += _changes(space, own, other, f"{column.name} {column.categories[value]}")
+            heldout, generated = real[cells[:, j] == value], made[drawn[:, j] == value]
+            if len(generated) >= LEAST_JUDGED_ROWS:
+                changes += _changes(
+                    space, heldout, generated, f"{column.name} {column.categories[value]}"
+                )
     return _beyond_chance(changes)
 
 
@@ -373,22 +375,24 @@ def held_out(
     """
     rows = np.asarray(real, np.float64)
     space = Space.fit(rows, tuple(columns))
-    placed, made, back = map(space.place, (rows, np.asarray(generated), np.asarray(reconstructed)))
-    figures = {"mse": float(np.mean((back - placed) ** 2)), "rows": float(len(rows))}
+    held, made, back = map(
+        space.standardise, (rows, np.asarray(generated), np.asarray(reconstructed))
+    )
+    figures = {"mse": float(np.mean((back - held) ** 2)), "rows": float(len(rows))}
     if len(rows) >= LEAST_JUDGED_ROWS:
-        figures["c2st"] = c2st(made, placed)
+        figures["c2st"] = c2st(made, held)
     return {name: float(f"{value:.4g}") for name, value in figures.items()}
 
 
 def off_shares(real: Counts, made: Counts) -> Iterator[tuple[int, float, float]]:
-    """Yield the values whose share is off, and their shares, the farthest first, of counts of each value [V]."""
+    """Yield each value whose share is off and its two shares, the worst first, from counts [V] of the values."""
     a, b = (counts / counts.sum() for counts in (real, made))
     both = (real + made) / (real.sum() + made.sum())
     error = np.sqrt(both * (1 - both) * (1 / real.sum() + 1 / made.sum()))
     errors = np.divide(np.abs(a - b), error, out=np.zeros_like(a), where=error > 0)
-    far = (errors > OFF_ERRORS) & (np.maximum(a, b) > OFF_TIMES * np.minimum(a, b))
+    off = (errors > OFF_ERRORS) & (np.maximum(a, b) > OFF_TIMES * np.minimum(a, b))
     for value in np.argsort(-errors, kind="stable"):
-        if far[value]:
+        if off[value]:
             yield int(value), float(a[value]), float(b[value])
 
 
@@ -398,12 +402,12 @@ def paired_c2st(real: ArrayLike, generated: ArrayLike, columns: Sequence[Column]
     One half of the real rows is compared with rows generated at the conditions of the other: no condition is in both.
     """
     space = Space.fit(np.asarray(real, np.float64), tuple(columns))
-    placed, made = map(space.place, (np.asarray(real), np.asarray(generated)))
-    half = len(placed) // 2
-    return c2st(made[half : 2 * half], placed[:half])
+    held, made = map(space.standardise, (np.asarray(real), np.asarray(generated)))
+    half = len(held) // 2
+    return c2st(made[half : 2 * half], held[:half])
 
 
-def _some(rows: ArrayLike, rng: np.random.Generator) -> Rows:
+def _shuffled(rows: ArrayLike, rng: np.random.Generator) -> Rows:
     """Shuffle rows, which may be ordered, and keep what can be searched."""
     kept = np.asarray(rows)
     return kept[rng.permutation(len(kept))[:MOST_TREE_ROWS]].astype(np.float64)
@@ -430,19 +434,19 @@ def _reconstruction(
             f"{rows.shape} rows, {returned.shape} reconstructions; give as many of each, "
             f"{LEAST_ROWS} or more"
         )
-    placed, placed_back = space.place(rows), space.place(returned)
-    square = np.square(placed_back - placed).mean(axis=0)
+    original, restored = space.standardise(rows), space.standardise(returned)
+    square = np.square(restored - original).mean(axis=0)
     raw = []
     for j, column in enumerate(space.columns):
         error = column.rules.difference(returned[:, j], rows[:, j], column)
-        gone = np.isnan(np.column_stack([returned[:, j], rows[:, j]]))
+        missing = np.isnan(np.column_stack([returned[:, j], rows[:, j]]))
         if column.rules.named:
-            error = np.where(gone.any(axis=1), gone[:, 0] != gone[:, 1], np.sign(error))
+            error = np.where(missing.any(axis=1), missing[:, 0] != missing[:, 1], np.sign(error))
         else:  # no number of units lies between a number and a missing cell
-            error = error[~gone.any(axis=1)]
+            error = error[~missing.any(axis=1)]
         raw.append(float(np.mean(error**2)) if len(error) else 0.0)
     errors = {"mse": [float(square[part].sum()) for part in space.parts], "mse_raw": raw}
-    return (placed, placed_back), errors
+    return (original, restored), errors
 
 
 def _cluster_table(

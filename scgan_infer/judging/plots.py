@@ -96,7 +96,7 @@ def data_and_samples(
 
 
 def pages(out: Path, names: Sequence[str], chosen: str | None) -> Iterator[tuple[Path, list[int]]]:
-    """Yield the file of each picture and the places of its columns: one, or pages of six of those chosen.
+    """Yield the file of each picture and the indices of its columns: one, or pages of six of those chosen.
 
     Args:
         out: the file; more than one are numbered.
@@ -113,15 +113,14 @@ def pages(out: Path, names: Sequence[str], chosen: str | None) -> Iterator[tuple
     for name in wanted:
         if name not in names:
             raise UsageError(f"no column {name!r} to draw; there are {', '.join(names[:12])}")
-    places = [names.index(name) for name in wanted]
-    parts = in_pages(places)
+    parts = in_pages([names.index(name) for name in wanted])
     for number, part in enumerate(parts, 1):
         yield out if len(parts) == 1 else out.with_stem(f"{out.stem}-{number}"), part
 
 
-def in_pages(places: Sequence[int]) -> list[list[int]]:
-    """Cut columns into as many as a picture shows."""
-    return [list(places[k : k + MOST_COLUMNS]) for k in range(0, len(places), MOST_COLUMNS)]
+def in_pages(columns: Sequence[int]) -> list[list[int]]:
+    """Cut columns into groups of as many as a picture shows."""
+    return [list(columns[k : k + MOST_COLUMNS]) for k in range(0, len(columns), MOST_COLUMNS)]
 
 
 @styled
@@ -132,8 +131,8 @@ def preview(real: ArrayLike, generated: ArrayLike, columns: Sequence[Column], ti
     """
     data, samples = (rows[:5000] for rows in _same_number(real, generated))
     if len(columns) > 2:
-        shared = _information(data)
-        pair = sorted(divmod(int(np.argmax(shared)), len(columns)))
+        information = _information(data)
+        pair = sorted(divmod(int(np.argmax(information)), len(columns)))
         data, samples, columns = data[:, pair], samples[:, pair], [columns[j] for j in pair]
     figure = data_and_samples(data, samples, columns, title=title)
     figure.set_size_inches(10, 4.5)
@@ -160,8 +159,8 @@ def latent_clusters(latents: ArrayLike, clusters: ArrayLike) -> Figure:
         axes.scatter(x, y, c=colours, s=dot(axes, len(points)), linewidths=0, rasterized=True)
     if len(present) <= MOST_NUMBERED_CLUSTERS:
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-        for i, (at, height) in zip(present, centres, strict=True):
-            axes.text(at, height, str(i), ha="center", va="center", fontsize=9, bbox=box)
+        for i, (x, y) in zip(present, centres, strict=True):
+            axes.text(x, y, str(i), ha="center", va="center", fontsize=9, bbox=box)
     axes.set(title=f"{len(present)} clusters of latents", xlabel=names[0], ylabel=names[1])
     return figure
 
@@ -249,7 +248,7 @@ def noise_directions(
     """
     start, end = np.asarray(base, np.float64), np.asarray(moved, np.float64)
     space = Space.fit(start, tuple(columns))
-    shift = np.array([space.place(ends[-1]) - space.place(ends[0]) for ends in end])
+    shift = np.array([space.standardise(ends[-1]) - space.standardise(ends[0]) for ends in end])
     squares = [np.square(shift[..., part]).sum(axis=2).mean(axis=1) for part in space.parts]
     reach = np.sqrt(np.stack(squares, axis=1))
     if len(columns) == 2:
@@ -287,8 +286,8 @@ def _bins(n: int) -> int:
 
 
 def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, name: str) -> Figure:
-    telling = np.argsort(-_information(data).sum(axis=1), kind="stable")[:MOST_COLUMNS]
-    kept = np.sort(telling).tolist()
+    ranked = np.argsort(-_information(data).sum(axis=1), kind="stable")[:MOST_COLUMNS]
+    kept = np.sort(ranked).tolist()
     left = [column.name for j, column in enumerate(columns) if j not in kept]
     data, samples = (rows[:MOST_MATRIX_ROWS, kept] for rows in (data, samples))
     columns = [columns[j] for j in kept]
@@ -332,11 +331,12 @@ def _information(data: Rows) -> Rows:
     """Mutual information [d, d] of columns in nats, from 12 x 12 cells of their ranks; 0 on the diagonal."""
     order = np.argsort(data[:5000], axis=0, kind="stable")
     ranks = np.argsort(order, axis=0) * 12 // len(order)
-    shared = np.zeros((data.shape[1], data.shape[1]))
+    information = np.zeros((data.shape[1], data.shape[1]))
     for i, j in combinations(range(data.shape[1]), 2):
         joint = np.bincount(12 * ranks[:, i] + ranks[:, j], minlength=144) / len(ranks)
-        shared[i, j] = shared[j, i] = np.sum(joint[joint > 0] * np.log(144 * joint[joint > 0]))
-    return shared
+        nonzero = joint[joint > 0]
+        information[i, j] = information[j, i] = np.sum(nonzero * np.log(144 * nonzero))
+    return information
 
 
 def _flat(arrays: Sequence[Rows]) -> tuple[list[Rows], tuple[str, str]]:
@@ -387,10 +387,10 @@ def _paths(
     from matplotlib.collections import LineCollection
     from matplotlib.colors import Normalize
 
-    few = np.random.default_rng(0).permutation(len(base))[:PATHS]
-    start, shift = base[few], np.empty_like(moved[:, :, few])
+    chosen = np.random.default_rng(0).permutation(len(base))[:PATHS]
+    start, shift = base[chosen], np.empty_like(moved[:, :, chosen])
     for j, column in enumerate(columns):
-        shift[..., j] = column.rules.difference(moved[:, :, few, j], base[few, j], column)
+        shift[..., j] = column.rules.difference(moved[:, :, chosen, j], base[chosen, j], column)
     gain = max([g for g in GAINS if g * reach.max() < 0.6], default=1.0) if reach.max() > 0 else 1.0
     edges = [bin_edges(column, base[:, j], 25) for j, column in enumerate(columns)]
     width = min(4, len(shift))
@@ -425,7 +425,7 @@ def given_slices(
         real: [n, d] rows.
         made: [n, d] rows generated at their conditions.
         condition: [n] the given column.
-        given: what it is.
+        given: that column.
         columns: d columns, of which the first six are drawn.
     """
     parts = [part for part in slices(given, condition, SLICES) if part[1].any()][:MOST_COLUMNS]
@@ -435,15 +435,15 @@ def given_slices(
     for j, column in enumerate(columns):
         edges = bin_edges(column, real[:, j], 40)
         for row, (label, inside) in enumerate(parts):
-            own = axes[row, j]
+            panel = axes[row, j]
             data, samples = (rows[inside, j] for rows in (real, made))
-            there, drawn = ~np.isnan(data), ~np.isnan(samples)
-            histogram(own, data[there], samples[drawn], column, edges)
-            fit_axis(own, "x", column, edges, ticks=3)
-            own.set_yticks([])
+            data, samples = (cells[~np.isnan(cells)] for cells in (data, samples))
+            histogram(panel, data, samples, column, edges)
+            fit_axis(panel, "x", column, edges, ticks=3)
+            panel.set_yticks([])
             if row < len(parts) - 1:
-                own.set(xlabel="", xticklabels=[])
+                panel.set(xlabel="", xticklabels=[])
             if not j:
-                own.set_ylabel(shown(label.replace(" to ", "\nto ")), fontsize=7)
+                panel.set_ylabel(shown(label.replace(" to ", "\nto ")), fontsize=7)
     figure.suptitle(shown(f"where {given.name} lies; filled: data, line: samples"), fontsize=9)
     return figure

@@ -81,7 +81,7 @@ def walk(column, values, folder):
     assert len(found) == len(values)
     assert np.isfinite(found).all()
     space = Space.fit(exact[:, None], (column,))
-    parts = space.place(exact[:, None])
+    parts = space.standardise(exact[:, None])
     assert kind.transport(parts, parts[::-1], space.centre, float(space.spread[0])) < 1e-9
     assert not kind.difference(exact, exact, column).any()
     edges = kind.edges(column, exact, 30)
