@@ -1,9 +1,9 @@
-"""What pictures are drawn with: one style, two colours, axes that fit a column, clouds of rows, PNG, PDF and SVG.
+"""Parts of pictures: one style, two colours, axes that fit a column, clouds of rows, PNG, PDF and SVG.
 
 Data are blue, samples vermilion. A row is a point whose shade runs with the square root of the density of rows around
 it, by a Gaussian kernel of about one cell of the axes; whole numbers are cells in the same shades. Rows beyond the
 axes, which only a heavy tail has, are drawn on their edge. The colours are Okabe and Ito's, which colour-blind readers
-can tell apart.
+can distinguish.
 
 Figures are built without pyplot: nothing global is touched but matplotlib's style, for the length of a call.
 """
@@ -89,9 +89,9 @@ def png(figure: Figure, dpi: int = 100) -> bytes:
     """Return a figure as a PNG of 256 colours, without a date or a program's version in it."""
     from PIL import Image
 
-    drawn, file = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
-    with Image.open(drawn) as image:
+    full, file = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=dpi)
+    with Image.open(full) as image:
         few = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(file, "png", optimize=True)
     return file.getvalue()
@@ -138,10 +138,10 @@ def shown(text: str) -> str:
 def bin_edges(column: Column, values: Rows, bins: int) -> Rows:
     """Cells over a column's domain, or over all of its values but the farthest thousandth, and a margin.
 
-    Missing cells have no place in a picture.
+    Missing cells are not drawn.
     """
-    there = values[~np.isnan(values)]
-    return column.rules.edges(column, there if len(there) else np.zeros(1), bins)
+    present = values[~np.isnan(values)]
+    return column.rules.edges(column, present if len(present) else np.zeros(1), bins)
 
 
 def fit_axis(
@@ -150,7 +150,7 @@ def fit_axis(
     """Give an axis the column's name, unit, range and ticks."""
     label = f"{column.name} [{column.unit}]" if column.unit else column.name
     if isinstance(column.rules, Datetime):
-        places, dates, common = date_ticks(column, edges, ticks)
+        positions, dates, common = date_ticks(column, edges, ticks)
         label += f" ({common})" if common else ""
     elif column.anchor is not None:
         label += f" - {column.rules.spell(0.0, column)}"
@@ -170,7 +170,7 @@ def fit_axis(
         if which == "x" and LETTER * max(map(len, names)) * len(names) > 0.9 * inches:
             axes.tick_params(axis="x", labelrotation=90)
     elif isinstance(column.rules, Datetime):
-        settings |= {"ticks": places, "ticklabels": dates}
+        settings |= {"ticks": positions, "ticklabels": dates}
     axes.set(**{which + name: value for name, value in settings.items()})
     if column.rules.axis == "linear" and "ticks" not in settings:
         axes.locator_params(axis=which, nbins=ticks, integer=column.rules.whole)
@@ -181,7 +181,7 @@ def fit_axis(
 
 
 def date_ticks(column: Column, edges: Rows, ticks: int) -> tuple[Rows, list[str], str]:
-    """Return places on the axis of a column of dates, what stands there, and what the dates have in common."""
+    """Return tick positions on the axis of a column of dates, their labels, and what the dates have in common."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num, num2date
 
     assert isinstance(column.rules, Datetime)
@@ -189,12 +189,12 @@ def date_ticks(column: Column, edges: Rows, ticks: int) -> tuple[Rows, list[str]
     locator = AutoDateLocator(minticks=2, maxticks=ticks, interval_multiples=True)
     days = locator.tick_values(*num2date(date2num(ends)))
     formatter = ConciseDateFormatter(locator)
-    names = formatter.format_ticks(days)
+    labels = formatter.format_ticks(days)
     moments = np.array([day.replace(tzinfo=None) for day in num2date(days)], "datetime64[us]")
     exact = moments.astype(np.int64).astype(np.float64)
-    places = counts(exact, column.resolution, "") - (column.anchor or 0.0)
-    inside = (places >= edges[0]) & (places <= edges[-1])
-    return places[inside], [names[k] for k in np.flatnonzero(inside)], formatter.get_offset()
+    positions = counts(exact, column.resolution, "") - (column.anchor or 0.0)
+    inside = (positions >= edges[0]) & (positions <= edges[-1])
+    return positions[inside], [labels[k] for k in np.flatnonzero(inside)], formatter.get_offset()
 
 
 def histogram(
@@ -203,17 +203,17 @@ def histogram(
     """Draw the share of data and of samples in each cell, rows beyond the axis in its last."""
     bins = edges.tolist()
     data, samples = (np.clip(rows, edges[0], edges[-1]) for rows in (data, samples))
-    drawings: tuple[tuple[Rows, dict[str, Any]], ...] = (
+    styles: tuple[tuple[Rows, dict[str, Any]], ...] = (
         (data, {"color": DATA, "alpha": 0.35, "label": "data"}),
         (samples, {"color": SAMPLES, "histtype": "step", "linewidth": 1.5, "label": shown(name)}),
     )
-    for rows, drawing in drawings:
-        axes.hist(rows, bins, weights=np.full(len(rows), 1 / len(rows)), **drawing)
+    for rows, options in styles:
+        axes.hist(rows, bins, weights=np.full(len(rows), 1 / len(rows)), **options)
     fit_axis(axes, "x", column, edges)
 
 
 def has_cells(column: Column, edges: Rows) -> bool:
-    """Say whether each value of a column has a cell of its own."""
+    """Return whether each value of a column has its own cell."""
     return column.rules.whole and float(edges[1] - edges[0]) <= 1
 
 
@@ -232,7 +232,7 @@ def within(rows: Rows, edges: Sequence[Rows]) -> Rows:
 
 
 def tallest(rows: Rows, edges: Sequence[Rows], *, whole: bool = False) -> float:
-    """Return what nearly all cells that hold rows [n, 2] stay below; see `crowd`."""
+    """Return the 99.5 % quantile of the counts of cells that hold rows [n, 2]; see `crowd`."""
     heights = crowd(within(rows, edges), edges, whole)
     return float(np.quantile(heights[heights > 0], 0.995)) if heights.any() else 1.0
 
@@ -246,24 +246,24 @@ def cloud(
 
     rows = within(rows, edges)
     heights = crowd(rows, edges, whole)
-    shade, scale = shades(colour), PowerNorm(0.5, 0, max(top, 1e-9))
+    colormap, scale = shades(colour), PowerNorm(0.5, 0, max(top, 1e-9))
     if whole:
         density = np.ma.masked_equal(heights, 0).T
-        axes.pcolormesh(edges[0], edges[1], density, cmap=shade, norm=scale, rasterized=True)
+        axes.pcolormesh(edges[0], edges[1], density, cmap=colormap, norm=scale, rasterized=True)
         return
     cells = [
         np.interp(rows[:, k], ends, np.arange(len(ends))) - 0.5 for k, ends in enumerate(edges)
     ]
-    around = map_coordinates(heights, cells, order=1, mode="nearest")
-    order = np.argsort(around, kind="stable")
+    densities = map_coordinates(heights, cells, order=1, mode="nearest")
+    order = np.argsort(densities, kind="stable")
     x, y = rows[order].T
     axes.scatter(
         x,
         y,
-        c=around[order],
+        c=densities[order],
         s=dot(axes, len(rows)),
         linewidths=0,
-        cmap=shade,
+        cmap=colormap,
         norm=scale,
         rasterized=True,
         clip_on=False,  # those on the edge would be halves

@@ -1,4 +1,4 @@
-"""From rows and a bundle to figures and pictures: what `scgan evaluate` and `scgan plot` do.
+"""Figures and pictures of rows and a bundle, for `scgan evaluate` and `scgan plot`.
 
     held-out rows  ->  as many rows of the model, fresh ones for every cut  ->  figures beside their floors
                    ->  their reconstructions, latents and clusters      ->  pictures
@@ -46,14 +46,14 @@ NOISE_ROWS = 1000  # moved by it
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged, beside the rows that judge it.
+    """The samples that are judged, and the held-out rows that judge them.
 
     Attributes:
         real: held-out rows; columns may have more names than the model's.
         samples: [k, d] generated rows.
         origin: the bundle's folder or the file that they came from.
         n: most rows to compare at a time.
-        model: what made them; None if that is not known.
+        model: the model that made them; None if it is not known.
         train: [t, d] rows that the model was trained on.
     """
 
@@ -65,27 +65,27 @@ class Subject:
     train: Floats | None = None
 
     @cached_property
-    def own(self) -> Floats:
-        """The held-out rows that the model can encode; none where that is too few, or no model known."""
+    def inputs(self) -> Floats:
+        """The held-out rows that the model can encode; none where these are too few, or no model is known."""
         rows = (
             self.real.values[:0] if self.model is None else encodable(self.model, self.real.values)
         )
         return rows if len(rows) >= LEAST_ROWS else rows[:0]
 
     @cached_property
-    def again(self) -> Floats | None:
+    def reconstructed(self) -> Floats | None:
         """The model's reconstructions of these rows."""
-        return self.model.reconstruct(self.own) if self.model and len(self.own) else None
+        return self.model.reconstruct(self.inputs) if self.model and len(self.inputs) else None
 
     @cached_property
     def encoded(self) -> tuple[Floats, NDArray[np.int64]] | None:
         """These rows' latents and clusters."""
-        return self.model.encode(self.own) if self.model and len(self.own) else None
+        return self.model.encode(self.inputs) if self.model and len(self.inputs) else None
 
     def figures(self, seed: int = 0) -> Figures:
         """Measure everything that there are rows for: with a model, reconstructions and clusters too.
 
-        Of rows that were trained on themselves nobody can tell copies, and the support has no reach.
+        Where the rows were trained on, copies can't be detected, and the support has no reach.
 
         Args:
             seed: of the cuts and the classifier.
@@ -102,7 +102,7 @@ class Subject:
             self.samples,
             columns=self.real.columns,
             train=None if self.seen() > MOST_SEEN else self.train,
-            reconstructed=None if self.again is None else (self.own, self.again),
+            reconstructed=None if self.reconstructed is None else (self.inputs, self.reconstructed),
             clusters=clusters,
             n=self.n,
             seed=seed,
@@ -112,9 +112,9 @@ class Subject:
         """Measure how good rows are at their own conditions; None where no columns are given."""
         from scgan_infer.judging.conditional import measure
 
-        if self.model is None or not self.model.given or not len(self.own):
+        if self.model is None or not self.model.given or not len(self.inputs):
             return None
-        return measure(self.model, self.own, seed)
+        return measure(self.model, self.inputs, seed)
 
     def seen(self) -> float:
         """Return the share of held-out rows that are known to be training rows, number for number."""
@@ -141,11 +141,11 @@ class Subject:
         parts = in_pages(range(len(columns))[:MOST_DRAWN])
         for part in parts if len(parts) > 1 else []:
             some = [columns[j] for j in part]
-            drawn = png(data_and_samples(values[:, part], self.samples[:, part], some))
-            pictures[f"Columns {part[0] + 1} to {part[-1] + 1} of {len(columns)}"] = drawn
-        if self.again is not None and self.encoded is not None:
-            beside = data_and_samples(values, self.again, columns, name="reconstructions")
-            pictures["Data and its reconstructions"] = png(beside)
+            picture = png(data_and_samples(values[:, part], self.samples[:, part], some))
+            pictures[f"Columns {part[0] + 1} to {part[-1] + 1} of {len(columns)}"] = picture
+        if self.reconstructed is not None and self.encoded is not None:
+            figure = data_and_samples(values, self.reconstructed, columns, name="reconstructions")
+            pictures["Data and its reconstructions"] = png(figure)
             pictures["Latents of the data, by cluster"] = png(latent_clusters(*self.encoded))
         more = conditional.tables() if conditional else None
         return html(figures, pictures, title, facts=facts, more=more)
@@ -158,7 +158,7 @@ def from_model(
 
     Args:
         real: held-out rows, in the model's columns.
-        model: what to draw from.
+        model: the model to draw from.
         n: most rows to compare at a time.
         seed: of the samples.
         train: rows that the model was trained on.
@@ -175,11 +175,11 @@ def from_model(
     values, n = real.values, whole("n", n)
     if model.given:
         order = np.random.default_rng([seed, 0xF0]).permutation(len(values))
-        asked, values = np.split(values[order], [len(values) // 3])
-        asked, many = encodable(model, asked), min(n, MOST_ROWS, len(values) // 2)
-        if not len(asked):
+        third, values = np.split(values[order], [len(values) // 3])
+        third, many = encodable(model, third), min(n, MOST_ROWS, len(values) // 2)
+        if not len(third):
             raise DataError("no row has conditions that the model knows; give rows of some")
-        c = np.resize(model.divided(asked)[1], (CUTS * many, len(model.given)))
+        c = np.resize(model.divided(third)[1], (CUTS * many, len(model.given)))
         samples = model.together(model.sample(given=c, seed=seed), c)
     else:
         samples = model.sample(CUTS * min(n, MOST_ROWS, len(values) // 2), seed=seed)
@@ -196,7 +196,7 @@ def from_file(
         real: held-out rows.
         path: the file of samples, with the same columns.
         n: most rows to compare at a time.
-        model: which model they are of, if that is known.
+        model: the model that made them, if it is known.
         train: rows that it was trained on.
 
     Raises:
@@ -224,7 +224,7 @@ def training_rows(path: Path, columns: Sequence[Column]) -> Table:
 
 
 def encodable(model: Model, values: Floats) -> Floats:
-    """Return those of whole rows [n, d + g] with no name and no missing cell that the model's columns don't have."""
+    """Return the whole rows, of [n, d + g], without names or missing cells that the model's columns don't have."""
     known = np.ones(len(values), bool)
     for column, cells in zip(model.manifest.whole, values.T, strict=True):
         known &= np.where(np.isnan(cells), column.missing, ~_new(column, cells))
@@ -232,22 +232,22 @@ def encodable(model: Model, values: Floats) -> Floats:
 
 
 def news(columns: Sequence[Column], table: Table) -> str:
-    """Say how many cells of a table hold names that columns don't have, or are missing where none was; or nothing."""
+    """Describe the cells of a table with names that columns don't have, or missing where none was; "" for none."""
     unseen = []
     for column, wider, cells in zip(columns, table.columns, table.values.T, strict=True):
         new = _new(column, cells)
-        gone = np.isnan(cells) & (not column.missing)
+        missing = np.isnan(cells) & (not column.missing)
         names = [repr(wider.categories[int(k)]) for k in np.unique(cells[new])]
         names = names[:MOST_NAMES] + ["..."] * (len(names) > MOST_NAMES)
-        names += ["missing"] * bool(gone.any())
+        names += ["missing"] * bool(missing.any())
         if names:
-            count = np.count_nonzero(new | gone)
+            count = np.count_nonzero(new | missing)
             unseen.append(f"{count} of {column.name} ({', '.join(names)})")
     return ", ".join(unseen)
 
 
 def _new(column: Column, cells: Floats) -> NDArray[np.bool_]:
-    """Say of each cell [n] whether it is a name that the column does not have."""
+    """Return for each cell [n] whether it is a name that the column does not have."""
     return (cells >= len(column.categories)) & column.rules.named
 
 
@@ -267,7 +267,7 @@ def latent_picture(values: Floats, models: Sequence[Model]) -> Picture:
     from scgan_infer.judging.plots import latent_models
 
     true = models[0].encode(values)[0]
-    drawn: dict[str, Floats] = {}
+    latents: dict[str, Floats] = {}
     for model in models:
         if not np.allclose(model.encode(values)[0], true, atol=1e-3):
             raise UsageError(
@@ -276,9 +276,9 @@ def latent_picture(values: Floats, models: Sequence[Model]) -> Picture:
             )
         manifest = model.manifest
         name = f"{manifest.latents} ({manifest.mapper})" if manifest.mapper else manifest.latents
-        latents = np.concatenate([latents_of(model, block)[0] for block in range(2)])
-        drawn[name if name not in drawn else f"{name} {len(drawn) + 1}"] = latents
-    return latent_models(true, drawn)
+        drawn = np.concatenate([latents_of(model, block)[0] for block in range(2)])
+        latents[name if name not in latents else f"{name} {len(latents) + 1}"] = drawn
+    return latent_models(true, latents)
 
 
 def noise_picture(model: Model, seed: int = 0) -> Picture:

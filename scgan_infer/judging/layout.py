@@ -1,8 +1,8 @@
-"""What figures say, in words: one verdict, and tables of text.
+"""Figures in words: one verdict, and tables of text.
 
 A figure is judged by how far it is beyond its floor, less twice its error. Training rows are copied where generated
 rows are both much nearer to them than held-out rows are and more often the nearer: where half of the rows lie close
-together and half far apart, a median alone says nothing. A column is judged by its shape error, less what chance adds
+together and half far away, a median alone is not enough. A column is judged by its shape error, less what chance adds
 to the worst of so many columns, and a pair by its correlation where `Figures.pairs_off` has it.
 """
 
@@ -50,33 +50,33 @@ class Verdict(NamedTuple):
 
 
 def verdict(figures: Figures) -> Verdict:
-    """Return the grade of what is worst; a figure counts by what is beyond twice its error."""
+    """Return the worst grade; of a figure counts what is beyond twice its error."""
     grades = {
         name: _grade(name, figures.overall[name]) for name in LIMITS if name in figures.overall
     }
     if "nearest_rank" in grades:
         grades["nearest_ratio"] = min(grades["nearest_ratio"], grades.pop("nearest_rank"))
-    reasons = [(grade, said(name, figures.overall[name])) for name, grade in grades.items()]
+    reasons = [(grade, in_words(name, figures.overall[name])) for name, grade in grades.items()]
     reasons += _columns(figures) + _pairs(figures)
     worst = max(grade for grade, _ in reasons)
     if worst:
         return Verdict(GRADES[worst], ", ".join(why for grade, why in reasons if grade == worst))
     few = "" if figures.rows["generated"] >= LEAST_JUDGED_ROWS else ", as far as so few rows tell"
-    why = f"no figure is far from its floor{few}; {said('c2st', figures.overall['c2st'])}"
+    why = f"no figure is far from its floor{few}; {in_words('c2st', figures.overall['c2st'])}"
     return Verdict(GRADES[worst], why)
 
 
 def _columns(figures: Figures) -> list[tuple[int, str]]:
     """Return the grade and the name of the column whose shape is farthest from its floor."""
-    shapes = {name: of["shape"] for name, of in figures.columns.items()}
+    shapes = {name: measures["shape"] for name, measures in figures.columns.items()}
     if not shapes:
         return []
-    beyond = {name: figure.value - (figure.floor or 0.0) for name, figure in shapes.items()}
-    name = max(beyond, key=lambda name: beyond[name])
+    excess = {name: figure.value - (figure.floor or 0.0) for name, figure in shapes.items()}
+    name = max(excess, key=lambda name: excess[name])
     # McDiarmid: a row of either side moves the error by 1 / n at most
     chance = np.sqrt(np.log(len(shapes) / COLUMN_CHANCE) / figures.rows["generated"])
     fair, bad = COLUMN
-    grade = int(beyond[name] > max(fair, chance)) + int(beyond[name] - chance > bad)
+    grade = int(excess[name] > max(fair, chance)) + int(excess[name] - chance > bad)
     value, floor = (number(part, share=True) for part in shapes[name][:2])
     return [(grade, f"shape error of {name} {value} (floor {floor})")]
 
@@ -101,11 +101,11 @@ def _pairs(figures: Figures) -> list[tuple[int, str]]:
 def _grade(name: str, figure: Figure) -> int:
     fair, bad = LIMITS[name]
     sign = np.sign(fair)
-    beyond = sign * (figure.value - (figure.floor or 0.0)) - 2 * (figure.error or 0.0)
-    return int(beyond > abs(fair)) + int(beyond > abs(bad))
+    excess = sign * (figure.value - (figure.floor or 0.0)) - 2 * (figure.error or 0.0)
+    return int(excess > abs(fair)) + int(excess > abs(bad))
 
 
-def said(name: str, figure: Figure) -> str:
+def in_words(name: str, figure: Figure) -> str:
     """Return a figure in words, with its error and floor."""
     value, floor, error = formatted(name, figure)
     return f"{FIGURES[name].title} {value} ± {error} (floor {floor})"
@@ -127,10 +127,12 @@ def details(figures: Figures) -> dict[str, Table]:
     columns: Table = [
         ("column", "Wasserstein-1", "floor", "shape error", "floor", *errors.values())
     ]
-    for name, of in sorted(figures.columns.items(), key=lambda item: -item[1]["wasserstein"].value):
-        numbers = map(number, of["wasserstein"][:2])
-        shares = (number(share, share=True) for share in of["shape"][:2])
-        columns.append((name, *numbers, *shares, *(number(of[key].value) for key in errors)))
+    for name, measures in sorted(
+        figures.columns.items(), key=lambda item: -item[1]["wasserstein"].value
+    ):
+        numbers = map(number, measures["wasserstein"][:2])
+        shares = (number(share, share=True) for share in measures["shape"][:2])
+        columns.append((name, *numbers, *shares, *(number(measures[key].value) for key in errors)))
     pairs: Table = [("pair", "correlation change", "floor")]
     pairs += [(f"{a}, {b}", *map(number, figure[:2])) for a, b, figure in figures.pairs]
     clusters: Table = [("cluster", "in data", "in samples")]
@@ -158,7 +160,7 @@ def _aligned(table: Table) -> str:
 
 
 def heading(figures: Figures) -> str:
-    """Say what was compared with what."""
+    """Return a line on what was compared with what."""
     n = f"{figures.rows['generated']:,}"
     return f"{n} generated rows against {n} held-out rows; floor: {n} other held-out rows in their place"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from scgan_infer.judging.figures import FIGURES, Figures
-from scgan_infer.judging.layout import Table, details, formatted, heading, said, verdict
+from scgan_infer.judging.layout import Table, details, formatted, heading, in_words, verdict
 
 MOST_LINES = 30
 
@@ -88,7 +88,7 @@ def _linked(figures: Figures) -> str:
     """Return the verdict, where each figure leads to its line below and what that says."""
     text = escape(str(verdict(figures)))
     for name, figure in figures.overall.items():
-        words = escape(said(name, figure))
+        words = escape(in_words(name, figure))
         text = text.replace(words, f"<a href='#{name}'>{words}</a>")
     return text
 

@@ -2,7 +2,7 @@
 
 Shapes: the Kolmogorov-Smirnov distance of a number column, the total variation of a column of names.
 Trends, of a pair of columns: half the difference of Pearson's correlations of two number columns, else the total
-variation of the joint table, for which each table's numbers are cut into ten cells of equal width over its own
+variation of the joint table, for which each table's numbers are cut into ten cells of equal width over its
 range.
 
 SDMetrics drops missing cells, or counts them in the last cell. Here they are a value, behind all numbers or one
@@ -23,7 +23,7 @@ Rows = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 CELLS = 10  # of a number column beside one of names
-MOST_COUNTED = 1_000_000  # pairs of values up to which each has a place in an array
+MOST_COUNTED = 1_000_000  # pairs of values up to which each has an element in an array
 CONSTANT = 1e-9  # of a column's spread
 
 
@@ -83,17 +83,17 @@ def _kolmogorov_smirnov(a: Rows, b: Rows) -> float:
 
 
 def _correlations(rows: Rows) -> Rows:
-    """Return Pearson's correlations [d, d] over the rows where both are there; NaN beside a constant."""
-    there = ~np.isnan(rows)
-    n = there.sum(axis=0)
-    filled = np.where(there, rows, 0)
-    filled -= there * (filled.sum(axis=0) / np.maximum(n, 1))
+    """Return Pearson's correlations [d, d] over the rows where both are present; NaN beside a constant."""
+    present = ~np.isnan(rows)
+    n = present.sum(axis=0)
+    filled = np.where(present, rows, 0)
+    filled -= present * (filled.sum(axis=0) / np.maximum(n, 1))
     spread = np.sqrt(np.square(filled).sum(axis=0) / np.maximum(n, 1))
-    size = np.abs(np.where(there, rows, 0)).max(axis=0)
+    size = np.abs(np.where(present, rows, 0)).max(axis=0)
     filled /= np.where(spread > CONSTANT * size, spread, np.nan)
-    shared = there.T.astype(np.float64) @ there
+    shared = present.T.astype(np.float64) @ present
     with np.errstate(invalid="ignore", divide="ignore"):
-        sums, squares = filled.T @ there, np.square(filled).T @ there
+        sums, squares = filled.T @ present, np.square(filled).T @ present
         within = squares - sums**2 / shared
         both = filled.T @ filled - sums * sums.T / shared
         return np.asarray(both / np.sqrt(within * within.T))

@@ -207,7 +207,7 @@ def test_what_training_never_saw_is_judged_and_counted(mixed_bundle, tmp_path):
         "3 of species ('new', 'odd'), 1 of same (missing)",
     )
     assert judged.real.columns[6].categories == ("a", "b", "c", "new", "odd")
-    assert len(judged.own) == len(judged.again) == len(judged.encoded[1]) == 296
+    assert len(judged.inputs) == len(judged.reconstructed) == len(judged.encoded[1]) == 296
     found = judged.figures().columns
     assert found["species"]["shape"].value > 0
     with open_writer(tmp_path / "made.csv", judged.real.columns, 300) as writer:
