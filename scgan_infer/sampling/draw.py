@@ -1,4 +1,4 @@
-"""What is asked of a model's samples, as one value from the command line to the noise."""
+"""A request for samples of a model, as one value from the command line to the noise."""
 
 from __future__ import annotations
 
@@ -142,15 +142,17 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
         if not step.remainder
     }
     if name not in steps:
-        there = [column.name for column in manifest.columns]
-        there += [given.column.name for given in manifest.given]
+        names = [column.name for column in manifest.columns]
+        names += [given.column.name for given in manifest.given]
         close = get_close_matches(name, steps, 1)
-        why = f"there is no column {name}" + (f"; did you mean {close[0]}?" if close else "")
-        if name in there:
-            why = (
+        message = f"there is no column {name}" + (f"; did you mean {close[0]}?" if close else "")
+        if name in names:
+            message = (
                 f"{name} is a column whose values are not drawn outright, so none can be asked for"
             )
-        raise UsageError(f"{why}; discrete values are those of {', '.join(steps) or 'no column'}")
+        raise UsageError(
+            f"{message}; discrete values are those of {', '.join(steps) or 'no column'}"
+        )
     step = manifest.steps[steps[name]]
     column = manifest.columns[step.column]
     spelt = step.spelt(column)
@@ -169,8 +171,8 @@ def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[n
         if text not in spelt:
             known = ", ".join(spelt[:12])
             more = ", ..." if len(spelt) > 12 else ""
-            way = "several values are where={NAME: [A, B]}"
-            raise UsageError(f"{name} = {text!r} is not one of {known}{more}; {way}")
+            hint = "several values are where={NAME: [A, B]}"
+            raise UsageError(f"{name} = {text!r} is not one of {known}{more}; {hint}")
         mask[spelt.index(text)] = True
     return steps[name], mask
 

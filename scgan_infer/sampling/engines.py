@@ -1,10 +1,10 @@
-"""Who computes the rows: the threads of this process or the workers of a Dask cluster; the rows are the same.
+"""Engines that compute the rows: the threads of this process or the workers of a Dask cluster; the rows are the same.
 
 An engine turns a `Job` into arrays of rows, in order, a bounded number of them at a time, so that whoever
-writes them holds back whoever computes them. A Dask worker is told where the bundle lies and what its hash
-is, loads it once and keeps it; a piece of a worker that died is computed again by another, to the same bytes.
+writes them holds back whoever computes them. A Dask worker gets the path and hash of the bundle, loads it
+once and keeps it; a piece of a worker that died is computed again by another, to the same bytes.
 
-Whoever reaches a scheduler of Dask can run code there. A cluster of one's own therefore speaks TLS, with a certificate
+Whoever reaches a scheduler of Dask can run code there. A local cluster therefore speaks TLS, with a certificate
 made for it that never leaves its processes; one whose address is given is as safe as it was set up to be.
 """
 
@@ -56,10 +56,10 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Job:
-    """What is wanted from a model.
+    """A request to a model.
 
     Attributes:
-        model: who computes; other processes load it anew from where it lies.
+        model: computes the rows; other processes load it again from its path.
         op: "sample" (rows [k, d]), "reconstruct" (whole rows [k, d + g]), "encode" (rows as `encoded` has them) or
             "log_prob" ([k, 1]).
         draw: the samples; or those whose decoder noise `reconstruct` takes for the source's rows, from the first on,
@@ -115,8 +115,8 @@ class Job:
 def local(job: Job) -> Iterator[Floats]:
     """Compute with the model's threads; the first part by the caller, who makes the sessions for all."""
     model = job.model
-    wide = len(model.manifest.whole)
-    width = wide if job.op != "encode" else model.manifest.sizes["e"] + 1
+    columns = len(model.manifest.whole)
+    width = columns if job.op != "encode" else model.manifest.sizes["e"] + 1
     tasks = job.tasks(min(rows_of(PIECE_BYTES, width), TOGETHER * BLOCK))
     for task in islice(tasks, 1):
         yield model.compute(job.op, *task)
@@ -162,20 +162,22 @@ def _compute(
 
 @contextmanager
 def _client(job: Job) -> Iterator[Any]:
-    """Connect to the job's scheduler, or to a cluster of its own that ends with it."""
+    """Connect to the job's scheduler, or to a local cluster that ends with it."""
     try:
         config: Any = import_module("dask.config")
         distributed: Any = import_module("distributed")
         security = None if job.scheduler else distributed.Security.temporary()
     except ImportError:  # of cryptography too
         raise UsageError(f"the dask engine needs Dask: {install('dask')}") from None
-    own = {"n_workers": job.model.threads, "threads_per_worker": 1, "dashboard_address": LOCAL}
+    options = {"n_workers": job.model.threads, "threads_per_worker": 1, "dashboard_address": LOCAL}
     with ExitStack() as stack:
         address, direct = job.scheduler, None
         if address is None:
             # Dask looks at its workers a hundred times a second, which costs them a seventh of their speed
             with config.set(SETTINGS):
-                address = distributed.LocalCluster(**own, security=security, silence_logs=CRITICAL)
+                address = distributed.LocalCluster(
+                    **options, security=security, silence_logs=CRITICAL
+                )
             stack.enter_context(address)
             direct = True
         try:

@@ -42,7 +42,7 @@ class Given:
 
     @property
     def identity(self) -> str:
-        """What they are, by the SHA-256 of their values."""
+        """The SHA-256 of their values, and `each`."""
         return f"{sha256(self.values.tobytes()).hexdigest()} {self.each}"
 
     def rows(self, low: int, high: int) -> Floats:
@@ -50,8 +50,8 @@ class Given:
         if not self.each:
             return np.repeat(self.values[:1], high - low, axis=0)
         first, last = low // self.each, -(-high // self.each)
-        some = np.repeat(self.values[first:last], self.each, axis=0)
-        return some[low - first * self.each :][: high - low]
+        repeated = np.repeat(self.values[first:last], self.each, axis=0)
+        return repeated[low - first * self.each :][: high - low]
 
     def count(self, n: int | None, start: int) -> int:
         """Return how many samples are meant from `start` on: n, or as many as there are conditions for.
@@ -66,14 +66,14 @@ class Given:
                 raise UsageError("n is missing: say how many rows the one condition is to have")
             return n
         start = whole("start", start)
-        left = len(self.values) * self.each - start
-        if not 0 <= start < END or left < 0 or (n is not None and n > left):
-            many = f"{len(self.values)} conditions, {self.each} rows each, are {left + start} rows"
-            raise UsageError(f"{many}: there are none from {start + (n or 0)} on")
-        return left if n is None else n
+        remaining = len(self.values) * self.each - start
+        if not 0 <= start < END or remaining < 0 or (n is not None and n > remaining):
+            total = f"{len(self.values)} conditions, {self.each} rows each, are {remaining + start} rows"
+            raise UsageError(f"{total}: there are none from {start + (n or 0)} on")
+        return remaining if n is None else n
 
     def outside(self, columns: Sequence[GivenColumn]) -> dict[str, int]:
-        """Return of how many conditions a column's number lies beyond those of training, by name, where any does."""
+        """Return the number of conditions outside the range of training, by the name of each column that has any."""
         counts = {}
         for one, cells in zip(columns, self.values.T, strict=True):
             if one.low is None or one.high is None or one.column.period is not None:
@@ -134,7 +134,7 @@ def values_of(rows: Any, columns: Sequence[Column]) -> Floats:
 
 
 def _by_index(column: Column) -> Column:
-    """Return what holds the indices of a category column's names, or the offsets from an anchor."""
+    """Return a column for the indices of a category column's names, or for the offsets from an anchor."""
     if not column.rules.named:
         return column.offsets
     high = len(column.categories) - 0.5

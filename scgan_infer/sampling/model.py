@@ -87,11 +87,11 @@ class Model:
     """A loaded bundle; see `load`.
 
     Attributes:
-        bundle: what was loaded.
-        device: "cpu" or "cuda", what the graphs run on.
+        bundle: the loaded bundle.
+        device: "cpu" or "cuda", where the graphs run.
         threads: worker threads for calls of many blocks; fewer than asked for where noise is wide.
-        searching: is told, by any of them, how many more draws were looked at for rows of what is asked for, and how
-            many more such rows were found.
+        searching: called by any of them, while rows that fit are searched, with how many more draws were looked at
+            and how many more samples have one that fits.
     """
 
     searching: Callable[[int, int], None] | None = None
@@ -123,7 +123,7 @@ class Model:
 
     @property
     def manifest(self) -> Manifest:
-        """What `bundle.json` says."""
+        """The contents of `bundle.json`."""
         return self.bundle.manifest
 
     @property
@@ -185,10 +185,10 @@ class Model:
 
         table, each = asked.pop("given", None), asked.pop("each", 1)
         conditions = None if table is None else given_of(self.manifest, table, each)
-        made = self.sample(n, seed, start, given=conditions, **asked)
+        samples = self.sample(n, seed, start, given=conditions, **asked)
         if conditions is None:
-            return frame(made, self.columns, start)
-        rows = self.together(made, conditions.rows(start, start + len(made)))
+            return frame(samples, self.columns, start)
+        rows = self.together(samples, conditions.rows(start, start + len(samples)))
         if isinstance(table, Given):
             return frame(rows, self.manifest.whole, start)
         if not conditions.each:
@@ -249,8 +249,8 @@ class Model:
         """
         values, e = values_of(rows, self.manifest.whole), self.manifest.sizes["e"]
         width = len(encoded.columns_of(self.manifest))
-        both = _joined(local(Job(self, "encode", source=values)), len(values), width)
-        return both[:, :e].copy(), both[:, -1].astype(np.int64)
+        joined = _joined(local(Job(self, "encode", source=values)), len(values), width)
+        return joined[:, :e].copy(), joined[:, -1].astype(np.int64)
 
     def log_prob(self, rows: ArrayLike, given: Any = None) -> Floats:
         """Return the log-density of each row, in the user's units: its exponential over all rows sums up to 1.
@@ -274,8 +274,10 @@ class Model:
                 missing, or heavy, that is a number in other rows.
         """
         if "density.onnx" not in self.bundle.graphs:
-            why = self.manifest.provenance.get("no_density", "it was exported without")
-            raise UsageError(f"{self.bundle.path}: this bundle has no density: {visible(str(why))}")
+            reason = self.manifest.provenance.get("no_density", "it was exported without")
+            raise UsageError(
+                f"{self.bundle.path}: this bundle has no density: {visible(str(reason))}"
+            )
         columns = self.manifest.whole if given is None else self.columns
         values = values_of(rows, tuple(map(_unwalled, columns)))
         if given is not None:
@@ -295,7 +297,7 @@ class Model:
         return logs
 
     def opener(self, threads: int = 1) -> Callable[[], Model]:
-        """Return what another process gets this model from, by path and hash; the bundle is checked anew there."""
+        """Return a function that loads this model in another process, by path and hash, and checks the bundle again."""
         path = str(self.bundle.path.resolve())
         return partial(reopen, path, self.bundle.sha256, self.device, threads)
 
@@ -337,8 +339,8 @@ class Model:
     def divided(self, rows: Floats) -> tuple[Floats, Floats]:
         """Return the generated columns [n, d] and the given ones [n, g] of whole rows [n, d + g]."""
         order = np.array(self.manifest.order)
-        made = np.flatnonzero(order >= 0)
-        return rows[:, made], rows[:, np.flatnonzero(order < 0)]
+        generated = np.flatnonzero(order >= 0)
+        return rows[:, generated], rows[:, np.flatnonzero(order < 0)]
 
     def together(self, x: Floats, c: Floats | None) -> Floats:
         """Return whole rows [n, d + g] of generated columns [n, d] and given ones [n, g]."""
@@ -370,20 +372,20 @@ class Model:
             before = first - blocks.start * BLOCK
             c = np.zeros((len(u), 0), np.float32)
             if given is not None:  # rows that are cut off have a neighbour's condition
-                place = np.arange(len(u)) - before + first - draw.start
-                c = given[place.clip(0, draw.n - 1)]
+                index = np.arange(len(u)) - before + first - draw.start
+                c = given[index.clip(0, draw.n - 1)]
             if allowed is not None:  # what is cut off keeps its first draw
                 for low, high in cut(first, last, BLOCK):
-                    own = slice(low - first + before, high - first + before)
-                    u[own] = self._redrawn(draw.seed, low, allowed, c[own])
+                    rows = slice(low - first + before, high - first + before)
+                    u[rows] = self._redrawn(draw.seed, low, allowed, c[rows])
             if draw.temperature != 1:
                 w *= np.float32(draw.temperature)
                 z *= np.float32(draw.temperature)
-            whole = [
-                self.run("generator.onnx", u=u[own], w=w[own], z=z[own], c=c[own])[0]
-                for own in (slice(i, i + BLOCK) for i in range(0, len(u), BLOCK))
+            computed = [
+                self.run("generator.onnx", u=u[rows], w=w[rows], z=z[rows], c=c[rows])[0]
+                for rows in (slice(i, i + BLOCK) for i in range(0, len(u), BLOCK))
             ]
-            parts.append(np.concatenate(whole)[before : before + last - first])
+            parts.append(np.concatenate(computed)[before : before + last - first])
         return np.concatenate(parts)
 
     def _redrawn(
@@ -394,7 +396,7 @@ class Model:
         Conditions are [n, g]. Each run of the head looks at as many draws of every sample that is left as fit in.
 
         Raises:
-            UsageError: a sample has found none.
+            UsageError: no draw fits for some sample.
         """
         h, n = len(allowed), len(c)
         u, repeat, pending = np.empty((n, h), np.float32), 0, np.arange(n)
@@ -456,7 +458,7 @@ class Model:
             return block_noise(seed, blocks.start, sizes["m"], sizes["q"], len(blocks), sizes["h"])
 
     def run(self, name: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return a graph's outputs for a whole block of 4096 rows, checked to be what the interface says.
+        """Return a graph's outputs for a whole block of 4096 rows, checked against the interface.
 
         Args:
             name: the graph's file name.
@@ -471,19 +473,19 @@ class Model:
             with CALLS:
                 outputs: list[NDArray[Any]] = self._session(name).run(None, feeds)
         except failures() as error:
-            raise self._wrong(f"{name} failed: {first_line(error)}") from None
+            raise self._error(f"{name} failed: {first_line(error)}") from None
         for output, (key, (_, (_, *sizes))) in zip(outputs, gives.items(), strict=True):
             if output.shape != (shape := (BLOCK, *sizes)):
-                raise self._wrong(f"{name} gives {key} of another shape than {shape}")
+                raise self._error(f"{name} gives {key} of another shape than {shape}")
             if key in ("choice", "cluster") and ((output < 0) | (output >= self._outcomes)).any():
-                raise self._wrong(f"{name} gives a choice beyond those of the manifest")
+                raise self._error(f"{name} gives a choice beyond those of the manifest")
             bad = ~np.isfinite(output)
             if key == "x" and bad.any():
                 bad &= ~(np.isnan(output) & np.array([c.missing for c in self.columns]))
             if key == "log_density":  # minus infinity outside the domain, NaN where there is none
                 bad = output == np.inf
             if bad.any():
-                raise self._wrong(f"{name} gives numbers in {key} that are not finite")
+                raise self._error(f"{name} gives numbers in {key} that are not finite")
         return outputs
 
     @cached_property
@@ -499,11 +501,11 @@ class Model:
             try:
                 self._sessions[key] = session(self.bundle.graph(name), self.device)
             except failures() as error:
-                raise self._wrong(f"{name} can't be used: {first_line(error)}") from None
+                raise self._error(f"{name} can't be used: {first_line(error)}") from None
         return self._sessions[key]
 
-    def _wrong(self, why: str) -> ModelError:
-        return ModelError(f"{self.bundle.path}: {why}")
+    def _error(self, message: str) -> ModelError:
+        return ModelError(f"{self.bundle.path}: {message}")
 
 
 @cache
@@ -540,7 +542,7 @@ def _joined(pieces: Iterable[Floats], n: int, width: int) -> Floats:
 
 
 def _unwalled(column: Column) -> Column:
-    """Return what holds any number, where the column's kind has walls or steps; other columns as they are."""
+    """Return a column of any numbers instead of one whose kind has walls or steps; other columns as they are."""
     if column.kind not in ("bounded", "integer", "log"):
         return column
     return Column(column.name, missing=column.missing, anchor=column.anchor)

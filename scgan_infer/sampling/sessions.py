@@ -1,4 +1,4 @@
-"""onnxruntime held to what was asked: one thread a call, the device chosen and no other, bounded memory.
+"""Sessions of onnxruntime: one thread a call, the device chosen and no other, bounded memory.
 
 Whatever a graph tries, the tensors that it computes share one arena of `memory_limit` bytes a process; a
 graph that wants more fails and takes nothing else with it. Constant folding is off: it allocates beside it.
@@ -81,7 +81,7 @@ def session(graph: bytes, device: str) -> Session:
     if device == "cuda":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        made = runtime.InferenceSession(
+        created = runtime.InferenceSession(
             graph,
             options,
             providers=[PROVIDERS[device]],
@@ -94,15 +94,15 @@ def session(graph: bytes, device: str) -> Session:
         raise DeviceError(
             f"CUDA does not work here ({first_line(error)}): take device cpu"
         ) from None
-    if PROVIDERS[device] not in made.get_providers():
+    if PROVIDERS[device] not in created.get_providers():
         raise DeviceError(
             "CUDA does not work here (onnxruntime left it out): take device cpu, or see scgan doctor"
         )
-    return made
+    return created
 
 
 def offers(device: str) -> bool:
-    """Say whether this onnxruntime was built for a device, "cpu" or "cuda"."""
+    """Return whether this onnxruntime was built for a device, "cpu" or "cuda"."""
     return PROVIDERS[device] in onnxruntime().get_available_providers()
 
 
@@ -139,16 +139,16 @@ def onnxruntime() -> ModuleType:
 
 @cache
 def failures() -> tuple[type[Exception], ...]:
-    """Return the errors that onnxruntime raises; they have no base of their own."""
+    """Return the errors that onnxruntime raises; they have no common base."""
     onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    own = [
+    errors = [
         kind
         for kind in vars(state).values()
         if isinstance(kind, type) and issubclass(kind, Exception)
     ]
-    return (*own, RuntimeError, ValueError, MemoryError)
+    return (*errors, RuntimeError, ValueError, MemoryError)
 
 
 def first_line(error: Exception) -> str:

@@ -41,7 +41,7 @@ MAX_BLOCKS = 8  # that the stored rows may lie in: each is computed
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found to hold.
+    """The result of a verification.
 
     Attributes:
         bundle: the bundle that passed.
@@ -80,8 +80,8 @@ def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
         _compare(model, name, ours, theirs, spread)
         for name, ours, theirs in (
             ("mappers.onnx, then decoder.onnx", first, _composed(model, seed)),
-            ("sampler.onnx", stored, _alone(model, seed, index)),
-            ("generator.onnx", stored, _sampled(model, seed, index)),
+            ("sampler.onnx", stored, _by_sampler(model, seed, index)),
+            ("generator.onnx", stored, _by_generator(model, seed, index)),
         )
     )
     return Verdict(model.bundle, signed is not None, len(index), float(f"{worst:.2g}"))
@@ -97,22 +97,22 @@ def _composed(model: Model, seed: int) -> Floats:
     u, w, z = model.noise(seed, range(1))
     c, exact = model.example(BLOCK), u.ndim == 1 and not model.given
     latent, chosen = model.run("mappers.onnx", u=u, w=w, c=c)
-    wanted = chosen
+    expected = chosen
     if exact:
-        wanted = np.searchsorted(ends, (u * GRID).astype(np.int64), side="right")
+        expected = np.searchsorted(ends, (u * GRID).astype(np.int64), side="right")
     choices = {"mappers.onnx": chosen}
     if "head.onnx" in model.bundle.graphs:
         (choices["head.onnx"],) = model.run("head.onnx", u=u, c=c)
     for name, choice in choices.items():
-        if not exact and (wanted != choice).reshape(BLOCK, -1).any(1).mean() > FLIPS:
+        if not exact and (expected != choice).reshape(BLOCK, -1).any(1).mean() > FLIPS:
             raise ParityError(
                 f"{model.bundle.path}: {name} and mappers.onnx draw other values: do not use it"
             )
-        if exact and (wanted != choice).any():
-            row = int(np.argmax(wanted != choice))
+        if exact and (expected != choice).any():
+            row = int(np.argmax(expected != choice))
             raise ParityError(
                 f"{model.bundle.path}: {name} draws cluster {choice[row]} where the manifest's thresholds "
-                f"draw {wanted[row]} (u = {u[row]:.8f}): do not use it"
+                f"draw {expected[row]} (u = {u[row]:.8f}): do not use it"
             )
     (rows,) = model.run("decoder.onnx", latent=latent, choice=chosen, z=z)
     model.run("encoder.onnx", x=rows, c=c)
@@ -125,19 +125,19 @@ def _examples(model: Model) -> Given | None:
     return Given(model.example(BLOCK)) if model.given else None
 
 
-def _alone(model: Model, seed: int, index: Integers) -> Floats:
-    whole = np.resize(index if len(index) else np.arange(BLOCK), BLOCK)
+def _by_sampler(model: Model, seed: int, index: Integers) -> Floats:
+    indices = np.resize(index if len(index) else np.arange(BLOCK), BLOCK)
     seeds, c = np.array([seed], np.int64), model.example(BLOCK)
-    return model.run("sampler.onnx", seed=seeds, index=whole, c=c)[0][: len(index)]
+    return model.run("sampler.onnx", seed=seeds, index=indices, c=c)[0][: len(index)]
 
 
-def _sampled(model: Model, seed: int, index: Integers) -> Floats:
+def _by_generator(model: Model, seed: int, index: Integers) -> Floats:
     rows, c = np.empty((len(index), len(model.columns)), np.float32), model.example(len(index))
     for block in np.unique(index // BLOCK):
-        own, given = index // BLOCK == block, model.example(BLOCK)
-        given[index[own] % BLOCK] = c[own]
+        inside, given = index // BLOCK == block, model.example(BLOCK)
+        given[index[inside] % BLOCK] = c[inside]
         draw = Draw(BLOCK, seed, int(block) * BLOCK)
-        rows[own] = model.compute("sample", draw, given)[index[own] % BLOCK]
+        rows[inside] = model.compute("sample", draw, given)[index[inside] % BLOCK]
     return rows
 
 
@@ -177,7 +177,7 @@ def _is_number(value: object) -> bool:
 def _compare(
     model: Model, name: str, ours: Floats, theirs: Floats, spread: NDArray[np.float64]
 ) -> float:
-    """Return the largest of `differences`, by the spreads of a block of samples, or say which row differs too much."""
+    """Return the largest of `differences`, in spreads of a block of samples; a ParityError names the worst row."""
     if not len(ours):
         return 0.0
     gaps = differences(ours, theirs, model.columns, spread, _may_flip(model))
@@ -193,7 +193,7 @@ def _compare(
 
 
 def _may_flip(model: Model) -> bool:
-    """Say whether values are looked up, or clusters come of a network, of which one in a thousand may be another."""
+    """Return whether values are looked up, or clusters come from a network: one in a thousand may then differ."""
     steps = (column.step for column in model.columns)
     looked_up = model.manifest.steps or model.given
     return bool(looked_up) or any(step is not None for step in steps)
@@ -206,9 +206,9 @@ def differences(
     spread: NDArray[Any],
     chained: bool = False,
 ) -> NDArray[np.float64]:
-    """Return by how much rows [n, d] differ, in units of each column's spread [d].
+    """Return the differences of rows [n, d], in units of each column's spread [d].
 
-    Values that are large beside their spread may differ by float32's own rounding, `ULPS` of its steps. Of values
+    Values that are large beside their spread may differ by the rounding of float32, `ULPS` of its steps. Of values
     rounded to the column's steps one in a thousand may be another, as a tie falls either way; where those steps
     are fine, all whose values before rounding, which may differ by `STRAY` of the spread, lie near an edge. With
     values that are looked up (`chained`), one in a thousand may be another in every column.
@@ -216,9 +216,9 @@ def differences(
     gaps = np.empty(ours.shape, np.float64)
     for j, column in enumerate(columns):
         a, b = ours[:, j].astype(np.float64), theirs[:, j].astype(np.float64)
-        gone = np.isnan(a) & np.isnan(b)
+        missing = np.isnan(a) & np.isnan(b)
         gap = np.nan_to_num(
-            np.where(gone, 0, np.abs(column.rules.difference(a, b, column))), nan=np.inf
+            np.where(missing, 0, np.abs(column.rules.difference(a, b, column))), nan=np.inf
         )
         rounding = ULPS * np.spacing(np.abs(np.nan_to_num(a)).astype(np.float32)).astype(np.float64)
         gaps[:, j] = np.where(gap <= rounding, 0.0, gap / (spread[j] + 1e-12))

@@ -1,6 +1,6 @@
 """Sampling a category without rejection: clusters never mix categories, so a category is a set of clusters.
 
-Which value a cluster has is asked of the model itself: 4096 rows of the cluster, all of which must agree.
+The value of a cluster is that of samples from it: 4096 rows of the cluster, all of which must agree.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def clusters_where(model: Model, condition: str) -> tuple[int, ...]:
     if value not in column.categories:
         names = ", ".join(column.categories)
         raise UsageError(f"condition {condition!r}: {name} is one of {names}")
-    wanted = column.categories.index(value)
+    index = column.categories.index(value)
     weights = np.diff([0, *model.manifest.thresholds])
     clusters = tuple(
         cluster
         for cluster in np.flatnonzero(weights).tolist()
-        if (model.sample(BLOCK, cluster=cluster)[:, j] == wanted).all()
+        if (model.sample(BLOCK, cluster=cluster)[:, j] == index).all()
     )
     if not clusters:
         raise UsageError(
