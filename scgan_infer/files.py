@@ -145,9 +145,9 @@ def write_folder(path: Path, contents: Mapping[str, bytes], mark: str, what: str
         empty = path.is_dir() and not any(path.iterdir())
         if path.is_symlink() or (path.exists() and not empty and not (path / mark).is_file()):
             raise UsageError(f"{path} exists and is not a {what}: choose another folder")
-        for left in (new, old):
-            if left.exists():
-                shutil.rmtree(left)
+        for folder in (new, old):
+            if folder.exists():
+                shutil.rmtree(folder)
         new.mkdir(parents=True)
         for name, data in contents.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a kind of column is: all that differs between kinds, from the cells of a file to coordinates and pictures.
+"""Interface of a column kind: all that differs between kinds, from the cells of a file to coordinates and pictures.
 
 A column's values are float32 [n], in the user's units and counted from its anchor, if it has one. A *form* f
 turns them into unbounded numbers and back:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MOST_DECIMALS = 6
 EXACT = 2**24  # up to which float32 holds every whole number
-CERTAIN = 20.0  # nats, that something is beyond chance by
+CERTAIN = 20.0  # nats of evidence that something is not chance
 SMALL, NEAR = 1e-30, 1e-6  # beside 0, and below a power of ten
 FARTHEST = 0.001  # share of rows at each end that a picture may draw on its edge
 TAIL = 2.0  # spans of the others that their tails may take before it does
@@ -37,7 +37,7 @@ Parameters: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
 class BadCellError(Exception):
-    """A cell that can't be converted, and its row; the caller adds file and line to the message."""
+    """A cell that can't be converted, and its row; the caller adds where that is to the message."""
 
     def __init__(self, row: int, why: str) -> None:
         super().__init__(why)
@@ -87,7 +87,7 @@ class Kind(ABC):
         named: Whether cells are names, however much they look like numbers.
         whole: Whether values are whole numbers, so that pictures show a cell for each.
         learns_rounding: Whether how it is rounded comes from the rows where the user chose the kind.
-        jitters: Whether training adds noise of one step to values of many steps.
+        jitters: Whether training adds noise of one step where values take many steps.
         storage: How typed formats hold a cell of a column without an anchor.
         axis: Its scale in pictures.
     """
@@ -171,20 +171,20 @@ class Kind(ABC):
         return self.numbers(values, column)
 
     def numbers(self, values: Raw, column: Column) -> Raw:
-        """Return what stands for values in a format of numbers alone; float64 where there is an anchor."""
+        """Return values for a format of numbers alone; float64 where there is an anchor."""
         if column.anchor is None:
             return values
         exact = values.astype(np.float64) + column.anchor
         return exact if column.decimals is None else np.round(exact, column.decimals)
 
     def spell(self, value: float, column: Column) -> str:
-        """Return one value as people write it."""
+        """Return one value as text."""
         if column.anchor is not None:
             return f"{value + column.anchor:.15g}"
         return f"{float(str(np.float32(value))):.9g}"
 
     def longest(self, column: Column) -> int:
-        """Return how many bytes of UTF-8 the longest cell of text takes."""
+        """Return the bytes of UTF-8 in the longest cell of text."""
         return 1
 
     def edges(self, column: Column, values: Floats, bins: int) -> Floats:

@@ -55,7 +55,7 @@ class Category(Kind):
         return index.astype(np.float32)
 
     def features(self, values: Floats, column: Column) -> Floats:
-        """One-hot; of more than `HOT` names, every so many share a feature."""
+        """One-hot; of more than `HOT` names, those with equal index modulo `HOT` share a feature."""
         count = len(column.categories)
         known = np.isin(values, np.arange(count))
         hot = values[:, None] % HOT == np.arange(min(count, HOT))
@@ -85,7 +85,7 @@ class Category(Kind):
 
 
 def codes(column: Column) -> Values:
-    """Return what stands for each category among numbers: its name if all names are numbers, else its index."""
+    """Return the number of each category: its name if all names are numbers, else its index."""
     index = np.arange(len(column.categories), dtype=np.float32)
     try:
         numbers = np.array([float(name) for name in column.categories], np.float32)

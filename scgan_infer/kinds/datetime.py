@@ -75,14 +75,14 @@ class Datetime(Integer):
 
     def instants(self, values: Values, column: Column) -> NDArray[np.datetime64]:
         """Return datetime64 in days or microseconds, in UTC where the column has a zone; NaT where one is missing."""
-        gone = np.isnan(values)
-        moments = self.moments(np.where(gone, np.float32(0), values), column)
+        missing = np.isnan(values)
+        moments = self.moments(np.where(missing, np.float32(0), values), column)
         unit = "us" if "hh" in column.pattern else "D"
         moments = moments.astype(f"datetime64[{unit}]")
         ahead = minutes_of(zone_of(column.pattern))
         if ahead:
             moments -= np.timedelta64(ahead, "m")
-        moments[gone] = np.datetime64("NaT")
+        moments[missing] = np.datetime64("NaT")
         return moments
 
     def numbers(self, values: Raw, column: Column) -> Raw:
@@ -117,11 +117,11 @@ class Datetime(Integer):
 
 @dataclass
 class Dates:
-    """How the dates of a column are spelt, as far as it has been read.
+    """The spelling of a column's dates in the rows read so far.
 
     Attributes:
         parts: 2 for months, 3 for days, 4 for minutes, 5 for seconds.
-        digits: Of a fraction of a second; -1 where the type says nothing of it.
+        digits: Of a fraction of a second; -1 where the type doesn't define it.
         dash: Between the parts of a date.
         blank: Between date and time.
         zones: As they are spelt.
@@ -200,7 +200,7 @@ class Dates:
 
     @property
     def zone(self) -> str:
-        """What the cells of the column end in: UTC where they differ."""
+        """The zone of the column's cells; UTC where they differ."""
         return next(iter(self.zones)) if len(self.zones) == 1 else "Z"
 
 
@@ -220,7 +220,7 @@ def zone_of(pattern: str) -> str:
 
 
 def minutes_of(zone: str) -> int:
-    """Return by how much a zone's clock is ahead of UTC.
+    """Return the minutes that a zone is ahead of UTC.
 
     >>> minutes_of("Z"), minutes_of("+02:00"), minutes_of("-0330")
     (0, 120, -210)
@@ -231,12 +231,12 @@ def minutes_of(zone: str) -> int:
 
 
 def unit_of(column: Column) -> float:
-    """Return how many seconds a count of a column of dates is; 1 of numbers, and of months."""
+    """Return the seconds in one count of a column of dates; 1 for numbers and months."""
     return MICROSECONDS.get(column.resolution, 10**6) / 10**6
 
 
 def clock_of(column: Column) -> tuple[bool, str, bool]:
-    """Return what two columns must have in common for their values to be compared."""
+    """Return a key that is equal for columns whose values are comparable."""
     dates = bool(column.resolution)
     return dates, zone_of(column.pattern) if dates else "", column.resolution == "M"
 

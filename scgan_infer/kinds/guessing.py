@@ -1,12 +1,12 @@
 """Infer a column's kind from its numbers, where a wrong guess is unlikely.
 
-decimals: all numbers have at most so many, and half of them are repeated: then rows of the same kind are rounded too.
+decimals: all numbers have at most that many, and half of them are repeated: then new rows are rounded likewise.
 Or they came in float64 or as text, where n numbers have no decimal more by chance with a probability of 10^-n, and 9
-are different; those count where float32 tells numbers one step apart (two decimals: up to 131,072).
+are different; those count where float32 resolves one step (two decimals: up to 131,072).
 
 grid: the numbers are multiples of a step from an origin on, to within e, which is half of their last decimal or a few
-of float32's own steps. That n different numbers from anywhere are has a probability of about (2 e / step)^n; it must
-be below exp(-`CERTAIN`).
+of float32's own steps. The probability that n different arbitrary numbers are is about (2 e / step)^n; it must be
+below exp(-`CERTAIN`).
 
 A wall is an end at which many values lie exactly, or one at which the density breaks off. Up to a wall
 values are evenly spaced: let s(k) be the mean distance between the k outermost; then s(a) / s(b) is
@@ -18,7 +18,7 @@ same distance from 0 if its values reach nearly as far.
 
 Other rows of the same kind reach a little farther than these did, by s on average. So a guessed wall lies 5
 to 10 s outside, at the roundest number there; or nearer, if there is a number so round that one would lie
-within 10 s by chance in 1 of 4 cases at most. And as a wall with a rare leak can't be told from a strict one,
+within 10 s by chance in 1 of 4 cases at most. And as a wall with a rare leak looks like a strict one,
 rows may reach over it by 100 s (`Column.slack`).
 """
 
@@ -48,7 +48,7 @@ ALIKE = 0.9
 FEWEST_ROWS = 300
 DEEPEST = 0.3  # share of the rows that are compared
 EASE = 1.3  # of the limits where the other end has a wall
-REPEATS = 100  # numbers that have few significant digits by chance in no table
+REPEATS = 100  # numbers, too many to have few significant digits by chance
 LARGE = 20  # of the largest numbers
 MOST_DIGITS = 6
 FEWEST_ON_GRID = 4  # different numbers
@@ -217,13 +217,13 @@ class Evidence:
 
 
 def step_of(values: Floats, error: float) -> tuple[Fraction, float] | None:
-    """Return the largest step whose multiples all differences of numbers are, and how far they are off.
+    """Return the largest step of which all differences are multiples, and the numbers' offset from its multiples.
 
     The smallest distance is a few steps. Each guess is made more exact as numbers farther away are taken in.
 
     Args:
         values: ascending, [n].
-        error: what each may be off by.
+        error: of each number, at most.
 
     >>> step_of(np.array([0.5, 1.5, 2.0]) / 3, 1e-9)[0]
     Fraction(1, 6)
@@ -262,7 +262,7 @@ def simplest(value: float, error: float) -> Fraction:
 
 
 def decimals_of(values: Raw, least: int = 0) -> int | None:
-    """Return with how many decimals all the numbers can be written, from `least` up, None if not with six.
+    """Return the fewest decimals, from `least` up, that write all the numbers exactly; None beyond six.
 
     >>> decimals_of(np.array([0.5, 1.25, 3], np.float32))
     2
@@ -277,7 +277,7 @@ def decimals_of(values: Raw, least: int = 0) -> int | None:
 
 
 def digits_of(values: Raw, least: int = 1) -> int | None:
-    """Return with how many significant digits all the numbers can be written, from `least` up, None if not with six.
+    """Return the fewest significant digits, from `least` up, that write all the numbers exactly; None beyond six.
 
     >>> digits_of(np.array([0.012, 1.25, 3]))
     3

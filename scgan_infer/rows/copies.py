@@ -1,4 +1,4 @@
-"""Columns that are copied to the output as they came: given columns, and what --keep names.
+"""Columns that are copied to the output unchanged: given columns, and those of --keep.
 
     cell of row i  =  cells[i div each]
 
@@ -28,7 +28,7 @@ DATED = ".parquet"  # how that of one with dates does; a DataFrame has the same 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copied(Column):
-    """A column whose cells stand already.
+    """A column whose cells are given.
 
     Attributes:
         cells: [N], str objects, numbers or datetime64.
@@ -39,7 +39,7 @@ class Copied(Column):
     each: int = 1
 
     def __post_init__(self) -> None:
-        """Take any cells: they are described by themselves."""
+        """Accept any cells; there is no domain to check."""
 
     @property
     def rules(self) -> Kind:

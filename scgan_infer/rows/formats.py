@@ -1,4 +1,4 @@
-"""The one door: rows come in from files, by suffix, and from memory, whole, sampled or in pieces; and go out to files.
+"""Read rows from files, by suffix, and from memory, whole, sampled or in pieces; and write them to files.
 
 A row's number in a message counts from 1 below the header; the first row at fault is named, and in it the
 first column.
@@ -48,7 +48,7 @@ def read_table(
     header: bool = True,
     grow: bool = False,
 ) -> Table:
-    """Read rows, or a uniform sample of them in their order; every row is read and judged.
+    """Read rows, or a uniform sample of them in their order; every row is read and checked.
 
     Args:
         data: A file, `FILE:INNER`, or `-` for text from standard input; or rows in memory: a 2-D or
@@ -116,7 +116,7 @@ def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) ->
 def read_raw(
     data: Untyped, columns: Sequence[Column], others: Sequence[str] = ()
 ) -> dict[str, Raw]:
-    """Return whole columns by name as they are: the text of a text file, what else the file's own types hold.
+    """Return whole columns by name, unconverted: text from a text file, else the file's types.
 
     Data and columns are as in `read_table`, but standard input is not read; `others` names more of its columns.
 
@@ -151,13 +151,13 @@ def open_writer(
     Args:
         path: The file; `-` is CSV on standard output, names made visible where that is a terminal.
         columns: Its columns.
-        rows: How many rows will come, None if only their end tells.
-        resume: Go on with what an interrupted writer left, after its `done` rows.
-        job: What the rows are (bundle, seed, start), so that only its own beginning is gone on with.
+        rows: The number of rows; None if it isn't known yet.
+        resume: Continue an interrupted file after its `done` rows.
+        job: Identifies the rows (bundle, seed, start): only a file of the same job is resumed.
         start: Index of the first row, by which ids are numbered.
 
     Raises:
-        DataError: A folder or disk that can't be written; a name that the format can't hold.
+        DataError: A folder or disk that can't be written; or a name that the format can't hold.
         UsageError: An unknown suffix.
     """
     rows = None if rows is None else whole("rows", rows)
@@ -213,7 +213,7 @@ def _visible(column: Column) -> Column:
 def _chunks(
     reader: Reader, wanted: Sequence[int], size: int, text: frozenset[int]
 ) -> Iterator[list[Raw]]:
-    """Pass chunks on; what goes wrong while one is made is the file's fault."""
+    """Yield chunks; an error while one is read becomes a DataError of the file."""
     once = [*dict.fromkeys(wanted)]
     chunks = reader.chunks(once, size, text)
     while True:
@@ -244,7 +244,7 @@ def _intakes(
     overrides: Mapping[str, Mapping[str, Any]],
     may_miss: bool = True,
 ) -> tuple[list[Intake], list[int]]:
-    """Return an intake for each wanted column, and where it is in the file."""
+    """Return an intake for each wanted column, and its index in the file."""
     from scgan_infer.rows.intake import Intake
 
     garbled = next((name for name in reader.names if SURROGATE.search(name)), None)
@@ -281,9 +281,9 @@ def _intakes(
 
 
 def _indices_of(reader: Reader, columns: Sequence[Column]) -> list[int]:
-    """Return where the columns that a model needs are: by name, or in order in a file without names.
+    """Return the indices of a model's columns: by name, or in order in a file without names.
 
-    An id that is not there, whose cells nobody looks at, is where another column is.
+    A missing id, whose cells are not read, gets the index of another column.
     """
     needed = [column.name for column in columns]
     if not reader.named:
@@ -293,21 +293,21 @@ def _indices_of(reader: Reader, columns: Sequence[Column]) -> list[int]:
                 f"where {len(needed)} are needed: {', '.join(needed)}"
             )
         return list(range(len(needed)))
-    held = set(reader.names)
-    there = [name for name in needed if name in held]
-    ids = {column.name for column in columns if column.is_id and there}
-    missing = next((name for name in needed if name not in held | ids), None)
+    available = set(reader.names)
+    present = [name for name in needed if name in available]
+    ids = {column.name for column in columns if column.is_id and present}
+    missing = next((name for name in needed if name not in available | ids), None)
     if missing is not None:
         raise DataError(
             f"{reader.label}: has no column {missing!r}, which the model needs; "
             f"it has {_listed(reader.names, 12)}"
         )
-    index = _index_by_name(reader, there)
-    return [index[name if name in held else there[0]] for name in needed]
+    index = _index_by_name(reader, present)
+    return [index[name if name in available else present[0]] for name in needed]
 
 
 def _index_by_name(reader: Reader, chosen: Sequence[str]) -> dict[str, int]:
-    """Return where each name is; refuse chosen columns that no name tells from the others."""
+    """Return each name's index; refuse chosen columns whose names are empty or repeated."""
     index = {name: j for j, name in enumerate(reader.names)}
     counts, again = Counter(reader.names), Counter(chosen)
     for name in chosen:
@@ -331,7 +331,7 @@ def _listed(names: Sequence[str], most: int) -> str:
 def _values(
     reader: Reader, wanted: Sequence[int], intakes: Sequence[Intake], chunk: int
 ) -> Iterator[Rows]:
-    """Yield all rows, judged."""
+    """Yield all rows, checked."""
     text = frozenset(j for j, intake in zip(wanted, intakes, strict=True) if intake.text)
     rows, budget = 0, reader.budget
     if reader.rows is not None:

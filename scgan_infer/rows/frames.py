@@ -25,15 +25,15 @@ from scgan_infer.rows.codecs.text import digits
 
 def frame(values: Rows, columns: Sequence[Column], first: int = 0) -> Untyped:
     """Return rows [n, d] as a DataFrame, or as a dict of arrays [n] where pandas is not installed."""
-    held = {
+    arrays = {
         column.name: _typed(raw, column)
         for column, raw in zip(columns, typed(values, columns, first), strict=True)
     }
     if find_spec("pandas") is None:
-        return held
+        return arrays
     import pandas
 
-    table = pandas.DataFrame(held)
+    table = pandas.DataFrame(arrays)
     for column in columns:
         if column.missing and column.rules.storage == "int32":
             table[column.name] = table[column.name].astype("Int64")
@@ -50,7 +50,7 @@ def _typed(raw: Raw, column: Column) -> Raw:
     numbers = raw.astype(np.float64)
     if column.step is not None:
         return snapped(numbers, column.lattice)
-    there = ~np.isnan(raw)
-    count = digits(raw[there]) if column.digits is None else np.array(column.digits)
-    numbers[there] = significant(numbers[there], count)
+    present = ~np.isnan(raw)
+    count = digits(raw[present]) if column.digits is None else np.array(column.digits)
+    numbers[present] = significant(numbers[present], count)
     return numbers

@@ -1,16 +1,16 @@
-"""Where data enters: raw cells become the float32 values of a column, or the first cell that can't is named.
+"""Convert raw cells to a column's float32 values, or name the first cell that can't be converted.
 
 One `Intake` per column takes its raw chunks in order. With a known column it holds the cells to that column's
 domain; without, it notes what the cells are, and infers the column at the end.
 
 | raw cells | known column      | unknown                                                           |
 | --------- | ----------------- | ----------------------------------------------------------------- |
-| text      | category: by name | category, if repeated; id, if each is there once; else refused    |
-| dates     | to its resolution | datetime, if all of the first ones are spelt so                   |
+| text      | category: by name | category, if repeated; id, if all are different; else refused     |
+| dates     | to its resolution | datetime, if all of the first chunk are dates                     |
 | numbers   | held to its kind  | the last of `KINDS` that guesses itself                           |
 
-Cells of a known column come as float32 offsets from its anchor; of an unknown one as float64, from whose whole the
-anchor is found: see `scgan_infer.kinds.guessing.anchor_of`.
+Cells of a known column come as float32 offsets from its anchor; of an unknown one as float64, from all of
+which the anchor is chosen: see `scgan_infer.kinds.guessing.anchor_of`.
 
 A missing cell (empty, NaN, null, NA) is NaN; a column that was trained without any refuses one.
 
@@ -136,7 +136,7 @@ class Intake:
 
     @property
     def text(self) -> bool:
-        """Whether number-like cells are names all the same."""
+        """Whether even number-like cells are names."""
         return self.kind is not None and self.kind.named
 
     def take(self, raw: Raw) -> Values | Floats:
@@ -331,11 +331,11 @@ class Intake:
         far = self.wide and not self.known and self.may_anchor
         if self.kind is not None and not (far and np.abs(values).max(initial=0) > EXACT):
             try:
-                held = self.kind.hold(raw, values, self.column)
+                clipped = self.kind.hold(raw, values, self.column)
             except BadCellError as error:
                 raise BadCellError(error.row, f"{error}; {self.remedy}") from None
-            if not far or not np.array_equal(held, values):
-                return held
+            if not far or not np.array_equal(clipped, values):
+                return clipped
         return raw.astype(np.float64) if far else values
 
     @property
@@ -367,7 +367,7 @@ class Intake:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of how it was read."""
+        """Messages to the user on how it was read."""
         if self.dates is not None and self.dates.finer:
             return (f"column {self.name}: dates are taken to the microsecond",)
         if self.large:
@@ -388,8 +388,8 @@ class Intake:
         Raises:
             BadCellError: All are whole numbers, and float32 would change one.
         """
-        held = max(-self.low, self.high) <= LARGEST
-        taken = self.may_anchor and self.wide and not self.known and (held or self.kind is None)
+        exact = max(-self.low, self.high) <= LARGEST
+        taken = self.may_anchor and self.wide and not self.known and (exact or self.kind is None)
         if self.is_large and not taken:
             assert self.rounded
             raise self.rounded
@@ -416,12 +416,12 @@ class Intake:
             return column, values.astype(np.float32, copy=False)
         if not self.missing:
             return self._settled(values)
-        there = ~np.isnan(values)
+        present = ~np.isnan(values)
         if self.low > self.high and not self.names:
             way = f"choose {self._setting('drop')}"
             raise BadCellError(0, f"is missing in every row; {LEAVE_OUT}: {way}")
         out = np.full(len(values), np.nan, np.float32)
-        column, out[there] = self._settled(values[there])
+        column, out[present] = self._settled(values[present])
         return replace(column, missing=True), out
 
     def _settled(self, values: Values | Floats) -> tuple[Column, Values]:

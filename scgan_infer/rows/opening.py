@@ -159,7 +159,7 @@ def _split(path: str | Path) -> tuple[Path, str]:
 
 @contextmanager
 def reading(label: str, reader: type[Reader]) -> Iterator[None]:
-    """Turn what goes wrong in a parser into a DataError."""
+    """Turn a parser's errors into a DataError."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Rows on their way out into a folder of files: each appears complete, a manifest last of all."""
+"""Write rows to a folder of files: each appears complete, and a manifest last."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from scgan_infer.files import sha256
 from scgan_infer.rows.codecs.base import Rows
 from scgan_infer.rows.formats import open_writer
 from scgan_infer.rows.opening import format_of
-from scgan_infer.rows.writers import Writer, put, taken_up, writing
+from scgan_infer.rows.writers import Writer, read_state, write_json, writing
 
 
 class ShardWriter(Writer):
     """Writes a folder: part-000000.SUFFIX and so on, then manifest.json with each part's rows and SHA-256.
 
-    The manifest is written last: a folder with one is complete. Whoever resumes reads every file again: what follows is
-    made from the first on that is gone, and nothing where one has changed.
+    The manifest is written last: a folder with one is complete. Resuming reads every file again and
+    continues from the first missing one; a changed file is an error.
 
     The folder is made if need be, and otherwise has no manifest; other arguments are as those of `open_writer`.
 
@@ -64,26 +64,26 @@ class ShardWriter(Writer):
         self.made = not self.folder.exists()
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        left = self.state.is_file()
-        if any(self.folder.iterdir()) and not (self.resume and left):
-            held = "complete" if (self.folder / self.MANIFEST).exists() else "not empty"
-            raise DataError(f"{self.folder}: is {held}; name another folder")
-        if left:
-            self.files = self._intact(taken_up(self.state, self.notes, self.folder))
+        resumable = self.state.is_file()
+        if any(self.folder.iterdir()) and not (self.resume and resumable):
+            status = "complete" if (self.folder / self.MANIFEST).exists() else "not empty"
+            raise DataError(f"{self.folder}: is {status}; name another folder")
+        if resumable:
+            self.files = self._intact(read_state(self.state, self.notes, self.folder))
         self.done = sum(file["rows"] for file in self.files)
-        put(self.state, {**self.notes, "files": self.files})
-        if left and self.done != self.rows:
+        write_json(self.state, {**self.notes, "files": self.files})
+        if resumable and self.done != self.rows:
             self._next()
 
-    def _intact(self, noted: dict[str, Any]) -> list[dict[str, Any]]:
+    def _intact(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the noted files that are there, up to the first that is gone.
 
         Raises:
-            DataError: One has other bytes than were written, or can't be read; or the note can't.
+            DataError: One has changed, or can't be read; or the state can't.
         """
         files: list[dict[str, Any]] = []
         try:
-            for file in noted["files"]:
+            for file in state["files"]:
                 path = self._part_path(len(files))
                 if not os.path.lexists(path):
                     for later in self.folder.glob(".part-*.state"):
@@ -104,10 +104,10 @@ class ShardWriter(Writer):
         return self.folder / f"part-{number:06d}{self.suffix}"
 
     def _next(self) -> None:
-        left = None if self.rows is None else min(self.rows_per_file, self.rows - self.done)
+        rows = None if self.rows is None else min(self.rows_per_file, self.rows - self.done)
         self.path = self._part_path(len(self.files))
         first, job = self.notes["start"] + self.done, f"{self.notes['job']} {self.path.name}"
-        part = open_writer(self.path, self.columns, left, resume=self.resume, job=job, start=first)
+        part = open_writer(self.path, self.columns, rows, resume=self.resume, job=job, start=first)
         self.part = part.__enter__()
         self.done += self.part.done
 
@@ -134,7 +134,7 @@ class ShardWriter(Writer):
             self.files.append(
                 {"name": self.path.name, "start": first, "rows": part.done, "sha256": digest}
             )
-            put(self.state, {**self.notes, "files": self.files})
+            write_json(self.state, {**self.notes, "files": self.files})
 
     def _finish(self) -> None:
         if self.rows not in (None, self.done):
@@ -143,7 +143,7 @@ class ShardWriter(Writer):
             )
         self._close()
         with writing(self.folder):
-            put(self.folder / self.MANIFEST, {**self.notes, "files": self.files})
+            write_json(self.folder / self.MANIFEST, {**self.notes, "files": self.files})
             self.state.unlink(missing_ok=True)
 
     def _clean(self, error: BaseException) -> None:

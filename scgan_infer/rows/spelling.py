@@ -1,4 +1,4 @@
-"""What is wrong with text that should be a number or a date, and what to do about it.
+"""Messages on text that should be a number or a date: what is wrong, and what to do.
 
 Cells may be as long as their file, so each pattern takes a time that grows with a cell's length alone.
 """
@@ -22,7 +22,7 @@ DATED = re.compile(
 
 
 def fault(cell: str, setting: Callable[[str], str]) -> str:
-    """Return what is wrong with text among numbers; `setting` says how the column is made one of a kind."""
+    """Return what is wrong with text among numbers; `setting` returns the setting of a kind."""
     text = cell.strip()
     if CODE.fullmatch(text):
         return (
@@ -40,7 +40,7 @@ def fault(cell: str, setting: Callable[[str], str]) -> str:
 
 
 def misspelt(texts: Collection[str]) -> str:
-    """Return what to do with texts that are all numbers or dates in a spelling that is not read; else empty."""
+    """Return advice on texts that are all numbers or dates in an unsupported spelling; else empty."""
     if all(PRICED.search(text) and number(PRICED.sub("", text)) is not None for text in texts):
         return "write the numbers without signs or units"
     return "write dates as YYYY-MM-DD" if all(map(DATED.fullmatch, texts)) else ""

@@ -1,11 +1,11 @@
-"""Rows on their way out: a file appears complete or not at all, and an interrupted one can go on.
+"""Write rows to a file that appears complete or not at all; an interrupted one can be resumed.
 
 Rows go to `.NAME.part` in the same folder, by the format's `Stream` or, where a format can't be
 written front to back, as raw float32 rows that are converted at the end, a chunk at a time, to
 `.NAME.new`. Then fsync and rename. Every few seconds a checkpoint makes the rows so far safe and notes
-in `.NAME.state` how many they are, how many bytes and their SHA-256; whoever resumes cuts the part there,
-reads it again and goes on, to the same bytes. The part stays behind an interruption if it has a checkpoint;
-behind an error only if resuming was asked for.
+in `.NAME.state` how many they are, how many bytes and their SHA-256; resuming truncates the part there,
+verifies it and continues, to the same bytes. After an interruption the part is kept if it has a checkpoint;
+after an error only if resuming was asked for.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Writer(ABC):
         """
 
     def _start(self) -> None:
-        """Start, or go on."""
+        """Start or resume."""
         self.done = 0
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Writer(ABC):
 
     @abstractmethod
     def _clean(self, error: BaseException) -> None:
-        """Remove what an error leaves of no use."""
+        """Remove files that are useless after an error."""
 
     def __enter__(self) -> Self:
         self._start()
@@ -105,7 +105,7 @@ class FileWriter(Writer):
 
     Args:
         stream: How rows are written, or spooled if `convert` is given.
-        convert: Makes the file from the spool.
+        convert: Converts the spool to the file.
     """
 
     def __init__(
@@ -137,32 +137,32 @@ class FileWriter(Writer):
         if not os.path.isdir(self.path.parent):
             raise DataError(f"{self.path}: there is no folder {self.path.parent}")
         check_target(self.path)
-        left = None
+        previous = None
         if self.resume and os.path.isfile(self.state) and os.path.isfile(self.part):
-            left = taken_up(self.state, self.job, self.part)
+            previous = read_state(self.state, self.job, self.part)
         with writing(self.path):
             self.file = open_own(self.part, create=True)
         if not lock(self.file, self.part):
             self.file.close()
             raise DataError(f"{self.path}: another process is writing it")
-        self.checkpointed, self.saved = left is not None, time.monotonic()
+        self.checkpointed, self.saved = previous is not None, time.monotonic()
         try:
-            self._begin(left)
+            self._begin(previous)
         except BaseException as error:
             self._clean(error)
             raise
 
-    def _begin(self, left: Mapping[str, Any] | None) -> None:
-        self.done, size = (left["done"], left["bytes"]) if left else (0, 0)
+    def _begin(self, previous: Mapping[str, Any] | None) -> None:
+        self.done, size = (previous["done"], previous["bytes"]) if previous else (0, 0)
         if os.fstat(self.file.fileno()).st_size < size:
             raise DataError(f"{self.part}: is shorter than {self.state} says; remove both")
         with writing(self.path):
             self.file.truncate(size)
             self.digest = hashlib.file_digest(self.file, "sha256")
-            if left is None:
+            if previous is None:
                 self.state.unlink(missing_ok=True)
                 self._put(self.stream.header(self.rows or 0))
-            elif left.get("sha256") != self.digest.hexdigest():
+            elif previous.get("sha256") != self.digest.hexdigest():
                 raise DataError(f"{self.part}: has changed; remove it and {self.state}")
 
     def write(self, values: Rows) -> None:
@@ -185,8 +185,8 @@ class FileWriter(Writer):
         with writing(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
-            noted = {"bytes": self.file.tell(), "sha256": self.digest.hexdigest()}
-            put(self.state, {**self.job, "done": self.done, **noted})
+            progress = {"bytes": self.file.tell(), "sha256": self.digest.hexdigest()}
+            write_json(self.state, {**self.job, "done": self.done, **progress})
         self.checkpointed, self.saved = True, time.monotonic()
 
     def _finish(self) -> None:
@@ -228,14 +228,14 @@ class FileWriter(Writer):
         with suppress(OSError):
             self.file.close()
         keep = self.checkpointed and (self.resume or not isinstance(error, Exception))
-        for left in (self.new,) if keep else (self.new, self.part, self.state):
+        for path in (self.new,) if keep else (self.new, self.part, self.state):
             with suppress(OSError):
-                left.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system or a format's package says against writing into a DataError."""
+    """Turn errors of the system or a format's package on writing into a DataError."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -259,16 +259,16 @@ def _sound(values: Rows, columns: Sequence[Column]) -> Rows:
     return values
 
 
-def taken_up(state: Path, job: Mapping[str, Any], part: Path) -> dict[str, Any]:
-    """Return what an interrupted writer noted.
+def read_state(state: Path, job: Mapping[str, Any], part: Path) -> dict[str, Any]:
+    """Return the state of an interrupted writer.
 
     Raises:
-        DataError: It can't be read, or was another job.
+        DataError: It can't be read, or is of another job.
     """
     try:
         with open_own(state) as file:
-            noted: dict[str, Any] = json.loads(file.read())
-        other = any(noted[key] != value for key, value in job.items())
+            content: dict[str, Any] = json.loads(file.read())
+        other = any(content[key] != value for key, value in job.items())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{state}: can't be read ({error}); remove it to start again") from error
     if other:
@@ -276,10 +276,10 @@ def taken_up(state: Path, job: Mapping[str, Any], part: Path) -> dict[str, Any]:
             f"{part}: is the beginning of other rows (other model, seed, conditions, columns or number); "
             "remove it, or begin again"
         )
-    return noted
+    return content
 
 
-def put(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON; the file changes whole or not at all."""
     data = (json.dumps(content, indent=1) + "\n").encode()
     write_bytes(path, data, new=path.with_name(f"{path.name}.new"))

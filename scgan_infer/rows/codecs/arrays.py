@@ -148,9 +148,9 @@ class NpzReader(Reader):
             if "names" in members:
                 self.names, self.named = self._names(members["names"], len(self.names)), True
         else:
-            held = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            listed = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise DataError(
-                f"{path}: holds no single table but {held or 'nothing'}; choose with {path}:NAME"
+                f"{path}: holds no single table but {listed or 'nothing'}; choose with {path}:NAME"
             )
         self.rows = self.arrays[0].rows
 

@@ -1,6 +1,6 @@
-"""What every file format gives: a `Reader` of raw columns, and a `Stream` or a conversion to write with.
+"""The interface of a file format: a `Reader` of raw columns, and a `Stream` or a conversion to write with.
 
-Reading: file -> Reader -> chunks of raw columns, numbers of any type or text; `scgan_infer.rows.intake` judges
+Reading: file -> Reader -> chunks of raw columns, numbers of any type or text; `scgan_infer.rows.intake` checks
 them. Writing: float32 rows -> Stream: header, then each row's bytes, then tail. A format that can't be
 written in that order takes its rows from a finished spool of raw float32 rows instead (see
 `scgan_infer.rows.writers`).
@@ -36,18 +36,18 @@ class Reader(ABC):
     """One open file of rows; a context manager.
 
     Attributes:
-        label: What messages call it.
+        label: Its name in messages.
         names: The columns' names, in the file's order.
         named: Whether the names are the file's own (a plain array has none: x0, x1, ...).
         rows: How many rows the header claims; None where only reading tells.
         units: The units of the columns that have one.
-        settings: Fields of `Column` by name that the source states; what the user sets wins.
+        settings: Fields of `Column` by name that the source states; the user's override them.
         inside: Whether a file may hold several tables, of which `FILE:NAME` chooses.
-        file: What is open between calls, if anything.
-        budget: What reading it may cost.
-        notes: What the user should know of how it was read.
-        has_header: Tells from the cells of a text file's first line, and whether a number is among them,
-            whether they are names.
+        file: The open file, if any.
+        budget: Limits on the cost of reading it.
+        notes: Messages to the user on how it was read.
+        has_header: Returns whether a text file's first line has names, from its cells and whether one
+            is a number.
     """
 
     label: str = "rows"
@@ -68,7 +68,7 @@ class Reader(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Open the file and find its names; what it leaves in `file` is closed, whatever happens."""
+        """Open the file and read its names; `file` is closed even after an error."""
 
     @abstractmethod
     def chunks(self, wanted: Sequence[int], size: int, text: frozenset[int]) -> Iterator[list[Raw]]:
@@ -86,7 +86,7 @@ class Reader(ABC):
 
     @classmethod
     def failures(cls) -> tuple[type[BaseException], ...]:
-        """Return what the package behind raises on a damaged file, besides Python's own exceptions."""
+        """Return the package's exceptions for a damaged file, besides Python's."""
         return ()
 
     def __enter__(self) -> Self:
@@ -133,7 +133,7 @@ def raw_rows(columns: Sequence[Column]) -> Stream:
 
 
 def as_bytes(values: Raw) -> memoryview:
-    """Return an array's values, row after row, without a copy where they lie so already."""
+    """Return an array's values, row after row, without a copy where they are contiguous."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
@@ -141,7 +141,7 @@ def extra(module: str, name: str) -> Untyped:
     """Import an optional package.
 
     Raises:
-        DataError: It isn't installed; says how.
+        DataError: It isn't installed; the message has the command.
     """
     try:
         return importlib.import_module(module)
@@ -185,7 +185,7 @@ def checked(raw: Raw) -> Raw:
 
 
 def cells(values: Rows, columns: Sequence[Column], first: int = 0) -> list[Raw]:
-    """Return each column of rows [n, d] as its `storage` says: numbers or str objects.
+    """Return each column of rows [n, d] in its `storage` type: numbers or str objects.
 
     A missing number is NaN, a missing name the empty text.
     """
@@ -199,10 +199,10 @@ def _stored(values: Rows, column: Column, first: int) -> Raw:
         return values
     if not column.missing:
         return column.rules.cells(values, column)
-    there = ~np.isnan(values)
-    gone, dtype = ("", object) if column.storage == "text" else (np.nan, column.storage)
-    out = np.full(len(values), gone, dtype)
-    out[there] = column.rules.cells(values[there], column)
+    present = ~np.isnan(values)
+    missing, dtype = ("", object) if column.storage == "text" else (np.nan, column.storage)
+    out = np.full(len(values), missing, dtype)
+    out[present] = column.rules.cells(values[present], column)
     return out
 
 
@@ -216,7 +216,7 @@ def typed(values: Rows, columns: Sequence[Column], first: int = 0) -> list[Raw]:
 
 
 def coded(values: Rows, columns: Sequence[Column], first: int) -> Raw:
-    """Return rows [n, d] for a format of numbers alone, where a number stands for each name."""
+    """Return rows [n, d] for a format of numbers alone, with a number for each name."""
     if not any(column.rules.named or column.is_wide for column in columns):
         return values
     out = values.astype(coded_type(columns))
@@ -224,8 +224,8 @@ def coded(values: Rows, columns: Sequence[Column], first: int) -> Raw:
         if column.is_id:
             out[:, j] = column.rules.numbers(np.arange(first, first + len(values)), column)
             continue
-        there = ~np.isnan(values[:, j])
-        out[there, j] = column.rules.numbers(values[there, j], column)
+        present = ~np.isnan(values[:, j])
+        out[present, j] = column.rules.numbers(values[present, j], column)
     return out
 
 

@@ -1,4 +1,4 @@
-"""What one file may cost, from its size on disk; codecs ask before they allocate.
+"""Limits on the cost of reading one file, from its size on disk; codecs ask before they allocate.
 
     bytes decoded in all   <= max(64 MiB, 200 x size)     real rows compress less
     bytes held at once     <= 512 MiB                     one chunk, page or basket of each column
@@ -26,10 +26,10 @@ BYTES_A_SECOND = 1 << 16
 
 
 class Budget:
-    """What is left for one file.
+    """The limits for one file, and what it has used.
 
     Args:
-        label: What messages call the file.
+        label: The file's name in messages.
         size: Its bytes on disk; None where they are not known, which leaves only columns bounded.
     """
 
@@ -89,9 +89,9 @@ class Budget:
         Raises:
             DataError: It adds up to more than the file's share.
         """
-        begun = time.thread_time()
+        start = time.thread_time()
         yield
-        self.seconds += time.thread_time() - begun
+        self.seconds += time.thread_time() - start
         if self.size is not None and self.seconds > SECONDS + self.size / BYTES_A_SECOND:
             raise DataError(
                 f"{self.label}: took {self.seconds:.0f} s to read, too long for its {self.size} bytes"

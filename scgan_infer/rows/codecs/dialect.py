@@ -30,7 +30,7 @@ def split(lines: Sequence[str], separator: str) -> list[list[str]]:
 
 
 def separator_of(lines: Sequence[str]) -> str:
-    """Return what separates the cells of these lines; a comma where nothing does."""
+    """Return the separator of these lines' cells; a comma where there is none."""
 
     def fits(separator: str) -> tuple[bool, bool, int, bool]:
         try:
@@ -55,12 +55,12 @@ def has_decimal_commas(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def header_at(lines: Sequence[str]) -> int:
-    """Return which of these lines has the columns' names, or is the first row of a file without."""
-    at = next((k for k, line in enumerate(lines) if not line.startswith(COMMENT)), len(lines))
-    separator = separator_of(lines[at:])
-    above, first = (split(lines[k : k + 1], separator) for k in (at - 1, at))
-    named = at > 0 and above and first and len(above[0]) == len(first[0]) > 1
-    return at - 1 if named and any(number(cell) is not None for cell in first[0]) else at
+    """Return the index of the line of column names, or of the first row of a file without."""
+    index = next((k for k, line in enumerate(lines) if not line.startswith(COMMENT)), len(lines))
+    separator = separator_of(lines[index:])
+    above, first = (split(lines[k : k + 1], separator) for k in (index - 1, index))
+    named = index > 0 and above and first and len(above[0]) == len(first[0]) > 1
+    return index - 1 if named and any(number(cell) is not None for cell in first[0]) else index
 
 
 def are_spaced(rows: Sequence[Sequence[str]]) -> bool:

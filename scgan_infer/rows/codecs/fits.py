@@ -75,7 +75,7 @@ class FitsReader(Reader):
             if f"TUNIT{i}" in self.header
         }
         self.form: list[tuple[int, str, int]] = []
-        at = 0
+        offset = 0
         for i in numbers:
             match = re.match(r"\s*(\d*)([LXBIJKAEDCMPQ])", str(self.header[f"TFORM{i}"]))
             if not match:
@@ -83,11 +83,11 @@ class FitsReader(Reader):
                     f"{self.path}: column {i} has the format {self.header[f'TFORM{i}']!r}, unknown"
                 )
             repeat, code = int(match[1] or 1), match[2]
-            self.form.append((repeat, code, at))
-            at += (repeat + 7) // 8 if code == "X" else repeat * BYTES[code]
-        if at > self.width or self.rows < 0:
+            self.form.append((repeat, code, offset))
+            offset += (repeat + 7) // 8 if code == "X" else repeat * BYTES[code]
+        if offset > self.width or self.rows < 0:
             raise DataError(
-                f"{self.path}: its header gives rows of {self.width} bytes for columns of {at}"
+                f"{self.path}: its header gives rows of {self.width} bytes for columns of {offset}"
             )
         holds = (self.path.stat().st_size - self.start) // max(self.width, 1)
         if self.rows > holds:
@@ -152,11 +152,11 @@ def fits_stream(columns: Sequence[Column]) -> Stream:
     dtype = np.dtype([(f"f{j}", form) for j, (_, form) in enumerate(stored)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = [
+        fields = [
             fits.Column(column.name, form, unit=column.unit or None)
             for column, (form, _) in zip(columns, stored, strict=True)
         ]
-        table = fits.BinTableHDU.from_columns(made).header
+        table = fits.BinTableHDU.from_columns(fields).header
     primary = fits.PrimaryHDU().header
     primary["EXTEND"] = True
 

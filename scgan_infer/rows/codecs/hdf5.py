@@ -91,8 +91,8 @@ class Hdf5Reader(Reader):
 
     def _inflate(self, name: str, part: Untyped) -> None:
         """Refuse chunks that inflate to more than a chunk: HDF5 stops only when it has all of it in memory."""
-        made, z = part.id.get_create_plist(), self.h5py.h5z
-        filters = [made.get_filter(k)[0] for k in range(made.get_nfilters())]
+        layout, z = part.id.get_create_plist(), self.h5py.h5z
+        filters = [layout.get_filter(k)[0] for k in range(layout.get_nfilters())]
         packers = {z.FILTER_DEFLATE: INFLATION, z.FILTER_LZF: LZF_INFLATION}
         if not {*filters} <= {*packers, z.FILTER_SHUFFLE, z.FILTER_FLETCHER32}:
             raise DataError(
@@ -116,11 +116,11 @@ class Hdf5Reader(Reader):
                 f"{HELD // LZF_INFLATION} bytes; write it again in smaller ones"
             )
         for offset in large:
-            left, room = part.id.read_direct_chunk(offset)[1], math.prod(part.chunks)
+            data, room = part.id.read_direct_chunk(offset)[1], math.prod(part.chunks)
             room, inflater = room * part.dtype.itemsize, zlib.decompressobj()
-            while left and room >= 0:
-                room -= len(inflater.decompress(left, 1 << 20))
-                left = inflater.unconsumed_tail
+            while data and room >= 0:
+                room -= len(inflater.decompress(data, 1 << 20))
+                data = inflater.unconsumed_tail
             if room < 0:
                 raise DataError(f"{self.path}: a chunk of dataset {name!r} is a compression bomb")
 
@@ -129,8 +129,8 @@ class Hdf5Reader(Reader):
         for step in name.strip("/").split("/"):
             link = group.get(step, getlink=True) if isinstance(group, self.h5py.Group) else None
             if not isinstance(link, self.h5py.HardLink):
-                held = ", ".join(group) if isinstance(group, self.h5py.Group) else "values"
-                raise DataError(f"{self.path}: {name!r} is not in it, or a link; it has {held}")
+                listed = ", ".join(group) if isinstance(group, self.h5py.Group) else "values"
+                raise DataError(f"{self.path}: {name!r} is not in it, or a link; it has {listed}")
             group = group[step]
         if isinstance(group, self.h5py.Dataset) and (group.external or group.is_virtual):
             raise DataError(

@@ -31,14 +31,14 @@ class MemoryReader(Reader):
 
     def _take(self, data: Untyped) -> None:
         if hasattr(data, "items"):
-            held = [(str(name), _array(column)) for name, column in data.items()]
+            pairs = [(str(name), _array(column)) for name, column in data.items()]
             self.settings = {
                 str(name): {"kind": "category"}
                 for name, column in data.items()
                 if str(getattr(column, "dtype", "")) == "category"
             }
-            self.names, self.columns = tuple(name for name, _ in held), [raw for _, raw in held]
-            if len(held) > 1 and is_index(self.names[0], self.columns[0].tolist()):
+            self.names, self.columns = tuple(name for name, _ in pairs), [raw for _, raw in pairs]
+            if len(pairs) > 1 and is_index(self.names[0], self.columns[0].tolist()):
                 self.names, self.columns, self.notes = self.names[1:], self.columns[1:], (INDEX,)
             return
         rows = _array(data)

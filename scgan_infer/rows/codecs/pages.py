@@ -1,4 +1,4 @@
-"""What the pages of a Parquet column take when they are decoded, by their own headers, before one is.
+"""Decoded sizes of a Parquet column's pages, from their headers, before any is decoded.
 
 A column's chunk is pages on end, each a header and its bytes. The header is a struct in Thrift's compact form,
 of which fields 2 and 3 are the sizes decoded and stored; what else it holds is passed over. Formats:
@@ -22,14 +22,14 @@ def decoded_sizes(file: IO[bytes], start: int, length: int) -> Iterator[int]:
     Raises:
         ValueError: What stands there is no page.
     """
-    at = start
-    while at < start + length:
-        file.seek(at)
+    offset = start
+    while offset < start + length:
+        file.seek(offset)
         sizes = _struct(file)
         if not {2, 3} <= sizes.keys() or min(sizes[2], sizes[3]) < 0:
-            raise ValueError(f"no page begins at byte {at}")
+            raise ValueError(f"no page begins at byte {offset}")
         yield sizes[2]
-        at = file.tell() + sizes[3]
+        offset = file.tell() + sizes[3]
 
 
 def _struct(file: IO[bytes], depth: int = 0) -> dict[int, int]:

@@ -116,8 +116,8 @@ def write_parquet(target: Path, columns: Sequence[Column], rows: int, chunks: Ch
     with parquet.ParquetWriter(target, schema) as writer:
         for values, first in chunks:
             stored = [
-                pa.array(column, field.type, mask=gone)
-                for column, field, gone in zip(
+                pa.array(column, field.type, mask=missing)
+                for column, field, missing in zip(
                     typed(values, columns, first), fields, np.isnan(values).T, strict=True
                 )
             ]

@@ -102,8 +102,8 @@ class RootReader(Reader):
                 for column, parts in zip(self.tree.column_records, cluster, strict=False):
                     sizes = [-(-page.num_elements * column.nbits // 8) for page in parts.pages]
                     self.budget.hold(sum(sizes), "a column of a cluster")
-                    held = zip(parts.pages, sizes, strict=True)
-                    self.budget.decode(sum(n for p, n in held if p.locator.num_bytes >= n))
+                    pages = zip(parts.pages, sizes, strict=True)
+                    self.budget.decode(sum(n for p, n in pages if p.locator.num_bytes >= n))
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -156,9 +156,9 @@ def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Chunk
     uproot = extra("uproot", "root")
     names = [column.name for column in columns]
     types = [column.storage.replace("text", "string") for column in columns]
-    begun = list(itertools.islice(chunks, 1))
+    head = list(itertools.islice(chunks, 1))
     digest = hashlib.sha256(
-        repr((rows, columns)).encode() + b"".join(values.tobytes() for values, _ in begun)
+        repr((rows, columns)).encode() + b"".join(values.tobytes() for values, _ in head)
     )
     identity = uuid.UUID(bytes=digest.digest()[:16], version=4)
     with (
@@ -167,7 +167,7 @@ def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Chunk
         uproot.recreate(out, uuid_function=lambda: identity) as file,
     ):
         tree = file.mktree("events", dict(zip(names, types, strict=True)))
-        for values, first in itertools.chain(begun, chunks):
+        for values, first in itertools.chain(head, chunks):
             tree.extend(dict(zip(names, cells(values, columns, first), strict=True)))
 
 

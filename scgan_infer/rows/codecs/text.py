@@ -56,14 +56,14 @@ class CsvReader(Reader):
         self.file = self._stream()
         lines = self._lines()
         sample = _sample(lines)
-        at = header_at(sample)
-        plain = [line for line in sample[at + 1 :] if line[0] != COMMENT]
-        self.separator = separator_of(sample[at : at + 1] + plain)
-        first, *below = split(sample[at : at + 1] + plain, self.separator) or [[]]
-        if not first or "\0" in sample[at]:
+        header = header_at(sample)
+        plain = [line for line in sample[header + 1 :] if line[0] != COMMENT]
+        self.separator = separator_of(sample[header : header + 1] + plain)
+        first, *below = split(sample[header : header + 1] + plain, self.separator) or [[]]
+        if not first or "\0" in sample[header]:
             raise DataError(f"{self.path}: has no line of column names")
         first = [cell.strip() for cell in first]
-        if sample[at][0] == COMMENT != first[0]:
+        if sample[header][0] == COMMENT != first[0]:
             first[0] = first[0].removeprefix(COMMENT).strip()
         mark = "," if self.separator != "," else "."
         numbers = [number(cell.replace(mark, ".")) is not None for cell in first]
@@ -74,7 +74,7 @@ class CsvReader(Reader):
                 "or train with header=false"
             )
         self.names = tuple(first if self.named else (f"x{j}" for j in range(len(first))))
-        self.wide, self.above, self.one_line_each = len(first), at + self.named, True
+        self.wide, self.above, self.one_line_each = len(first), header + self.named, True
         self.rest = chain(sample[self.above :], lines)
         self.decimal = "."
         rows = below if self.named else [first, *below]
@@ -162,7 +162,7 @@ class CsvReader(Reader):
             done += rows
 
     def _whole_rows(self, size: int) -> tuple[list[str], bool]:
-        """Take `size` lines, and up to as many again while a quoted cell is open; say whether it was closed.
+        """Take `size` lines, and up to as many again while a quoted cell is open; and whether it was closed.
 
         A line that begins with # is passed over, unless it has the cells of a row.
         """
@@ -228,7 +228,7 @@ class CsvReader(Reader):
     def _careful(
         self, lines: list[str], is_text: NDArray[np.bool_], done: int
     ) -> tuple[list[Raw], str, str]:
-        """Return the columns up to the first row with a fault of form, and what is wrong there.
+        """Return the columns up to the first malformed row, and its error message.
 
         Empty lines that may be the file's last are the third result: wrong if anything follows.
         """
@@ -307,7 +307,7 @@ def _conversion(path: Path, encoding: str) -> str:
 
 
 def _sample(lines: Iterator[str]) -> list[str]:
-    """Take the first lines, three at least and no more than tell how the file is written."""
+    """Return the first lines, at least three, from which the file's dialect is inferred."""
     taken: list[str] = []
     room = SAMPLE
     for line in lines:
@@ -322,7 +322,7 @@ _POWERS = 10.0 ** np.arange(-60, 61)
 
 
 def digits(values: Rows) -> NDArray[np.int64]:
-    """Return how many digits, 6 to 9, bring each float32 back exactly; almost always the fewest."""
+    """Return how many digits, 6 to 9, each float32 needs to be read back exactly; almost always the fewest."""
     size = np.abs(values)
     exact = size.astype(np.float64)
     nearest = 0.4999999 * (exact - np.nextafter(size, np.float32(0)))
@@ -358,9 +358,9 @@ def csv_stream(columns: Sequence[Column], separator: str = ",") -> Stream:
         arguments: list[list[Any]] = []
         for column, stored in zip(columns, cells(values, columns, first), strict=True):
             if column.missing and column.storage == "float32":
-                gone = np.isnan(stored)
+                missing = np.isnan(stored)
                 numbers = zip(
-                    digits(np.where(gone, 0, stored)).tolist(), stored.tolist(), strict=True
+                    digits(np.where(missing, 0, stored)).tolist(), stored.tolist(), strict=True
                 )
                 spelt = ["" if value != value else f"{value:.{count}g}" for count, value in numbers]
                 arguments.append(spelt)
