@@ -10,10 +10,10 @@
                           h: steps of choice, 1 without discrete values, g: given columns}
       given               only where there are any: [{column: as in `columns`, place: among all columns, low, high:
                           least and greatest number seen, null of names}, ...], in the order of c
-      steps               what each step of choice but the last, the cluster, draws: [{column: its place,
+      steps               what each step of choice but the last, the cluster, draws: [{column: its index,
                           values: by outcome, null for a missing cell, rest: whether the outcome behind the
-                          last value says that another number stands, remainder: true where a value is by how
-                          much the cell differs from what other columns say}, ...]
+                          last value says that another number stands, remainder: true where a value is the
+                          cell's difference from what other columns imply}, ...]
       latents, mapper     the latent model (gaussian, centers, mapper, real); the kind of map, "" for none
       thresholds          K integers that do not fall, the last 2^24; u = k / 2^24 selects cluster i if
                           thresholds[i-1] <= k < thresholds[i]; with h > 1 or g > 0 the clusters' shares of the rows
@@ -67,7 +67,7 @@ class Bundle:
 
     Attributes:
         path: the folder.
-        manifest: what `bundle.json` says.
+        manifest: the contents of `bundle.json`.
         sha256: of `bundle.json` and so, through it, of all files: the bundle's identity.
         graphs: the bytes of each graph by file name; `graph` returns those that may run.
     """

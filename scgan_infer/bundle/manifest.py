@@ -1,7 +1,7 @@
-"""The manifest of a bundle and its JSON; what each key means is said in `bundle`.
+"""The manifest of a bundle and its JSON; `bundle` documents each key.
 
-A manifest may come from a stranger: `Manifest.from_json` takes nothing for granted, and names the key and the
-value that it can't take.
+A manifest may come from a stranger: `Manifest.from_json` checks everything, and names the key and the
+value that it refuses.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What one step of the head's choice may say of a column.
+    """The outcomes of one step of the head's choice, for one column.
 
     Attributes:
         column: The column's index.
         values: By index; None for a missing cell.
         rest: Whether the index behind the last value is one, too: another number.
-        remainder: Whether the values are what its number is more or less than others say.
+        remainder: Whether the values are differences from what other columns imply.
     """
 
     column: int
@@ -63,8 +63,8 @@ class GivenColumn:
     """A column that is an input.
 
     Attributes:
-        column: What it is; as an input a missing cell is NaN and a category its index.
-        place: Where it stands among all columns, generated ones included.
+        column: The column; as an input a missing cell is NaN and a category its index.
+        place: Its index among all columns, generated ones included.
         low: Least number that was seen in training; None of names.
         high: The greatest.
     """
@@ -77,7 +77,7 @@ class GivenColumn:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `bundle.json` says, by the same names; `files` is filled in when the bundle is saved.
+    """The contents of `bundle.json`, by the same names; `files` is filled in when the bundle is saved.
 
     `steps` are those of the choice but the last, the cluster. `given` is left out of JSON where there are none.
     """
@@ -98,13 +98,13 @@ class Manifest:
     format: int = FORMAT
 
     def fields(self) -> dict[str, Any]:
-        """Return what JSON holds: the format's number, then the other keys sorted."""
+        """Return the contents of the JSON: the format's number, then the other keys sorted."""
         fields = {**asdict(self), "columns": [column.to_dict() for column in self.columns]}
         for step in fields["steps"]:
             if not step["remainder"]:
                 del step["remainder"]
-        for one, held in zip(fields["given"], self.given, strict=True):
-            one["column"] = held.column.to_dict()
+        for entry, one in zip(fields["given"], self.given, strict=True):
+            entry["column"] = one.column.to_dict()
         if not self.given:
             del fields["given"]
         return {"format": fields.pop("format"), **json.loads(json.dumps(fields, sort_keys=True))}
@@ -149,11 +149,12 @@ class Manifest:
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """Of each column of a whole row its place among the generated ones, or -1 - its place among the given ones."""
+        """For each column of a whole row, its index among the generated columns, or -1 - that among the given ones."""
         given = {one.place: -1 - k for k, one in enumerate(self.given)}
-        made = iter(range(len(self.columns)))
+        generated = iter(range(len(self.columns)))
         return tuple(
-            given[j] if j in given else next(made) for j in range(len(self.columns) + len(given))
+            given[j] if j in given else next(generated)
+            for j in range(len(self.columns) + len(given))
         )
 
     @cached_property
@@ -214,7 +215,7 @@ def _columns(columns: list[Any], d: int, where: str = "columns") -> tuple[Column
         raise ModelError(
             f"{FILE}: {where} is not a list of {'d' if where == 'columns' else 'g'} = {d} columns"
         )
-    made = []
+    result = []
     for j, fields in enumerate(columns):
         names = fields.get("categories", [])
         valid = {key: _is_name(fields.get(key)) for key in ("name", "kind")}
@@ -224,35 +225,35 @@ def _columns(columns: list[Any], d: int, where: str = "columns") -> tuple[Column
             valid[key] = key not in fields or _is_number(fields[key])
         valid["missing"] = isinstance(fields.get("missing", False), bool)
         valid["categories"] = isinstance(names, list) and all(map(_is_name, names))
-        for key, right in valid.items():
-            _expect(fields, key, right, f"{where}[{j}].")
+        for key, is_valid in valid.items():
+            _expect(fields, key, is_valid, f"{where}[{j}].")
         known = {key: fields[key] for key in Column.__dataclass_fields__ if key in fields}
         try:
-            made.append(Column.from_dict(known))
+            result.append(Column.from_dict(known))
         except ValueError as error:
             raise ModelError(f"{FILE}: {error}") from None
-    if len({column.name for column in made}) != d:
+    if len({column.name for column in result}) != d:
         raise ModelError(f"{FILE}: two columns have the same name")
-    return tuple(made)
+    return tuple(result)
 
 
 def _given(given: Any, columns: tuple[Column, ...], g: int) -> tuple[GivenColumn, ...]:
-    """Return the g given columns, in the order of c; their places rise."""
+    """Return the g given columns, in the order of c; their `place` ascends."""
     if not isinstance(given, list) or len(given) != g:
         raise ModelError(f"{FILE}: given is not a list of g = {g} columns")
-    held = [one if isinstance(one, dict) else {} for one in given]
-    own = _columns([one.get("column") for one in held], g, "given")
-    made, last = [], -1
-    for k, (one, column) in enumerate(zip(held, own, strict=True)):
+    entries = [one if isinstance(one, dict) else {} for one in given]
+    given_columns = _columns([one.get("column") for one in entries], g, "given")
+    result, last = [], -1
+    for k, (one, column) in enumerate(zip(entries, given_columns, strict=True)):
         where, most = f"given[{k}].", len(columns) + g - 1
         _expect(one, "place", _is_int(one.get("place"), last + 1, most), where)
         last = one["place"]
         for key in ("low", "high"):
             _expect(one, key, one.get(key) is None or _is_number(one[key]), where)
-        made.append(GivenColumn(column, last, one.get("low"), one.get("high")))
-    if {column.name for column in own} & {column.name for column in columns}:
+        result.append(GivenColumn(column, last, one.get("low"), one.get("high")))
+    if {column.name for column in given_columns} & {column.name for column in columns}:
         raise ModelError(f"{FILE}: a given column and another have the same name")
-    return tuple(made)
+    return tuple(result)
 
 
 def _check_conditions(parity: dict[str, Any], g: int) -> None:
@@ -267,25 +268,27 @@ def _steps(steps: Any, columns: tuple[Column, ...], h: int) -> tuple[Outcomes, .
     """Return the outcomes of the h - 1 steps before the cluster."""
     if not isinstance(steps, list) or len(steps) != h - 1:
         raise ModelError(f"{FILE}: steps is not a list of h - 1 = {h - 1} steps")
-    made = []
+    result = []
     for k, step in enumerate(steps):
         fields = step if isinstance(step, dict) else {}
         values = fields.get("values")
         valid = isinstance(values, list) and all(v is None or _is_number(v) for v in values)
         _expect(fields, "values", valid, f"steps[{k}].")
-        at = _is_int(fields.get("column"), 0, len(columns) - 1)
-        _expect(fields, "column", at, f"steps[{k}].")
+        valid = _is_int(fields.get("column"), 0, len(columns) - 1)
+        _expect(fields, "column", valid, f"steps[{k}].")
         _expect(fields, "rest", isinstance(fields.get("rest"), bool), f"steps[{k}].")
         remainder = fields.get("remainder", False)
         _expect(fields, "remainder", isinstance(remainder, bool), f"steps[{k}].")
-        made.append(Outcomes(fields["column"], tuple(fields["values"]), fields["rest"], remainder))
-    if len({step.column for step in made}) != len(made):
+        result.append(
+            Outcomes(fields["column"], tuple(fields["values"]), fields["rest"], remainder)
+        )
+    if len({step.column for step in result}) != len(result):
         raise ModelError(f"{FILE}: two steps are of the same column")
-    return tuple(made)
+    return tuple(result)
 
 
 def _check_files(files: object, graphs: Mapping[str, Interface], seen: int) -> None:
-    """Check what is said of files; there is a head where it sees or draws more than one number."""
+    """Check the entry `files`; a head is needed where it reads or draws more than one number."""
     if not isinstance(files, dict):
         raise ModelError(f"{FILE} names no files")
     needed = [name for name in graphs if name not in OPTIONAL or (name == HEAD and seen > 1)]

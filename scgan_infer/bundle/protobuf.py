@@ -1,4 +1,4 @@
-"""A reader of protocol-buffer bytes that nobody has vouched for.
+"""A reader of untrusted protocol-buffer bytes.
 
 A message is a sequence of fields, each a key (number << 3 | wire type) and a value:
 
@@ -45,7 +45,7 @@ class Field(NamedTuple):
 
 
 class Message:
-    """A kind of message: its name, its fields by key, and what stands for those that do not occur."""
+    """A kind of message: its name, its fields by key, and the defaults of those that do not occur."""
 
     def __init__(self, name: str, fields: str, *messages: Message) -> None:
         """Build from a list such as "1 key text, 2 shift int*, 3 child Child"; * marks what may repeat."""
@@ -58,8 +58,8 @@ class Message:
             many, word = word.endswith("*"), word.rstrip("*")
             wire = WIRES.get(word, BYTES)
             for key in {wire, BYTES} if many else {wire}:
-                read = Field(field, kinds.get(word, word), many, key != wire)
-                self.fields[int(number) << 3 | key] = read
+                entry = Field(field, kinds.get(word, word), many, key != wire)
+                self.fields[int(number) << 3 | key] = entry
             self.absent[field] = () if many and wire not in SIZES else ABSENT.get(word)
             if many and wire in SIZES:
                 self.joined.add(field)

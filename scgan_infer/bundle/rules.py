@@ -1,4 +1,4 @@
-"""What a graph of a bundle may hold: the rules that make a stranger's graph safe to give to onnxruntime.
+"""The rules that make a stranger's graph safe to give to onnxruntime.
 
 A graph is straight-line arithmetic on dense tensors, from the inputs to the outputs of `interfaces`. Refused:
 
@@ -62,7 +62,7 @@ ARITHMETIC = """
     Tan Tanh Transpose Unsqueeze Where
 """
 OPERATORS = COMPARISONS | COUNTS | set(ARITHMETIC.split())
-# attributes that the rules look at, and the field of theirs that counts
+# attributes that the rules read, and the field that holds each
 ATTRIBUTES = {
     "perm": "ints",
     "value": "t",
@@ -101,8 +101,8 @@ def _check_model(model: dict[str, Any]) -> None:
     if model["functions"]:
         raise MalformedError("it defines functions of its own")
     imports = [(entry["domain"], entry["version"]) for entry in model["opset_import"]]
-    if strange := [domain for domain, _ in imports if domain not in ("", "ai.onnx")]:
-        raise MalformedError(f"custom domain {_quote(strange[0])}")
+    if custom := [domain for domain, _ in imports if domain not in ("", "ai.onnx")]:
+        raise MalformedError(f"custom domain {_quote(custom[0])}")
     if model["ir_version"] != IR or [version for _, version in imports] != [OPSET]:
         versions = ", ".join(str(version) for _, version in imports[:4]) or "none"
         raise MalformedError(
@@ -130,9 +130,9 @@ def _check_interface(graph: dict[str, Any], interface: Interface) -> None:
             listed = _quote(", ".join(names))
             raise MalformedError(f"{side}s {listed} instead of {', '.join(expected)}")
         for value in graph[side]:
-            dtype, wanted = expected[value["name"]]
-            if _declared(value) != (dtype, list(wanted)):
-                shape = ", ".join(str(size or "n") for size in wanted)
+            dtype, sizes = expected[value["name"]]
+            if _declared(value) != (dtype, list(sizes)):
+                shape = ", ".join(str(size or "n") for size in sizes)
                 kind = np.dtype(TYPES[dtype][0])
                 raise MalformedError(f"{side} {value['name']} is not {kind} [{shape}] with n open")
     for value in graph["value_info"]:
@@ -182,7 +182,7 @@ def _check_nodes(graph: dict[str, Any]) -> None:
             raise MalformedError(f"{operator} reads {_quote(unknown[0])} before it is made")
         arguments = [types.get(name, 0) for name in node["input"]]
         _check_traps(node, arguments, attributes, constants)
-        dtype = _result(operator, arguments, attributes)
+        dtype = _result_type(operator, arguments, attributes)
         if operator == "Constant":
             constants["".join(node["output"])] = _constant(attributes)[1]
             results = [Value.of(_constant(attributes)[1])]
@@ -242,12 +242,12 @@ def _check_traps(
     real = arguments[:1] in ([FLOAT], [DOUBLE])
     if operator in ("Div", "Mod") and not real and (second is None or not (second > 0).all()):
         raise MalformedError(f"{operator} of integers by something else than a positive constant")
-    listed = second is not None and second.ndim == 1
+    is_list = second is not None and second.ndim == 1
     if operator == "Mod" and real:
         raise MalformedError(
             "Mod of numbers that are not integers (it takes up to 500 ns an element)"
         )
-    if operator.startswith("Reduce") and any(node["input"][1:]) and not listed:
+    if operator.startswith("Reduce") and any(node["input"][1:]) and not is_list:
         raise MalformedError(f"{operator} along axes that are not a constant list")
     if operator == "CumSum" and (second is None or second.size != 1):
         raise MalformedError("CumSum along an axis that is not a constant number")
@@ -278,7 +278,7 @@ def _attributes(node: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _result(operator: str, arguments: list[int], attributes: dict[str, Any]) -> int:
+def _result_type(operator: str, arguments: list[int], attributes: dict[str, Any]) -> int:
     """Return the type of the operator's (first) result."""
     if operator in COMPARISONS:
         return BOOL
@@ -320,15 +320,15 @@ def _values(tensor: dict[str, Any]) -> NDArray[Any]:
         raise MalformedError(f"tensor {name} has type {dtype}")
     _check_dimensions(tensor["name"], dims)
     kind, field = TYPES[dtype]
-    held = [key for key in DATA if len(tensor[key])]
+    filled = [key for key in DATA if len(tensor[key])]
     values: NDArray[Any] = np.empty(0, kind)
-    if held in (["raw_data"], [field]):
-        data = tensor[held[0]]
+    if filled in (["raw_data"], [field]):
+        data = tensor[filled[0]]
         if isinstance(data, list):
             values = _typed(name, data, np.dtype(kind))
         elif len(data) % values.itemsize == 0:
             values = np.frombuffer(data, kind)
-    if len(held) > 1 or len(values) != math.prod(dims):
+    if len(filled) > 1 or len(values) != math.prod(dims):
         raise MalformedError(f"tensor {name} holds other data than its dimensions {dims} say")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise MalformedError(f"tensor {name} holds NaN or infinity")
@@ -338,7 +338,7 @@ def _values(tensor: dict[str, Any]) -> NDArray[Any]:
 
 
 def _typed(name: str, numbers: list[int], kind: np.dtype[Any]) -> NDArray[Any]:
-    """Return numbers that were read as int64 in a type's own array, if it holds them all."""
+    """Return numbers that were read as int64 as an array of a type, if it holds them all."""
     values = np.array(numbers, np.int64)
     if kind == np.uint64:
         return values.view(np.uint64)

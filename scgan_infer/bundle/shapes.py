@@ -32,15 +32,15 @@ SLOW = {
     "Acos", "Asin", "Atan", "Cos", "Cosh", "CumSum", "Elu", "Gather", "LayerNormalization", "LeakyRelu", "Log",
     "LogSoftmax", "Pow", "ReduceLogSumExp", "Selu", "Sin", "Sinh", "Softmax", "Softplus", "Tan",
 }  # fmt: skip
-FOLDED = 64  # elements of an integer tensor that is followed, since it may say a shape
+FOLDED = 64  # elements of an integer tensor that is followed, since it may hold a shape
 
 
 class Value(NamedTuple):
-    """A tensor as far as it is known before it is computed.
+    """A tensor before it is computed.
 
     Attributes:
         shape: its dimensions for a block.
-        known: what it holds, where that is a few integers which follow from constants and shapes.
+        known: its values, where they are a few integers which follow from constants and shapes.
     """
 
     shape: Shape
@@ -84,14 +84,14 @@ class Call:
             MalformedError: the inputs do not fit each other, or their data would decide.
         """
         try:
-            shapes, known = SHAPES.get(self.operator, _same)(self), _known(self)
+            shapes, known = SHAPES.get(self.operator, _elementwise)(self), _known(self)
         except (IndexError, TypeError, ValueError) as error:
             shown = ", ".join(str(list(value.shape)) for value in self.values[:4])
             why = f": {error}" if isinstance(error, MalformedError) else ""
             raise MalformedError(f"{self.operator} of {shown} can't be computed{why}") from None
         if any(0 in shape for shape in shapes):
             raise MalformedError(f"{self.operator} gives a tensor without elements")
-        return [Value(shape, known if place == 0 else None) for place, shape in enumerate(shapes)]
+        return [Value(shape, known if index == 0 else None) for index, shape in enumerate(shapes)]
 
     def work(self, results: list[Value], dtype: int) -> int:
         """Return the work of the node on elements of this type, for a block."""
@@ -99,14 +99,14 @@ class Call:
         if self.operator in ("Gemm", "MatMul"):
             axis = 0 if self.get("transA", 0) else -1
             return out * self.shape(0)[axis] * (1 if dtype == FLOAT else OTHER_PRODUCT)
-        touched = out * (1 if self.operator in SHAPES else len(self.values))
-        touched += sum(value.elements for value in self.values)
-        each = SLOW_ELEMENT if self.operator in SLOW else ELEMENT
-        return touched * each * (WIDE if dtype == DOUBLE else 1)
+        accessed = out * (1 if self.operator in SHAPES else len(self.values))
+        accessed += sum(value.elements for value in self.values)
+        cost = SLOW_ELEMENT if self.operator in SLOW else ELEMENT
+        return accessed * cost * (WIDE if dtype == DOUBLE else 1)
 
-    def shape(self, place: int) -> Shape:
+    def shape(self, index: int) -> Shape:
         """Return the shape of an input that must be there."""
-        value = self.inputs[place]
+        value = self.inputs[index]
         if value is None:
             raise MalformedError("an input is missing")
         return value.shape
@@ -116,9 +116,9 @@ class Call:
         value: int = self.attributes.get(name, default)
         return value
 
-    def numbers(self, place: int) -> list[int] | None:
+    def numbers(self, index: int) -> list[int] | None:
         """Return the integers of an input; None if it is left out."""
-        value = self.inputs[place] if place < len(self.inputs) else None
+        value = self.inputs[index] if index < len(self.inputs) else None
         if value is None:
             return None
         if value.known is None:
@@ -127,7 +127,7 @@ class Call:
 
     def axis(self, default: int) -> int:
         """Return the attribute axis, counted from the front."""
-        return _place(self.get("axis", default), len(self.shape(0)))
+        return _normalise_axis(self.get("axis", default), len(self.shape(0)))
 
 
 def broadcast(shapes: Iterable[Shape]) -> Shape:
@@ -149,21 +149,21 @@ def broadcast(shapes: Iterable[Shape]) -> Shape:
     return tuple(result)
 
 
-def _same(call: Call) -> list[Shape]:
+def _elementwise(call: Call) -> list[Shape]:
     return [broadcast(value.shape for value in call.values)]
 
 
-def _place(axis: int, rank: int) -> int:
+def _normalise_axis(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise MalformedError(f"axis {axis} of {rank}")
     return axis % rank
 
 
-def _places(axes: list[int], rank: int) -> set[int]:
-    places = {_place(axis, rank) for axis in axes}
-    if len(places) != len(axes):
+def _normalise_axes(axes: list[int], rank: int) -> set[int]:
+    normalised = {_normalise_axis(axis, rank) for axis in axes}
+    if len(normalised) != len(axes):
         raise MalformedError("an axis occurs twice")
-    return places
+    return normalised
 
 
 def _product(call: Call) -> list[Shape]:
@@ -203,25 +203,25 @@ def _gather(call: Call) -> list[Shape]:
     return [shape[:axis] + call.shape(1) + shape[axis + 1 :]]
 
 
-def _reduced(call: Call) -> list[Shape]:
+def _reduction(call: Call) -> list[Shape]:
     axes, shape = call.numbers(1), call.shape(0)
     if not axes and call.get("noop_with_empty_axes", 0):
         return [shape]
-    gone = _places(axes, len(shape)) if axes else set(range(len(shape)))
-    return [_dropped(call, gone)]
+    reduced = _normalise_axes(axes, len(shape)) if axes else set(range(len(shape)))
+    return [_dropped(call, reduced)]
 
 
-def _best(call: Call) -> list[Shape]:
+def _arg_reduction(call: Call) -> list[Shape]:
     return [_dropped(call, {call.axis(0)})]
 
 
-def _dropped(call: Call, gone: set[int]) -> Shape:
+def _dropped(call: Call, axes: set[int]) -> Shape:
     kept = (1,) if call.get("keepdims", 1) else ()
-    sizes = [kept if axis in gone else (size,) for axis, size in enumerate(call.shape(0))]
+    sizes = [kept if axis in axes else (size,) for axis, size in enumerate(call.shape(0))]
     return sum(sizes, ())
 
 
-def _normalized(call: Call) -> list[Shape]:
+def _layer_normalization(call: Call) -> list[Shape]:
     axis, shape = call.axis(-1), call.shape(0)
     means = shape[:axis] + (1,) * (len(shape) - axis)
     return [broadcast(value.shape for value in call.values), means, means]
@@ -236,7 +236,7 @@ def _reshape(call: Call) -> list[Shape]:
     old, sizes = call.shape(0), call.numbers(1) or []
     if 0 in sizes and call.get("allowzero", 0):
         raise MalformedError("it would be empty")
-    new = [size or old[place] for place, size in enumerate(sizes)]
+    new = [size or old[axis] for axis, size in enumerate(sizes)]
     rest = math.prod(size for size in new if size != -1)
     if new.count(-1) == 1 and rest > 0:
         new[new.index(-1)] = math.prod(old) // rest
@@ -249,9 +249,9 @@ def _slice(call: Call) -> list[Shape]:
     shape, starts, ends = call.shape(0), call.numbers(1) or [], call.numbers(2) or []
     axes = call.numbers(3) or list(range(len(starts)))
     steps = call.numbers(4) or [1] * len(starts)
-    sizes, places = list(shape), [_place(axis, len(shape)) for axis in axes]
-    _places(axes, len(shape))
-    for axis, start, end, step in zip(places, starts, ends, steps, strict=True):
+    sizes, normalised = list(shape), [_normalise_axis(axis, len(shape)) for axis in axes]
+    _normalise_axes(axes, len(shape))
+    for axis, start, end, step in zip(normalised, starts, ends, steps, strict=True):
         sizes[axis] = len(range(*slice(start, end, step).indices(shape[axis])))
     return [tuple(sizes)]
 
@@ -270,16 +270,16 @@ def _split(call: Call) -> list[Shape]:
 def _squeeze(call: Call) -> list[Shape]:
     shape, axes = call.shape(0), call.numbers(1)
     ones = [axis for axis, size in enumerate(shape) if size == 1]
-    gone = _places(ones if axes is None else axes, len(shape))
-    if not gone <= set(ones):
+    squeezed = _normalise_axes(ones if axes is None else axes, len(shape))
+    if not squeezed <= set(ones):
         raise MalformedError(f"axes {axes} are not of size 1")
-    return [tuple(size for axis, size in enumerate(shape) if axis not in gone)]
+    return [tuple(size for axis, size in enumerate(shape) if axis not in squeezed)]
 
 
 def _unsqueeze(call: Call) -> list[Shape]:
     old, axes = iter(call.shape(0)), call.numbers(1) or []
     rank = len(call.shape(0)) + len(axes)
-    new = _places(axes, rank)
+    new = _normalise_axes(axes, rank)
     return [tuple(1 if axis in new else next(old) for axis in range(rank))]
 
 
@@ -300,7 +300,7 @@ def _flatten(call: Call) -> list[Shape]:
 
 
 def _known(call: Call) -> NDArray[Any] | None:
-    """Return what the first output holds, if it is made of shapes and constants as shapes are."""
+    """Return the values of the first output, if shapes and constants determine them."""
     if call.operator == "Shape":
         return np.array(_sizes(call), np.int64)
     if call.operator not in ("Concat", "Gather", "Identity"):
@@ -314,8 +314,8 @@ def _known(call: Call) -> NDArray[Any] | None:
 
 
 SHAPES: dict[str, Callable[[Call], list[Shape]]] = {
-    "ArgMax": _best,
-    "ArgMin": _best,
+    "ArgMax": _arg_reduction,
+    "ArgMin": _arg_reduction,
     "Concat": _concat,
     "ConstantOfShape": lambda call: [tuple(call.numbers(0) or [])],
     "Expand": lambda call: [broadcast([call.shape(0), tuple(call.numbers(1) or [])])],
@@ -323,16 +323,16 @@ SHAPES: dict[str, Callable[[Call], list[Shape]]] = {
     "Gather": _gather,
     "GatherElements": lambda call: [call.shape(1)],
     "Gemm": _gemm,
-    "LayerNormalization": _normalized,
+    "LayerNormalization": _layer_normalization,
     "MatMul": _product,
-    "ReduceL2": _reduced,
-    "ReduceLogSumExp": _reduced,
-    "ReduceMax": _reduced,
-    "ReduceMean": _reduced,
-    "ReduceMin": _reduced,
-    "ReduceProd": _reduced,
-    "ReduceSum": _reduced,
-    "ReduceSumSquare": _reduced,
+    "ReduceL2": _reduction,
+    "ReduceLogSumExp": _reduction,
+    "ReduceMax": _reduction,
+    "ReduceMean": _reduction,
+    "ReduceMin": _reduction,
+    "ReduceProd": _reduction,
+    "ReduceSum": _reduction,
+    "ReduceSumSquare": _reduction,
     "Reshape": _reshape,
     "Shape": lambda call: [(len(_sizes(call)),)],
     "Size": lambda call: [()],
