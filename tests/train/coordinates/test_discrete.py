@@ -194,6 +194,17 @@ def alone(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return rows, torch.zeros(len(rows), 0)
 
 
+def selected(chain: Chain, u: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the choices [n, h] of a chain and of its graph, which are the same but for rounding."""
+    argued = argument(("n", u.shape[1]))
+    made = chain.graph(argued, ConditionVars(None, ()))
+    graph = model({"u": argued}, {str(k): step for k, step in enumerate(made)})
+    theirs = np.stack(onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()}), 1)
+    ours = chain.select(u, nothing(u)).numpy()
+    assert (theirs != ours).any(1).mean() < 1e-3
+    return ours, theirs
+
+
 def nothing(u: torch.Tensor) -> Conditions:
     return Conditions(torch.zeros(len(u), 0), torch.zeros(len(u), 0, dtype=torch.int64))
 
@@ -293,13 +304,7 @@ def test_a_step_that_is_never_below_another_is_so_in_every_row() -> None:
     for places, table in bounds.items():
         chain.tie(*places, torch.from_numpy(table), least=True)
     u = torch.rand(4096, 4, generator=generator_for(0, "u"))
-    argued = argument(("n", 4))
-    made = chain.graph(argued, ConditionVars(None, ()))
-    graph = model({"u": argued}, {str(k): step for k, step in enumerate(made)})
-    theirs = np.stack(onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()}), 1)
-    ours = chain.select(u, nothing(u)).numpy()
-    assert (theirs != ours).any(1).mean() < 1e-3
-    for chosen in (ours, theirs):
+    for chosen in selected(chain, u):
         drawn = {
             name: np.append(step.values, np.nan)[chosen[:, k]]
             for k, (name, step) in enumerate(zip(names, steps, strict=True))
@@ -376,13 +381,7 @@ def test_what_never_comes_with_a_missing_cell_does_not_in_any_row() -> None:
     chain = Chain([4, 5, 3], generator_for(0, "never"))
     chain.bar(1, 0, torch.from_numpy(found[1, 0]))
     u = torch.rand(4096, 3, generator=generator_for(0, "u"))
-    argued = argument(("n", 3))
-    made = chain.graph(argued, ConditionVars(None, ()))
-    graph = model({"u": argued}, {str(k): step for k, step in enumerate(made)})
-    theirs = np.stack(onnxruntime.InferenceSession(graph).run(None, {"u": u.numpy()}), 1)
-    ours = chain.select(u, nothing(u)).numpy()
-    assert (theirs != ours).any(1).mean() < 1e-3
-    for chosen in (ours, theirs):
+    for chosen in selected(chain, u):
         assert (chosen[chosen[:, 0] == 2, 1] == 4).all()
         assert not (chosen[chosen[:, 0] == 0, 1] == 4).any()
         assert 0 < (chosen[chosen[:, 0] == 1, 1] == 4).mean() < 1
