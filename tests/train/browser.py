@@ -185,11 +185,11 @@ def visit(browser: Browser, address: str, state: str = "", *, anew: bool = False
 
 
 def saved(browser: Browser, folder: Path) -> Path:
-    """Return the file that the page's button downloads."""
+    """Return the file that the page's button downloads; its name stands for an empty file at first."""
     browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
     browser.run("document.getElementById('download').click()")
     deadline = time.monotonic() + 20
-    while not (found := list(folder.glob("*.csv"))):
+    while not (found := [path for path in folder.glob("*.csv") if path.stat().st_size]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return found[0]
