@@ -124,7 +124,7 @@ def run(numbers):
 
 
 def test_no_graph_that_passes_ends_the_process():
-    command = [sys.executable, __file__, "0", "3000"]
+    command = [sys.executable, __file__, "0", "2000"]
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=SECONDS, env=paths, check=False

@@ -57,7 +57,7 @@ def many_members(path):
     """Forty arrays of zeros, each well under what one file may hold."""
     array = io.BytesIO()
     np.save(array, np.zeros(3_000_000))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name in ("x", "y", *range(38)):
             archive.writestr(f"{name}.npy", array.getvalue())
 
@@ -186,7 +186,7 @@ def wide(path, columns):
 @pytest.mark.slow
 def test_the_time_for_a_wide_table_grows_with_its_width_alone(tmp_path):
     seconds = []
-    for columns in (2_000, 20_000):
+    for columns in (1_000, 10_000):
         wide(tmp_path / "rows.csv", columns)
         begun = time.thread_time()
         assert len(read_table(tmp_path / "rows.csv").columns) == columns

@@ -260,7 +260,11 @@ def test_reading_and_writing_import_nothing_that_is_not_needed():
     assert not (packages | of_some_formats) & set(loaded)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "suffix",
+    [one for one in SUFFIXES if one.values[0] not in (".tsv", ".csv.gz")]
+    + [pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".tsv", ".csv.gz")],
+)
 def test_memory_does_not_grow_with_rows(tmp_path, suffix):
     pytest.importorskip("resource")
     warm = {

@@ -118,6 +118,7 @@ def test_no_header(tmp_path):
         read_table(path, columns=table.columns)
 
 
+@pytest.mark.slow
 def test_gzip_bombs(tmp_path):
     for text in (
         b"a,b\n" + (b"1,2." + b"0" * 1000 + b"\n") * 80_000,

@@ -102,7 +102,10 @@ def test_a_job_that_cant_be_done_is_refused_when_it_is_made(model, fields, words
         Job(model, **fields)
 
 
-@pytest.mark.parametrize("op", ["sample", "reconstruct", "encode"])
+@pytest.mark.parametrize(
+    "op",
+    ["sample", *(pytest.param(op, marks=pytest.mark.slow) for op in ("reconstruct", "encode"))],
+)
 def test_a_worker_that_is_killed_changes_nothing(model, op, tmp_path, monkeypatch):
     """Kill a worker's process while it works; its pieces are computed again, to the same bytes."""
     distributed = pytest.importorskip("distributed")

@@ -315,7 +315,6 @@ def whole_numbers(draw, low, high):
     return draw(st.sampled_from(made))
 
 
-@settings(max_examples=200)
 @given(
     n=whole_numbers(0, 300),
     seed=whole_numbers(0, END - 1),
