@@ -1,6 +1,6 @@
 """Killed, on a full disk, in a read-only folder, with a file cut: outputs are whole or absent.
 
-The killed commands are forks of one process that has imported what they need, so that 50 kills are quick.
+The killed commands are forks of one process that has imported what they need, so that a kill is quick.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from commands import ENVIRONMENT, FAST, Done, apart
 
 Scgan = Callable[..., Done]
-KILLS = 25
+KILLS = 12
 
 FORKS = """
 import itertools, os, signal, sys, time
@@ -131,7 +131,7 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bytes(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-@pytest.mark.parametrize(("suffix", "kills"), [(".npy", 9), (".csv", 8), (".npz", 8)])
+@pytest.mark.parametrize(("suffix", "kills"), [(".npy", 9), (".csv", 6), (".npz", 6)])
 def test_a_sampling_killed_again_and_again_ends_in_the_same_bytes(
     model: Path, tmp_path: Path, suffix: str, kills: int
 ) -> None:

@@ -33,10 +33,10 @@ BATCH = 64
 def settings(batch: int, kind: str) -> dict[str, object]:
     return {
         "device": "cpu",
-        "encoder": {"kind": "mlp", "width": 32, "steps": 60, "batch": batch, "lr": 5e-4},
+        "encoder": {"kind": "mlp", "width": 32, "steps": 30, "batch": batch, "lr": 5e-4},
         "clusters": {"k": 3},
-        "mapper": {"kind": kind, "steps": 30},
-        "decoder": {"warm_steps": 60, "steps": 60, "batch": batch, "widths": [32]},
+        "mapper": {"kind": kind, "steps": 15},
+        "decoder": {"warm_steps": 30, "steps": 20, "batch": batch, "widths": [32]},
     }
 
 
@@ -160,10 +160,10 @@ def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(tmp_path: P
     two, one, half = tmp_path / "two", tmp_path / "one", tmp_path / "half"
     finished(command(2, __file__, "every_kind", two, BATCH, *MAPS))
     finished(command(1, __file__, "every_kind", one, 2 * BATCH, *MAPS))
-    finished(command(1, __file__, "every_kind", half, BATCH, "aae"))
+    finished(command(1, __file__, "every_kind", half, BATCH, "ot"))
     for kind in MAPS:
         ours, theirs = history(two / kind), history(one / kind)
-        assert len(ours) > 10
+        assert len(ours) >= 10
         for line, other in zip(ours, theirs, strict=True):
             assert line == pytest.approx(
                 other, rel=1e-9, abs=1.1e-7
@@ -174,7 +174,7 @@ def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(tmp_path: P
             np.testing.assert_allclose(
                 tensor, again[name], rtol=1e-9, atol=1e-10, err_msg=f"{kind} {name}"
             )
-    assert history(half / "aae")[-1] != pytest.approx(history(one / "aae")[-1], rel=1e-3)
+    assert history(half / "ot")[-1] != pytest.approx(history(one / "ot")[-1], rel=1e-3)
 
 
 PROCESSES = 3
@@ -197,7 +197,7 @@ def begun(run: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], list[i
     for file in files:
         file.unlink(missing_ok=True)
     arguments = command(
-        PROCESSES, __file__, "often", run.with_name("pid"), *LONG, run, *more, looks=10
+        PROCESSES, __file__, "often", run.with_name("pid"), *LONG, run, *more, looks=4
     )
     with subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as job:
         wait_for(lambda: all(file.exists() and file.read_text() for file in files))
