@@ -1,4 +1,4 @@
-"""`python -m scgan_train` is `scgan`; `torchrun -m scgan_train train` is several: see docs/training.md."""
+"""`python -m scgan_train` is `scgan`; under torchrun it is several processes: docs/training.md."""
 
 from __future__ import annotations
 

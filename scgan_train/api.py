@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def inspect(
     data: str | Path | ArrayLike, config: Config | Mapping[str, Any] | None = None
 ) -> Inspection:
-    """Return the detected properties of columns and the cost of a training; arguments as in `train`.
+    """Return the columns' detected properties and a training's cost; arguments as in `train`.
 
     Raises:
         DataError: data that can't be read.
@@ -49,7 +49,8 @@ def train(
     """Train on rows and return the finished run.
 
     Args:
-        data: a built-in distribution, a file, or rows [n, d]; by default `eight_gaussians`, or the resumed run's rows.
+        data: a built-in distribution, a file, or rows [n, d]; by default `eight_gaussians`, or
+            the resumed run's rows.
         config: a `Config`, or the settings that differ from its defaults as a nested dict.
         out: the run folder; by default a new one in `runs/`, or the newest there to resume.
         resume: finish the run in `out`, with its own settings; those in `config` must agree.

@@ -1,8 +1,8 @@
 """Settings of a training: one frozen dataclass per stage, one around them, plain data in and out.
 
-Defaults that depend on the data are "auto"; `scgan_train.resolving` replaces them by values computed from the rows, and
-the result is trained and stored in runs and bundles. Settings come as nested dicts (defaults < preset < TOML file <
-command line), merged, then checked once.
+Defaults that depend on the data are "auto"; `scgan_train.resolving` computes them from the rows,
+and the result is trained and stored in runs and bundles. Settings come as nested dicts (defaults <
+preset < TOML file < command line), merged, then checked once.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class EncoderConfig:
     """Stage 1 (equation 1 of the paper).
 
     Attributes:
-        kind: `columns` (a monotone curve per column), `linear`, `mlp`, or `auto` (columns where the latent keeps every
-            dimension, else linear).
+        kind: `columns` (a monotone curve per column), `linear`, `mlp`, or `auto` (columns where
+            the latent keeps every dimension, else linear).
         latent_dim: e; `auto` keeps all varying columns up to 256, or 16 where some are given.
         similarity: of two latents in InfoNCE: `euclidean` (minus the squared distance) or `cosine`.
         temperature: tau, which divides the similarity.
         noise: standard deviation of the noise of the two views, in standardised units.
-        steps: training steps; `auto` is 500 of `mlp`, and none of others: a column's curve is a line then, and `linear`
-            stays at the principal axes.
+        steps: training steps; `auto` is 500 of `mlp`, else none: a column's curve is a line then,
+            and `linear` stays at the principal axes.
     """
 
     kind: Literal["auto", "columns", "linear", "mlp"] = "auto"
@@ -76,7 +76,7 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class MapperConfig:
-    """Stage 2, second half (equations 2 and 3): `kind` is a name in `MAPS`, or `auto` by number of dimensions.
+    """Stage 2, second half (equations 2 and 3): `kind` is in `MAPS`, or `auto` by dimensions.
 
     Attributes:
         steps: training steps; `auto` is the default of the kind.
@@ -97,13 +97,13 @@ class DecoderConfig:
     """Stage 3 (equation 4).
 
     Attributes:
-        widths: hidden units per layer, narrowest first: the first whose error on rows that were kept
-            back is at most `error` is taken, or the last that still lowers it by a tenth.
+        widths: hidden units per layer, narrowest first: the first whose error on rows kept back
+            is at most `error` is taken, or the last that still lowers it by a tenth.
         error: mean squared error of coordinates that is small enough, in their variances.
         layers: hidden layers, each with its own noise subspace.
-        noise: noise dimensions per layer, where there are critics; q = layers * noise. A linear encoder has noise of as
-            many dimensions as it loses at the decoder's output instead.
-        warm_steps: steps of reconstruction alone, noise off, and of the likelihood of noise at the output.
+        noise: noise dimensions per layer, where there are critics; q = layers * noise. A linear
+            encoder has noise at the decoder's output instead, of as many dimensions as it loses.
+        warm_steps: steps of reconstruction alone, noise off, and of the output noise's likelihood.
         steps: steps of the whole objective, with critics and noise in every layer; `auto` is none:
             what they gain on one table they lose on another.
         reconstruction: weight of the squared error with z fixed.
@@ -137,12 +137,12 @@ class Config:
 
     Attributes:
         latents: where latents for generation come from (`gaussian`, `centers`, `mapper`, `real`).
-        columns: name -> the `Column` fields that the user set (kind, period, low, high, unit, categories).
+        columns: name -> the `Column` fields set (kind, period, low, high, unit, categories).
         select: names of the columns to use; empty means all.
         given: names of the columns that are inputs and never generated.
-        missing: how missing cells are handled: kept as data (`keep`), their rows dropped, or an error.
+        missing: how missing cells are handled: kept as data (`keep`), rows dropped, or an error.
         tails: whether generated numbers may leave the range of the training rows.
-        constraints: whether relations that hold between number columns in all rows are detected and kept.
+        constraints: whether relations between number columns in all rows are detected and kept.
         header: whether the first line of a text file has the names; without, they are x0, x1, ...
         max_rows: rows kept for training, a uniform sample where the data has more.
     """

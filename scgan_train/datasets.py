@@ -1,4 +1,4 @@
-"""Where rows come from: files, memory, and eight built-in planes, each a function of a number of rows and a generator.
+"""Where rows come from: files, memory and eight planes, functions of n rows and a generator.
 
     N is standard normal, U uniform on [0, 1), B a fair coin, every letter drawn anew
 
@@ -11,9 +11,9 @@
     sinewaved_cube   (x, 0.2 x^3 + sin 5x + e^-1 N), x = N
     four_circles     2 (cos a, sin a) + 0.1 N2 - (+-1, +-1), a uniform on the circle
 
-The scale is that of the toy data of Durkan et al., "Neural spline flows", and Nielsen et al., "SurVAE flows".
-The paper names a "Sinewaved cube" and defines it nowhere: sine_wave, crescent_cubed and sinewaved_cube are
-its three readings.
+The scale is that of the toy data of Durkan et al., "Neural spline flows", and Nielsen et al.,
+"SurVAE flows". The paper names a "Sinewaved cube" and defines it nowhere: sine_wave,
+crescent_cubed and sinewaved_cube are its three readings.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def fresh(name: str, n: int, seed: int) -> Table:
 
 
 def source_of(data: Any, n: int, seed: int) -> Any:
-    """Return an argument for `read_table`: n rows where `data` names a built-in distribution, else `data`.
+    """Return what `read_table` takes: n rows where `data` is a built-in distribution, else `data`.
 
     Raises:
         UsageError: a text that is neither a file nor a built-in distribution.
@@ -135,7 +135,7 @@ def source_of(data: Any, n: int, seed: int) -> Any:
 
 
 def load(data: Any, config: Config) -> tuple[str, Table]:
-    """Return the source's name and its rows, at most `config.max_rows` of them, a uniform sample in their order.
+    """Return the source's name and its rows: at most `config.max_rows`, a uniform sample in order.
 
     Args:
         data: a built-in distribution, a file, or what else `read_table` takes.
@@ -210,7 +210,7 @@ def subject(
 ) -> Subject:
     """Return samples, or else a model, to evaluate against the rows of DATA; errors as `judges`.
 
-    At most n generated rows are compared at a time; the seed is theirs, and that of a built-in distribution.
+    At most n generated rows are compared at a time; the seed is theirs and a built-in plane's.
     """
     from scgan_infer.judging import evaluation
 

@@ -1,15 +1,15 @@
-"""Stage 3: a stochastic decoder from latents to coordinates, noise entering at every layer (EigenGAN).
+"""Stage 3: a stochastic decoder of latents to coordinates, noise entering at every layer.
 
     h_0 = W_0 eps;   h_{l+1} = W_{l+1} silu(h_l + mu_l + U_l diag(s_l) z_l);   y = S eps + t + h_L
 
-U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along its
-directions, by importances s_l, around the origin mu_l, which is the bias of the layer before. z = 0
-reconstructs; without noise there is no z. The affine skip S starts as the least-squares fit, the
-last W as zero; where the skip is exact, as behind an encoder of lines, nothing is trained and graphs have no layers.
-Where the latent has fewer dimensions than the row, noise enters at the output instead, and is fitted by likelihood to
-residuals of rows that the decoder has not seen (`subspace`). The objective is equation 4: squared error of
-reconstructions with z fixed, a critic on reconstructions, a critic on generations. Layers: He et al., "EigenGAN", ICCV
-2021.
+U_l has orthonormal columns (kept so by a penalty): the l-th noise moves h along its directions, by
+importances s_l, around the origin mu_l, the bias of the layer before. z = 0 reconstructs; without
+noise there is no z. The affine skip S starts as the least-squares fit, the last W as zero; where
+the skip is exact, as behind an encoder of lines, nothing is trained and graphs have no layers.
+Where the latent has fewer dimensions than the row, noise enters at the output instead, fitted by
+likelihood to residuals of rows that the decoder has not seen (`subspace`). The objective is
+equation 4: squared error of reconstructions with z fixed, a critic on reconstructions, a critic on
+generations. Layers: He et al., "EigenGAN", ICCV 2021.
 """
 
 from __future__ import annotations
@@ -122,13 +122,13 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def wake(self, lost: Tensor) -> None:
-        """Set all importances to the spread [] that reconstructions lose: critics miss smaller noise."""
+        """Set importances to the spread [] reconstructions lose: critics miss smaller noise."""
         for subspace in self._subspaces:
             subspace.importance.fill_(lost)
 
     @torch.no_grad()
     def put_out(self, lost: Tensor) -> None:
-        """Switch noise off if all of it is as `wake` set it: the phase that trains it was undone."""
+        """Switch noise off if all is as `wake` set it: the phase that trains it was undone."""
         values: list[Tensor] = [subspace.importance for subspace in self._subspaces]
         if values and (torch.cat(values) == lost.to(values[0])).all():
             self.wake(torch.zeros_like(lost))
@@ -165,7 +165,7 @@ class Decoder(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """Decoders of growing width until one is wide enough, then its noise, then its two critics (equation 4).
+    """Decoders of growing width until one suffices, then its noise, then its critics (equation 4).
 
     The first whose error on rows kept back is at most `DecoderConfig.error` is taken, or the last
     that still lowers the error by a tenth. The smaller one is the faster one. Where the latent has
@@ -178,7 +178,7 @@ class DecoderStage(nn.Module):
         restored: noise dimensions at the output; without, critics teach noise in each layer.
 
     Attributes:
-        errors: of each width, infinite where it was not trained; 0 of the first where its skip is exact.
+        errors: of each width, infinite where not trained; 0 of the first where its skip is exact.
         calibrated: whether the noise's spread was compared with rows kept back.
     """
 
@@ -277,7 +277,7 @@ class DecoderStage(nn.Module):
         return Phase(name, self.config.warm_steps, draw, (player,), floor=0.002, share=True)
 
     def _restore(self, latent: Tensor, y: Tensor, back: tuple[Tensor, Tensor]) -> Iterator[Phase]:
-        """Yield a phase that trains a decoder on each half, and one of the noise of the other half's residuals."""
+        """Yield phases that train a decoder on each half, then noise on the other's residuals."""
         config, best = self.config, self._best(len(self.errors))
         decoder, pair = self.decoder, self._halves[2 * best : 2 * best + 2]
         n = len(y) // 2

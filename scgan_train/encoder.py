@@ -1,11 +1,13 @@
 """Stage 1: an encoder whose latents keep distances between rows, trained by contrast alone.
 
-Two noisy copies of a row, a = y + s n and b = y + s n', should find each other among the batch (InfoNCE, equation 1):
+Two noisy copies of a row, a = y + s n and b = y + s n', should find each other among the batch
+(InfoNCE, equation 1):
 
-    loss = - E log [ exp(sim(f(a_i), f(b_i)) / tau) / sum_j exp(sim(f(a_i), f(b_j)) / tau) ]    and with a, b swapped
+    loss = - E log [ exp(sim(f(a_i), f(b_i)) / tau) / sum_j exp(sim(f(a_i), f(b_j)) / tau) ]
 
-With sim = -|.|^2 the best critic of this game is -|y - y'|^2 / (4 s^2): the encoder becomes a scaled isometry, so a
-row's position within its cluster survives. Cosine similarity lives on a sphere and flattens clusters at low dimension.
+and the same with a, b swapped. With sim = -|.|^2 the best critic is -|y - y'|^2 / (4 s^2): the
+encoder becomes a scaled isometry, so a row's position in its cluster survives. Cosine similarity
+lives on a sphere and flattens clusters at low dimension.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ STRAIGHT = -60.0  # logarithm of a bend that vanishes in float64
 
 
 class ColumnCurves(nn.Module):
-    """A monotone curve for each coordinate: a (y + sum_h v_h tanh(s_h y + b_h)), all of a, v, s positive.
+    """A monotone curve per coordinate: a (y + sum_h v_h tanh(s_h y + b_h)), positive a, v and s.
 
     Without a bend v is almost zero, and each curve a line.
     """
@@ -150,9 +152,9 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def start(self, y: Tensor) -> None:
-        """Take the principal axes of coordinates [n, d'] as a linear encoder's, which contrast converges to.
+        """Take coordinates' [n, d'] principal axes as a linear encoder's: contrast tends to them.
 
-        Views differ by equal noise in every direction, so the widest directions distinguish rows best.
+        Views differ by equal noise in all directions, so the widest distinguish rows best.
         """
         if self.config.kind == "linear":
             *_, layer = self.net.children()

@@ -1,9 +1,9 @@
 """The trainer as a scikit-learn estimator: `SCGAN().fit(X).sample(n)`.
 
-    X, a DataFrame or an array  --fit: train, export-->  a bundle in memory  --sample-->  rows in the form of X
+    X, a DataFrame or an array  --fit: train, export-->  a bundle  --sample-->  rows in X's form
 
-A fitted estimator holds the bundle's bytes and no network, so it needs no folder and no torch; `save` writes the
-bundle and `load` takes one, without a pickle.
+A fitted estimator holds the bundle's bytes in memory and no network, so it needs no folder and no
+torch; `save` writes the bundle and `load` takes one, without a pickle.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
     Args:
         preset: "standard", "quick" or "paper".
         config: settings that differ from the preset's, as `scgan_train.train` takes them.
-        random_state: seed of the training; a numpy generator to draw it from; or None for another each time.
+        random_state: seed of the training; a numpy generator to draw it from; None: always new.
         device: "auto", "cpu" or "cuda", used for training.
 
     Attributes:
@@ -110,13 +110,13 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
         return self
 
     def sample(self, n_samples: int = 1, seed: int = 0, start: int = 0, **asked: Any) -> Any:
-        """Return rows start .. start + n - 1 of the stream that the seed names, in the form of the X fitted to.
+        """Return rows start .. start + n - 1 of the seed's stream, in the form of the X fitted to.
 
         Args:
             n_samples: n.
             seed: of the stream, whatever `random_state` was.
             start: the first row's number.
-            asked: `cluster`, `temperature` and `where`, see `scgan_infer.sampling.model.Model.sample`.
+            asked: `cluster`, `temperature`, `where`; see `scgan_infer.sampling.model.Model.sample`.
         """
         check_is_fitted(self)
         model = self.sampler_.model
@@ -126,7 +126,7 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
 
     @available_if(_has_density)  # type: ignore[untyped-decorator]
     def score_samples(self, X: Any) -> NDArray[np.float64]:
-        """Return the log-density [n] of each row; see `scgan_infer.sampling.model.Model.log_prob`."""
+        """Return each row's log-density [n]; see `scgan_infer.sampling.model.Model.log_prob`."""
         if hasattr(X, "columns"):
             validate_data(self, X, reset=False, skip_check_array=True)
         else:
@@ -146,7 +146,7 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Return a fitted estimator of a bundle; its rows come as `Model.sample_table` gives them."""
+        """Return a fitted estimator of a bundle; its rows come as `Model.sample_table` gives."""
         fitted = cls()
         fitted.sampler_ = _Sampler(Path(path))
         names = [column.name for column in fitted.sampler_.bundle.manifest.columns]

@@ -1,8 +1,8 @@
 """Helpers for building graphs: every module's `graph` method is its `forward` as a graph.
 
-spox makes a typed value of every operator, so a graph is composed by calling functions, and a mistake in a shape or
-a type is an error where it is made. The models are of opset 18 and IR 8, with the batch open and no name of this
-machine inside.
+spox makes a typed value of every operator, so a graph is composed by calling functions, and a
+mistake in a shape or a type is an error where it is made. The models are of opset 18 and IR 8,
+with the batch open and no name of this machine inside.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def argument(shape: Sequence[int | str], dtype: type[np.generic] = np.float32) -
 
 
 def const(array: ArrayLike | Tensor, dtype: type[np.generic] = np.float32) -> Var:
-    """Return a constant of numbers or of a tensor; float32 unless said otherwise. Equal small ones are one."""
+    """Return a constant of numbers or a tensor, float32 by default. Equal small ones are one."""
     numbers = array.numpy(force=True) if isinstance(array, Tensor) else array
     values = np.array(numbers, dtype, order="C")
     if values.nbytes > SHARED:
@@ -59,7 +59,7 @@ def silu(x: Var) -> Var:
 def again(
     inputs: Mapping[str, Var], outputs: Mapping[str, Var], values: Mapping[str, Var]
 ) -> dict[str, Var]:
-    """Return a graph's outputs at other values of its inputs: nodes are copied, which is faster than creating them."""
+    """Return a graph's outputs at other inputs: copying nodes is faster than creating them."""
     return dict(spox.inline(spox.build(dict(inputs), dict(outputs)))(**values))
 
 

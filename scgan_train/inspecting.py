@@ -1,7 +1,7 @@
 """The detected properties of a table, before anything is trained: `scgan inspect`.
 
-One finding per column: its kind, range and distinct values, which values the head draws directly and how often,
-missing cells, and suggested changes.
+One finding per column: its kind, range and distinct values, which values the head draws directly
+and how often, missing cells, and suggested changes.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Finding:
         high: Greatest number.
         distinct: How many different values there are.
         missing: How many cells are missing.
-        drawn: Values that the head draws directly, "" for a missing cell, with their shares, most frequent first;
-            empty for a column that is computed from others and a residual.
+        drawn: Values that the head draws directly, "" for a missing cell, with their shares, most
+            frequent first; empty for a column that is computed from others and a residual.
         rest: Whether the column also has other numbers.
         hints: Suggested changes, a sentence each.
     """
@@ -97,13 +97,16 @@ class Inspection:
             for hint in finding.hints:
                 yield f"note: column {finding.column.name} {hint}"
         if self.constraints:
-            yield f"note: kept in generated rows: {'; '.join(self.constraints)} (constraints=false: not)"
+            yield (
+                f"note: kept in generated rows: {'; '.join(self.constraints)} "
+                "(constraints=false: not)"
+            )
         if self.guessed:
             setting = f"columns.{quoted(self.guessed[0])}.kind=real"
             yield f"note: kinds were guessed where none were set; {setting} says otherwise"
 
     def settings(self) -> str:
-        """Return the settings asked for and the detected columns as TOML for `scgan train --config`."""
+        """Return the settings asked for and the columns as TOML for `scgan train --config`."""
         columns = {one.column.name: one.column.to_dict() for one in self.findings}
         for fields in columns.values():
             for key in {"name", "categories", "missing"} & fields.keys():
@@ -238,7 +241,7 @@ def _short(text: str) -> str:
 
 
 def _cost(config: Config, steps: int) -> float:
-    """Return the approximate seconds of a training on one core; measured on tables of 2 to 15 columns."""
+    """Return a training's approximate seconds on one core, measured on 2 to 15 columns."""
     mapper, e = config.mapper, int(config.encoder.latent_dim)
     head = 2.7 * (steps + 1) if steps else 0.0
     if config.latents != "mapper":

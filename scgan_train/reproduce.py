@@ -1,12 +1,12 @@
-"""The paper's Table 1 and Figures 2 and 3: four latent models on every plane, everything else equal.
+"""The paper's Table 1 and Figures 2 and 3: four latent models on every plane, all else equal.
 
     cell = (maps, plane, latent model, seed)
 
-`maps` is `default`, or `paper`: the preset of that name, the paper's own, in which the latent model acts on
-reconstructions, as critics look at generations. What a cell does not change, training gives to the same bits in
-each: stage 1 for all of the same maps; clusters for all of those but one Gaussian; under the default maps the
-decoder. A finished cell is a JSON file, so any run of this can be resumed; a cell's run folder can be exported like
-any other.
+`maps` is `default`, or `paper`: the preset of that name, the paper's own, in which the latent model
+acts on reconstructions, as critics look at generations. What a cell does not change, training gives
+to the same bits in each: stage 1 for all of the same maps; clusters for all but one Gaussian; under
+the default maps the decoder. A finished cell is a JSON file, so any run of this can be resumed; a
+cell's run folder can be exported like any other.
 
     DIR/cells/MAPS-PLANE-LATENTS-SEED.json, .npz     figures, rows for the pictures
     DIR/runs/MAPS-PLANE-LATENTS-SEED/                run folders
@@ -125,7 +125,7 @@ class Cell:
 
 
 def reproduce(plan: Plan, *, jobs: int | None = None, resume: bool = False) -> list[Line]:
-    """Run unfinished cells, in processes of one thread (a core each), then write tables and figures.
+    """Run unfinished cells, in processes of one thread (a core each); write tables and figures.
 
     Returns:
         The table: for each maps, plane and latent model, medians over seeds.
@@ -195,8 +195,8 @@ def watched(plan: Plan, cells: Mapping[Future[None], Cell]) -> None:
 def measured(run: Run, judges: Table, n: int) -> tuple[dict[str, Any], dict[str, Floats]]:
     """Return a run's figures on fresh rows, and latents and rows for the pictures.
 
-    Only rows within the range of the training rows are reconstructed: others are clipped to its edge, and the
-    farthest of them would dominate the error.
+    Only rows within the range of the training rows are reconstructed: others are clipped to its
+    edge, and the farthest of them would dominate the error.
     """
     parts = Parts.of(run)
     (low, high), cells = parts.coordinates.ends, judges.values[:, parts.coordinates.index]
@@ -226,7 +226,7 @@ def measured(run: Run, judges: Table, n: int) -> tuple[dict[str, Any], dict[str,
 
 
 def summary(plan: Plan) -> list[Line]:
-    """Return medians over seeds of the cells, the paper's number beside the reconstruction error."""
+    """Return the cells' medians over seeds, the paper's number beside the reconstruction error."""
     lines = []
     for cell in (cell for cell in plan.cells() if cell.seed == 0):
         seeds = [replace(cell, seed=seed).result(plan.out) for seed in range(plan.seeds)]
@@ -257,9 +257,10 @@ def as_csv(lines: list[Line]) -> str:
 def as_markdown(lines: list[Line]) -> str:
     """Return the table as Markdown: reconstruction as the paper lays it out, then generation."""
     parts = [
-        f"Medians over {lines[0]['seeds']} seed(s). MSE is in the plane's units squared, the paper's "
-        'number in brackets; the paper\'s "sinewaved cube" has three readings. Generation: the figure, '
-        "and in brackets what real rows score in place of the generated ones.\n"
+        f"Medians over {lines[0]['seeds']} seed(s). MSE is in the plane's units squared, the "
+        "paper's number in brackets; the paper's "
+        '"sinewaved cube" has three readings. Generation: the figure, and in brackets what real '
+        "rows score in place of the generated ones.\n"
     ]
     for maps in MAPS:
         selected = [line for line in lines if line["maps"] == maps]
@@ -283,7 +284,7 @@ def _grid(lines: list[Line], cell: Callable[[Line], tuple[str, ...]]) -> str:
 
 
 def pictures(plan: Plan) -> None:
-    """Write Figure 2, latent models against true latents, and Figure 3, generations, of the first seed."""
+    """Write Figure 2, latent models against true latents, and Figure 3, generations, of seed 0."""
     from scgan_infer.judging.canvas import save
     from scgan_infer.judging.plots import planes
 

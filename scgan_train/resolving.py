@@ -1,4 +1,4 @@
-"""Replace "auto" in a configuration by values computed from the rows, before anything is trained."""
+"""Replace "auto" in a configuration by values computed from the rows, before any training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENOUGH_ROWS = 40  # of a cluster, whatever the dimension: correlations are shrun
 
 
 def constraints_of(config: Config, rows: Table) -> tuple[Constraint, ...]:
-    """Return the constraints between the generated columns of rows; none where settings switch them off.
+    """Return the constraints between the generated columns of rows; none if switched off.
 
     Raises:
         UsageError: a given column does not exist, or no column is generated.
@@ -53,7 +53,8 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
         )
     if given and config.decoder.steps not in ("auto", 0):
         raise UsageError(
-            f"decoder.steps = {config.decoder.steps}: the decoder has no critics where columns are given; leave it out"
+            f"decoder.steps = {config.decoder.steps}: the decoder has no critics where columns "
+            "are given; leave it out"
         )
     known = constraints_of(config, rows) if constraints is None else constraints
     rows = learned(part(rows, made), known)

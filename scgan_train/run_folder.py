@@ -6,10 +6,10 @@
     given.safetensors        from given columns to network inputs, where there are any
     encoder.safetensors      stage 1
     clusters.safetensors     K-means and its refinement
-    head.safetensors         the chain of discrete values and clusters, where there are such or given columns
+    head.safetensors         the chain of discrete values and clusters, where there is one
     mapper.safetensors       stage 2
     decoder.safetensors      stage 3
-    margins.safetensors      from generated columns to the distribution of training rows, where that is needed
+    margins.safetensors      generated columns to training rows' distribution, where needed
     held_out.npy             rows that no stage saw
     history.jsonl            a line per stage, phase and step with the losses
     checkpoint.safetensors   the stage under way
@@ -107,7 +107,8 @@ class Run:
         config: as trained.
         source: where the rows came from (a built-in name or a file's name).
         columns: d + g columns.
-        facts: what `run.json` holds besides: sizes, notes, seconds of each finished stage, SHA-256 of data and files.
+        facts: what else `run.json` holds: sizes, notes, seconds of each finished stage, SHA-256 of
+            data and files.
     """
 
     path: Path
@@ -174,7 +175,8 @@ class Run:
             return cls(path, config, source, columns, facts)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ModelError(
-                f"{path} is not a run folder: {Path(error.filename).name} is missing; give one that train made"
+                f"{path} is not a run folder: {Path(error.filename).name} is missing; "
+                "give one that train made"
             ) from error
         except (
             OSError,
@@ -187,7 +189,7 @@ class Run:
             raise ModelError(f"{path}: damaged run.json ({error}); train again") from error
 
     def write(self, name: str, content: bytes, *, note: bool = False) -> None:
-        """Write a file of the run, complete or not at all; with `note`, `run.json` records its SHA-256.
+        """Write a file of the run, all or nothing; with `note`, `run.json` records its SHA-256.
 
         Raises:
             DataError: if it can't be written.
@@ -227,7 +229,7 @@ class Run:
             ) from error
 
     def save_tensors(self, name: str, tensors: Mapping[str, Tensor | NDArray[Any]]) -> None:
-        """Write named tensors or arrays to `NAME.safetensors`; those of `mapper` without its chain."""
+        """Write named tensors or arrays to `NAME.safetensors`; `mapper`'s without its chain."""
         plain = {
             key: torch.as_tensor(tensor).detach().cpu().contiguous()
             for key, tensor in tensors.items()
@@ -247,7 +249,7 @@ class Run:
             raise ModelError(f"{path} is missing: the run is not finished; resume it") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path}: damaged ({error}); train again") from error
-        # A tensor's alignment decides how its sums are grouped: a copy is aligned as before it was written.
+        # A tensor's alignment decides how its sums are grouped: a copy's is as before writing.
         return {key: tensor.clone() for key, tensor in tensors.items()}
 
     def save_held_out(self, rows: NDArray[np.float32]) -> None:
@@ -293,7 +295,7 @@ class Run:
         return self._filled("encoder", lambda _: Encoder(dims, self.config.encoder, Generator()))
 
     def save_clusters(self, clusters: Clusters, labels: Tensor, settled: Tensor | None) -> None:
-        """Write the clusters, each training row's label [n], and latents [n, e] where they were drawn anew."""
+        """Write clusters, each training row's label [n], and latents [n, e] if drawn anew."""
         parts = {
             "weights": clusters.weights,
             "means": clusters.means,
@@ -335,7 +337,7 @@ class Run:
     def load_head(self) -> Chain | None:
         """Read the chain; None where there is none.
 
-        There is none where columns are neither discrete nor given, nor with real latents, which store their choices.
+        There is none without discrete or given columns; nor with real latents, stored with choices.
         """
         if self.config.latents == "real" or not (self.sizes or self.given):
             return None

@@ -1,16 +1,16 @@
 """Subspaces through which noise enters the decoder, of its layers and its output.
 
-At the output y = D(eps) + U diag(s) psi(v), v = C (1 + N(eps)) diag(exp g(eps)) z. U [d', q] spans the leading
-principal axes of residuals y - D(eps), rotated so that as many columns as possible lie along one axis; s are the
-residuals' spreads there, psi their normal quantiles, a monotone line of many pieces for each, and D(eps) is the origin.
-C is the Cholesky factor of their normal scores v. N (strictly lower triangular) turns the noise, and g stretches it, by
-where the latent is; both are zero at the start. Then
+At the output y = D(eps) + U diag(s) psi(v), v = C (1 + N(eps)) diag(exp g(eps)) z. U [d', q] spans
+the leading principal axes of residuals y - D(eps), rotated so that as many columns as possible lie
+along one axis; s are the residuals' spreads there, psi their normal quantiles, a monotone line of
+many pieces for each, D(eps) the origin. C is the Cholesky factor of their normal scores v. N
+(strictly lower triangular) turns noise, g stretches it, by the latent; both start at 0. Then
 
     log p(v | eps) = log N(exp(-g) (1 + N)^-1 C^-1 v; 0, 1) - sum g - log det C
 
-which is that of the residuals but for a constant. z = 0 is D(eps), the mean, which psi need not have in its middle:
-within about `NEAR` of it the noise fades away. Steep quantiles magnify what v was rounded by: so v is computed as z
-plus what the factors add to it, and psi is nowhere steeper than `STEEPEST`.
+which is that of the residuals but for a constant. z = 0 is D(eps), the mean, which psi need not
+have in its middle: within about `NEAR` of it the noise fades away. Steep quantiles magnify what v
+was rounded by: so v is z plus what the factors add, and psi is nowhere steeper than `STEEPEST`.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ NARROWEST = 1e-4  # spread of a direction, in standardised coordinates
 
 
 def principal(residuals: Tensor) -> tuple[Tensor, Tensor]:
-    """Return variances [d'] around zero and principal axes [d', d'] of residuals [n, d'], the widest first."""
+    """Return residuals' [n, d'] variances [d'] about 0 and principal axes [d', d'], widest first."""
     values, axes = torch.linalg.eigh(residuals.double().mT @ residuals.double() / len(residuals))
     return values.flip(0).clamp(min=NARROWEST**2), axes.flip(1)
 
 
 def _no_steeper(quantiles: Tensor) -> Tensor:
-    """Return quantiles [q, 2 PIECES + 1] with slopes limited to `STEEPEST`, from their middle outwards."""
+    """Return quantiles [q, 2 PIECES + 1], slopes limited to `STEEPEST` from the middle outwards."""
     most = STEEPEST * STEP * torch.arange(PIECES + 1).to(quantiles)
     below, above = (
         (side - most).cummin(1).values + most
@@ -78,7 +78,7 @@ class Subspace(nn.Module):
 
 
 class Residual(Subspace):
-    """The part of coordinates [n, d'] that the latent [n, e] loses, as noise z [n, q]; none until `start`.
+    """The part of y [n, d'] that the latent [n, e] loses, as noise z [n, q]; none until `start`.
 
     Attributes:
         quantiles: psi at its knots [q, 2 PIECES + 1].
@@ -132,7 +132,7 @@ class Residual(Subspace):
         return STEP * (index + share - PIECES).T
 
     def _slopes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return psi(0) [q], and by how much its slopes change at each knot upwards and downwards, [q, PIECES]."""
+        """Return psi(0) [q], and its changes of slope at the knots above and below, [q, PIECES]."""
         rises = self.quantiles.diff() / STEP
         up, down = rises[:, PIECES:], rises[:, :PIECES].flip(1)
         start = torch.zeros_like(up[:, :1])
@@ -223,7 +223,7 @@ class Residual(Subspace):
         return op.add(op.sub(above, below), const(middle))
 
     def noise_of(self, latent: Tensor, residuals: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the noise z [n, q] that adds residuals [n, d'], as far as they lie along U, and g [n, q]."""
+        """Return noise z [n, q] that adds residuals [n, d'], as far as along U, and g [n, q]."""
         stretch, shares = self.shaped(latent)
         turns = torch.einsum("na,aij->nij", shares, self.turns.tril(-1))
         v = self.scores(residuals @ self.basis / self.importance).T

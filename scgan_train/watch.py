@@ -6,8 +6,8 @@
     0 (a command)   yes    5 s            -
     1 (--verbose)   yes    1 s            yes
 
-Work of less than a second shows nothing. A notebook that can't draw bars gets lines. Narrow terminals keep the steps
-done and the time left.
+Work of less than a second shows nothing. A notebook that can't draw bars gets lines. Narrow
+terminals keep the steps done and the time left.
 """
 
 from __future__ import annotations
