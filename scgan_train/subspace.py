@@ -39,7 +39,7 @@ NARROWEST = 1e-4  # spread of a direction, in standardised coordinates
 
 
 def principal(residuals: Tensor) -> tuple[Tensor, Tensor]:
-    """Return residuals' [n, d'] variances [d'] about 0 and principal axes [d', d'], widest first."""
+    """Return residuals' [n, d'] variances [d'] about 0, principal axes [d', d'], widest first."""
     values, axes = torch.linalg.eigh(residuals.double().mT @ residuals.double() / len(residuals))
     return values.flip(0).clamp(min=NARROWEST**2), axes.flip(1)
 

@@ -1,1 +1,1 @@
-"""Between columns and the space that networks see: discrete values, forms, rounding, constraints, ranges, margins."""
+"""From columns to coordinates: discrete values, forms, rounding, constraints, ranges, margins."""

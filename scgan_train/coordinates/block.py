@@ -1,4 +1,4 @@
-"""Columns of one form, computed together: their coordinates, and values back from them, in numpy and as graphs."""
+"""Columns of one form, computed together: coordinates and values back, in numpy and as graphs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Block:
         positions: Slice of the coordinates.
         p: The form's parameters.
         rounding: Of the values; None where any number is possible.
-        ends: The range [k] that was seen, at whose ends values are reflected; None where values may leave it.
-        mirrors: Where f(x) is reflected, half a step beyond them; `FAR` where the form itself ends there.
+        ends: The range [k] seen, at whose ends values are reflected; None where they may leave it.
+        mirrors: Where f(x) is reflected, half a step beyond; `FAR` where the form itself ends.
     """
 
     form: Form

@@ -2,20 +2,21 @@
 
     x_j = base(x) + r,        base(x) = constant + sum_k factor_k x_k
 
-The head and the maps learn the remainder r instead of x_j, and x_j is computed from it at the end, so that
+The head and the maps learn the remainder r instead of x_j, and x_j is computed at the end, so that
 
-    equal     b = f a + g, c = a + b (+ d)     r is 0, up to what rounding each column for itself left: one step
+    equal     b = f a + g, c = a + b (+ d)     r is 0, up to one step left by rounding columns
     at least  a <= b (or the other way round)  r is a distance, never below 0 (never above)
 
-A column is learned as it is, and only held to its bound, where some of its numbers are drawn outright, or few of its
-rows are near the bound, so that few would cross it (a share of less than `CROWD` is nearer than `NEAR` standard
-deviations). What crosses a bound is reflected at it.
-Where a part of the base is missing, the next of its bases is taken; where none is present, a number that the column
-never has replaces it.
+A column is learned as it is, and only held to its bound, where some of its numbers are drawn
+outright, or so few of its rows are near the bound that few would cross it (a share of less than
+`CROWD` is nearer than `NEAR` standard deviations). What crosses a bound is reflected at it. Where a
+part of the base is missing, the next of its bases is taken, and without any a number that the
+column never has.
 
-A constraint must hold in all rows, be beyond chance, and be stricter than the columns' ranges: of rows whose cells come
-from different rows a share p keeps it, of which -n log p must be at least `CERTAIN` for n rows; p is at most `LOOSE`
-for bounds and `TIGHT` for sums that only hold up to rounding. Between discrete columns the chain keeps them.
+A constraint must hold in all rows, be beyond chance, and be stricter than the columns' ranges: of
+rows with cells from different rows a share p keeps it; -n log p must be at least `CERTAIN` for n
+rows, and p at most `LOOSE` for bounds and `TIGHT` for sums that only hold up to rounding. The chain
+keeps those of discrete columns.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ class Constraint:
     Attributes:
         column: Its index.
         owner: The column.
-        bases: Its base, and others that stand in where a part of one before is missing: a constant each, and
-            indices of columns with their factors.
+        bases: Its base, and others that stand in where one before misses a part: a constant each,
+            and indices of columns with their factors.
         side: 1 where it is at least its base, -1 at most, 0 equal.
         fine: Whether the base lies on the column's steps.
         room: How far rounding may have taken it from an equal base.
-        filler: Value of the base where all miss a part; nan if the column is missing then and only then.
+        filler: Value of a base where all miss a part; nan if the column is missing just then.
         ends: Its least and its greatest value.
         learned: Whether the remainder is learned instead.
     """
@@ -153,7 +154,7 @@ class Constraint:
         return _rounded_graph(self.roundings[1], r)
 
     def restore(self, x: Floats) -> Floats:
-        """Return the column's cells [n] of rows [n, d] in which it has its remainder, and its parts are restored."""
+        """Return the column's cells [n] of rows [n, d] with its remainder and restored parts."""
         base, r = self.base(x), x[:, self.column]
         missing = np.isnan(base)
         safe = np.where(missing, np.nan_to_num(self.filler), base)
@@ -252,7 +253,7 @@ def forward_graph(x: Var, constraints: Sequence[Constraint], d: int) -> Var:
 
 
 def inverse(x: Floats, constraints: Sequence[Constraint]) -> Floats:
-    """Return rows [n, d] of rows with remainders; each constraint's parts are restored before it."""
+    """Return rows [n, d] of rows with remainders; a constraint's parts are restored before it."""
     out = x.copy() if constraints else x
     for constraint in constraints:
         out[:, constraint.column] = constraint.restore(out)
@@ -316,7 +317,7 @@ def find(table: Table, free: Collection[int], drawn: Collection[int]) -> tuple[C
     Args:
         table: All rows.
         free: Columns whose remainder may be learned instead where it is a distance.
-        drawn: Columns that are drawn outright, which keep what holds between two of them by themselves.
+        drawn: Columns that are drawn outright; what holds between two of them they keep anyway.
     """
     search = _Search(table, free, drawn)
     if len(table) >= FEWEST and len(search.indices) <= MOST_COLUMNS:
@@ -412,7 +413,7 @@ class _Search:
                     yield factor, round(middle + anchors, decimals) - anchors
 
     def sums(self) -> None:
-        """Find columns that are the sum of two others, or of three in tables of up to `MOST_SUMMED`."""
+        """Find columns that are sums of two others, or three in tables of up to `MOST_SUMMED`."""
         whole = np.flatnonzero(~np.isnan(self.sample[:, self.indices]).any(1))[:FEW]
         if len(whole) < FEW:
             return
@@ -509,7 +510,7 @@ class _Search:
         return (other.anchor or 0.0) * factor - (column.anchor or 0.0), ((k, factor),)
 
     def _bound(self, a: int, b: int) -> bool:
-        """Return whether a column is never below another, beyond chance, and not by their ranges."""
+        """Return whether a column is never below another, beyond chance and not by their ranges."""
         first, second = self.columns[a], self.columns[b]
         if clock_of(first) != clock_of(second) or (a in self.drawn and b in self.drawn):
             return False

@@ -1,4 +1,4 @@
-"""What coordinates there are: which columns have one, of which form, and what is learned where constraints hold."""
+"""What coordinates there are: of which columns, in which form, and learned as which remainder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMOOTH = (
 
 
 def continuous(table: Table, steps: Sequence[Step]) -> list[int]:
-    """Return the columns that have a coordinate; if none would, one that is drawn (its is noise), or the first."""
+    """Return the columns with a coordinate; if none, a drawn one (of noise), or the first."""
     drawn = {step.column for step in steps if not step.rest}
     values = table.values
     varying = np.flatnonzero(values.min(0) < values.max(0)).tolist()
@@ -39,7 +39,7 @@ def continuous(table: Table, steps: Sequence[Step]) -> list[int]:
 def describe(
     table: Table, values: Singles, steps: Sequence[Step], tails: bool, given: bool
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of `Coordinates.state` that describe each coordinate, from the rows [n, d] that train."""
+    """Return the arrays of `Coordinates.state` for each coordinate, from training rows [n, d]."""
     columns, stepped = table.columns, {step.column for step in steps}
     varying, present = continuous(table, steps), present_cells(values, steps)
     cells = {j: values[present[:, j], j] for j in varying}
@@ -76,7 +76,7 @@ def describe(
 
 
 def find_constraints(table: Table, tails: bool = False) -> tuple[Constraint, ...]:
-    """Return the constraints that hold between the columns of a table; with tails, they hold no number to its range."""
+    """Return constraints between a table's columns; with tails, numbers may leave their range."""
     steps = discrete.find(table)
     drawn = {step.column for step in steps if not step.rest}
     heavy = {step.column for step in steps if len(step.numbers)}
@@ -97,13 +97,13 @@ def learned(table: Table, matches: Sequence[Constraint]) -> Table:
 
 
 def is_scored(column: Column, present: Singles) -> bool:
-    """Return whether a column's coordinate is a score: few numbers, on whatever grid, and repeated often."""
+    """Return whether a column's coordinate is a score: few numbers on any grid, repeated often."""
     distinct = len(np.unique(present))
     return len(present) >= REPEATED * distinct and JITTER_ABOVE < distinct <= MOST_SCORED
 
 
 def _bend(column: Column, present: Singles, tails: bool) -> tuple[float, float] | None:
-    """Return the bend of a column with long tails; what may leave its range can't be held to a wall by one."""
+    """Return a long-tailed column's bend; it can't hold what may leave its range to a wall."""
     form = column.rules.form(column)
     closed = form.name in ("turn", "between")
     if BEND not in column.rules.forms or closed or (tails and form.name != "line"):

@@ -1,21 +1,21 @@
 """Discrete values of a table: what the head draws, because no continuous map can.
 
-A *step* of the chain is a column and the values that it may be given outright: every category, every
-number of a column of few numbers, the *heavy* values of another number column ("capital gain is
-exactly 0"), and a missing cell. Where other numbers are possible too, the last index of the step means
-that, and the column keeps a coordinate for them.
+A *step* of the chain is a column and the values that it may be given outright: every category,
+every number of a column of few numbers, the *heavy* values of another number column ("capital gain
+is exactly 0"), and a missing cell. Where other numbers are possible too, the step's last index
+means that, and the column keeps a coordinate for them.
 
-A value of c rows is heavy if it holds `HEAVY` of the column's rows and three times as many as its neighbours among
-the values on average, or `SPIKE` of the rows and `PROMINENT` times as many; and so many are beyond chance there:
+A value of c rows is heavy if it holds `HEAVY` of the column's rows and three times as many as its
+neighbours' mean, or `SPIKE` and `PROMINENT` times as many; and so many are beyond chance there:
 
     c ln(c / t) - c + t >= `SURPLUS`,
 
-which bounds the logarithm of Poisson's probability of c or more rows. t is m - 1 / m, nearly the mean of Poisson's
-numbers whose mean is m where they are not 0: m that of the neighbours, with one row more. Six rows do in the midst of
-values that don't repeat, seven at an end.
+which bounds the logarithm of Poisson's probability of c or more rows. t is m - 1 / m, nearly the
+mean of Poisson's numbers whose mean is m where not 0: m that of the neighbours with one row more.
+Six rows do amid values that don't repeat, seven at an end.
 
-A chain of many steps learns badly. Where more than `MOST_STEPS` columns of numbers would have one, those
-without missing cells have none: their coordinates are scores, which keep the share of every value.
+A chain of many steps learns badly. Where more than `MOST_STEPS` columns of numbers would have one,
+those without missing cells have none: their coordinates are scores, which keep every value's share.
 """
 
 from __future__ import annotations
@@ -144,9 +144,9 @@ def middles(values: Singles) -> Singles:
 
 
 def find(table: Table, given: bool = False) -> tuple[Step, ...]:
-    """Return the steps of a table, those with the fewest outcomes first; but many names before all others.
+    """Return a table's steps, those with fewest outcomes first; but many names before all others.
 
-    The first step has no network but a table, which keeps the share of each name, however rare, and costs nothing.
+    The first step has no network but a table: it keeps each name's share, however rare, at no cost.
 
     Args:
         table: The rows.
@@ -177,7 +177,7 @@ def is_spiked(column: Column, cells: Singles) -> bool:
 
 
 def is_few(cells: Singles) -> bool:
-    """Return whether a column has so few numbers, so often repeated, that each may be drawn by itself."""
+    """Return whether a column has so few numbers, so often repeated, that each may be drawn."""
     distinct, counts = np.unique(cells[~np.isnan(cells)], return_counts=True)
     others = counts[~heavy(counts)]
     if any(len(distinct) <= min(most, counts.sum() / rows) for most, rows in FEW):
@@ -207,7 +207,7 @@ def _step(j: int, column: Column, cells: Singles, few: bool, given: bool) -> Ste
 
 
 def heavy(counts: Labels) -> NDArray[np.bool_]:
-    """Return which values of a column, in their order, are heavy, given the number of rows [V] of each."""
+    """Return which of a column's values, in order, are heavy, given how many rows [V] have each."""
     rows, width = counts.sum(), 2 * NEIGHBOURS + 1
     around = np.convolve(counts, np.ones(width), "full")[NEIGHBOURS:-NEIGHBOURS] - counts
     neighbours = (
@@ -226,10 +226,10 @@ def heavy(counts: Labels) -> NDArray[np.bool_]:
 
 
 def follows(choices: Labels, sizes: Sequence[int], known: int) -> dict[tuple[int, int], Labels]:
-    """Return the steps that another determines in every row: (step, other) to the outcome for each of the other's.
+    """Return steps that another always determines: (step, other) to an outcome per other outcome.
 
-    It must be beyond chance: were outcomes independent, as many rows as there are beyond one of each of the other's
-    outcomes would agree with a probability of e^-`CERTAIN` at most.
+    It must be beyond chance: were outcomes independent, as many rows as there are beyond one of
+    each of the other's outcomes would agree with a probability of at most e^-`CERTAIN`.
 
     Args:
         choices: Outcomes [n, k] of all steps.
@@ -258,10 +258,10 @@ def follows(choices: Labels, sizes: Sequence[int], known: int) -> dict[tuple[int
 def least(
     steps: Sequence[Step], columns: Sequence[Column], choices: Labels, tied: Collection[int]
 ) -> dict[tuple[int, int], Labels]:
-    """Return which steps' numbers are never below another's, and the least outcome of each for each of the other's.
+    """Return steps whose numbers are never below another's: the least outcome per other's outcome.
 
-    Of columns all of whose numbers are drawn outright. Of n rows a share p keeps that by chance, and all do; -n log p
-    must be at least `APART`. Unlike `constraints`, a bound here changes nothing in rows that keep it anyway.
+    Only of columns whose numbers are all drawn. A share p of n rows keeps that by chance, and all
+    do; -n log p must be at least `APART`. Unlike `constraints`, it changes no rows that keep it.
 
     Args:
         steps: All steps.
@@ -293,11 +293,11 @@ def least(
 
 
 def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArray[np.bool_]]:
-    """Return outcomes that never occur together: (step, earlier step) to the pairs [W, V], the earlier first.
+    """Return outcomes that never meet: (step, earlier step) to pairs [W, V], W the earlier's.
 
-    Of n rows, m have one outcome, k another one, and none has both. Were that chance, k rows would be drawn without
-    one of the m with a probability of C(n - m, k) / C(n, k), which must be e^-`APART` at most. Of a missing cell, or of
-    all that are not missing (m rows), and an outcome elsewhere, e^-`PATTERN` will do.
+    Of n rows, m have one outcome, k another, none both. By chance k rows would avoid the m with a
+    probability of C(n - m, k) / C(n, k), which must be at most e^-`APART`; or e^-`PATTERN` for a
+    missing cell, or all that are not (m rows), and an outcome elsewhere.
 
     Args:
         steps: All steps.
@@ -308,7 +308,7 @@ def never(steps: Sequence[Step], choices: Labels) -> dict[tuple[int, int], NDArr
     missing = [step.size - step.rest if np.isnan(step.values).any() else 0 for step in steps]
 
     def disjoint(both: Labels, least: float) -> NDArray[np.bool_]:
-        """Return which rows and columns of a table of counts [V, W] never occur together, beyond chance."""
+        """Return which rows and columns of counts [V, W] never occur together, beyond chance."""
         m, k = both.sum(1, keepdims=True), both.sum(0, keepdims=True)
         free = len(choices) - np.where(both > 0, len(choices), m)
         chance = logs[free] - logs[np.maximum(free - k, 0)] - logs[-1] + logs[len(choices) - k]

@@ -1,22 +1,22 @@
-"""Effects of discrete values on means: ridge regressions of coordinates, and of latents in their clusters' frames.
+"""Effects of discrete values on means: ridge regressions of coordinates, or latents in frames.
 
-Where s_1 .. s_(h-1) are the outcomes of the steps that the head draws, the residual of a coordinate y' is
+Where s_1 .. s_(h-1) are outcomes of the steps that the head draws, a coordinate y' has the residual
 
     y = (y' - m(s)) / spread,      m(s) = m_0 + t_1[s_1] + ... + t_(h-1)[s_(h-1)],
 
-one number t an outcome; those of a step of numbers have a slope along the numbers besides, which is shrunk less.
-A flow that sees s learns the same, but slowly, and of some hundred rows it may learn no more than their mean: that
-flats of more rooms have more area, or were built later where no renovation is known.
+one number t an outcome; a step of numbers has a slope along them besides, which is shrunk less. A
+flow that sees s learns the same, but slowly, and of some hundred rows maybe no more than their
+mean: that flats of more rooms have more area, or were built later where no renovation is known.
 
-All coordinates are shrunk alike, so that a linear relation between them holds between their means, too. There are
-none unless they predict rows that were left out (each in its turn).
+All coordinates are shrunk alike, so that a linear relation between them holds between their means,
+too. There are none unless they predict rows that were left out (each in its turn).
 
-Means can be taken off coordinates before clusters are cut, or off the clusters' frames alone. The first keeps what
-effects of discrete values from being cut to pieces, the second the clusters of coordinates that depend on each
-other differently in different regions. `preferred` compares the likelihoods of left-out rows in small mixtures.
+Means can be taken off coordinates before clusters are cut, or off the clusters' frames alone. The
+first keeps effects of discrete values whole, the second clusters whose coordinates depend on each
+other differently in different regions. `preferred` compares left-out rows' likelihoods in mixtures.
 
-`hanging` tests which of them affect a coordinate beyond its mean. A network that sees no others can be trained for
-longer before it identifies rows by their discrete values and overfits.
+`hanging` tests which of them affect a coordinate beyond its mean. A network that sees no others can
+be trained for longer before it identifies rows by their discrete values and overfits.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ class Effects:
         present: Bools | None = None,
         slopes: Sequence[Floats] = (),
     ) -> Effects | None:
-        """Return the effects of outcomes [n, h-1] on coordinates [n, e]; None where they predict nothing.
+        """Return effects of outcomes [n, h-1] on coordinates [n, e]; None where they predict none.
 
         Args:
             features: Features of each outcome of each step, see `features_of`.
             choice: The outcomes.
             y: The coordinates.
             present: Which of them are used, bool [n, e]; all by default.
-            slopes: Standardised number of each outcome, [V] of each step, see `slopes_of`; none by default.
+            slopes: Standardised number of each outcome, [V] per step, see `slopes_of`; or none.
         """
         sizes = tuple(len(each) for each in features)
         present = np.ones(y.shape, np.bool_) if present is None else present
@@ -127,7 +127,7 @@ class Effects:
 
     @property
     def starts(self) -> Labels:
-        """Where the rows of each step and of each pair begin in the table, and where the last end."""
+        """Where the rows of each step and each pair begin in the table, and where the last end."""
         both = [self.sizes[k] * self.sizes[m] for k, m in self.pairs]
         return np.cumsum([0, *self.sizes, *both])
 
@@ -146,7 +146,7 @@ class Effects:
         return np.asarray(y * self.spread + self.mean(choice), y.dtype)
 
     def mean_graph(self, choice: Sequence[Var]) -> Var:
-        """Return m [n, e] as a graph, of outcomes in steps [n], those of the cluster left out or not."""
+        """Return m [n, e] as a graph, of outcomes in steps [n], with the cluster's or without."""
         tables = np.split(self.table, self.starts[1:-1])
         both = [
             op.add(op.mul(choice[k], const(self.sizes[m], np.int64)), choice[m])
@@ -181,7 +181,7 @@ def features_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels)
 
 
 def slopes_of(numbers: Sequence[Floats], sizes: Sequence[int], choice: Labels) -> list[Floats]:
-    """Return the standardised number of each outcome of each step, [V] each; 0 for other outcomes."""
+    """Return the standardised number of each outcome, [V] per step; 0 for other outcomes."""
     slopes: list[Floats] = []
     for outcomes, values, size in zip(choice.T, numbers, sizes, strict=True):
         slope, weights = np.zeros(size), np.bincount(outcomes, minlength=size)[: len(values)]
@@ -206,7 +206,7 @@ def _pairs(
     left: Floats,
     present: Bools,
 ) -> Labels:
-    """Return steps [p, 2], of numbers and of names by which the slopes of residuals [n, e] along them differ."""
+    """Return steps [p, 2]: of numbers, and of names by which residuals' [n, e] slopes differ."""
     from scipy.special import chdtrc
 
     steps = range(len(slopes))
@@ -251,7 +251,7 @@ class Ridge:
         return slopes, centre - self.mean @ slopes
 
     def left_out(self, y: Floats) -> Floats:
-        """Return mean squared errors [e, penalties] of y [n, e], each row being predicted by the others."""
+        """Return mean squared errors [e, penalties] of y [n, e], each row predicted by the rest."""
         y = y - y.mean(0)
         product, squares, errors = self.turned.T @ y, self.turned**2, []
         for penalty in PENALTIES:
@@ -265,8 +265,8 @@ class Ridge:
 def hanging(v: Floats, choice: Labels) -> Bools:
     """Return which coordinates [n, e] depend on which of the outcomes [n, h-1], bool [e, h-1].
 
-    An analysis of variance over a step's outcomes tests v_j, |v_j|, a product v_j v_i, or whether v_j is
-    above one of its deciles: of means, spreads, slopes or shapes. Outcomes of fewer than `OFTEN` rows count as one.
+    An analysis of variance over a step's outcomes tests v_j, |v_j|, a product v_j v_i, or whether
+    v_j is above a decile: means, spreads, slopes or shapes. Outcomes of under `OFTEN` rows are one.
     """
     from scipy.special import chdtrc
 
@@ -321,7 +321,7 @@ def preferred(x: Floats, whole: Floats, left: Floats, slopes: Floats) -> bool:
 
 
 def _expected(x: Floats, y: Floats, k: int, ridge: Ridge, used: Labels, held: Labels) -> Floats:
-    """Return log p(y | x) [m] of rows that are held out: clusters by logistic regression, means in their frames."""
+    """Return log p(y | x) [m] of held-out rows: logistic clusters, with means in their frames."""
     from scipy.special import logsumexp
     from sklearn.linear_model import LogisticRegression
     from sklearn.mixture import GaussianMixture

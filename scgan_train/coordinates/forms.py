@@ -1,6 +1,6 @@
-"""Forms of coordinates, as graphs: f(x), its inverse and its slope of values [k, n], columns along axis 0.
+"""Forms of coordinates as graphs: f(x), its inverse and slope of values [k, n], columns on axis 0.
 
-Parameters come as [k, 1]. Scores are a form of training alone: their tables, `low` and `high`, come as [CELLS, k].
+Parameters are [k, 1]. Scores are only for training: their tables, `low` and `high`, are [CELLS, k].
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ INSIDE = 1e-3  # of a cell, that a score keeps from its ends, where the next cel
 class Scores(Form):
     """Normal scores: Phi(y) is the share of rows below x, somewhere within the share of x itself.
 
-    The inverse uses a table of `CELLS`: within a cell the value is constant where it is one that repeats, and
-    rises from `low` to `high` where it is one of many (see `edges`). Score and value rise together between them.
+    The inverse uses a table of `CELLS`: in a cell the value is constant where it repeats, and rises
+    from `low` to `high` where it is one of many (see `edges`). Score and value rise together there.
     """
 
     name = "scores"
@@ -41,7 +41,7 @@ class Scores(Form):
         return self.within(x, p, np.full(x.shape, 0.5))
 
     def within(self, x: Floats, p: Parameters, share: Floats) -> Floats:
-        """Return the score at a share [n, k] of the way through those of each value, or the nearest that has one."""
+        """Return scores at a share [n, k] of the way through each value's, or the nearest's."""
         columns = []
         for cells, part, low, high in zip(x.T, share.T, p["low"].T, p["high"].T, strict=True):
             pieces = Pieces.of(low, high)
@@ -62,7 +62,7 @@ SCORES = Scores()
 
 
 class Pieces(NamedTuple):
-    """The scores of one column's values, piece by piece, ascending: all of a value, or rising with values.
+    """The scores of a column's values, piece by piece, ascending: a value's, or rising with them.
 
     Attributes:
         starts: Least value of each piece but the first, float32.
@@ -106,9 +106,9 @@ class Pieces(NamedTuple):
 
 
 def edges(tables: Singles, smooth: NDArray[np.bool_]) -> tuple[Singles, Singles]:
-    """Return the values [CELLS, k] at both ends of the cells of tables [k, CELLS] of values in the midst of them.
+    """Return values [CELLS, k] at both ends of the cells, of tables [k, CELLS] of values amid them.
 
-    Both are the value itself where a column is not smooth, beside an equal value, and where the next is far.
+    Both are the value itself where a column is not smooth, beside an equal value or a far one.
     """
     low, high = tables.copy(), tables.copy()
     gap = np.diff(tables, axis=1)
@@ -125,7 +125,7 @@ def edges(tables: Singles, smooth: NDArray[np.bool_]) -> tuple[Singles, Singles]
 def quantiles(present: Singles, shares: Floats = MIDDLES, smooth: bool = False) -> Singles:
     """Return the values [CELLS] below which such shares of the rows [n] lie.
 
-    Where a column is smooth, they lie between those of rows that are near each other and repeat no number.
+    Where a column is smooth, they lie between those of rows that are near and repeat no number.
     """
     rows, n = np.sort(present), len(present)
     if not n:

@@ -1,9 +1,9 @@
 """Given columns: inputs of a conditional bundle, which are never generated.
 
-    c [n, g]  ->  h [n, p], standardised numbers, and s [n, r], the outcomes of categories and of missing cells
+    c [n, g]  ->  h [n, p], standardised numbers, s [n, r], outcomes of categories and missing cells
 
-Numbers have their kind's coordinate, without noise of a step; a periodic one has its cosine and sine, since no way back
-is needed. What leaves the range that was seen by more than `REACH` standard deviations is clipped to that.
+Numbers have their kind's coordinate, without a step's noise; periodic ones cosine and sine: no way
+back is needed. What leaves the seen range by over `REACH` standard deviations is clipped to that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REACH = 1.0
 
 
 class Conditions(NamedTuple):
-    """What networks see of given columns: numbers h [n, p] and outcomes s [n, r]; p or r may be 0."""
+    """What networks see of given columns: numbers h [n, p], outcomes s [n, r]; p or r may be 0."""
 
     h: Tensor
     s: Tensor
@@ -109,7 +109,7 @@ class Given:
         return np.concatenate(parts, axis=1).astype(y.dtype)
 
     def forward(self, c: Floats, rng: np.random.Generator | None = None) -> Floats:
-        """Return numbers [n, p] of rows [n, g]; `rng` draws normal ones for missing cells, which are 0 without it."""
+        """Return numbers [n, p] of rows [n, g]; missing cells are drawn normal by `rng`, else 0."""
         h = self._numbers(self.coordinates.forward(c, rng))
         return np.clip(h, *self.bounds).astype(h.dtype)
 
@@ -165,8 +165,8 @@ def part(table: Table, indices: Sequence[int]) -> Table:
 def unwalled(table: Table, config: Config) -> Table:
     """Return a table whose generated columns have no two guessed walls, where others are given.
 
-    Given the others, numbers seldom reach the walls of all rows; on the way to logits, what moves on a line would bend.
-    Rows still stay in the range that was seen.
+    Given the others, numbers seldom reach all rows' walls; on the way to logits, what moves on a
+    line would bend. Rows still stay in the range that was seen.
     """
     if not config.given:
         return table

@@ -20,9 +20,9 @@ LOOK_GAPS = 200_000  # rows that the search for empty bands and spikes looks at
 def split(rows: Array, min_rows: int) -> Labels:
     """Number the groups of rows [N, e] that a band of some coordinate separates.
 
-    An empty band counts when it is wider than `GAP`, leaves at least `SHARE` of the rows (and `min_rows`) on either
-    side, and is wider than chance explains: with the density of the sparser side, fewer than e^-3 such bands
-    are expected in all. Groups without one are searched for a spike (see `_spike`).
+    An empty band counts when it is wider than `GAP`, leaves at least `SHARE` of the rows (and
+    `min_rows`) on either side, and is wider than chance explains: at the sparser side's density,
+    less than e^-3 such bands are expected in all. Groups without one are searched for a `_spike`.
     """
     groups = np.zeros(len(rows), np.int64)
     least = max(int(np.ceil(SHARE * len(rows))), min_rows)
@@ -73,8 +73,8 @@ def _widest_gap(
 def _spike(rows: Array) -> tuple[int, float, float] | None:
     """Column and ends of the narrowest spike, or None.
 
-    It is the band that holds `SPIKE_SHARE` of the rows most tightly, with all beside it that is not thinner by
-    `SPIKE_HEIGHT`, looked at over five rows; it counts if it is narrower than `SPIKE` and as many rows lie outside.
+    It is the band that holds `SPIKE_SHARE` of the rows most tightly, and all beside it no thinner
+    by `SPIKE_HEIGHT`, over five rows; it counts if narrower than `SPIKE` with as many rows outside.
     """
     many = max(SPIKE_ROWS, int(np.ceil(SPIKE_SHARE * len(rows))))
     near, best, spike = 5, SPIKE, None

@@ -1,13 +1,13 @@
 """Curves that give each column of generated rows the distribution of the training rows.
 
-A map that is trained on all columns together has each of them right up to a percent of the rows or so. Where y is a
-coordinate of a generated row, F its distribution among generated rows, and Q the quantiles of training rows,
+A map trained on all columns together has each right up to a percent of the rows or so. Where y is
+a generated row's coordinate, F its distribution in such rows, and Q the quantiles of training rows,
 
     y' = Q(F(y))
 
-has the training rows' distribution. The curve is close to the identity, so it hardly changes dependence between
-columns. It is a polygon with corners at the quantiles 1 / L, 2 / L, ... of a normal distribution, so that a cell
-is found without a search, and goes on with slope 1 beyond. It is part of `Coordinates`, in both directions.
+has the training rows' distribution. The curve is near the identity: it hardly changes dependence
+between columns. It is a polygon with corners at a normal distribution's quantiles 1 / L, 2 / L,
+..., so cells need no search, and slope 1 beyond. `Coordinates` has it, in both directions.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Margins:
 
     Attributes:
         values: y' at the corners, float32 [L - 1, d'], ascending.
-        missing: The same in rows where the cell of another step is missing; None without any such coordinate.
+        missing: The same in rows where another step's cell is missing; None without such steps.
         steps: That step of each coordinate, int64 [d']; -1 where there is none.
     """
 
@@ -59,20 +59,21 @@ class Margins:
         there: tuple[Bools, Bools],
         gone: Mapping[int, tuple[Bools, Bools]] | None = None,
     ) -> Margins:
-        """Return the curves from generated to training coordinates, of at least `FEWEST` training rows.
+        """Return the curves from generated to training coordinates, from `FEWEST` training rows on.
 
-        A corner that would move by as much as an empty band is wide would fill one with rows, and is left to its
-        neighbours; so is one with few rows beyond it. Half of the generated rows make a curve and the other half judge
-        it: it stays straight unless they then share themselves out more evenly among the training rows.
+        A corner that would move by as much as an empty band is wide would fill one with rows, and
+        is left to its neighbours; so is one with few rows beyond it. Half of the generated rows
+        make a curve, half judge it: it stays straight unless they then lie more evenly in training
+        rows.
 
-        Where a cell of another column is missing, generated coordinates may differ from training ones by more than
-        chance, as a map blurs what depends on a threshold. Such rows get a separate curve.
+        Where another column's cell is missing, generated coordinates may differ from training ones
+        beyond chance, as maps blur what depends on a threshold. Such rows get a separate curve.
 
         Args:
             real: Of training rows [n, d'].
             made: Of generated rows [N, d'].
             there: Which of both are used, bool [n, d'] and [N, d'].
-            gone: In which of both the cell of a step is missing, bool [n] and [N], of each step that has such.
+            gone: In which of both a step's cell is missing, bool [n] and [N], per step with such.
         """
         corners = _corners(min(CELLS, len(real) // CELL_ROWS))
         values = np.repeat(corners[:, None], real.shape[1], 1).astype(np.float32)
@@ -100,14 +101,14 @@ class Margins:
         return cls(values, missing, steps) if (steps >= 0).any() else cls(values)
 
     def sides(self, gone: Mapping[int, Bools], n: int) -> Bools | None:
-        """Return which of two curves coordinates [n, d'] use, given where cells [n] of steps are missing."""
+        """Return which of two curves coordinates [n, d'] use, by the missing cells [n] of steps."""
         if self.steps is None:
             return None
         missing = {-1: np.zeros(n, np.bool_), **gone}
         return np.stack([missing[k] for k in self.steps.tolist()], 1)
 
     def _lines(self) -> tuple[Floats, Floats]:
-        """Return height and slope [L, d' or 2 d'] of the line in each cell, y' = height + slope y."""
+        """Return height and slope [L, d' or 2 d'] of each cell's line, y' = height + slope y."""
         values = self.values.astype(np.float64)
         if self.missing is not None:
             values = np.concatenate([values, self.missing], 1)
@@ -153,7 +154,7 @@ class Margins:
         return np.asarray(height[cell, curves] + slope[cell, curves] * y, y.dtype)
 
     def graph(self, f: Var, scale: Floats, shift: Floats, gone: Var | None = None) -> Var:
-        """Return `forward` of y scale + shift [d', n], in the same units, as a graph; gone is int64 [d', n]."""
+        """Return `forward` of y scale + shift [d', n], in its units, as a graph; gone: int64."""
         cells = len(self.values) + 1
         height, slope = self._lines()
         inner = np.sqrt(0.5) / scale
@@ -207,7 +208,7 @@ class Margins:
 def _curve(
     rows: Floats, first: Floats, last: Floats, corners: Floats, most: float
 ) -> NDArray[np.float32]:
-    """Return the curve [L - 1] of training numbers, sorted, and both halves of generated ones; see `Margins.fit`."""
+    """Return the curve [L - 1] of sorted training numbers and both generated halves; see `fit`."""
     bent = corners.copy()
     if len(rows) and len(first):
         bent += _moved(rows, np.sort(first), corners, most)
@@ -218,7 +219,7 @@ def _curve(
 
 
 def _surprise(real: Floats, made: Floats) -> float:
-    """Return by how many nats training numbers [n] differ from generated ones [N] beyond chance, by their deciles."""
+    """Return by how many nats, beyond chance, training [n] and generated [N] deciles differ."""
     from scipy.special import chdtrc
 
     if min(len(real), len(made)) < FEWEST_MISSING:
@@ -234,7 +235,7 @@ def _surprise(real: Floats, made: Floats) -> float:
 
 
 def uneven(real: Floats, made: Floats) -> float:
-    """Return how unevenly generated numbers [N] lie between every few of training numbers [n], which are sorted."""
+    """Return how unevenly generated numbers [N] lie between every few sorted training ones [n]."""
     if not len(real) or not len(made):
         return 0.0
     ends = np.unique(real[FEW::FEW])
@@ -247,7 +248,7 @@ def uneven(real: Floats, made: Floats) -> float:
 
 
 def _moved(real: Floats, made: Floats, corners: Floats, most: float) -> Floats:
-    """Return by how much corners move, less than `most`, by training numbers [n] and generated ones [N], sorted."""
+    """Return moves of corners, below `most`, by sorted training and generated numbers [n], [N]."""
     share = np.searchsorted(made, corners) / len(made)
     off = np.quantile(real, share) - corners
     known = np.minimum(share, 1 - share) * len(real) >= CELL_ROWS / 2

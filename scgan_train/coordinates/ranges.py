@@ -1,13 +1,13 @@
-"""Ranges of numbers given discrete values: a cell is missing above a threshold, a grade stands for a band.
+"""Ranges of numbers given discrete values: a cell missing above a threshold, a grade for a band.
 
-An outcome of a step of the chain leaves column j a range where its rows lie side by side among the column's values,
-with none of another outcome between them, and more often than chance. Of N rows in any order, c lie side by side
-with a probability of
+An outcome of a step of the chain leaves column j a range where its rows lie side by side among the
+column's values, none of another outcome between them, more often than chance. Of N rows in any
+order, c lie side by side with a probability of
 
     (N - c + 1) / C(N, c).
 
-The range ends in the middle between the last of them and the next row. A generated number beyond is reflected at the
-end: a flow alone blurs it.
+The range ends in the middle between the last of them and the next row. A generated number beyond is
+reflected at the end: a flow alone blurs it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Ranges:
 
     @classmethod
     def find(cls, f: Floats, there: Bools, choice: Labels, sizes: Sequence[int]) -> Ranges | None:
-        """Return the ranges of numbers [n, d'], of which some are present, by outcomes [n, h-1]; None without any."""
+        """Return ranges of numbers [n, d'], some present, by outcomes [n, h-1]; None if none."""
         low = np.full((sum(sizes), f.shape[1]), -OPEN, np.float32)
         high, starts = -low, np.cumsum([0, *sizes[:-1]])
         for j, present in enumerate(there.T):
@@ -90,7 +90,7 @@ class Ranges:
 
 
 def _runs(outcomes: Labels, numbers: Floats) -> list[tuple[int, int, int]]:
-    """Return outcomes whose rows lie side by side, with the first and the last of these, where numbers [N] ascend."""
+    """Return outcomes whose rows lie side by side, the first and last, where numbers [N] ascend."""
     runs, n = list[tuple[int, int, int]](), len(outcomes)
     if not n:
         return runs

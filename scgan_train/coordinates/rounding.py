@@ -1,7 +1,7 @@
-"""Numbers that were rounded: to values (p k + r) / q for whole k, as decimals are, or to significant digits.
+"""Rounded numbers: to values (p k + r) / q for whole k, as decimals are, or significant digits.
 
-p, q and r are whole (`Column.lattice`) and fractions are computed in float64, so that a value is the float32 nearest to
-the exact one; where float32 has wider steps, it is the value itself.
+p, q and r are whole (`Column.lattice`), fractions are computed in float64, so that a value is the
+float32 nearest to the exact one; where float32 has wider steps, it is the value itself.
 """
 
 from __future__ import annotations

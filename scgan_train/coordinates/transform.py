@@ -1,15 +1,15 @@
 """Between rows in the user's units and the space that networks see, in both directions.
 
-Each varying column becomes one standardised coordinate y = (f(x) - shift) / scale, with f the form of its kind
-(`scgan_infer.kinds`), or its *score* where few numbers are repeated often (`Scores`). Columns of one form are
-computed together, as a block; coordinates lie in the order of blocks. Columns whose values are steps apart are rounded
-on the way back. A column that never varies has no coordinate; it is written back as it was.
+Each varying column becomes one standardised coordinate y = (f(x) - shift) / scale, with f the form
+of its kind (`scgan_infer.kinds`), or its *score* where few numbers are repeated often (`Scores`).
+Columns of one form are computed together, as a block; coordinates are in the blocks' order. Columns
+of values steps apart are rounded on the way back; one that never varies is written as it was.
 
-What the head draws (`discrete`) has no coordinate. Where a column has one, but the cell is missing or heavy, the
-coordinate is filled: with a normal number for training, with 0 in graphs; on the way back it is ignored.
+What the head draws (`discrete`) has no coordinate. Where a column has one, but the cell is missing
+or heavy, the coordinate is filled: normal in training, 0 in graphs; ignored on the way back.
 
-Everything here is computed twice: in numpy, and as a part of the exported graphs, whose networks end in an affine map
-that scale and shift are folded into: the rows of y are graph_rows(scale y + shift).
+Everything here is computed twice: in numpy, and in the exported graphs, whose networks end in an
+affine map that takes in scale and shift: the rows of y are graph_rows(scale y + shift).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Bools = NDArray[np.bool_]
 
 
 class Coordinates:
-    """The map of one data set: `forward` to standardised coordinates, `inverse` back, in the precision they get.
+    """A data set's map: `forward` to standardised coordinates, `inverse` back, in given precision.
 
     Attributes:
         outer: The d columns.
@@ -58,11 +58,11 @@ class Coordinates:
         steps: What the head draws, h - 1 steps.
         dims: Number d' of coordinates; never 0: a table of discrete values alone has one of noise.
         index: The column of each coordinate, int64 [d'].
-        ends: Between which values of each coordinate's column lie, float32 [2, d']; nan where they may leave
-            the range that was seen.
-        bends: Centre and width of each coordinate of a column with long tails, float32 [2, d']; nan of others.
+        ends: Between which values of each coordinate's column lie, float32 [2, d']; nan where they
+            may leave the range that was seen.
+        bends: Centre and width of each long-tailed column's coordinate, float32 [2, d']; else nan.
         tables: Of each coordinate that is a score, float32 [s, CELLS]; `scored` marks which.
-        smooth: Which coordinates are scores of columns where numbers that were not seen may stand, bool [d'].
+        smooth: Which coordinates are scores of columns that may take unseen numbers, bool [d'].
         shift: float32 [d'].
         scale: float32 [d'].
         margins: Curves of coordinates; None without them.
@@ -140,11 +140,11 @@ class Coordinates:
         """Return the coordinates of a table.
 
         Args:
-            table: All rows: what is discrete and what varies is asked of them, as kinds are and as `resolve` does.
-            kept: The rows that train; what forms need, means and standard deviations come from them alone.
+            table: All rows; they say what is discrete and what varies, as for kinds and `resolve`.
+            kept: The rows that train, from which alone forms, means and standard deviations come.
             matches: Constraints between the columns, if already known.
             tails: Whether values may leave the range that was seen.
-            given: Whether the columns are given: numbers are neither drawn, scored nor constrained then.
+            given: Whether the columns are given: numbers are not drawn, scored or constrained then.
         """
         if matches is None:
             matches = () if given else find_constraints(table, tails)
@@ -173,7 +173,7 @@ class Coordinates:
         return fitted
 
     def _effects(self, x: Singles) -> Effects | None:
-        """Return effects of discrete values on coordinates' means in rows [n, d]; None where left to the map."""
+        """Return effects of discrete values on means in rows [n, d]; None where left to the map."""
         choice = self.choose(x)
         present, features = self.present(choice), self.features(choice)
         for block in self.blocks:
@@ -188,7 +188,7 @@ class Coordinates:
         return effects if preferred(seen(features, choice), y, left, slopes) else None
 
     def _ranges(self, f: Floats, choice: Labels) -> Ranges | None:
-        """Return the ranges that outcomes [n, h-1] leave to f(x) [n, d']; nan where a cell has none."""
+        """Return the ranges that outcomes [n, h-1] leave to f(x) [n, d'], nan in cells without."""
         present = ~np.isnan(f) & ~self.scored
         for block in self.blocks:
             if block.form.name == "turn":  # an angle has no ends
@@ -196,7 +196,7 @@ class Coordinates:
         return Ranges.find(f, present, choice, [step.size for step in self.steps])
 
     def features(self, choice: Labels) -> list[Floats]:
-        """Return the features of each outcome of each step, see `features_of`, given those [n, h-1] of rows."""
+        """Return the features of each step's outcomes, see `features_of`, given rows' [n, h-1]."""
         return features_of(self._numbers, [step.size for step in self.steps], choice)
 
     def slopes(self, choice: Labels) -> list[Floats]:
@@ -213,7 +213,7 @@ class Coordinates:
         ]
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays that, with the outer columns, make it again: `Coordinates(columns, state)`."""
+        """Return the arrays that make it again, with the columns: `Coordinates(columns, state)`."""
         return {
             "index": self.index,
             "fitted": self.fitted,
@@ -260,8 +260,8 @@ class Coordinates:
 
         Args:
             x: The rows.
-            rng: Fills coordinates of cells that the head draws with normal numbers, and spreads equal numbers over
-                their scores; without it, 0 and their middle.
+            rng: Fills coordinates of cells that the head draws with normal numbers, and spreads
+                equal numbers over their scores; without it, 0 and their middle.
             jitter: Whether numbers that are steps apart have noise of one step; see `dequantise`.
         """
         x = constraints.forward(x, self.constraints)
@@ -291,7 +291,7 @@ class Coordinates:
         return present
 
     def gone(self, choice: Labels) -> dict[int, Bools]:
-        """Return in which rows with outcomes [n, h-1] the cell of a step is missing, [n] for each that has such."""
+        """Return for each step with missing cells which rows [n] of outcomes [n, h-1] have one."""
         return {
             k: choice[:, k] == len(step.numbers)
             for k, step in enumerate(self.steps)
@@ -299,7 +299,7 @@ class Coordinates:
         }
 
     def _gone(self, choice: Labels | None) -> Bools | None:
-        """Return which curve of `margins` coordinates [n, d'] use, given outcomes [n, h-1]; None of one each."""
+        """Return the curve that coordinates [n, d'] use, by outcomes [n, h-1]; None of one each."""
         if self.margins is None or choice is None:
             return None
         return self.margins.sides(self.gone(choice), len(choice))
@@ -324,8 +324,8 @@ class Coordinates:
     def log_slope(self, x: Floats) -> Floats:
         """Return log |det dy/dx| [n] of rows [n, d], in the user's units.
 
-        It is minus infinity outside the columns' domains, and where what has no coordinate is none of the values that
-        were seen; NaN where a cell is missing or heavy that has a coordinate in other rows.
+        It is minus infinity outside the columns' domains, and where cells without coordinates have
+        values never seen; NaN where a cell is missing or heavy and others of its column are not.
         """
         x = constraints.forward(x, self.constraints)
         total = np.zeros(len(x), x.dtype)
@@ -351,7 +351,7 @@ class Coordinates:
         return listed + [(j, self.constant[[j]]) for j in sorted(alone)]
 
     def bounds(self, x: Singles, y: Floats) -> tuple[Floats, Floats]:
-        """Return the least and greatest coordinates [n, d'] that rows [n, d] with coordinates y may have.
+        """Return least and greatest coordinates [n, d'] rows [n, d] of coordinates y may have.
 
         They are y itself but where a number has an interval of scores.
         """
@@ -386,7 +386,7 @@ class Coordinates:
         return self.scale * self.effects.spread if self.effects else self.scale
 
     def inverse(self, y: Floats, choice: Labels | None = None) -> Floats:
-        """Return rows [n, d] of coordinates [n, d'] and outcomes [n, h-1], each inside its column's domain."""
+        """Return rows [n, d] of coordinates [n, d'] and outcomes [n, h-1], all in their domains."""
         y = self.whole(y, choice)
         y = self.margins.forward(y, self._gone(choice)) if self.margins else y
         f = y * self.scale + self.shift
@@ -403,15 +403,15 @@ class Coordinates:
         return constraints.inverse(x, self.constraints)
 
     def balanced(self, x: Singles, y: Floats, there: tuple[Bools, Bools]) -> Singles:
-        """Return tables by which each number comes as often among generated rows as among training rows.
+        """Return tables by which numbers are as frequent in generated rows as in training rows.
 
         Scores of generated rows are nearly normal, not quite: a table uses their ranks instead.
 
         Args:
             x: Training rows [n, d].
             y: Coordinates of generated rows [N, d'], behind their curves.
-            there: Which of both are used, bool [n, d'] and [N, d']; a column's table stays where fewer generated
-                rows do than it has cells.
+            there: Which of both are used, bool [n, d'] and [N, d']; a column's table stays where
+                fewer generated rows do than it has cells.
         """
         from scipy.special import ndtri
 
@@ -426,7 +426,7 @@ class Coordinates:
         return tables
 
     def dequantise(self, values: Floats, rng: np.random.Generator) -> Floats:
-        """Return rows [n, d] with uniform noise of one step on columns that have steps and take many values.
+        """Return rows [n, d] with uniform noise of one step on stepped columns with many values.
 
         Only where the cell has a coordinate, and that is no score.
         """
@@ -530,9 +530,9 @@ class Coordinates:
         return op.concat(rows, axis=0)
 
     def graph_rows(self, f: Var, choice: Sequence[Var] = ()) -> Var:
-        """Return rows [n, d] of coordinates that are not standardised, y `unit` + shift [n, d']; without effects f(x).
+        """Return rows [n, d] of y `unit` + shift [n, d'], not standardised; without effects f(x).
 
-        Columns lie along axis 0 meanwhile: along a short last axis, broadcasting is ten times slower.
+        Columns lie along axis 0: broadcasting along a short last axis is ten times slower.
         """
         plain = all(
             block.form.name == "line" and not (block.rounding or block.ends)
