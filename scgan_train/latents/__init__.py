@@ -1,1 +1,1 @@
-"""Stage 2 without its maps: the clusters of latents and the head that draws discrete values and one of them."""
+"""Stage 2 without maps: clusters of latents, and the head that draws discrete values and one."""

@@ -1,29 +1,29 @@
-"""The head with discrete values or given columns: a chain of small softmax networks that ends in the cluster.
+"""The head with discrete values or given columns: small softmax networks in a chain to the cluster.
 
     p(s_1) p(s_2 | s_1) ... p(cluster | s_1 .. s_(h-1))
 
-Every outcome has an embedding; step j is a perceptron of the embeddings of the outcomes before it. The
-cross-entropies of all steps are added. Each step has its own uniform number u_j: the outcome is the number
-of cumulative probabilities up to u_j.
+Every outcome has an embedding; step j is a perceptron of the embeddings of the outcomes before it.
+All steps' cross-entropies are added. Each step has its own uniform number u_j: the outcome is the
+number of cumulative probabilities up to u_j.
 
-Given columns are inputs of every step: their numbers h, and embeddings of their outcomes. The cluster's logits are
+Given columns are inputs of every step: numbers h, embeddings of outcomes. The cluster's logits are
 
     log pi_k + log N(h; mu_k, Sigma_k)  +  network,      the network 0 at first,
 
 so the gate begins as the exact posterior of the mixture and learns the rest.
 
-Where a step follows from another in every row of the training (a number from its name), or its number is never below
-another's, it is corrected by a table of the other's outcomes before the cluster is drawn.
+Where a step follows from another in all training rows (a number from its name), or its number is
+never below another's, a table of the other's outcomes corrects it before the cluster is drawn.
 
 Outcomes that never occur together, beyond chance, get no probability: see `discrete.never`.
 
-Early stopping underfits: dependence between outcomes is too weak. So finally a linear term is added to each step,
+Early stopping underfits: dependence between outcomes is too weak. So finally each step gets a term
 
     logits_v += sum_w  t(v)^T W f(s, h)
 
-of few statistics: a number's rank among those seen, each of few names, the given numbers. At the maximum of the
-likelihood, means of products t f^T are those of the rows (as in every exponential family). It stays where it gains
-more than chance does.
+linear in few statistics: a number's rank among those seen, each of few names, given numbers. At the
+maximum of the likelihood, means of products t f^T are those of the rows (as in every exponential
+family). It stays where it gains more than chance does.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Chain(nn.Module):
     def start(self, choice: Tensor, back: Tensor) -> None:
         """Make each step independent, by the shares of its outcomes among choices [N, r + h].
 
-        The first, which stays as it is, by those of rows kept back [M, r + h], too. The cluster begins as the exact
-        posterior of the mixture where numbers are given.
+        The first, which stays as it is, by those of rows kept back [M, r + h], too. The cluster
+        begins as the mixture's exact posterior where numbers are given.
         """
         shares = [
             (torch.bincount(choice[:, self.known + j], minlength=size) + 0.5).log()
@@ -146,7 +146,7 @@ class Chain(nn.Module):
         generator: torch.Generator | None = None,
         steps: Sequence[int] | None = None,
     ) -> Tensor:
-        """Return the negative log-likelihood [k, n] of outcomes [n, r + h] in k steps, all by default; see `logits`."""
+        """Return minus log p [k, n] of outcomes [n, r + h] in k steps, or all; see `logits`."""
         terms = [
             cross_entropy(
                 self.logits(choice, given, j, generator),
@@ -158,14 +158,14 @@ class Chain(nn.Module):
         return torch.stack(terms)
 
     def tie(self, step: int, other: int, table: Tensor, *, least: bool = False) -> None:
-        """Let a step's outcome follow from another's, by the table [V] of the other's outcomes; both of r + h.
+        """Let a step's outcome follow from another's, by a table [V] of these; both of r + h.
 
         If the table is of the least ones, the step keeps an outcome above.
         """
         self.register_buffer(f"{LEAST if least else TIED}{step}_{other}", table)
 
     def bar(self, step: int, other: int, barred: Tensor) -> None:
-        """Let a step have no outcome that is barred [W, V] beside one of another before it; both of r + h."""
+        """Let a step have no outcome barred [W, V] beside an earlier step's; both of r + h."""
         self.register_buffer(f"{NEVER}{step}_{other}", barred * BARRED)
 
     def match(
@@ -176,7 +176,7 @@ class Chain(nn.Module):
         Args:
             choice: outcomes.
             given: numbers.
-            numbers: how many outcomes of each of r + h are numbers in order, the first ones; 0 of names.
+            numbers: how many first outcomes of each of r + h are numbers in order; 0 of names.
             generator: draws the rows that are used.
         """
         some = torch.randperm(len(choice), generator=generator)[:MOMENT_ROWS].to(choice.device)
@@ -191,7 +191,9 @@ class Chain(nn.Module):
             basis, others = tables[known], spans[:known]
             # what is linear in an embedding: all of few outcomes, what is smooth along many
             parts = [span @ table for span, table in zip(others, tables, strict=False)]
-            turn = torch.block_diag(torch.eye(given.shape[1]).to(basis), *parts)  # type: ignore[no-untyped-call]
+            turn = torch.block_diag(  # type: ignore[no-untyped-call]
+                torch.eye(given.shape[1]).to(basis), *parts
+            )
             if not basis.shape[1] or not turn.shape[1]:
                 continue
             x = torch.cat([given, *(self.embeddings[k][choice[:, k]] for k in range(known))], 1)
@@ -205,7 +207,7 @@ class Chain(nn.Module):
                 self.register_buffer(f"{LINEAR}{step}", (turn @ weight @ basis.T).float())
 
     def _barred(self, step: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield what is added to the logits of a step: for each outcome of another [V, W], and that other."""
+        """Yield what a step's logits gain for each outcome of another [V, W], and that other."""
         prefix = f"{NEVER}{self.known + step}_"
         for name, table in self.named_buffers(recurse=False):
             if name.startswith(prefix):
@@ -213,12 +215,12 @@ class Chain(nn.Module):
 
     @staticmethod
     def names_tie(name: str) -> bool:
-        """Return whether a name of the state is that of a table that `tie`, `bar` or `match` made."""
+        """Return whether a name in the state is that of a table of `tie`, `bar` or `match`."""
         return name.startswith((TIED, LEAST, NEVER, LINEAR))
 
     @property
     def tied(self) -> Iterator[tuple[int, int, Tensor, bool]]:
-        """The steps that depend on another, that other, the table, and whether it is of least ones; in order."""
+        """Steps that depend on another, that other, the table, if it is of least ones; in order."""
         # what follows from a step that was raised follows once more
         for kind in (TIED, LEAST, TIED):
             for name, table in self.named_buffers(recurse=False):
@@ -282,7 +284,7 @@ class Chain(nn.Module):
     def log_shares_graph(
         self, choice: Sequence[Var], given: ConditionVars
     ) -> tuple[Var | None, Var]:
-        """Return `log_shares` as graphs, [n], None where h is 1, and [n, K], of outcomes in h - 1 steps [n]."""
+        """Return `log_shares` as graphs, [n] (None for h = 1) and [n, K], of h - 1 outcomes [n]."""
         axis, total = const([1], np.int64), None
         known = self._known_graph(given)
         for j in range(len(self.sizes)):
@@ -341,10 +343,10 @@ def statistics(counts: Tensor, numbers: int) -> Tensor:
 
 
 def _tilted(base: Tensor, f: Tensor, table: Tensor, outcome: Tensor) -> Tensor | None:
-    """Return the W [F, T] most likely beside logits [n, V], of features [n, F] and statistics [V, T]; None by chance.
+    """Return likeliest W [F, T] beside logits [n, V], of features [n, F] and statistics [V, T].
 
-    Twice the gain of all rows, in nats, is as much as W has numbers in the mean, if it is chance. SciPy's optimiser:
-    that of torch imports a compiler, which takes seconds.
+    None by chance: twice the gain of all rows, in nats, is then on average the size of W. SciPy's
+    optimiser: that of torch imports a compiler, which takes seconds.
     """
     from scipy.optimize import minimize
 

@@ -1,17 +1,17 @@
 """How a chain is trained: numbers in order share weights, and each step keeps its best weights.
 
-Outcomes that are numbers share what is learned of their neighbours. Their embeddings and the rows of their last layer
-are, as long as the chain is trained,
+Outcomes that are numbers share what is learned of their neighbours. Their embeddings and the rows
+of their last layer are, as long as the chain is trained,
 
     free [V, f] + cosines [V, 12] shared [12, f]
 
-the cosines running over the numbers in order, so that slow changes along the numbers are learned first.
+the cosines running over the numbers in order, so that slow changes along them are learned first.
 
 Such a chain overfits within a few passes. So it is trained in bursts, each about twice as long
-as the one before, and the weights after the burst that is best on rows kept back stay. Unpredictable
-steps are worse by then, and sharp ones not yet learned. So the embeddings are frozen from there on,
-which separates the steps; a step that is no better than its shares, by more than chance, begins anew; and each has
-further bursts as long as it gains, and keeps its own best.
+as the one before, and the weights after the burst that is best on rows kept back stay.
+Unpredictable steps are worse by then, and sharp ones not yet learned. So the embeddings are frozen
+from there on, which separates the steps; a step that is no better than its shares, beyond chance,
+begins anew; and each has further bursts as long as it gains, and keeps its own best.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class ChainStage(Selected):
         generator: draws what numbers share.
 
     Attributes:
-        own: nats [9, h] of each step on the rows kept back since the embeddings stay, at first and after each burst;
-            infinite where there was none.
+        own: nats [9, h] of each step on the rows kept back since the embeddings stay, at first and
+            after each burst; infinite where there was none.
     """
 
     own: Tensor
@@ -133,7 +133,7 @@ class ChainStage(Selected):
         return sharing.chain.state_dict() | sharing.weights()
 
     def phases(self) -> Iterator[Phase]:
-        """Yield bursts of training until the rows that are kept back get no better: of all steps, then of each."""
+        """Yield bursts of training until held-out rows gain nothing: of all steps, then of each."""
         sharing = self.trained
         assert isinstance(sharing, Sharing)
         every = range(len(sharing.chain.sizes))
@@ -178,7 +178,7 @@ class ChainStage(Selected):
 
     @torch.no_grad()
     def _part(self, sharing: Sharing) -> None:
-        """Let each step begin with the best of its networks, or anew where that is no better than its shares."""
+        """Let each step begin with its best network, or anew where no better than its shares."""
         better = _surely_less(self.best(*self.back), self.first(*self.back))
         self._adopt(~better, self.first.state_dict())
         sharing.chain.load_state_dict(self.best.state_dict())
@@ -203,14 +203,14 @@ class ChainStage(Selected):
 
 
 def _surely_less(nats: Tensor, others: Tensor) -> Tensor:
-    """Return for which steps [h] the nats [h, M] are below others by more than `SURE` standard errors."""
+    """Return for which steps [h] nats [h, M] are below others by over `SURE` standard errors."""
     gained = others - nats
     error = gained.std(1, correction=0) / max(gained.shape[1] - 1, 1) ** 0.5
     return torch.gt(gained.mean(1), SURE * error)
 
 
 def cosines(count: int, size: int) -> Tensor:
-    """Return cosines [size, 12] of 1 to 12 half turns along the first `count` outcomes; rows have length 1."""
+    """Return rows [size, 12] of length 1: cosines of 1 to 12 half turns on the first `count`."""
     turns = math.pi * (torch.arange(count) + 0.5)[:, None] / count * torch.arange(1, COSINES + 1)
     waves = torch.zeros(size, COSINES)
     waves[:count] = turns.cos() * (2 / COSINES) ** 0.5

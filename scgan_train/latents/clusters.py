@@ -14,8 +14,8 @@ Where coordinates are given, these come first, and the likelihood is that of the
 
     p(eps | h) = sum_i pi_i N(eps; A_i h + b_i, S_i),
 
-a mixture of regressions; K-means begins with what one plane leaves. So clusters separate what is generated,
-and none is spent on the distribution of given columns: the head learns which cluster a condition asks for.
+a mixture of regressions; K-means begins with what one plane leaves. So clusters separate what is
+generated, not the distribution of given columns: the head learns which a condition asks for.
 
 Means and covariances are those of the rows that belong: a row that no component expected
 stretches the one it fell to. A cluster's weight is its share of the rows, so groups keep their
@@ -137,7 +137,7 @@ def fit(
         latents: [N, e].
         config: resolved; with `choose`, `k` is the largest number that is considered.
         generator: source of all randomness here.
-        given: how many coordinates come first that are given: no band of theirs splits, and one cluster may do.
+        given: how many given coordinates come first: no band of theirs splits; one cluster may do.
 
     Returns:
         The clusters, each row's cluster [N] int64, and a sentence saying how K was chosen.
@@ -195,7 +195,7 @@ class _Fitting:
     rng: np.random.Generator
 
     def group(self, rows: Array, k: int) -> tuple[Mixture, Labels]:
-        """Fit k components, draw each row's component, and measure those again by their own rows."""
+        """Fit k components, draw each row's component, and measure those by their own rows."""
         centre = rows.mean(0)
         mixture, _ = self.best(rows - centre, k, HELD if self.refine else 0.0, FIT_ROWS, STEPS)
         if self.given:  # a plane leaves nothing of fewer rows than it has numbers
@@ -208,10 +208,10 @@ class _Fitting:
     def best(
         self, rows: Array, k: int, held_out: float, most: int, steps: int
     ) -> tuple[Mixture, float]:
-        """Return K-means or, if asked, the step of expectation-maximisation, and then the pull, that score best.
+        """Return K-means or, if asked, expectation-maximisation's best step; then the best pull.
 
-        The score is the mean log-likelihood of the share of rows that is held out of the fit, of at most so many
-        rows. With given coordinates the best of some fits is taken.
+        The score is the mean log-likelihood of the share of rows held out of the fit, of at most so
+        many rows. With given coordinates the best of some fits is taken.
         """
         rng = self.rng
         seen = rows if len(rows) <= most else rows[rng.choice(len(rows), most, replace=False)]
@@ -257,12 +257,12 @@ class _Fitting:
         return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def choose(self, rows: Array, groups: Labels, most: int) -> tuple[int, str]:
-        """Return K by the held-out log-likelihood of short fits, doubled from 4 until it falls; and why.
+        """Return K, by short fits' held-out log-likelihood, doubled from 4 until it falls; and why.
 
-        With given coordinates it is doubled from 1, and the likelihood is conditional: what given coordinates do among
-        themselves needs no clusters, and each that is needless cuts what a flow would learn from all of its rows.
-        It is the smallest K within `ENOUGH` of the best: twice the clusters cost twice the tables. On planes the same
-        rows score every K, too, and it is doubled until it falls twice.
+        With given coordinates K starts at 1, and the likelihood is conditional: what they do among
+        themselves needs no clusters, and each needless one cuts what a flow would learn from all
+        its rows. It is the smallest K within `ENOUGH` of the best: twice the clusters cost twice
+        the tables. On planes the same rows score every K, too, and it doubles until it falls twice.
         """
         least = int(groups.max()) + 1
         most = max(most, least)
@@ -305,7 +305,7 @@ def settle(
     labels: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Clusters, Tensor]:
-    """Draw latents [N, e] by clusters of kind `em`, and measure these and each row's label [N] again, in turns.
+    """Draw latents [N, e] by `em` clusters, and measure these and rows' labels [N] again, in turns.
 
     The bounds are the least and greatest [N, e] that latents may be; equal where one is known.
     """
@@ -344,7 +344,7 @@ def _apportion(k: int, groups: Labels) -> list[int]:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Gaussians: weights [K], means [K, e], lower factors [K, e, e] of the covariances; and the pull that made them.
+    """Gaussians: weights [K], means [K, e], covariances' lower factors [K, e, e], and their pull.
 
     Of the others given the first `given` coordinates, where there are such.
     """
@@ -391,7 +391,7 @@ def _phi(rows: Array) -> Array:
 
 
 def _statistics(rows: Array, shares: Array) -> Array:
-    """Return the sums of phi [K, 1 + e + e^2] of rows [n, e] with shares [n, K] in the components."""
+    """Return sums of phi [K, 1 + e + e^2] over rows [n, e] by their components' shares [n, K]."""
     if rows.shape[1] <= NARROW:
         return np.asarray(shares.T @ _phi(rows), np.float64)
     second = [((share[:, None] * rows).T @ rows).ravel() for share in shares.T]

@@ -1,16 +1,16 @@
-"""Latents to generate from: a cluster is drawn by its weight, then a map of that cluster turns noise into a latent.
+"""Latents to generate from: a cluster is drawn by its weight, and its map turns noise into one.
 
-    u picks a cluster i with probability pi_i (comparison with cumulative weights on the 2^-24 grid, so exact);
+    u picks a cluster i with probability pi_i (by cumulative weights on the 2^-24 grid, so exact);
     w ~ N(0, 1) in R^m goes through g_i to a latent.
 
-One Gaussian, noisy centres and the latents of training rows are such models too. Trained maps are in `maps`.
+One Gaussian, noisy centres and training rows' latents are such models too. Trained maps: `maps`.
 
-A cluster is found without a look at every bound: [0, 1) is cut into 2^G cells, and a table t holds for each what to add
-to s = 2^G u so that the whole part is the cluster, where at most one bound falls inside the cell (a first guess else):
+A cluster is found without a look at every bound: for each of 2^G cells of [0, 1) a table t has what
+to add to s = 2^G u for the whole part to be the cluster (a first guess, if of many bounds):
 
-    cluster = floor(s + t[floor(s)]),   t = (clusters that end before the cell) + 1 - 2^G bound,   or - cell if none
+    cluster = floor(s + t[floor(s)]), t = (clusters ended before) + 1 - 2^G bound, or - cell if none
 
-All of these numbers are multiples of 2^(G-24) below 2^G, so float32 and every runtime compute them exactly.
+All these numbers are multiples of 2^(G-24) below 2^G, so float32 and all runtimes compute exactly.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ CELL_BITS = 12  # the most cells that a table is made for, unless there are more
 
 
 def thresholds(weights: Tensor) -> Tensor:
-    """Return cumulative weights [K] on the 2^24 grid, int64, every cluster at least one step wide, the last 2^24."""
+    """Return cumulative weights [K], int64, up to 2^24, every cluster at least one step wide."""
     steps = (weights.double() * GRID).round().to(torch.int64).clamp(min=1)
     steps[steps.argmax()] += GRID - steps.sum()
     return steps.cumsum(0)
 
 
 def guide(limits: Tensor) -> tuple[Tensor, int]:
-    """Return the table t [2^G] of cumulative weights [K], G as small as will do, and the most bounds in a cell.
+    """Return the table t [2^G] of cumulative weights [K], for least G, and most bounds in a cell.
 
     >>> guide(torch.tensor([GRID // 4, GRID]))
     (tensor([0.5000, 0.0000]), 1)
@@ -65,7 +65,7 @@ class LatentModel(nn.Module):
         noise: m.
         thresholds: int64 [K]; cluster i is drawn where thresholds[i-1] <= 2^24 u < thresholds[i],
             or, behind a chain, in that share of the rows.
-        chain: draws discrete values and the cluster, where there are discrete values or given columns.
+        chain: draws discrete values and the cluster, where there are such or given columns.
     """
 
     thresholds: Tensor
@@ -85,7 +85,7 @@ class LatentModel(nn.Module):
         return len(self.chain.sizes) if self.chain else 1
 
     def select(self, u: Tensor, given: Conditions | None = None) -> Tensor:
-        """Return the cluster [n] that each u [n] selects; the outcomes [n, h] of u [n, h] of a chain."""
+        """Return clusters [n] that u [n] selects; the outcomes [n, h] of u [n, h] of a chain."""
         if not self.chain:
             return torch.searchsorted(self.thresholds, (u * GRID).to(torch.int64), right=True)
         choice = self.chain.select(u.reshape(len(u), -1), given or self._nothing(u))
@@ -94,7 +94,7 @@ class LatentModel(nn.Module):
     def forward(
         self, u: Tensor, w: Tensor, given: Conditions | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return latents [n, e] and choices, as `select`, of uniforms u, noise w [n, m] and given columns."""
+        """Return latents [n, e] and choices, as `select`, of u, noise w [n, m], given columns."""
         choice = self.select(u, given)
         seen = (choice,) if given is None else (joined(given.s, choice), given.h)
         latent: Tensor = self.ensemble(w, *seen)
@@ -162,7 +162,9 @@ class LatentModel(nn.Module):
         """Return `log_density` as a graph; the discrete values in steps [n]."""
         given = given or ConditionVars(None, ())
         outcomes = [*given.s, *choice]
-        parts = self.ensemble.log_densities_graph(latents, outcomes, given.h)  # type: ignore[operator]
+        parts = self.ensemble.log_densities_graph(  # type: ignore[operator]
+            latents, outcomes, given.h
+        )
         parts = op.max([parts, const(LEAST)])
         if not self.chain:
             return log_sum_graph(op.add(parts, const(self.log_shares()[:, None])))
@@ -180,7 +182,7 @@ class LatentModel(nn.Module):
 
 
 def joined(outcomes: Tensor, choice: Tensor) -> Tensor:
-    """Return outcomes [n, r] and a choice [n] or [n, h] side by side; as it is where there is nothing to join."""
+    """Return outcomes [n, r] and choice [n] or [n, h] side by side; it alone without outcomes."""
     if not outcomes.shape[1]:
         return choice
     return torch.cat([outcomes, choice.reshape(len(choice), -1)], 1)
@@ -213,7 +215,7 @@ class RealLatents(LatentModel):
 
     @classmethod
     def of(cls, latents: Tensor, choices: Tensor, generator: torch.Generator) -> RealLatents:
-        """Return the model of latents [N, e] with choices [N] or [N, h], of at most `REAL_ROWS` of them."""
+        """Return a model of latents [N, e] with choices [N] or [N, h], at most `REAL_ROWS`."""
         if len(latents) > REAL_ROWS:
             kept = torch.randperm(len(latents), generator=generator)[:REAL_ROWS]
             latents, choices = latents[kept], choices[kept]

@@ -1,10 +1,10 @@
-"""Coordinates that are known only within bounds, drawn given the others of their row (data augmentation).
+"""Coordinates known only within bounds, drawn given their row's others (data augmentation).
 
-Equal numbers of a column have one interval of scores, not one score. Spread over it at random they carry noise that
-hides dependence between columns: for two that are mostly 0, their remaining correlation. Given a Gaussian
-with mean mu and precision P for the row's cluster, coordinate j is
+Equal numbers of a column have one interval of scores, not one score. Spread over it at random they
+carry noise that hides dependence between columns: for two mostly 0, their remaining correlation.
+Given a Gaussian of mean mu and precision P for the row's cluster, coordinate j is
 
-    x_j | the others  ~  N(mu_j - sum_(i != j) P_ij (x_i - mu_i) / P_jj,  1 / P_jj)  within its bounds,
+    x_j | the others  ~  N(mu_j - sum_(i != j) P_ij (x_i - mu_i) / P_jj,  1 / P_jj)  in its bounds,
 
 one coordinate after the other (Gibbs sampling; Albert and Chib 1993 for a probit model).
 """
@@ -28,8 +28,8 @@ def redraw(
 ) -> Array:
     """Return rows [n, e] with every coordinate that has bounds drawn once given the others.
 
-    Bounds are least and greatest [n, e], equal where a coordinate is known. Clusters, of which each row has the label
-    [n], have means [K, e] and lower Cholesky factors [K, e, e] of their covariances.
+    Bounds are least and greatest [n, e], equal where a coordinate is known. Clusters, of which each
+    row has the label [n], have means [K, e] and lower Cholesky factors [K, e, e] of covariances.
     """
     from scipy.special import ndtr, ndtri
 
