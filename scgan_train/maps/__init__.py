@@ -30,12 +30,12 @@ MOST_TRANSPORTED = 3
 
 
 def choose(kind: str, e: int, steps: int = 0, given: bool = False) -> str:
-    """Return the name of a map, or for `auto` by the latents' dimension and how many discrete steps there are.
+    """Return a map's name, or for `auto` one by the number of latent dimensions and discrete steps.
 
     The flow alone sees discrete values and given columns.
 
     Raises:
-        UsageError: for an unknown name, listing the known ones, or a map that sees no given columns.
+        UsageError: for an unknown name, listing the known, or a map that sees no given columns.
     """
     if kind == "auto":
         kind = "ot" if e <= MOST_TRANSPORTED and not steps and not given else "flow"
@@ -49,7 +49,7 @@ def choose(kind: str, e: int, steps: int = 0, given: bool = False) -> str:
 def resolved(
     config: MapperConfig, e: int, rows: int, steps: int = 0, given: bool = False
 ) -> MapperConfig:
-    """Return the configuration without "auto", for so many dimensions, training rows and discrete steps."""
+    """Return the settings without "auto" for so many dimensions, training rows, discrete steps."""
     kind = choose(config.kind, e, steps, given)
     settings = {"kind": kind, **MAPS[kind].defaults(e, rows, steps)}
     if given:  # held-out likelihood of two_moons: -1.66 nats with two, -1.73 with one
@@ -66,10 +66,10 @@ def latent_model(
     sizes: Sequence[int] = (),
     given: int = 0,
 ) -> LatentModel:
-    """Return the untrained latent model `gaussian` (of one cluster), `centers` or `mapper` (of a resolved config).
+    """Return the untrained latent model `gaussian` (one cluster), `centers` or resolved `mapper`.
 
-    The map sees discrete steps of so many outcomes [h - 1], those of given columns first, and so many given
-    coordinates, which are the first of the clusters'.
+    The map sees discrete steps of so many outcomes [h - 1], those of given columns first, and so
+    many given coordinates, which are the first of the clusters'.
     """
     e = clusters.means.shape[1] - given
     ensemble: nn.Module

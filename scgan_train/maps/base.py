@@ -29,7 +29,7 @@ class Invertible(nn.Module, ABC):
     def log_densities(self, latents: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
         """Return log p_i [n, K] of latents [n, e] in every cluster.
 
-        The choice has the discrete values [n, r + h - 1], those of given columns first, whose numbers are given [n, p].
+        The choice has discrete values [n, r + h - 1], given ones first; `given` is numbers [n, p].
         """
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Affine(Invertible):
         return latents
 
     def inverse(self, latents: Tensor, cluster: Tensor) -> Tensor:
-        """Return w [n, e] of latents [n, e]; up to `NARROW` dimensions frames are lower triangular."""
+        """Return w [n, e] of latents [n, e]; frames up to `NARROW` wide are lower triangular."""
         if latents.shape[1] > NARROW:
             whiten = torch.linalg.inv(self.factors.double()).mT.to(latents)
             return self._by_cluster(
@@ -76,7 +76,7 @@ class Affine(Invertible):
     def _by_cluster(
         rows: Tensor, cluster: Tensor, compute: Callable[[int, Tensor], Tensor]
     ) -> Tensor:
-        """Return what is computed of the rows [n, e] of each cluster: a matrix a row would not fit."""
+        """Return what is computed of each cluster's rows [n, e]: a matrix a row would not fit."""
         out = torch.empty_like(rows)
         for k in range(int(cluster.max()) + 1):
             mine = cluster == k
@@ -139,7 +139,7 @@ class Mapper(nn.Module, ABC):
 
     @abstractmethod
     def build(self, generator: torch.Generator, sizes: Sequence[int]) -> None:
-        """Make the networks; `sizes` are those of the outcomes of each discrete step that it may see."""
+        """Make the networks; `sizes` are those of the discrete steps' outcomes that it may see."""
 
     @staticmethod
     @abstractmethod
@@ -153,14 +153,14 @@ class Mapper(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, w: Tensor, choice: Tensor, given: Tensor | None = None) -> Tensor:
-        """Return latents [n, e] of noise w [n, m] through the maps of choices, see `cluster_of` and `head.joined`.
+        """Return latents [n, e] of noise w [n, m] by choices' maps: `cluster_of`, `head.joined`.
 
         Where columns are given, theirs are the given numbers [n, p].
         """
 
     @abstractmethod
     def graph(self, w: Var, choice: Sequence[Var], given: Var | None = None) -> Var:
-        """Return `forward` as a graph, in the form that onnxruntime is fast at; choice in steps [n]."""
+        """Return `forward` as a graph, in the form fastest in onnxruntime; choice in steps [n]."""
 
     @abstractmethod
     def phases(
@@ -245,12 +245,12 @@ def log_normal_graph(w: Var, e: int) -> Var:
 
 
 def affine_graph(tables: Tensor, x: Var, choice: Var) -> Var:
-    """Return sum_i x_i A_i + b, [o, n], of each column of x [i, n], (A, b) being the table [i + 1, o] of its cluster.
+    """Return sum_i x_i A_i + b, [o, n], of columns of x [i, n]; (A, b) [i + 1, o] is its cluster's.
 
     Features run along axis 0 and rows along axis 1: then every operator sees long vectors, which
-    onnxruntime is 3 to 8 times faster at than at a batch of tiny matrix products. Each row takes its
-    cluster's i o numbers; with fewer clusters than outputs x is laid out K times instead, K i
-    numbers with zeros but at its cluster, and one product does it. A number costs the same in both.
+    onnxruntime is 3 to 8 times faster at than at a batch of tiny matrix products. Each row takes
+    its cluster's i o numbers; with fewer clusters than outputs x is laid out K times, K i numbers
+    with zeros but at its cluster, and one product does it. A number costs the same in both.
     """
     size, inputs, outputs = tables.shape
     if size < outputs:

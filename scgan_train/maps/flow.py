@@ -10,26 +10,26 @@ and descends
 
     - log p(v) = |w|^2 / 2 - sum_j log dw_j/dv_j.
 
-Where a table has discrete values, the networks see an embedding of each, too, beside the coordinates
-before theirs. Of few rows, a network sees only those that its coordinate depends on, by a test, and their effects on
-means in the clusters' frames are subtracted before (`effects`):
+Where a table has discrete values, the networks see an embedding of each, too, beside the
+coordinates before theirs. Of few rows, a network sees only those that its coordinate is found to
+depend on, and their effects on means in the clusters' frames are subtracted before (`effects`):
 
     eps = mu_i + M_i (m(s) + spread flow(w, i, s))
 
 Given numbers h come first in the frame, whose factor is triangular. So their noise a is known, the
-Gaussian of the latents given them comes for free, and the flow moves the rest of the noise, seeing a:
+Gaussian of the latents given them comes free, and the flow moves the other noise, seeing a:
 
     a = F_hh^-1 (h - mu_h), within +-6;      eps = mu_e + F_eh a + F_ee flow(w; a)
 
-Such a flow overfits more easily, so it is trained in bursts, and the weights that are best on rows kept
-back stay, even if they are the identity.
+Such a flow overfits more easily, so it is trained in bursts, and the weights that are best on rows
+kept back stay, even if they are the identity.
 
-The lumpiest coordinate comes first, so that smooth coordinates are conditioned on those that jump, and not the
-other way round. From five coordinates on, a second layer takes them in reverse order.
+The lumpiest coordinate comes first, so that smooth coordinates are conditioned on those that jump,
+and not the other way round. From five coordinates on, a second layer takes them in reverse order.
 
-Above `NARROW` dimensions a frame is the cluster's principal axes, the widest first, and only the leading
-ones are moved; the others stay Gaussian. One layer of the flow, trained for a while on the first
-`MOST_LEADING`, decides how many: the gain of coordinate j on rows kept back,
+Above `NARROW` dimensions a frame is the cluster's principal axes, the widest first, and only the
+leading ones are moved; the others stay Gaussian. One layer of the flow, trained for a while on the
+first `MOST_LEADING`, decides how many: the gain of coordinate j on rows kept back,
 
     E[log p(v_j | v_1 .. v_(j-1))] - E[log N(v_j)],
 
@@ -130,11 +130,11 @@ class Spline:
 
 
 def _bins_graph(x: Var, raw: Var, *, back: bool) -> Sequence[Var]:
-    """Return the bins that numbers [1, n], or with `back` values, fall in: see the last line; [1, n] each.
+    """Return the bins of numbers [1, n], or with `back` of values: see the last line, [1, n] each.
 
-    Knots are times the unnormalised sum of their sizes, width and height. Before and after the slopes raw
-    [3 BINS + 1, n] holds a row of zeros, for the slopes 1 at both ends. One product makes knots, sums and slopes, and
-    they are looked up together: a row at a time costs as much as its operators are many.
+    Knots are times the unnormalised sum of their sizes, width and height. Around the slopes, raw
+    [3 BINS + 1, n] holds rows of zeros, for slopes 1 at both ends. One product makes knots, sums
+    and slopes, looked up together: a row at a time costs as much as its operators are many.
     """
     parts = op.exp(op.clip(raw, const(-BOUND), const(BOUND)))
     knots = BOUND * (2 * np.tri(BINS + 1, BINS, -1) - 1)
@@ -171,7 +171,7 @@ def spline_graph(x: Var, raw: Var) -> Var:
 
 
 def inverse_spline_graph(y: Var, raw: Var) -> tuple[Var, Var]:
-    """Return `Spline(raw).inverse(y)` of y [1, n] as graphs, [1, n] each; raw as `_bins_graph` takes it."""
+    """Return `Spline(raw).inverse(y)`, y [1, n], as graphs, [1, n] each; raw as in `_bins_graph`."""
     inside, at, width, _, left, run, low, step, mean, start, end = _bins_graph(y, raw, back=True)
     rise = op.div(op.sub(at, low), step)
     twist = op.sub(op.sub(op.add(start, end), mean), mean)
@@ -217,7 +217,7 @@ class Triangular(nn.Module):
         self.register_buffer("before", torch.ones(e, e).tril(-1), persistent=False)
 
     def see(self, seen: Tensor) -> None:
-        """Let each network see only the numbers of the context that are not 0 in its line of `seen` [e, c]."""
+        """Let each network see only context numbers that are not 0 in its line of `seen` [e, c]."""
         assert self.context is not None
         self.seen = seen.unsqueeze(2).to(self.context)
         with torch.no_grad():
@@ -226,7 +226,7 @@ class Triangular(nn.Module):
     def splines(
         self, v: Tensor, cluster: Tensor, context: Tensor | None, columns: slice = slice(None)
     ) -> Spline:
-        """Return splines for `columns` of v [n, e], from the coordinates before each, clusters [n] and context.
+        """Return splines for `columns` of v [n, e], by coordinates before, clusters [n], context.
 
         There may be fewer coordinates than networks.
         """
@@ -247,7 +247,7 @@ class Triangular(nn.Module):
     def inverse(
         self, v: Tensor, cluster: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return w [n, e] and log |det dw/dv| [n] of v [n, e] in clusters [n] with context [n, c]."""
+        """Return w [n, e] and log |det dw/dv| [n] of v [n, e] by clusters [n], context [n, c]."""
         w, logs = self.splines(v, cluster, context).inverse(v)
         return w, logs.sum(1)
 
@@ -261,7 +261,7 @@ class Triangular(nn.Module):
         return v
 
     def _padded(self) -> Tensor:
-        """Return the last weights with zeros around those of the slopes, as `spline_graph` takes them."""
+        """Return the last weights with zeros around the slopes', as `spline_graph` takes them."""
         sizes, slopes = torch.split(self.last, [2 * BINS, BINS - 1], -1)
         return torch.cat([sizes, pad(slopes, (1, 1))], -1)
 
@@ -288,7 +288,7 @@ class Triangular(nn.Module):
         return v
 
     def inverse_graph(self, v: Var, e: int, part: slice, context: Var | None) -> tuple[Var, Var]:
-        """Return `inverse` as graphs, w [k, n, e] and its logarithm [k, n] of v [k, n, e] in some clusters."""
+        """Return `inverse` as graphs: w [k, n, e], logs [k, n] of v [k, n, e] in some clusters."""
         first, last = (self.first * self.before.unsqueeze(2))[:, :e], self._padded()
         size = len(self.first_bias[part])
         inverses = []
@@ -311,7 +311,7 @@ class Triangular(nn.Module):
 
 
 class FlowMapper(Mapper, Invertible):
-    """g_i(w) = mu_i + M_i flow(w, i), M_i the cluster's Cholesky factor in the flow's order, or its axes.
+    """g_i(w) = mu_i + M_i flow(w, i), M_i a cluster's Cholesky factor in the flow's order, or axes.
 
     Attributes:
         given: how many given numbers come first in the frame, p.
@@ -345,7 +345,7 @@ class FlowMapper(Mapper, Invertible):
 
     @staticmethod
     def most_clusters(e: int) -> int:
-        """Return three a dimension, up to 16, or 32 of a wide table: it shares what they have in common."""
+        """Return three a dimension, up to 16, or 32 of a wide table: it shares what is common."""
         return min(16, 3 * e) if e <= NARROW else 32
 
     def build(self, generator: torch.Generator, sizes: Sequence[int]) -> None:
@@ -364,7 +364,7 @@ class FlowMapper(Mapper, Invertible):
         self.lay_out(chosen=e > NARROW and not given)  # given numbers need a triangular frame
 
     def lay_out(self, *, chosen: bool) -> None:
-        """Make the frame: of principal axes, where the leading ones are chosen, or triangular, all being moved."""
+        """Make the frame: principal axes, if leading ones are chosen, or triangular, all moved."""
         clusters, given, e = self.clusters, self.given, self.noise
         coordinates = torch.arange(e) if chosen else coordinate_order(clusters, given)
         order = torch.cat([torch.arange(given), given + coordinates])
@@ -395,7 +395,7 @@ class FlowMapper(Mapper, Invertible):
         return mean
 
     def context(self, choice: Tensor, a: Tensor) -> Tensor | None:
-        """Return what networks see of given numbers' noise a [n, p] and the discrete values of choices, [n, c].
+        """Return what networks see [n, c]: given numbers' noise a [n, p], choices' discrete values.
 
         None where there are neither.
         """
@@ -404,7 +404,7 @@ class FlowMapper(Mapper, Invertible):
         return torch.cat(parts, 1) if parts else None
 
     def context_graph(self, choice: Sequence[Var]) -> Var:
-        """Return the embeddings of `context` as a graph, of a choice in steps [n]; there must be some."""
+        """Return embeddings of `context` as a graph, of a choice in steps [n]; some must exist."""
         parts = [
             op.gather(const(table), outcomes)
             for table, outcomes in zip(self.embeddings, choice, strict=False)
@@ -466,12 +466,12 @@ class FlowMapper(Mapper, Invertible):
         return frame.graph(every, choice)
 
     def whitened(self, latents: Tensor, choice: Tensor) -> Tensor:
-        """Return given numbers and latents [n, p + e] in the frames of their clusters, in the flow's order."""
+        """Return given numbers and latents [n, p + e] in clusters' frames, in the flow's order."""
         v = self.frame.inverse(latents[:, self.order], cluster_of(choice))
         return (v - self._mean(choice)) / self.spread if self.effects else v
 
     def loss(self, v: Tensor, choice: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return minus the mean log-likelihood of rows v [b, p + e] in their clusters' frames, given the first p."""
+        """Return minus the mean log p of rows v [b, p + e] in clusters' frames, given first p."""
         a, w = v[:, : self.given].clamp(-FARTHEST, FARTHEST), v[:, self.given :]
         logs = self.log_density(w, cluster_of(choice), self.context(choice, a))
         return {"minus_log_likelihood": -logs.mean()}
@@ -492,7 +492,7 @@ class FlowMapper(Mapper, Invertible):
 
     @property
     def _parts(self) -> tuple[Affine, Affine, Tensor]:
-        """The frames of the given numbers, of the latents in the flow's order, and how these follow those, F_eh."""
+        """Frames of given numbers, of latents in the flow's order, and how these follow, F_eh."""
         means, factors, p = self.frame.means, self.frame.factors, self.given
         known = Affine(means[:, :p], factors[:, :p, :p])
         return known, Affine(means[:, p:], factors[:, p:, p:]), factors[:, p:, :p]
@@ -564,8 +564,8 @@ class FlowMapper(Mapper, Invertible):
     ) -> Iterator[Phase]:
         """Yield phases of maximum likelihood; the weights' average is what stays.
 
-        Given numbers stand before the latents. In many dimensions a short phase comes first, which decides how many
-        coordinates are moved.
+        Given numbers stand before the latents. In many dimensions a short phase comes first, which
+        decides how many coordinates are moved.
         """
         steps = int(self.config.steps)
         if self.chosen:
@@ -597,7 +597,7 @@ class FlowMapper(Mapper, Invertible):
         return Phase(name, steps, draw, (player,), average=trained, decay=0.995)
 
     def _look(self, v: Tensor, choice: Tensor) -> None:
-        """Let networks see only discrete values that their coordinates depend on, in rows v [n, e] in the frames."""
+        """Let networks see only discrete values that coordinates v [n, e] in frames depend on."""
         outcomes = choice[:, : len(self.embeddings)].cpu().numpy()
         for depth, layer in enumerate(self._layers):
             coordinates, moved = v[:, : len(layer.before)], int(self.leading)
@@ -608,7 +608,7 @@ class FlowMapper(Mapper, Invertible):
             layer.see(seen)
 
     def gains(self, v: Tensor, choice: Tensor) -> Tensor:
-        """Return what each of the first coordinates of rows v [n, e] gains by the first layer alone, [n, j]."""
+        """Return what each first coordinate of rows v [n, e] gains by one layer alone, [n, j]."""
         layer = self._layers[0]
         v = v[:, : len(layer.first)]
         w, logs = layer.splines(v, cluster_of(choice), self.context(choice, v[:, :0])).inverse(v)
@@ -644,7 +644,7 @@ def principal_axes(covariances: Tensor) -> Tensor:
 
 
 class GivenFlowStage(Selected):
-    """A flow that sees given columns, in training, and the best of what it has been, first of all the identity.
+    """A flow that sees given columns, in training, and the best of it, first of all the identity.
 
     Args:
         flow: untrained.
@@ -671,7 +671,7 @@ class GivenFlowStage(Selected):
 
 
 def coordinate_order(clusters: Clusters, given: int = 0) -> Tensor:
-    """Return the coordinates [e] behind given ones by the entropy of the clusters' mixture along each, lowest first."""
+    """Return the coordinates [e] behind given ones by their mixture's entropy, lowest first."""
     weights, means = clusters.weights.double().numpy(), clusters.means.double().numpy()[:, given:]
     spreads = clusters.factors.double().square().sum(2).sqrt().numpy()[:, given:]
     entropies = []

@@ -90,7 +90,7 @@ class TransportMapper(ResidualMapper):
         self.frame.means.copy_(centres + shift.squeeze(-1))
 
     def _needless(self, members: Members, generator: torch.Generator) -> Tensor:
-        """Return which clusters [K] of many rows are no farther from them without a map; regression shortens tails."""
+        """Return which clusters [K] of many rows lie as near without a map: regression cuts tails."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         start = Affine(self.clusters.means, self.clusters.factors)
         needless = torch.zeros(len(self.clusters), dtype=torch.bool)
@@ -142,9 +142,9 @@ def _most(labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
 def optimal_pairs(
     whitened: Tensor, counts: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Gaussian codes [P, e], the rows [P, e] that they are paired with, and how many pairs each cluster has [K].
+    """Return Gaussian codes [P, e], the rows [P, e] they are paired with, pairs per cluster [K].
 
-    Rows [N, e] are in their clusters' frames and, as the pairs, sorted by cluster; counts [K] are those of them.
+    Rows [N, e] are in clusters' frames and, as the pairs, sorted by cluster; counts [K] are theirs.
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     rounds = max(1, min(ROUNDS, round(PAIRS / len(whitened))))
