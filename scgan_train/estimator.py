@@ -59,7 +59,7 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
     Args:
         preset: "standard", "quick" or "paper".
         config: settings that differ from the preset's, as `scgan_train.train` takes them.
-        random_state: seed of the training; a numpy generator to draw it from; None: always new.
+        random_state: the training's seed; a numpy generator to draw it from; or None for a new one.
         device: "auto", "cpu" or "cuda", used for training.
 
     Attributes:
@@ -146,7 +146,7 @@ class SCGAN(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Return a fitted estimator of a bundle; its rows come as `Model.sample_table` gives."""
+        """Return a fitted estimator of a bundle; its rows are as `Model.sample_table` has them."""
         fitted = cls()
         fitted.sampler_ = _Sampler(Path(path))
         names = [column.name for column in fitted.sampler_.bundle.manifest.columns]

@@ -106,7 +106,7 @@ class Inspection:
             yield f"note: kinds were guessed where none were set; {setting} says otherwise"
 
     def settings(self) -> str:
-        """Return the settings asked for and the columns as TOML for `scgan train --config`."""
+        """Return the settings asked for and detected columns as TOML for `scgan train --config`."""
         columns = {one.column.name: one.column.to_dict() for one in self.findings}
         for fields in columns.values():
             for key in {"name", "categories", "missing"} & fields.keys():

@@ -9,7 +9,7 @@
     head.safetensors         the chain of discrete values and clusters, where there is one
     mapper.safetensors       stage 2
     decoder.safetensors      stage 3
-    margins.safetensors      generated columns to training rows' distribution, where needed
+    margins.safetensors      from generated columns to training rows' distribution, where needed
     held_out.npy             rows that no stage saw
     history.jsonl            a line per stage, phase and step with the losses
     checkpoint.safetensors   the stage under way

@@ -171,7 +171,7 @@ def spline_graph(x: Var, raw: Var) -> Var:
 
 
 def inverse_spline_graph(y: Var, raw: Var) -> tuple[Var, Var]:
-    """Return `Spline(raw).inverse(y)`, y [1, n], as graphs, [1, n] each; raw as in `_bins_graph`."""
+    """Return `Spline(raw).inverse` of y [1, n] as graphs, [1, n] each; raw as in `_bins_graph`."""
     inside, at, width, _, left, run, low, step, mean, start, end = _bins_graph(y, raw, back=True)
     rise = op.div(op.sub(at, low), step)
     twist = op.sub(op.sub(op.add(start, end), mean), mean)

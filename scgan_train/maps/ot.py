@@ -90,7 +90,7 @@ class TransportMapper(ResidualMapper):
         self.frame.means.copy_(centres + shift.squeeze(-1))
 
     def _needless(self, members: Members, generator: torch.Generator) -> Tensor:
-        """Return which clusters [K] of many rows lie as near without a map: regression cuts tails."""
+        """Return which clusters [K] of many rows maps bring no nearer: regression trims tails."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         start = Affine(self.clusters.means, self.clusters.factors)
         needless = torch.zeros(len(self.clusters), dtype=torch.bool)
