@@ -143,9 +143,12 @@ def _bins_graph(x: Var, raw: Var, *, back: bool) -> Sequence[Var]:
     table = np.zeros((wide + slopes, 2 * BINS + slopes))
     table[:wide, : 2 * BINS], table[wide:, 2 * BINS :] = sums, np.eye(slopes)
     rows = op.matmul(const(table), parts)
-    cut = lengths([*[1, BINS - 1, 1, 1] * 2, slopes])
-    _, inner_x, _, width, _, inner_y, _, height, _ = op.split(rows, cut, axis=0)
-    inner, size = (inner_y, height) if back else (inner_x, width)
+    first = 1 + (BINS + 2) * back  # of the inner knots of x or y
+    inner, width, height = (
+        op.slice(rows, lengths([start]), lengths([end]), lengths([0]))
+        for start, end in ((first, first + BINS - 1), (BINS + 1, BINS + 2), (wide - 1, wide))
+    )
+    size = height if back else width
     inside = op.clip(x, const(-BOUND), const(BOUND))
     at = op.mul(inside, size)
     passed = op.cast(op.less_or_equal(inner, at), to=np.float32)
@@ -268,20 +271,24 @@ class Triangular(nn.Module):
     def graph(self, w: Sequence[Var], cluster: Var, context: Var | None) -> Sequence[Var]:
         """Return `forward` of coordinates [1, n] each and context [c, n]: small steps.
 
-        Without context the first comes from a table.
+        Without context the first comes from a table. A cluster's bias is the weight of its
+        indicator: to add a gathered row to a product takes longer.
         """
         last, v = self._padded(), list[Var]()
+        clusters = const(np.arange(len(self.first_bias))[:, None], np.int64)
+        known = [op.cast(op.equal(clusters, cluster), to=np.float32)]
         if context is None:
             table = silu(silu(self.first_bias[:, 0]) @ self.second[0] + self.second_bias[0])
             raw = op.gather(const(table @ last[0]), cluster)
             v = [spline_graph(w[0], op.transpose(raw))]
+        else:
+            known.append(context)
         for j in range(len(v), len(w)):
-            first_bias = op.gather(const(self.first_bias[:, j]), cluster)
-            known, weights = v, self.first[j, :j]
-            if context is not None and self.context is not None:
-                known, weights = [context, *v], torch.cat([self.context[j], weights])
-            x = known[0] if len(known) == 1 else op.concat(known, axis=0)
-            hidden = graph.silu(op.gemm(x, const(weights), first_bias, transA=1))
+            weights = [self.first_bias[:, j], self.first[j, :j]]
+            if self.context is not None:
+                weights.insert(1, self.context[j])
+            x = op.concat([*known, *v], axis=0)
+            hidden = graph.silu(op.gemm(x, const(torch.cat(weights)), transA=1))
             second, bias = const(self.second[j]), const(self.second_bias[j, 0])
             hidden = graph.silu(op.gemm(hidden, second, bias))
             v.append(spline_graph(w[j], op.gemm(const(last[j]), hidden, transA=1, transB=1)))
