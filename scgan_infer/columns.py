@@ -38,9 +38,10 @@ class Column:
         digits: Significant ones of generated values, as those of data rounded so are.
         grid: Distance of neighbouring values, where that is not a power of ten.
         origin: A value on the grid.
-        anchor: What a cell's value in float32 is an offset from, where float32 can't carry the cell itself;
-            `low` and `high` are values, not offsets.
-        resolution: Of dates and times: M, D, h, m, s, ms or us, in which they are counted from 1970 on.
+        anchor: What a cell's value in float32 is an offset from, where float32 can't carry the cell
+            itself; `low` and `high` are values, not offsets.
+        resolution: Of dates and times: M, D, h, m, s, ms or us, in which they are counted from 1970
+            on.
         pattern: How dates, times and ids are spelt.
         missing: Whether cells may be missing, which NaN stands for.
 

@@ -2,8 +2,9 @@
 
     write -> fsync -> rename -> fsync of the folder
 
-An exclusive creation never follows a link, so nobody who shares the folder can lead the bytes elsewhere. What stands at
-the target's name and is no plain file, which the renaming would remove, is left there and refused.
+An exclusive creation never follows a link, so nobody who shares the folder can lead the bytes
+elsewhere. What stands at the target's name and is no plain file, which the renaming would remove,
+is left there and refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def atomic(path: str | Path, new: Path | None = None) -> Iterator[BinaryIO]:
 
     Args:
         path: The file to appear.
-        new: The temporary name, where a lock keeps other writers away; what a killed one left there is removed.
+        new: The temporary name, where a lock keeps other writers away; what a killed one left there
+            is removed.
 
     Raises:
         DataError: The system refuses, or a link, pipe or device has the name; `path` is as it was.
@@ -98,7 +100,8 @@ def lock(file: BinaryIO, path: Path) -> bool:
     """Lock a file exclusively until it is closed, which the end of a process does, too.
 
     Returns:
-        False if another process holds it, or `path` names another file by now; True where the system has no locks.
+        False if another process holds it, or `path` names another file by now; True where the
+        system has no locks.
     """
     try:
         import fcntl

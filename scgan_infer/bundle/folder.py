@@ -32,14 +32,15 @@
                           is refused, so that a signature covers what there is
     NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
 
-With h > 1, u is [n,h] and choice [n,h] everywhere; x holds NaN for a missing cell. With g > 0 every graph but the
-decoder takes the given columns too, as its last input c [n,g].
-Graphs are float32 but for choice, seed and index, in IR 8 and opset 18, and keep the rules of `rules`; `interfaces`
-has their inputs and outputs. Where no decoder noise was trained q is 0 and there is no z.
-Equal content gives equal bytes: no dates, no machine.
+With h > 1, u is [n,h] and choice [n,h] everywhere; x holds NaN for a missing cell. With g > 0 every
+graph but the decoder takes the given columns too, as its last input c [n,g]. Graphs are float32 but
+for choice, seed and index, in IR 8 and opset 18, and keep the rules of `rules`; `interfaces` has
+their inputs and outputs. Where no decoder noise was trained q is 0 and there is no z. Equal content
+gives equal bytes: no dates, no machine.
 
-A bundle may come from a stranger. `load` opens only the names above, follows no link inside the folder, reads
-each file once up to a cap (64 MiB a graph), and hands on the very bytes whose SHA-256 it has checked.
+A bundle may come from a stranger. `load` opens only the names above, follows no link inside the
+folder, reads each file once up to a cap (64 MiB a graph), and hands on the very bytes whose SHA-256
+it has checked.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def save(
 ) -> Path:
     """Write a bundle and return its folder, which appears complete or not at all, in an older bundle's place.
 
-    The manifest's `files` are computed anew from the bytes of graphs and `EXTRAS`; its format is this writer's.
+    The manifest's `files` are computed anew from the bytes of graphs and `EXTRAS`; its format is
+    this writer's.
 
     Raises:
         ModelError: `load` would refuse the bundle, or a file is missing.

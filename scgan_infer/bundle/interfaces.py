@@ -1,8 +1,8 @@
 """Which graphs a bundle has, and the tensors that go into each and come out of it, in order.
 
-A tensor with a size of 0 is absent: no z without decoder noise, no c without given columns, and never
-one for the decoder. With one step of choice
-(h = 1) u and choice are [n], and the decoder needs no choice. In format 1 choice is called cluster, z is always there.
+A tensor with a size of 0 is absent: no z without decoder noise, no c without given columns, and
+never one for the decoder. With one step of choice (h = 1) u and choice are [n], and the decoder
+needs no choice. In format 1 choice is called cluster, z is always there.
 """
 
 from __future__ import annotations

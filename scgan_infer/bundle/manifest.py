@@ -1,7 +1,7 @@
 """The manifest of a bundle and its JSON; `bundle` documents each key.
 
-A manifest may come from a stranger: `Manifest.from_json` checks everything, and names the key and the
-value that it refuses.
+A manifest may come from a stranger: `Manifest.from_json` checks everything, and names the key and
+the value that it refuses.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class GivenColumn:
 class Manifest:
     """The contents of `bundle.json`, by the same names; `files` is filled in when the bundle is saved.
 
-    `steps` are those of the choice but the last, the cluster. `given` is left out of JSON where there are none.
+    `steps` are those of the choice but the last, the cluster. `given` is left out of JSON where
+    there are none.
     """
 
     name: str
@@ -119,7 +120,8 @@ class Manifest:
         """Inverse of `to_json`.
 
         Raises:
-            ModelError: not JSON, a newer format, or a key that is missing or has a value it can't have.
+            ModelError: not JSON, a newer format, or a key that is missing or has a value it can't
+                have.
         """
         try:
             content = json.loads(

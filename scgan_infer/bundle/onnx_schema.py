@@ -1,7 +1,7 @@
 """The part of the ONNX file format that a bundle's graphs may use: field numbers of onnx.proto (IR 8).
 
-A field that a rule of `graphs` refuses by name is listed as plain bytes; one that is not listed is refused
-unread.
+A field that a rule of `graphs` refuses by name is listed as plain bytes; one that is not listed is
+refused unread.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ A message is a sequence of fields, each a key (number << 3 | wire type) and a va
 | 1, 5 | 8 or 4 bytes                       | the bytes                                      |
 | 2    | varint length, then so many bytes  | text, bytes, a message, or numbers packed      |
 
-A `Message` lists the fields that may occur. It is a finite tree, so nesting is bounded; each field and each
-packed number costs one of `Reader.left`, so time is. Whatever does not fit (another field, a cut value, a
-single field given twice, a length beyond the end) is a `MalformedError`: what two parsers could read in two
-ways is not read at all.
+A `Message` lists the fields that may occur. It is a finite tree, so nesting is bounded; each field
+and each packed number costs one of `Reader.left`, so time is. Whatever does not fit (another field,
+a cut value, a single field given twice, a length beyond the end) is a `MalformedError`: what two
+parsers could read in two ways is not read at all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Field(NamedTuple):
     Attributes:
         name: its key in the result.
         kind: "int", "fixed32", "fixed64", "text", "bytes" or the `Message` it holds.
-        many: whether it may repeat; then its result is a list, or of fixed numbers one bytes object.
+        many: whether it may repeat; then its result is a list, or of fixed numbers one bytes
+            object.
         packed: whether these bytes hold several numbers.
     """
 

@@ -1,21 +1,23 @@
 """The rules that make a stranger's graph safe to give to onnxruntime.
 
-A graph is straight-line arithmetic on dense tensors, from the inputs to the outputs of `interfaces`. Refused:
+A graph is straight-line arithmetic on dense tensors, from the inputs to the outputs of
+`interfaces`. Refused:
 
-- bytes that are not one ONNX model in IR 8, opset 18 of the standard operators; nothing is read that
-  `onnx_schema` does not list: no functions, no sparse tensors, no training graphs;
-- operators off `OPERATORS`: no control flow and so no loops, nothing random, no operator of another domain;
-  and what aborts, hangs or traps inside one onnxruntime or another on some inputs: GatherND, Einsum, TopK, a
-  division of integers by a computed number, a remainder of real numbers, a reduction along computed axes, a shape
-  that depends on data, a tensor without elements;
-- tensors outside the file, of another size than their dimensions say, with values that their type can't hold (what
-  onnxruntime cuts off: 2^32 would be a divisor 0), or not finite;
+- bytes that are not one ONNX model in IR 8, opset 18 of the standard operators; nothing is read
+  that `onnx_schema` does not list: no functions, no sparse tensors, no training graphs;
+- operators off `OPERATORS`: no control flow and so no loops, nothing random, no operator of another
+  domain; and what aborts, hangs or traps inside one onnxruntime or another on some inputs:
+  GatherND, Einsum, TopK, a division of integers by a computed number, a remainder of real numbers,
+  a reduction along computed axes, a shape that depends on data, a tensor without elements;
+- tensors outside the file, of another size than their dimensions say, with values that their type
+  can't hold (what onnxruntime cuts off: 2^32 would be a divisor 0), or not finite;
 - other inputs and outputs than the interface's, by name, order, type and size;
 - metadata below the model's own: exporters put source lines and folders there.
 
-Bounds: a file of `MAX_BYTES`, `MAX_FIELDS` protobuf fields, `MAX_NODES` nodes, rank `MAX_RANK`, dimensions of
-`MAX_DIMENSION`; and, counted by `shapes`, `MAX_WORK` multiply-adds and `MAX_COMPUTED` bytes of computed values per row,
-where a block of rows is computed at a time. The memory that a graph takes at once is bounded by `sessions`.
+Bounds: a file of `MAX_BYTES`, `MAX_FIELDS` protobuf fields, `MAX_NODES` nodes, rank `MAX_RANK`,
+dimensions of `MAX_DIMENSION`; and, counted by `shapes`, `MAX_WORK` multiply-adds and `MAX_COMPUTED`
+bytes of computed values per row, where a block of rows is computed at a time. The memory that a
+graph takes at once is bounded by `sessions`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The shapes of a graph's values for a block of rows, and the work that follows from them.
 
-Shapes are those of a batch of n = `BLOCK`, the only one that a model runs. They must follow from constants and from
-other shapes: a graph that reshapes, expands or slices by what it computes from its data is refused, and so is a
-value of no elements.
+Shapes are those of a batch of n = `BLOCK`, the only one that a model runs. They must follow from
+constants and from other shapes: a graph that reshapes, expands or slices by what it computes from
+its data is refused, and so is a value of no elements.
 
-The unit of work is a multiply-add of a matrix product in float32, of which onnxruntime does 2 to 5 x 10^10 a second on
-one core (1.18 and 1.32, AMD EPYC); in the same units
+The unit of work is a multiply-add of a matrix product in float32, of which onnxruntime does 2 to 5
+x 10^10 a second on one core (1.18 and 1.32, AMD EPYC); in the same units
 
     a matrix product     the result's elements times the length that is summed over, times 16 where it is not in float32
     anything else        the elements that it gives, times the number of its inputs where it combines them one by one,

@@ -1,11 +1,12 @@
 """Parts of pictures: one style, two colours, axes that fit a column, clouds of rows, PNG, PDF and SVG.
 
-Data are blue, samples vermilion. A row is a point whose shade runs with the square root of the density of rows around
-it, by a Gaussian kernel of about one cell of the axes; whole numbers are cells in the same shades. Rows beyond the
-axes, which only a heavy tail has, are drawn on their edge. The colours are Okabe and Ito's, which colour-blind readers
-can distinguish.
+Data are blue, samples vermilion. A row is a point whose shade runs with the square root of the
+density of rows around it, by a Gaussian kernel of about one cell of the axes; whole numbers are
+cells in the same shades. Rows beyond the axes, which only a heavy tail has, are drawn on their
+edge. The colours are Okabe and Ito's, which colour-blind readers can distinguish.
 
-Figures are built without pyplot: nothing global is touched but matplotlib's style, for the length of a call.
+Figures are built without pyplot: nothing global is touched but matplotlib's style, for the length
+of a call.
 """
 
 from __future__ import annotations

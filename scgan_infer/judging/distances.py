@@ -1,8 +1,9 @@
 """One space for every kind of column, and distances between sets of rows in it.
 
-A column becomes features: a log column its logarithm, a periodic one cos and sin, so that a seam does not
-matter, a category one-hot, others as they are. Features are centred and divided by their column's *spread*,
-the root of its features' total variance over the real rows, so that every column weighs the same.
+A column becomes features: a log column its logarithm, a periodic one cos and sin, so that a seam
+does not matter, a category one-hot, others as they are. Features are centred and divided by their
+column's *spread*, the root of its features' total variance over the real rows, so that every column
+weighs the same.
 """
 
 from __future__ import annotations
@@ -184,8 +185,9 @@ def correlations(rows: Rows) -> Rows:
 def correlation_errors(rows: Rows) -> Rows:
     """Standard errors [f, f] of Pearson correlations, to first order for any distribution; infinite of rare values.
 
-    A row of standardised x and y moves their correlation r by (x y - r (x^2 + y^2) / 2) / n. Of a feature to whose
-    variance fewer than about 20 rows contribute, as a rare name or a heavy tail, the error is unknown.
+    A row of standardised x and y moves their correlation r by (x y - r (x^2 + y^2) / 2) / n. Of a
+    feature to whose variance fewer than about 20 rows contribute, as a rare name or a heavy tail,
+    the error is unknown.
     """
     centred = rows - rows.mean(axis=0)
     spread = centred.std(axis=0)

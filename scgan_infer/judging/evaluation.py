@@ -3,8 +3,8 @@
     held-out rows  ->  as many rows of the model, fresh ones for every cut  ->  figures beside their floors
                    ->  their reconstructions, latents and clusters      ->  pictures
 
-`Subject` is what is judged: rows from a model, or from anywhere as a file. The columns are the model's, else
-those that the held-out rows are guessed to have.
+`Subject` is what is judged: rows from a model, or from anywhere as a file. The columns are the
+model's, else those that the held-out rows are guessed to have.
 """
 
 from __future__ import annotations

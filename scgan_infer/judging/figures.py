@@ -1,15 +1,16 @@
 """How far generated rows are from real ones, every figure beside its floor.
 
-Held-out rows are cut in two halves, R and R'. A figure compares generated rows G with R; its floor compares
-R' with R, the same number of rows, so it is what a perfect generator would score:
+Held-out rows are cut in two halves, R and R'. A figure compares generated rows G with R; its floor
+compares R' with R, the same number of rows, so it is what a perfect generator would score:
 
     value = D(G, R),  floor = D(R', R),  |G| = |R| = |R'|
 
-Both are means over random cuts, three unless said, taken in the one space that `scgan_infer.judging.distances` defines;
-a figure's error is the standard deviation of its value over the cuts, or what so many rows leave to chance where that
-is known and more. A missing cell is a value like others.
-A support is a set of rows and a reach around them, the 99.9 % quantile of distances between real rows in a
-set of that size: the more real rows there are, the finer is what lies off it.
+Both are means over random cuts, three unless said, taken in the one space that
+`scgan_infer.judging.distances` defines; a figure's error is the standard deviation of its value
+over the cuts, or what so many rows leave to chance where that is known and more. A missing cell is
+a value like others. A support is a set of rows and a reach around them, the 99.9 % quantile of
+distances between real rows in a set of that size: the more real rows there are, the finer is what
+lies off it.
 """
 
 from __future__ import annotations
@@ -176,17 +177,21 @@ class Figures:
     """What `evaluate` measured.
 
     Attributes:
-        rows: rows compared at a time, `generated` against as many real ones; `real`, in the support; `train`,
-            training rows searched.
-        overall: figure by name, in the order of `FIGURES`; those that need rows not given are missing.
-        columns: by column name, `wasserstein` in spreads and `shape`; with reconstructions also `mse` in spreads
-            squared
-            and `mse_raw` in the column's units squared (a category: share of rows that changed).
-        pairs: two column names and the largest difference of their features' correlations; worst first.
+        rows: rows compared at a time, `generated` against as many real ones; `real`, in the
+            support; `train`, training rows searched.
+        overall: figure by name, in the order of `FIGURES`; those that need rows not given are
+            missing.
+        columns: by column name, `wasserstein` in spreads and `shape`; with reconstructions also
+            `mse` in spreads squared and `mse_raw` in the column's units squared (a category: share
+            of rows that changed).
+        pairs: two column names and the largest difference of their features' correlations; worst
+            first.
         clusters: each cluster's weight in the data and in the samples.
-        pairs_off: those whose correlation changed by more than chance and by more than .1, with that change
-            between all generated and all held-out rows and its error; most errors first.
-        pairs_within: the same in the rows of one name, `column name`, the third item: a slope may differ by name.
+        pairs_off: those whose correlation changed by more than chance and by more than .1, with
+            that change between all generated and all held-out rows and its error; most errors
+            first.
+        pairs_within: the same in the rows of one name, `column name`, the third item: a slope may
+            differ by name.
     """
 
     rows: dict[str, int]
@@ -232,8 +237,8 @@ def evaluate(
 ) -> Figures:
     """Measure generated rows against real ones.
 
-    Give at least twice as many held-out rows as generated ones: half of them stand in for the generated rows
-    to make the floors. More rows of either kind sharpen every figure.
+    Give at least twice as many held-out rows as generated ones: half of them stand in for the
+    generated rows to make the floors. More rows of either kind sharpen every figure.
 
     Args:
         real_heldout: [., d] rows that training never saw, in the user's units.
@@ -399,7 +404,8 @@ def off_shares(real: Counts, made: Counts) -> Iterator[tuple[int, float, float]]
 def paired_c2st(real: ArrayLike, generated: ArrayLike, columns: Sequence[Column]) -> float:
     """Return the classifier's figure on rows [n, k] that hold conditions, generated at the real rows' own.
 
-    One half of the real rows is compared with rows generated at the conditions of the other: no condition is in both.
+    One half of the real rows is compared with rows generated at the conditions of the other: no
+    condition is in both.
     """
     space = Space.fit(np.asarray(real, np.float64), tuple(columns))
     held, made = map(space.standardise, (np.asarray(real), np.asarray(generated)))

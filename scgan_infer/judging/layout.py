@@ -1,9 +1,10 @@
 """Figures in words: one verdict, and tables of text.
 
-A figure is judged by how far it is beyond its floor, less twice its error. Training rows are copied where generated
-rows are both much nearer to them than held-out rows are and more often the nearer: where half of the rows lie close
-together and half far away, a median alone is not enough. A column is judged by its shape error, less what chance adds
-to the worst of so many columns, and a pair by its correlation where `Figures.pairs_off` has it.
+A figure is judged by how far it is beyond its floor, less twice its error. Training rows are copied
+where generated rows are both much nearer to them than held-out rows are and more often the nearer:
+where half of the rows lie close together and half far away, a median alone is not enough. A column
+is judged by its shape error, less what chance adds to the worst of so many columns, and a pair by
+its correlation where `Figures.pairs_off` has it.
 """
 
 from __future__ import annotations

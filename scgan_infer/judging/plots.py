@@ -1,6 +1,7 @@
 """Pictures of data beside samples, of latents, of a training and of the decoder's noise.
 
-Each function returns a matplotlib figure, `preview` its PNG. All raise UsageError where matplotlib is not installed.
+Each function returns a matplotlib figure, `preview` its PNG. All raise UsageError where matplotlib
+is not installed.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def data_and_samples(
 ) -> Figure:
     """Draw as many of the real rows [n, d] as of the generated rows [k, d], called `name`, on the same axes.
 
-    One column is a histogram, two are two planes, more are a matrix of both with the data above its diagonal
-    and the samples below: of the 6 columns that say most about the others; the title names those left out.
+    One column is a histogram, two are two planes, more are a matrix of both with the data above its
+    diagonal and the samples below: of the 6 columns that say most about the others; the title names
+    those left out.
     """
     data, samples = _same_number(real, generated)
     if len(columns) > 2:
@@ -242,9 +244,11 @@ def noise_directions(
 
     Args:
         base: [n, d] rows decoded without noise.
-        moved: [q, s, n, d] the same rows with noise dimension k at strength `strengths[i]`, the others at 0.
+        moved: [q, s, n, d] the same rows with noise dimension k at strength `strengths[i]`, the
+            others at 0.
         strengths: s strengths, ascending, as -2 to 2.
-        columns: d columns. With 2 the rows' paths are drawn, otherwise how far each column moves, in spreads.
+        columns: d columns. With 2 the rows' paths are drawn, otherwise how far each column moves,
+            in spreads.
     """
     start, end = np.asarray(base, np.float64), np.asarray(moved, np.float64)
     space = Space.fit(start, tuple(columns))

@@ -13,8 +13,8 @@
 
 Rounding is one of decimals, digits, or grid and origin.
 
-A new kind is a subclass of `Kind` and a line in `KINDS`; a form of its own, if it needs one, has its graph in
-`scgan_train.coordinates.forms.GRAPHS`.
+A new kind is a subclass of `Kind` and a line in `KINDS`; a form of its own, if it needs one, has
+its graph in `scgan_train.coordinates.forms.GRAPHS`.
 """
 
 from __future__ import annotations

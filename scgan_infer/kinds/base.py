@@ -1,11 +1,12 @@
 """Interface of a column kind: all that differs between kinds, from the cells of a file to coordinates and pictures.
 
-A column's values are float32 [n], in the user's units and counted from its anchor, if it has one. A *form* f
-turns them into unbounded numbers and back:
+A column's values are float32 [n], in the user's units and counted from its anchor, if it has one. A
+*form* f turns them into unbounded numbers and back:
 
     y = (f(x) - shift) / scale        `scgan_train.coordinates.transform` standardises
 
-Each form is written twice: in numpy here, and as a graph beside the coordinates; tests hold them equal.
+Each form is written twice: in numpy here, and as a graph beside the coordinates; tests hold them
+equal.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class Kind(ABC):
         forms: All that `form` may return, and a bend where long tails may have one.
         named: Whether cells are names, however much they look like numbers.
         whole: Whether values are whole numbers, so that pictures show a cell for each.
-        learns_rounding: Whether how it is rounded comes from the rows where the user chose the kind.
+        learns_rounding: Whether how it is rounded comes from the rows where the user chose the
+            kind.
         jitters: Whether training adds noise of one step where values take many steps.
         storage: How typed formats hold a cell of a column without an anchor.
         axis: Its scale in pictures.

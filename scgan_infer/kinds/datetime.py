@@ -1,9 +1,10 @@
 """Dates and times: whole numbers of a unit since 1970, counted from an anchor, and written as they were read.
 
-A value is the count of its resolution (days, minutes, ...) since 1970-01-01T00:00 on the clock of its column, less
-the column's anchor. The pattern says how cells are spelt: `YYYY-MM-DD hh:mm:ss.fff+02:00`, of which the parts from
-`-DD` on may be missing from the right, and `/` stand for `-`, and `T` for the blank. Float32 is exact for 2**24
-counts on either side of the anchor: seconds over a year or more come out in steps of a few seconds.
+A value is the count of its resolution (days, minutes, ...) since 1970-01-01T00:00 on the clock of
+its column, less the column's anchor. The pattern says how cells are spelt: `YYYY-MM-DD
+hh:mm:ss.fff+02:00`, of which the parts from `-DD` on may be missing from the right, and `/` stand
+for `-`, and `T` for the blank. Float32 is exact for 2**24 counts on either side of the anchor:
+seconds over a year or more come out in steps of a few seconds.
 """
 
 from __future__ import annotations

@@ -1,25 +1,27 @@
 """Infer a column's kind from its numbers, where a wrong guess is unlikely.
 
-decimals: all numbers have at most that many, and half of them are repeated: then new rows are rounded likewise.
-Or they came in float64 or as text, where n numbers have no decimal more by chance with a probability of 10^-n, and 9
-are different; those count where float32 resolves one step (two decimals: up to 131,072).
+decimals: all numbers have at most that many, and half of them are repeated: then new rows are
+rounded likewise. Or they came in float64 or as text, where n numbers have no decimal more by chance
+with a probability of 10^-n, and 9 are different; those count where float32 resolves one step (two
+decimals: up to 131,072).
 
-grid: the numbers are multiples of a step from an origin on, to within e, which is half of their last decimal or a few
-of float32's own steps. The probability that n different arbitrary numbers are is about (2 e / step)^n; it must be
-below exp(-`CERTAIN`).
+grid: the numbers are multiples of a step from an origin on, to within e, which is half of their
+last decimal or a few of float32's own steps. The probability that n different arbitrary numbers are
+is about (2 e / step)^n; it must be below exp(-`CERTAIN`).
 
-A wall is an end at which many values lie exactly, or one at which the density breaks off. Up to a wall
-values are evenly spaced: let s(k) be the mean distance between the k outermost; then s(a) / s(b) is
-about 1 for every a < b (below 1 if the density rises towards the wall), where a Gaussian tail has s(10) /
-s(300) = 11, an exponential one 9 and a density that falls to zero on a straight line 4. The limits below are
-those that 1 in 200 level densities exceed. Of fewer than 1,000 rows the outermost three tenths are compared, of
-fewer than 300 none: there one Gaussian in 30 would have a wall. Where one end has a wall, the other has it at the
-same distance from 0 if its values reach nearly as far.
+A wall is an end at which many values lie exactly, or one at which the density breaks off. Up to a
+wall values are evenly spaced: let s(k) be the mean distance between the k outermost; then s(a) /
+s(b) is about 1 for every a < b (below 1 if the density rises towards the wall), where a Gaussian
+tail has s(10) / s(300) = 11, an exponential one 9 and a density that falls to zero on a straight
+line 4. The limits below are those that 1 in 200 level densities exceed. Of fewer than 1,000 rows
+the outermost three tenths are compared, of fewer than 300 none: there one Gaussian in 30 would have
+a wall. Where one end has a wall, the other has it at the same distance from 0 if its values reach
+nearly as far.
 
-Other rows of the same kind reach a little farther than these did, by s on average. So a guessed wall lies 5
-to 10 s outside, at the roundest number there; or nearer, if there is a number so round that one would lie
-within 10 s by chance in 1 of 4 cases at most. And as a wall with a rare leak looks like a strict one,
-rows may reach over it by 100 s (`Column.slack`).
+Other rows of the same kind reach a little farther than these did, by s on average. So a guessed
+wall lies 5 to 10 s outside, at the roundest number there; or nearer, if there is a number so round
+that one would lie within 10 s by chance in 1 of 4 cases at most. And as a wall with a rare leak
+looks like a strict one, rows may reach over it by 100 s (`Column.slack`).
 """
 
 from __future__ import annotations
@@ -68,8 +70,9 @@ def has_anchor(low: float, high: float) -> bool:
 def anchor_of(values: Floats, low: float, high: float, decimals: int | None) -> float | None:
     """Return the anchor of a column whose cells float32 can't hold, else None.
 
-    That is so where float32 changes the last of its decimals or, of numbers without a last one, lets a tenth of them
-    fall together; and where the distances from the middle are a quarter of the numbers at most.
+    That is so where float32 changes the last of its decimals or, of numbers without a last one,
+    lets a tenth of them fall together; and where the distances from the middle are a quarter of the
+    numbers at most.
 
     Args:
         values: float64 [n], all of the column or a sample.
@@ -178,7 +181,8 @@ class Evidence:
     def is_rounded(self) -> bool:
         """Return whether numbers are rounded more coarsely than float32 does by itself.
 
-        Half of them are repeated, or 9 of those that came in float64 or as text are different; see above.
+        Half of them are repeated, or 9 of those that came in float64 or as text are different; see
+        above.
         """
         if self.decimals is None:
             return False
@@ -219,7 +223,8 @@ class Evidence:
 def step_of(values: Floats, error: float) -> tuple[Fraction, float] | None:
     """Return the largest step of which all differences are multiples, and the numbers' offset from its multiples.
 
-    The smallest distance is a few steps. Each guess is made more exact as numbers farther away are taken in.
+    The smallest distance is a few steps. Each guess is made more exact as numbers farther away are
+    taken in.
 
     Args:
         values: ascending, [n].

@@ -1,8 +1,8 @@
 """Identifiers of rows: never learned, and numbered anew wherever rows are written.
 
-A value is 0 in every row. Written is `low` plus the row's index, behind the pattern's letters where it has some:
-`PID-0000` gives PID-0001, PID-0002, ... with `low` 1. When inferred, `low` is after the last of the rows' numbers,
-so that no generated row repeats one.
+A value is 0 in every row. Written is `low` plus the row's index, behind the pattern's letters where
+it has some: `PID-0000` gives PID-0001, PID-0002, ... with `low` 1. When inferred, `low` is after
+the last of the rows' numbers, so that no generated row repeats one.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
     DIR/bundles/NAME/rows.csv            real rows to show beside samples
     DIR/runtime/ort.js, ort.wasm         onnxruntime-web (MIT licence), from its npm package
 
-The page asks for nothing outside the folder; its files have names that every server knows the type of.
+The page asks for nothing outside the folder; its files have names that every server knows the type
+of.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ def write(
 ) -> Path:
     """Write a page for bundles and return its folder: complete or not at all, in an older page's place.
 
-    Real rows come by their bundle's path, onnxruntime-web from the folder of its npm package, or the nearest
-    node_modules.
+    Real rows come by their bundle's path, onnxruntime-web from the folder of its npm package, or
+    the nearest node_modules.
 
     Raises:
-        UsageError: two bundles of one name, no onnxruntime-web, or something that is no page at `path`.
+        UsageError: two bundles of one name, no onnxruntime-web, or something that is no page at
+            `path`.
         ChecksumError: a bundle changed since it was loaded.
         DataError: the folder can't be written.
     """

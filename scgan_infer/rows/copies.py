@@ -2,8 +2,9 @@
 
     cell of row i  =  cells[i div each]
 
-A text format gets the text as it was, or a number's shortest spelling; others get numbers of the type that they came
-in, float64 for text that spells them. A DataFrame and Parquet get dates as datetime64.
+A text format gets the text as it was, or a number's shortest spelling; others get numbers of the
+type that they came in, float64 for text that spells them. A DataFrame and Parquet get dates as
+datetime64.
 """
 
 from __future__ import annotations

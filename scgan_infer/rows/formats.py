@@ -1,7 +1,7 @@
 """Read rows from files, by suffix, and from memory, whole, sampled or in pieces; and write them to files.
 
-A row's number in a message counts from 1 below the header; the first row at fault is named, and in it the
-first column.
+A row's number in a message counts from 1 below the header; the first row at fault is named, and in
+it the first column.
 """
 
 from __future__ import annotations
@@ -54,15 +54,18 @@ def read_table(
         data: A file, `FILE:INNER`, or `-` for text from standard input; or rows in memory: a 2-D or
             structured array, a mapping of names to 1-D arrays, or a DataFrame.
         names: Take these columns only, in this order.
-        columns: The columns that the rows must have, in any order and among others, but for ids; where they have no
-            names, exactly these. None: kinds are guessed where safe. They win over `names` and `overrides`.
+        columns: The columns that the rows must have, in any order and among others, but for ids;
+            where they have no names, exactly these. None: kinds are guessed where safe. They win
+            over `names` and `overrides`.
         overrides: Fields of `Column` by column name that win over guesses.
         max_rows: Most rows to keep; memory doesn't grow beyond.
         generator: Draws the sample; by default one of seed 0.
-        missing: What becomes of missing cells where no `columns` are given: "keep" them as NaN, "drop" their rows
-            (of those that were kept), or "refuse" them.
-        header: Whether the first line of a text file has the names; with `columns`, that is inferred from it.
-        grow: Whether `columns` take names that they don't have, as more behind their own, and missing cells.
+        missing: What becomes of missing cells where no `columns` are given: "keep" them as NaN,
+            "drop" their rows (of those that were kept), or "refuse" them.
+        header: Whether the first line of a text file has the names; with `columns`, that is
+            inferred from it.
+        grow: Whether `columns` take names that they don't have, as more behind their own, and
+            missing cells.
 
     Raises:
         DataError: No rows, or rows that can't be taken: names file, column and first row at fault.
@@ -118,7 +121,8 @@ def read_raw(
 ) -> dict[str, Raw]:
     """Return whole columns by name, unconverted: text from a text file, else the file's types.
 
-    Data and columns are as in `read_table`, but standard input is not read; `others` names more of its columns.
+    Data and columns are as in `read_table`, but standard input is not read; `others` names more of
+    its columns.
 
     Raises:
         DataError: A file that can't be read, or a column that it has not.

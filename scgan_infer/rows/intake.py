@@ -1,7 +1,7 @@
 """Convert raw cells to a column's float32 values, or name the first cell that can't be converted.
 
-One `Intake` per column takes its raw chunks in order. With a known column it holds the cells to that column's
-domain; without, it notes what the cells are, and infers the column at the end.
+One `Intake` per column takes its raw chunks in order. With a known column it holds the cells to
+that column's domain; without, it notes what the cells are, and infers the column at the end.
 
 | raw cells | known column      | unknown                                                           |
 | --------- | ----------------- | ----------------------------------------------------------------- |
@@ -9,15 +9,16 @@ domain; without, it notes what the cells are, and infers the column at the end.
 | dates     | to its resolution | datetime, if all of the first chunk are dates                     |
 | numbers   | held to its kind  | the last of `KINDS` that guesses itself                           |
 
-Cells of a known column come as float32 offsets from its anchor; of an unknown one as float64, from all of
-which the anchor is chosen: see `scgan_infer.kinds.guessing.anchor_of`.
+Cells of a known column come as float32 offsets from its anchor; of an unknown one as float64, from
+all of which the anchor is chosen: see `scgan_infer.kinds.guessing.anchor_of`.
 
 A missing cell (empty, NaN, null, NA) is NaN; a column that was trained without any refuses one.
 
-Refused always: infinite cells, numbers beyond float32, text among numbers, and a column of whole numbers of which
-float32 (exact up to 2**24), counted from an anchor or not, would let a tenth fall together; of fewer numbers than half
-the rows such a column is a category, else its numbers keep 7 digits, which is noted. Those from 2**53 to 2**64 that
-all differ are an id. A known column takes none that float32 would change, unless it has an anchor.
+Refused always: infinite cells, numbers beyond float32, text among numbers, and a column of whole
+numbers of which float32 (exact up to 2**24), counted from an anchor or not, would let a tenth fall
+together; of fewer numbers than half the rows such a column is a category, else its numbers keep 7
+digits, which is noted. Those from 2**53 to 2**64 that all differ are an id. A known column takes
+none that float32 would change, unless it has an anchor.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The formats of files by suffix, and how one is opened: the errors of its parser become a DataError.
 
-`FILE.root:TREE` looks inside a file that holds more than one table. The packages behind .parquet, .h5, .root and .fits
-are imported when they are used.
+`FILE.root:TREE` looks inside a file that holds more than one table. The packages behind .parquet,
+.h5, .root and .fits are imported when they are used.
 """
 
 from __future__ import annotations

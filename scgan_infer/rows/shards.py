@@ -24,7 +24,8 @@ class ShardWriter(Writer):
     The manifest is written last: a folder with one is complete. Resuming reads every file again and
     continues from the first missing one; a changed file is an error.
 
-    The folder is made if need be, and otherwise has no manifest; other arguments are as those of `open_writer`.
+    The folder is made if need be, and otherwise has no manifest; other arguments are as those of
+    `open_writer`.
 
     Raises:
         UsageError: An unknown suffix; less than one row a file.

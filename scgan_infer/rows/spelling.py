@@ -1,6 +1,7 @@
 """Messages on text that should be a number or a date: what is wrong, and what to do.
 
-Cells may be as long as their file, so each pattern takes a time that grows with a cell's length alone.
+Cells may be as long as their file, so each pattern takes a time that grows with a cell's length
+alone.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 Rows go to `.NAME.part` in the same folder, by the format's `Stream` or, where a format can't be
 written front to back, as raw float32 rows that are converted at the end, a chunk at a time, to
-`.NAME.new`. Then fsync and rename. Every few seconds a checkpoint makes the rows so far safe and notes
-in `.NAME.state` how many they are, how many bytes and their SHA-256; resuming truncates the part there,
-verifies it and continues, to the same bytes. After an interruption the part is kept if it has a checkpoint;
-after an error only if resuming was asked for.
+`.NAME.new`. Then fsync and rename. Every few seconds a checkpoint makes the rows so far safe and
+notes in `.NAME.state` how many they are, how many bytes and their SHA-256; resuming truncates the
+part there, verifies it and continues, to the same bytes. After an interruption the part is kept if
+it has a checkpoint; after an error only if resuming was asked for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rows per second on this machine, stage by stage, and what share of the decoder's own rate the whole reaches.
 
-Each stage is driven alone by all worker threads: noise (numpy), mapper and decoder (their graphs, one block a call),
-the whole (`Model.blocks`), and the file writer. Rounds are interleaved and the best one counts, since a busy machine
-only ever makes a stage look slower.
+Each stage is driven alone by all worker threads: noise (numpy), mapper and decoder (their graphs,
+one block a call), the whole (`Model.blocks`), and the file writer. Rounds are interleaved and the
+best one counts, since a busy machine only ever makes a stage look slower.
 """
 
 from __future__ import annotations

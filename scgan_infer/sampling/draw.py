@@ -30,7 +30,8 @@ class Draw:
         n: number of rows, 0 or more.
         seed: 0 .. 2^63 - 1.
         start: index of the first, 0 .. 2^63 - n.
-        cluster: draw from this cluster, or from these by their weights, without rejection; None for all.
+        cluster: draw from this cluster, or from these by their weights, without rejection; None for
+            all.
         where: values of discrete columns by name, one or several each, that every row has.
         temperature: multiplies the noise w and z; below 1 rows crowd together.
 

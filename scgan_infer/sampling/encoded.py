@@ -1,8 +1,8 @@
 """The row that `encode` writes: a latent, then the discrete columns by name, then the cluster.
 
-A column that is drawn outright is written as it is. One of which the head draws heavy values is that value, `missing`,
-or `other` where the cell has a coordinate. One that is put together from others and a remainder is written as that
-remainder.
+A column that is drawn outright is written as it is. One of which the head draws heavy values is
+that value, `missing`, or `other` where the cell has a coordinate. One that is put together from
+others and a remainder is written as that remainder.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Engines that compute the rows: the threads of this process or the workers of a Dask cluster; the rows are the same.
 
-An engine turns a `Job` into arrays of rows, in order, a bounded number of them at a time, so that whoever
-writes them holds back whoever computes them. A Dask worker gets the path and hash of the bundle, loads it
-once and keeps it; a piece of a worker that died is computed again by another, to the same bytes.
+An engine turns a `Job` into arrays of rows, in order, a bounded number of them at a time, so that
+whoever writes them holds back whoever computes them. A Dask worker gets the path and hash of the
+bundle, loads it once and keeps it; a piece of a worker that died is computed again by another, to
+the same bytes.
 
-Whoever reaches a scheduler of Dask can run code there. A local cluster therefore speaks TLS, with a certificate
-made for it that never leaves its processes; one whose address is given is as safe as it was set up to be.
+Whoever reaches a scheduler of Dask can run code there. A local cluster therefore speaks TLS, with a
+certificate made for it that never leaves its processes; one whose address is given is as safe as it
+was set up to be.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from scgan_infer.sampling.model import Model
 
 T = TypeVar("T")
-# a part of a job: samples and their conditions [n, g], or whole rows [k, d + g] and the samples whose decoder noise
-# they take
+# a part of a job: samples and their conditions [n, g], or whole rows [k, d + g] and the samples
+# whose decoder noise they take
 Task: TypeAlias = tuple[Draw | None, Floats | None]
 
 OPERATIONS = ("sample", "reconstruct", "encode", "log_prob")
@@ -60,14 +62,14 @@ class Job:
 
     Attributes:
         model: computes the rows; other processes load it again from its path.
-        op: "sample" (rows [k, d]), "reconstruct" (whole rows [k, d + g]), "encode" (rows as `encoded` has them) or
-            "log_prob" ([k, 1]).
-        draw: the samples; or those whose decoder noise `reconstruct` takes for the source's rows, from the first on,
-            instead of none.
+        op: "sample" (rows [k, d]), "reconstruct" (whole rows [k, d + g]), "encode" (rows as
+            `encoded` has them) or "log_prob" ([k, 1]).
+        draw: the samples; or those whose decoder noise `reconstruct` takes for the source's rows,
+            from the first on, instead of none.
         source: the file, the columns or the whole rows [n, d + g] to reconstruct or encode.
         given: the samples' conditions, where columns are given.
-        scheduler: address of a Dask scheduler; None starts one on this machine, with a process for each of the
-            model's threads.
+        scheduler: address of a Dask scheduler; None starts one on this machine, with a process for
+            each of the model's threads.
 
     Raises:
         UsageError: an unknown operation, or one that this model can't do.
@@ -173,7 +175,8 @@ def _client(job: Job) -> Iterator[Any]:
     with ExitStack() as stack:
         address, direct = job.scheduler, None
         if address is None:
-            # Dask looks at its workers a hundred times a second, which costs them a seventh of their speed
+            # Dask looks at its workers a hundred times a second, which costs them a seventh of
+            # their speed
             with config.set(SETTINGS):
                 address = distributed.LocalCluster(
                     **options, security=security, silence_logs=CRITICAL
@@ -198,7 +201,8 @@ def _client(job: Job) -> Iterator[Any]:
 def rows_of(size: int, d: int) -> int:
     """Return how many rows of d columns take at most `size` bytes: a block or a power of two of them.
 
-    So pieces and blocks whose noise is made together cut each other evenly, and the buffers for noise keep one size.
+    So pieces and blocks whose noise is made together cut each other evenly, and the buffers for
+    noise keep one size.
     """
     return BLOCK << (max(1, size // (4 * BLOCK * d)).bit_length() - 1)
 

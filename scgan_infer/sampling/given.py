@@ -57,7 +57,8 @@ class Given:
         """Return how many samples are meant from `start` on: n, or as many as there are conditions for.
 
         Raises:
-            UsageError: n is missing for one condition alone, or is more than there are conditions for.
+            UsageError: n is missing for one condition alone, or is more than there are conditions
+                for.
         """
         if n is not None:
             n = whole("n", n)
@@ -89,8 +90,8 @@ def given_of(manifest: Manifest, conditions: Any, each: int = 1) -> Given:
 
     Args:
         manifest: the bundle's.
-        conditions: a mapping of names to one value each, for all samples; or a table: a file, an array [N, g] with
-            categories by index, or what has names, with categories by name.
+        conditions: a mapping of names to one value each, for all samples; or a table: a file, an
+            array [N, g] with categories by index, or what has names, with categories by name.
         each: how many samples have each row of a table.
 
     Raises:

@@ -2,10 +2,10 @@
 
     sample i = generator(u, w, z of index i), computed with the 4096 samples of its block, i div 4096
 
-Networks and noise give a row the same bits wherever its block is computed, and a block is always whole, so
-any range, order of calls, number of threads or process gives the same rows. Graphs see 4096 rows a call:
-activations stay in the cache. A call runs in the thread that makes it; threads share sessions, which have no
-state.
+Networks and noise give a row the same bits wherever its block is computed, and a block is always
+whole, so any range, order of calls, number of threads or process gives the same rows. Graphs see
+4096 rows a call: activations stay in the cache. A call runs in the thread that makes it; threads
+share sessions, which have no state.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def load(
 
     Args:
         path: the bundle's folder.
-        device: "cpu"; "cuda", which never falls back to the CPU; "auto", CUDA where it works, else the CPU.
+        device: "cpu"; "cuda", which never falls back to the CPU; "auto", CUDA where it works, else
+            the CPU.
         threads: worker threads for calls of many blocks; None for one per core.
         lazy: whether a graph is checked when it is first used, for a quick start.
 
@@ -90,8 +91,8 @@ class Model:
         bundle: the loaded bundle.
         device: "cpu" or "cuda", where the graphs run.
         threads: worker threads for calls of many blocks; fewer than asked for where noise is wide.
-        searching: called by any of them, while rows that fit are searched, with how many more draws were looked at
-            and how many more samples have one that fits.
+        searching: called by any of them, while rows that fit are searched, with how many more draws
+            were looked at and how many more samples have one that fits.
     """
 
     searching: Callable[[int, int], None] | None = None
@@ -150,16 +151,19 @@ class Model:
     ) -> Floats:
         """Return samples start .. start + n - 1 of the stream that the seed names: [n, d], float32; see `Draw`.
 
-        Columns with an anchor come as offsets from it, category columns as indices: see `sample_table`.
+        Columns with an anchor come as offsets from it, category columns as indices: see
+        `sample_table`.
 
         Args:
-            n: how many; with a table of conditions as many as there are conditions for, unless said.
+            n: how many; with a table of conditions as many as there are conditions for, unless
+                said.
             seed: names the stream.
             start: index of the first.
             cluster: see `Draw`.
             temperature: see `Draw`.
             where: see `Draw`.
-            given: the conditions of a bundle with given columns, see `given_of`; sample i has condition i div each.
+            given: the conditions of a bundle with given columns, see `given_of`; sample i has
+                condition i div each.
             each: how many samples have each condition.
 
         Raises:
@@ -176,8 +180,8 @@ class Model:
     ) -> Any:
         """Return the rows of `sample`, arguments and all, by column, categories by name.
 
-        Given columns are among them, where they were in training, their numbers as they came, or in float32 of a
-        `Given`. See `scgan_infer.rows.frames.frame`.
+        Given columns are among them, where they were in training, their numbers as they came, or in
+        float32 of a `Given`. See `scgan_infer.rows.frames.frame`.
         """
         from scgan_infer.rows.copies import all_copied
         from scgan_infer.rows.formats import read_raw
@@ -225,9 +229,10 @@ class Model:
         """Return each row encoded and decoded again.
 
         Args:
-            rows: whole rows [n, d + g] in the order of training, as `sample` gives them, a category as its index; or
-                what has names, and cells as files do.
-            seed: None for z = 0, else the decoder noise is that of this seed's samples from `start` on.
+            rows: whole rows [n, d + g] in the order of training, as `sample` gives them, a category
+                as its index; or what has names, and cells as files do.
+            seed: None for z = 0, else the decoder noise is that of this seed's samples from `start`
+                on.
             start: as in `sample`.
 
         Returns:
@@ -257,21 +262,22 @@ class Model:
 
         With given columns it is that of the generated ones, given those.
 
-        Discrete values count with their probabilities, rounded numbers with the density before they are rounded. It is
-        that of the encoder's inverse of a generated latent, before the sampler reflects what lies beyond the range that
-        was seen; see `scgan_train.exporting.parts`.
+        Discrete values count with their probabilities, rounded numbers with the density before they
+        are rounded. It is that of the encoder's inverse of a generated latent, before the sampler
+        reflects what lies beyond the range that was seen; see `scgan_train.exporting.parts`.
 
         Args:
             rows: as for `reconstruct`, but numbers may lie outside their column's walls.
-            given: conditions as for `sample`, one for each row or for all; rows then hold the generated columns alone.
+            given: conditions as for `sample`, one for each row or for all; rows then hold the
+                generated columns alone.
 
         Returns:
             float32 [n]; minus infinity outside of what the columns may hold.
 
         Raises:
             DataError: rows that don't fit the columns.
-            UsageError: the bundle has no density; not as many conditions as rows; or a row has no density: a cell is
-                missing, or heavy, that is a number in other rows.
+            UsageError: the bundle has no density; not as many conditions as rows; or a row has no
+                density: a cell is missing, or heavy, that is a number in other rows.
         """
         if "density.onnx" not in self.bundle.graphs:
             reason = self.manifest.provenance.get("no_density", "it was exported without")
@@ -393,7 +399,8 @@ class Model:
     ) -> Floats:
         """Return the uniforms of samples from `start` on, up to a block, each drawn again until its choice is allowed.
 
-        Conditions are [n, g]. Each run of the head looks at as many draws of every sample that is left as fit in.
+        Conditions are [n, g]. Each run of the head looks at as many draws of every sample that is
+        left as fit in.
 
         Raises:
             UsageError: no draw fits for some sample.
@@ -450,8 +457,9 @@ class Model:
     def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:
         """Return u, w and z of up to `TOGETHER` blocks, cut by multiples of it, when it is this thread's turn.
 
-        Noise is a hundred short calls of numpy, each of which gives the interpreter's lock away: threads that make it
-        side by side spend most of their time waking each other, so few of this process's threads do at a time.
+        Noise is a hundred short calls of numpy, each of which gives the interpreter's lock away:
+        threads that make it side by side spend most of their time waking each other, so few of this
+        process's threads do at a time.
         """
         sizes = self.manifest.sizes
         with self._turns.setdefault(os.getpid(), BoundedSemaphore(-(-self.threads // 8))):

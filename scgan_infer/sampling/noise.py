@@ -1,26 +1,27 @@
 """Noise that can be entered anywhere: the noise of sample i is a function of (seed, i) and of nothing else.
 
-Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011) scrambles
-a counter of 128 bits under a key, so there is no state to advance:
+Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011)
+scrambles a counter of 128 bits under a key, so there is no state to advance:
 
     counter = (index mod 2^32, index div 2^32, group, stream)      key = (seed mod 2^32, seed div 2^32)
 
-Each use of noise has a stream number of its own, and word j of a stream is word j mod 4 of group j div 4.
-Seeds and indices lie in 0..2^63-1. Words become
+Each use of noise has a stream number of its own, and word j of a stream is word j mod 4 of group j
+div 4. Seeds and indices lie in 0..2^63-1. Words become
 
     a uniform    u_j = (word j div 2^8) 2^-24                           exact in float32
     two normals  r cos t and r sin t, from words a = 2k and b = 2k + 1  (Box and Muller, in float32)
                  r = sqrt(-2 ln((a + 1/2) 2^-32)),  t = 2 pi b 2^-32
 
-(a + 1/2) 2^-32 is rounded to float32 too. Near 1 its grid is 2^-24, so the smallest radii are 0 and sqrt(k) 3.5e-4;
-a few pairs in a million are moved by more than 1e-5 for it. Host and graph round alike.
+(a + 1/2) 2^-32 is rounded to float32 too. Near 1 its grid is 2^-24, so the smallest radii are 0 and
+sqrt(k) 3.5e-4; a few pairs in a million are moved by more than 1e-5 for it. Host and graph round
+alike.
 
-So no normal exceeds sqrt(66 ln 2) = 6.764, which a = 0 reaches. b is read as a signed integer: that takes a
-whole turn off t, which then lies in [-pi, pi], where float32 is finest.
+So no normal exceeds sqrt(66 ln 2) = 6.764, which a = 0 reaches. b is read as a signed integer: that
+takes a whole turn off t, which then lies in [-pi, pi], where float32 is finest.
 
-Words and uniforms are the same bits on every machine. numpy's float32 logarithm and sines may differ in the
-last bit between machines, and between the body of an array and its tail. So noise is computed for whole,
-aligned blocks of 4096 indices, and shorter ranges are cut out of them.
+Words and uniforms are the same bits on every machine. numpy's float32 logarithm and sines may
+differ in the last bit between machines, and between the body of an array and its tail. So noise is
+computed for whole, aligned blocks of 4096 indices, and shorter ranges are cut out of them.
 """
 
 from __future__ import annotations
@@ -90,8 +91,9 @@ def block_noise(
     Several blocks are made faster together; their indices must agree in all but the low 32 bits.
 
     Returns:
-        u [n] that chooses the cluster ([n, h] a row's choice, where h > 1), w [n, m] for the mapper and z [n, q] for
-        the decoder, in new arrays: the bits that `normals` gives for the same samples.
+        u [n] that chooses the cluster ([n, h] a row's choice, where h > 1), w [n, m] for the mapper
+        and z [n, q] for the decoder, in new arrays: the bits that `normals` gives for the same
+        samples.
     """
     seed, block = whole("seed", seed), whole("block", block)
     u, w, z = _block(seed, block, ((MAPPER, m), (DECODER, q)), blocks, h)
@@ -121,8 +123,9 @@ def layout(streams: Streams, h: int = 1) -> tuple[list[tuple[int, int]], list[tu
     """Return what the noise of a sample is made of, given its (stream, count of normals) and h uniforms.
 
     Returns:
-        The (group, stream) of each row of words, the uniforms' first; and the (row, first word) of each pair
-        of normals, stream by stream. An odd count leaves the last normal of its last pair unused.
+        The (group, stream) of each row of words, the uniforms' first; and the (row, first word) of
+        each pair of normals, stream by stream. An odd count leaves the last normal of its last pair
+        unused.
     """
     rows, pairs = [(group, CLUSTER) for group in range(-(-h // 4))], []
     for stream, count in streams:
@@ -224,8 +227,8 @@ class _Workspace:
 def _rounds(counter: FourWords, p0: Words, p1: Words, keys: Keys) -> FourWords:
     """Apply a round of Philox per key, in place, with scratch p0 and p1.
 
-    Each round multiplies two words to 64 bits and keeps the products whole: the high 32 bits of words 1 and 3
-    are to be ignored, before and after.
+    Each round multiplies two words to 64 bits and keeps the products whole: the high 32 bits of
+    words 1 and 3 are to be ignored, before and after.
     """
     c0, c1, c2, c3 = counter
     for k0, k1 in keys:
@@ -256,8 +259,9 @@ def _keys(low: int, high: int) -> Keys:
 def _buffers(count: int, dtype: type[np.generic], *shape: int) -> list[NDArray[Any]]:
     """Return uninitialised arrays that numpy computes on fast.
 
-    Each starts on a cache line, which saves a sixth of the time. None ends where another begins: numpy 1.26
-    takes neighbours for overlapping arrays and falls back to sines that are 20 times slower.
+    Each starts on a cache line, which saves a sixth of the time. None ends where another begins:
+    numpy 1.26 takes neighbours for overlapping arrays and falls back to sines that are 20 times
+    slower.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memories = [np.empty(size + 128, np.uint8) for _ in range(count)]

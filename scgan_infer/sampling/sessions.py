@@ -1,9 +1,9 @@
 """Sessions of onnxruntime: one thread a call, the device chosen and no other, bounded memory.
 
-Whatever a graph tries, the tensors that it computes share one arena of `memory_limit` bytes a process; a
-graph that wants more fails and takes nothing else with it. Constant folding is off: it allocates beside it.
-So is the search for transposed products, a third of the time that the session of a flow takes to make: it finds one
-node of 800, and rows come no faster.
+Whatever a graph tries, the tensors that it computes share one arena of `memory_limit` bytes a
+process; a graph that wants more fails and takes nothing else with it. Constant folding is off: it
+allocates beside it. So is the search for transposed products, a third of the time that the session
+of a flow takes to make: it finds one node of 800, and rows come no faster.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ FORK_SECONDS = 10.0
 class Calls:
     """Calls of onnxruntime by this process's threads; a fork waits until none is under way.
 
-    All sessions share one arena. A child that is born while a thread of its parent holds the arena's lock would wait
-    for that lock for ever.
+    All sessions share one arena. A child that is born while a thread of its parent holds the
+    arena's lock would wait for that lock for ever.
     """
 
     def __init__(self) -> None:

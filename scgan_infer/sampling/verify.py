@@ -6,7 +6,8 @@
     4. replay         the rows stored in the manifest come out again, of `sampler.onnx` and of `Model.sample`
     5. composition    mappers, then decoder, is generator; the head chooses as the mappers
 
-Rows agree when they differ by at most 1e-4 of the column's spread, as at the export; see `differences`.
+Rows agree when they differ by at most 1e-4 of the column's spread, as at the export; see
+`differences`.
 """
 
 from __future__ import annotations
@@ -60,8 +61,10 @@ def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
     """Check a bundle in full, on the CPU; given the file of its maker's public key, PEM, its signature too.
 
     Raises:
-        ModelError: not a bundle, one that breaks a rule of the format, or that onnxruntime can't run.
-        ChecksumError: a file is not the one that the manifest names, or the signature is missing or wrong.
+        ModelError: not a bundle, one that breaks a rule of the format, or that onnxruntime can't
+            run.
+        ChecksumError: a file is not the one that the manifest names, or the signature is missing or
+            wrong.
         ParityError: other rows come out than those stored.
         UsageError: the key can't be read.
     """
@@ -91,7 +94,8 @@ def _composed(model: Model, seed: int) -> Floats:
     """Return the first block's rows of mappers, then decoder; every graph but the sampler is run for it.
 
     Raises:
-        ParityError: a graph draws another cluster than the manifest's thresholds, where equality is exact.
+        ParityError: a graph draws another cluster than the manifest's thresholds, where equality is
+            exact.
     """
     ends = np.array(model.manifest.thresholds)
     u, w, z = model.noise(seed, range(1))
@@ -208,10 +212,11 @@ def differences(
 ) -> NDArray[np.float64]:
     """Return the differences of rows [n, d], in units of each column's spread [d].
 
-    Values that are large beside their spread may differ by the rounding of float32, `ULPS` of its steps. Of values
-    rounded to the column's steps one in a thousand may be another, as a tie falls either way; where those steps
-    are fine, all whose values before rounding, which may differ by `STRAY` of the spread, lie near an edge. With
-    values that are looked up (`chained`), one in a thousand may be another in every column.
+    Values that are large beside their spread may differ by the rounding of float32, `ULPS` of its
+    steps. Of values rounded to the column's steps one in a thousand may be another, as a tie falls
+    either way; where those steps are fine, all whose values before rounding, which may differ by
+    `STRAY` of the spread, lie near an edge. With values that are looked up (`chained`), one in a
+    thousand may be another in every column.
     """
     gaps = np.empty(ours.shape, np.float64)
     for j, column in enumerate(columns):

@@ -1,6 +1,7 @@
 """Sampling a category without rejection: clusters never mix categories, so a category is a set of clusters.
 
-The value of a cluster is that of samples from it: 4096 rows of the cluster, all of which must agree.
+The value of a cluster is that of samples from it: 4096 rows of the cluster, all of which must
+agree.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def guarded(program: Callable[[], int]) -> NoReturn:
 def occupy() -> None:
     """Replace closed standard streams by /dev/null opened the wrong way, so that no file takes their descriptors.
 
-    Otherwise messages to stderr would go into the next file that is opened, or without a `sys.stderr` to stdout.
+    Otherwise messages to stderr would go into the next file that is opened, or without a
+    `sys.stderr` to stdout.
     """
     import os
 
@@ -56,10 +57,11 @@ def occupy() -> None:
 def deaf() -> None:
     """Ignore SIGINT and SIGTERM.
 
-    Python restores their defaults while it ends, which would change the code; and when one process fails, torchrun
-    ends the others, even those that are about to end. Python also records an interrupt that leaves code compiled from
-    a string, as dataclasses are, even if it is caught further out, and then ends by SIGINT instead of with the exit
-    code; running any such code again clears the record.
+    Python restores their defaults while it ends, which would change the code; and when one process
+    fails, torchrun ends the others, even those that are about to end. Python also records an
+    interrupt that leaves code compiled from a string, as dataclasses are, even if it is caught
+    further out, and then ends by SIGINT instead of with the exit code; running any such code again
+    clears the record.
     """
     import signal
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 GPU = Path("/dev/nvidiactl")  # exists where a driver is loaded
 SHIPPED = "eight_gaussians"
-# files in a folder of --rows-per-file, of reproduce, and of one that is replaced once the new one is complete
+# files in a folder of --rows-per-file, of reproduce, and of one that is replaced once the new one
+# is complete
 PARTS = ("part-[0-9][0-9][0-9][0-9][0-9][0-9].*", ".part-*", "manifest.json", ".manifest.json*")
 REPRODUCED = ("settings.json", "cells", "runs", "table.csv", "table.md", "figure[0-9]-*")
 ANY = ("*",)
@@ -261,7 +262,8 @@ def _one_condition(text: str) -> dict[str, str]:
 def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `Draw` for --cluster and --where: clusters, and values by column.
 
-    A column named again may have any of its values. A bundle without a network for its head has clusters alone.
+    A column named again may have any of its values. A bundle without a network for its head has
+    clusters alone.
 
     Raises:
         UsageError: a condition that is not NAME=VALUE, or that this bundle can't meet.

@@ -2,8 +2,8 @@
 
 0 done    1 unexpected, out of memory    2 to 7 a `ScganError`    7 no space, no right    130, 143 a signal
 
-Python handles a signal between its bytecodes only. Where native code does not return for `PATIENCE` seconds, as in
-a long graph, a thread ends the process, and files are left as by SIGKILL.
+Python handles a signal between its bytecodes only. Where native code does not return for `PATIENCE`
+seconds, as in a long graph, a thread ends the process, and files are left as by SIGKILL.
 """
 
 from __future__ import annotations

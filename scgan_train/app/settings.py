@@ -52,7 +52,8 @@ def layers(
         environment: the names of those that came from the environment.
 
     Raises:
-        UsageError: a file or a value that can't be read, with an example of one that can; a column of two kinds.
+        UsageError: a file or a value that can't be read, with an example of one that can; a column
+            of two kinds.
     """
     flags = {name: value for name, value in options.items() if name not in environment}
     around = of_options({name: options[name] for name in environment})

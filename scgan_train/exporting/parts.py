@@ -7,16 +7,18 @@
     sampler    seed, index, c  -> counter-based noise, then generator -> x
     density    x               -> log_density, where encoder and maps can be undone
 
-Every module writes its graph; here they are composed. Without decoder noise nothing has a z, without given columns
-nothing a c.
+Every module writes its graph; here they are composed. Without decoder noise nothing has a z,
+without given columns nothing a c.
 
-The density is that of f^-1(g_i(w)), the encoder's inverse of a generated latent, in the user's units:
+The density is that of f^-1(g_i(w)), the encoder's inverse of a generated latent, in the user's
+units:
 
     log p(x) = log p(s) + log sum_i p(i | s) p_i(eps | s) + log |det deps/dy| + log |det dy/dx|       (given c, each p)
 
-with y the coordinates of x, eps = f(y), p_i the density of cluster i's map, and s the discrete values, which have
-probabilities. The decoder undoes f up to its error of reconstruction; then values are rounded, what lies beyond the
-range that was seen is reflected into it, and angles are taken modulo their periods: the density is that before.
+with y the coordinates of x, eps = f(y), p_i the density of cluster i's map, and s the discrete
+values, which have probabilities. The decoder undoes f up to its error of reconstruction; then
+values are rounded, what lies beyond the range that was seen is reflected into it, and angles are
+taken modulo their periods: the density is that before.
 """
 
 from __future__ import annotations
@@ -312,8 +314,8 @@ class Parts:
     ) -> list[str]:
         """Return warnings from comparing generated rows with rows [n, d + g] that were trained on.
 
-        A small table has too few held-out rows for that. Generated rows may be too near to training rows: differences
-        found all the same hold for other rows, too.
+        A small table has too few held-out rows for that. Generated rows may be too near to training
+        rows: differences found all the same hold for other rows, too.
         """
         real = self.divided(rows)
         made = self.made(real, generator)

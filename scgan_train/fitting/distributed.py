@@ -2,15 +2,17 @@
 
     g = 1/N sum_r grad L_r        every process then takes the same step, so weights stay equal without being sent
 
-DistributedDataParallel does that around each player's loss (`shared`). Noise is drawn for the whole batch by every
-process from equal generators, and each keeps its part: N processes with batch b compute what one computes with batch
-N b, up to the order of float sums. Contrastive losses see the rows of all processes (`gather`).
+DistributedDataParallel does that around each player's loss (`shared`). Noise is drawn for the whole
+batch by every process from equal generators, and each keeps its part: N processes with batch b
+compute what one computes with batch N b, up to the order of float sums. Contrastive losses see the
+rows of all processes (`gather`).
 
-Anyone who can reach torch's sockets can take part, and torchrun unpickles what its store receives. On one host, with
-the command of docs/training.md, process 0 has the store and all sockets are those of the loopback interface.
+Anyone who can reach torch's sockets can take part, and torchrun unpickles what its store receives.
+On one host, with the command of docs/training.md, process 0 has the store and all sockets are those
+of the loopback interface.
 
-A process that loses another or its torchrun ends; the run folder stays as process 0, which alone writes files, left
-it. Without torchrun every function here does nothing.
+A process that loses another or its torchrun ends; the run folder stays as process 0, which alone
+writes files, left it. Without torchrun every function here does nothing.
 """
 
 from __future__ import annotations
@@ -160,8 +162,9 @@ def shared(loss: Loss, parameters: Sequence[nn.Parameter]) -> Loss:
 def _mean_in_order(gradients: Tensor) -> Future[Tensor]:
     """Return the mean over all processes, summed in the order of their ranks.
 
-    The order of an all-reduce's sums depends on where a number lies, and DistributedDataParallel sorts its buckets anew
-    after the first step: with three processes, a resumed training would end in other bits.
+    The order of an all-reduce's sums depends on where a number lies, and DistributedDataParallel
+    sorts its buckets anew after the first step: with three processes, a resumed training would end
+    in other bits.
     """
     parts = [torch.empty_like(gradients) for _ in range(size())]
     dist.all_gather(parts, gradients)

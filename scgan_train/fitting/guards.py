@@ -118,7 +118,8 @@ def share_warnings(
     """Return warnings where shares of generated rows are far from those of real rows, the farthest first.
 
     Args:
-        outcomes: of each step, the names of its outcomes, and the outcomes [n] of real and [m] of generated rows.
+        outcomes: of each step, the names of its outcomes, and the outcomes [n] of real and [m] of
+            generated rows.
         rows: what the real ones are called.
     """
     deviations = []

@@ -1,11 +1,13 @@
 """The training loop, once: a stage is a sequence of phases, a phase is players who take turns on each batch.
 
-    for step: batch = draw(); for each player: descend its loss on its parameters; average the weights
+    for step: batch = draw(); for each player: descend its loss on its parameters; average the
+        weights
 
-A player's loss returns named terms and the loop descends their sum. A phase's random stream depends only on the seed,
-the stage and the phase's number; a checkpoint holds weights, optimizers, averages and that stream's state, so that a
-resumed training ends in the same bits as one that was never interrupted. Several processes share out a batch (see
-`distributed`). A phase whose critic wins outright leaves nothing but noise in the gradients: it is undone.
+A player's loss returns named terms and the loop descends their sum. A phase's random stream depends
+only on the seed, the stage and the phase's number; a checkpoint holds weights, optimizers, averages
+and that stream's state, so that a resumed training ends in the same bits as one that was never
+interrupted. Several processes share out a batch (see `distributed`). A phase whose critic wins
+outright leaves nothing but noise in the gradients: it is undone.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class Phase:
         warmup: steps of linear warm-up.
         floor: the cosine schedule ends at this share of the learning rate.
         share: whether processes share out each batch; else all compute the whole of it.
-        held_out: returns the loss that matters on rows that do not train it; draws nothing from the phase's stream.
+        held_out: returns the loss that matters on rows that do not train it; draws nothing from the
+            phase's stream.
     """
 
     name: str
@@ -223,7 +226,8 @@ class Descent:
     """AdamW on a player's parameters, as a call of torch's function: its class imports torch's compiler, for a second.
 
     Attributes:
-        moments: of each parameter by name: how many steps it took, and the averages of its gradient and its square.
+        moments: of each parameter by name: how many steps it took, and the averages of its gradient
+            and its square.
     """
 
     def __init__(self, player: Player) -> None:

@@ -2,9 +2,11 @@
 
     x --coordinates--> y --encoder--> eps --clusters--> label --mapper--> g_label(w) ~ eps --decoder--> y
 
-Given columns c become numbers h, which stand before the latents where clusters and maps are fitted: (h, eps).
+Given columns c become numbers h, which stand before the latents where clusters and maps are fitted:
+(h, eps).
 
-Every stage draws from its own stream of the run's seed, so its result does not depend on where a training resumed.
+Every stage draws from its own stream of the run's seed, so its result does not depend on where a
+training resumed.
 """
 
 from __future__ import annotations
@@ -85,7 +87,8 @@ def train(
     Raises:
         DataError: fewer rows than clusters, or other rows than those that the run began with.
         DeviceError: the device asked for is not available.
-        UsageError: the folder is taken, another training is running there, or a setting does not fit the data.
+        UsageError: the folder is taken, another training is running there, or a setting does not
+            fit the data.
         TrainingError: a loss stopped being finite.
     """
     constraints = constraints_of(config, table)

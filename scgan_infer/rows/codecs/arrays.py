@@ -1,9 +1,9 @@
 """numpy's own files: .npy, one array, and .npz, a zip of them.
 
-A 2-D array of numbers has columns x0, x1, ...; a 1-D array is one column; a structured array's fields are its
-columns. In .npz a 2-D array may have its names in a second array `names` (what is written here), or every
-column is a 1-D array. Rows are read in pieces, never mapped: a file that shrinks while it is read gives an
-error, not a signal. Nothing pickled is read. Format:
+A 2-D array of numbers has columns x0, x1, ...; a 1-D array is one column; a structured array's
+fields are its columns. In .npz a 2-D array may have its names in a second array `names` (what is
+written here), or every column is a 1-D array. Rows are read in pieces, never mapped: a file that
+shrinks while it is read gives an error, not a signal. Nothing pickled is read. Format:
 https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 

@@ -1,9 +1,9 @@
 """The interface of a file format: a `Reader` of raw columns, and a `Stream` or a conversion to write with.
 
-Reading: file -> Reader -> chunks of raw columns, numbers of any type or text; `scgan_infer.rows.intake` checks
-them. Writing: float32 rows -> Stream: header, then each row's bytes, then tail. A format that can't be
-written in that order takes its rows from a finished spool of raw float32 rows instead (see
-`scgan_infer.rows.writers`).
+Reading: file -> Reader -> chunks of raw columns, numbers of any type or text;
+`scgan_infer.rows.intake` checks them. Writing: float32 rows -> Stream: header, then each row's
+bytes, then tail. A format that can't be written in that order takes its rows from a finished spool
+of raw float32 rows instead (see `scgan_infer.rows.writers`).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Reader(ABC):
         file: The open file, if any.
         budget: Limits on the cost of reading it.
         notes: Messages to the user on how it was read.
-        has_header: Returns whether a text file's first line has names, from its cells and whether one
-            is a number.
+        has_header: Returns whether a text file's first line has names, from its cells and whether
+            one is a number.
     """
 
     label: str = "rows"
@@ -109,7 +109,8 @@ class Stream:
 
     Attributes:
         header: From the number of rows; its length doesn't depend on it.
-        encode: From float32 [k, d] and the index of the first of these rows, by which ids are numbered.
+        encode: From float32 [k, d] and the index of the first of these rows, by which ids are
+            numbered.
         tail: From the number of rows.
     """
 

@@ -1,7 +1,8 @@
 """HDF5 (.h5), with h5py: a 1-D dataset for each column, or one 2-D dataset (columns x0, x1, ...).
 
-`FILE.h5:GROUP` or `FILE.h5:DATASET` looks elsewhere than at the root. Links out of the file, external storage
-and virtual datasets are refused: a file must not read other files. A column's unit is its attribute `unit`.
+`FILE.h5:GROUP` or `FILE.h5:DATASET` looks elsewhere than at the root. Links out of the file,
+external storage and virtual datasets are refused: a file must not read other files. A column's unit
+is its attribute `unit`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Apache Parquet (.parquet), with pyarrow: flat columns of numbers, booleans, dates or text.
 
-Row groups are read one by one: pyarrow keeps what it has read of all the groups that it was asked for. Text
-stays in its dictionary, so that one long text in many rows is counted before it is copied.
+Row groups are read one by one: pyarrow keeps what it has read of all the groups that it was asked
+for. Text stays in its dictionary, so that one long text in many rows is counted before it is
+copied.
 
 A column's unit is its field's metadata `unit`.
 """

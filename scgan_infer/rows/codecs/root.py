@@ -1,8 +1,8 @@
 """ROOT (.root), with uproot: the flat branches of a TTree or RNTuple, numbers or strings.
 
-`FILE.root:TREE` names the tree; without it the file's first is read. Written is a TTree called `events`. ROOT
-stamps a file with the time and an identity: so that the same rows give the same bytes, the time is ROOT's first
-second, and the identity is made from the first rows.
+`FILE.root:TREE` names the tree; without it the file's first is read. Written is a TTree called
+`events`. ROOT stamps a file with the time and an identity: so that the same rows give the same
+bytes, the time is ROOT's first second, and the identity is made from the first rows.
 """
 
 from __future__ import annotations

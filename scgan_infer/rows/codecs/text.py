@@ -1,11 +1,12 @@
 """Text (.csv, .tsv, .csv.gz, and piped in), in UTF-8; how its cells are separated is inferred from its first lines.
 
-Reading goes a chunk of lines at a time through `numpy.loadtxt`; a chunk that it refuses is read again cell by
-cell, so that the error can name the cell. A column is text if its first cell is. Empty lines are errors,
-except at the end. It is read once, front to back, so that it may come through a pipe.
+Reading goes a chunk of lines at a time through `numpy.loadtxt`; a chunk that it refuses is read
+again cell by cell, so that the error can name the cell. A column is text if its first cell is.
+Empty lines are errors, except at the end. It is read once, front to back, so that it may come
+through a pipe.
 
-Writing gives each float32 the fewest of 6 to 9 digits that bring back its bits (9 always do), integers
-without a point, and categories by name.
+Writing gives each float32 the fewest of 6 to 9 digits that bring back its bits (9 always do),
+integers without a point, and categories by name.
 """
 
 from __future__ import annotations
