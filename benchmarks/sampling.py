@@ -9,8 +9,9 @@ dimuon where `../shared/data` has them, else curved pieces of `scale.py`). For e
 And seconds of an export, of the training of a plane, two threads against one, peak memory at 3x10^7
 rows against 10^6, and what 10^12 rows on 1,000 cores would take at these rates.
 
-Rounds of what is compared are interleaved, and the best time of each counts, also over the batches of
-what we are compared with. Run it on two otherwise idle cores.
+Rounds of what is compared are interleaved. The best time of each counts, also over the batches of what
+we are compared with; of processes the median of the rounds' ratios, as a machine's speed may swing.
+Run it on two otherwise idle cores.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scale import pieces
 
 from scgan_infer.sampling.sessions import cores
@@ -84,10 +86,9 @@ def timed(command: Sequence[str]) -> tuple[float, float]:
     return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
-def best(rounds: int, *commands: list[str]) -> list[float]:
-    """Return the best seconds of each command, rounds interleaved."""
-    times = [[timed(command)[0] for command in commands] for _ in range(rounds)]
-    return [float(seconds) for seconds in np.min(times, axis=0)]
+def seconds(rounds: int, *commands: list[str]) -> NDArray[np.float64]:
+    """Return the seconds of each command in each round, [rounds, commands]."""
+    return np.array([[timed(command)[0] for command in commands] for _ in range(rounds)])
 
 
 def sampling(bundle: Path, n: int, folder: Path, *more: str) -> list[str]:
@@ -132,8 +133,8 @@ def rates(bundle: Path, columns: int, n: int, folder: Path, quick: bool) -> dict
 
 def start_up(bundle: Path, folder: Path) -> dict[str, float]:
     """Return seconds of 10,000 rows as a whole process, and times importing both libraries."""
-    some, bare = best(12, sampling(bundle, 10_000, folder), IMPORTS)
-    return {"start_up": some, "start_up_ratio": some / bare}
+    some, bare = seconds(20, sampling(bundle, 10_000, folder), IMPORTS).T
+    return {"start_up": float(some.min()), "start_up_ratio": float(np.median(some / bare))}
 
 
 def memory(bundle: Path, most: int, folder: Path) -> dict[str, float]:
@@ -144,13 +145,14 @@ def memory(bundle: Path, most: int, folder: Path) -> dict[str, float]:
 
 def threads(bundle: Path, n: int, folder: Path, rate: float) -> dict[str, float]:
     """Return two threads' gain over one, and 10^12 rows on 1,000 cores in minutes and GB/s."""
-    start, one = best(2, *(sampling(bundle, rows, folder, "--threads", "1") for rows in (1, n)))
-    rate_one = n / (one - start)
-    seconds = 1e12 / (1000 * rate_one)
+    commands = [sampling(bundle, rows, folder, "--threads", "1") for rows in (1, n)]
+    start, one = seconds(2, *commands).min(axis=0)
+    rate_one = float(n / (one - start))
+    all_cores = 1e12 / (1000 * rate_one)
     return {
         "two_threads": rate / rate_one,
-        "trillion_minutes": seconds / 60,
-        "trillion_writing": 8e3 / seconds,
+        "trillion_minutes": all_cores / 60,
+        "trillion_writing": 8e3 / all_cores,
     }
 
 
@@ -158,7 +160,8 @@ def dask(bundle: Path, n: int, folder: Path) -> dict[str, float]:
     """Return what two workers gain over one, and the overhead over the local engine."""
     engine = ("--engine", "dask", "--threads")
     two, one = (sampling(bundle, n, folder, *engine, workers) for workers in ("2", "1"))
-    local, two_seconds, one_seconds = best(2, sampling(bundle, n, folder), two, one)
+    commands = [sampling(bundle, n, folder), two, one]
+    local, two_seconds, one_seconds = map(float, seconds(2, *commands).min(axis=0))
     gain, overhead = one_seconds / two_seconds, two_seconds / local - 1
     return {"n": n, "dask_two_workers": gain, "dask_overhead": overhead}
 
