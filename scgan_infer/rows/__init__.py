@@ -1,1 +1,1 @@
-"""The one door: rows come in from files and arrays, and go out to files; `formats` lists what is read and written."""
+"""The one door: rows come in from files and arrays, and go out to files; `formats` lists both."""

@@ -90,7 +90,8 @@ class Copying(Kind):
         """
         if column.storage == "text":
             raise UsageError(
-                f"column {column.name!r} is text, which this format can't hold; write CSV or Parquet"
+                f"column {column.name!r} is text, which this format can't hold; "
+                "write CSV or Parquet"
             )
         return self.cells(values, column)
 
@@ -103,7 +104,7 @@ COPYING = Copying()
 
 
 def copied(column: Column, raw: Raw, each: int, out: str) -> Column:
-    """Return the column that copies raw cells [N] into an output of this name; names are text in text alone."""
+    """Return the column that copies raw cells [N] to this output; names are copied only to text."""
     resolution = pattern = ""
     if out.lower().endswith(TEXTUAL):
         cells = np.array([_text(cell) for cell in raw], dtype=object)
@@ -130,7 +131,7 @@ def _text(cell: object) -> str:
 
 
 def _instants(raw: Raw, pattern: str) -> Raw:
-    """Return cells as datetime64 of their own unit, or text in days or microseconds, in UTC; NaT where missing."""
+    """Return cells as datetime64, UTC, in their own unit, or text in days or us; NaT if missing."""
     if raw.dtype.kind == "M":
         return raw
     present = ~gone(raw)
@@ -142,7 +143,7 @@ def _instants(raw: Raw, pattern: str) -> Raw:
 
 
 def _numbers(raw: Raw) -> Raw:
-    """Return cells as numbers of their own type, or text that spells some as float64; text if it does not."""
+    """Return cells as numbers of their own type, float64 for text that spells some; else text."""
     if raw.dtype.kind == "b":
         return raw.astype(np.int32)
     if raw.dtype.kind in "fiu":
@@ -158,7 +159,7 @@ def _numbers(raw: Raw) -> Raw:
 def all_copied(
     columns: Sequence[Column], cells: dict[str, Raw], each: int, out: str
 ) -> tuple[Column, ...]:
-    """Return columns, those whose cells are there copied, and behind them what else there are cells of."""
+    """Return columns, those that have cells copied, then what else there are cells of."""
     known = {column.name for column in columns}
     others = [Column(name) for name in cells if name not in known]
     return tuple(

@@ -1,4 +1,4 @@
-"""Read rows from files, by suffix, and from memory, whole, sampled or in pieces; and write them to files.
+"""Read rows from files, by suffix, and from memory, whole, sampled or in pieces; write files.
 
 A row's number in a message counts from 1 below the header; the first row at fault is named, and in
 it the first column.
@@ -62,10 +62,8 @@ def read_table(
         generator: Draws the sample; by default one of seed 0.
         missing: What becomes of missing cells where no `columns` are given: "keep" them as NaN,
             "drop" their rows (of those that were kept), or "refuse" them.
-        header: Whether the first line of a text file has the names; with `columns`, that is
-            inferred from it.
-        grow: Whether `columns` take names that they don't have, as more behind their own, and
-            missing cells.
+        header: Whether the first line of a text file has the names; inferred with `columns`.
+        grow: Whether `columns` take new names, behind their own, and missing cells.
 
     Raises:
         DataError: No rows, or rows that can't be taken: names file, column and first row at fault.
@@ -110,7 +108,7 @@ def read_table(
 
 
 def iter_values(data: Untyped, columns: Sequence[Column], chunk: int = CHUNK) -> Iterator[Rows]:
-    """Yield rows, float32 [<= chunk, d], in flat memory; arguments and errors as those of `read_table`."""
+    """Yield rows, float32 [<= chunk, d], in flat memory; arguments and errors of `read_table`."""
     with opened(data, columns) as reader:
         intakes, wanted = _intakes(reader, None, columns, {})
         yield from _values(reader, wanted, intakes, whole("chunk", chunk))
@@ -121,8 +119,8 @@ def read_raw(
 ) -> dict[str, Raw]:
     """Return whole columns by name, unconverted: text from a text file, else the file's types.
 
-    Data and columns are as in `read_table`, but standard input is not read; `others` names more of
-    its columns.
+    Data and columns are as in `read_table`, but standard input is not read; `others` names more
+    of its columns.
 
     Raises:
         DataError: A file that can't be read, or a column that it has not.
@@ -132,7 +130,8 @@ def read_raw(
         for name in others:
             if not reader.named or name not in reader.names:
                 raise DataError(
-                    f"{reader.label}: has no column {name!r} to keep; it has {_listed(reader.names, 12)}"
+                    f"{reader.label}: has no column {name!r} to keep; "
+                    f"it has {_listed(reader.names, 12)}"
                 )
             wanted.append(reader.names.index(name))
         size = reader.budget.rows(CHUNK, CELL * len(reader.names))
@@ -189,7 +188,7 @@ def open_writer(
 
 
 def _rehearse(writer: FileWriter, chosen: Format) -> None:
-    """Write one row and read its names: what a format can't hold fails before a billion rows are made."""
+    """Write one row and read its names: what can't be held fails before a billion rows are made."""
     from tempfile import TemporaryDirectory
 
     names = tuple(column.name for column in writer.columns)
@@ -317,7 +316,8 @@ def _index_by_name(reader: Reader, chosen: Sequence[str]) -> dict[str, int]:
     for name in chosen:
         if max(counts[name], again[name]) > 1:
             raise DataError(
-                f"{reader.label}: has two columns called {name!r} (spaces around a name don't count); rename one"
+                f"{reader.label}: has two columns called {name!r} "
+                "(spaces around a name don't count); rename one"
             )
         if not name:
             others = _listed([other for other in reader.names if other], 8)

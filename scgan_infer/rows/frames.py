@@ -24,7 +24,7 @@ from scgan_infer.rows.codecs.text import digits
 
 
 def frame(values: Rows, columns: Sequence[Column], first: int = 0) -> Untyped:
-    """Return rows [n, d] as a DataFrame, or as a dict of arrays [n] where pandas is not installed."""
+    """Return rows [n, d] as a DataFrame, or a dict of arrays [n] where pandas is not installed."""
     arrays = {
         column.name: _typed(raw, column)
         for column, raw in zip(columns, typed(values, columns, first), strict=True)

@@ -3,11 +3,11 @@
 One `Intake` per column takes its raw chunks in order. With a known column it holds the cells to
 that column's domain; without, it notes what the cells are, and infers the column at the end.
 
-| raw cells | known column      | unknown                                                           |
-| --------- | ----------------- | ----------------------------------------------------------------- |
-| text      | category: by name | category, if repeated; id, if all are different; else refused     |
-| dates     | to its resolution | datetime, if all of the first chunk are dates                     |
-| numbers   | held to its kind  | the last of `KINDS` that guesses itself                           |
+| raw cells | known column      | unknown                                                       |
+| --------- | ----------------- | ------------------------------------------------------------- |
+| text      | category: by name | category, if repeated; id, if all are different; else refused |
+| dates     | to its resolution | datetime, if all of the first chunk are dates                 |
+| numbers   | held to its kind  | the last of `KINDS` that guesses itself                       |
 
 Cells of a known column come as float32 offsets from its anchor; of an unknown one as float64, from
 all of which the anchor is chosen: see `scgan_infer.kinds.guessing.anchor_of`.
@@ -132,7 +132,7 @@ class Intake:
             raise UsageError(str(error)) from error
 
     def grow(self) -> None:
-        """Accept new names, which are appended to a known column's categories, and missing cells."""
+        """Accept missing cells, and new names, appended to a known column's categories."""
         self.grows = self.may_miss = True
 
     @property
@@ -347,7 +347,7 @@ class Intake:
         return self.kind is None or ("anchor" in fields and not stated)
 
     def _note(self, raw: Raw, values: Values) -> None:
-        """Keep the extremes, how many decimals there are, and the first whole number that float32 changes."""
+        """Keep the extremes, the number of decimals, and the first integer that float32 changes."""
         if not len(raw):
             return
         self.low, self.high = min(self.low, float(raw.min())), max(self.high, float(raw.max()))
@@ -397,7 +397,7 @@ class Intake:
 
     @property
     def is_large(self) -> bool:
-        """Whether all are whole numbers, and float32 would change one, counted from an anchor or not."""
+        """Whether all are integers, and float32 would change one, counted from an anchor or not."""
         named = self.text or isinstance(self.kind, Id)
         if self.known and self.column is not None and self.column.anchor is not None:
             return False
@@ -477,7 +477,7 @@ class Intake:
         return column, offsets
 
     def _large(self, values: Floats) -> tuple[Column, Values]:
-        """Return what whole numbers make that float32 can't hold: names if they repeat, else their first digits.
+        """Return what integers beyond float32 make: names if they repeat, else their first digits.
 
         Those of so many digits that float64 can't hold them either name their rows, if all differ.
 

@@ -1,4 +1,4 @@
-"""The formats of files by suffix, and how one is opened: the errors of its parser become a DataError.
+"""The formats of files by suffix, and how one is opened: its parser's errors become a DataError.
 
 `FILE.root:TREE` looks inside a file that holds more than one table. The packages behind .parquet,
 .h5, .root and .fits are imported when they are used.
@@ -170,7 +170,7 @@ def reading(label: str, reader: type[Reader]) -> Iterator[None]:
 
 
 def _unreadable(reader: type[Reader]) -> tuple[type[BaseException], ...]:
-    """Return the errors of a parser, and of those in Python's library: writing does not import them."""
+    """Return the errors of this parser and of Python's own: writing does not import those."""
     import csv
     import struct
     import tokenize

@@ -19,7 +19,7 @@ from scgan_infer.rows.writers import Writer, read_state, write_json, writing
 
 
 class ShardWriter(Writer):
-    """Writes a folder: part-000000.SUFFIX and so on, then manifest.json with each part's rows and SHA-256.
+    """Writes a folder: part-000000.SUFFIX ..., then manifest.json with their rows and SHA-256.
 
     The manifest is written last: a folder with one is complete. Resuming reads every file again and
     continues from the first missing one; a changed file is an error.

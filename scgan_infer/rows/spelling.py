@@ -1,7 +1,6 @@
 """Messages on text that should be a number or a date: what is wrong, and what to do.
 
-Cells may be as long as their file, so each pattern takes a time that grows with a cell's length
-alone.
+Cells may be as long as their file, so each pattern's time grows with a cell's length alone.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ MEASURED = re.compile(
 )
 PRICED = re.compile(r"\s[^\W\d_]{1,4}$|[%$€£<>,\s]")
 DATED = re.compile(
-    r"\d{1,2}[./-](\d{1,2}|[A-Za-z]{3,9})[./-]\d{2,4}.*|[A-Za-z]{3,9} \d{1,2},? \d{4}.*|\d{4}\.\d\d\.\d\d.*"
+    r"\d{1,2}[./-](\d{1,2}|[A-Za-z]{3,9})[./-]\d{2,4}.*"
+    r"|[A-Za-z]{3,9} \d{1,2},? \d{4}.*|\d{4}\.\d\d\.\d\d.*"
 )
 
 
@@ -41,7 +41,7 @@ def fault(cell: str, setting: Callable[[str], str]) -> str:
 
 
 def misspelt(texts: Collection[str]) -> str:
-    """Return advice on texts that are all numbers or dates in an unsupported spelling; else empty."""
+    """Return advice on texts that are all numbers or dates in an unsupported spelling, or ""."""
     if all(PRICED.search(text) and number(PRICED.sub("", text)) is not None for text in texts):
         return "write the numbers without signs or units"
     return "write dates as YYYY-MM-DD" if all(map(DATED.fullmatch, texts)) else ""

@@ -80,7 +80,7 @@ class Writer(ABC):
 
 
 class PipeWriter(Writer):
-    """Writes to standard output; the header when the first rows are there, so that none is left without rows."""
+    """Writes to standard output; the header only with the first rows, so that it has some."""
 
     def __init__(self, columns: Sequence[Column], stream: Stream, start: int) -> None:
         self.columns, self.stream, self.header = tuple(columns), stream, stream.header(0)
@@ -181,7 +181,7 @@ class FileWriter(Writer):
         self.digest.update(data)
 
     def checkpoint(self) -> None:
-        """Make the rows so far safe, so that an interrupted writer's successor can go on after them."""
+        """Make the rows so far safe: after an interruption, a successor can go on behind them."""
         with writing(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
@@ -273,8 +273,8 @@ def read_state(state: Path, job: Mapping[str, Any], part: Path) -> dict[str, Any
         raise DataError(f"{state}: can't be read ({error}); remove it to start again") from error
     if other:
         raise DataError(
-            f"{part}: is the beginning of other rows (other model, seed, conditions, columns or number); "
-            "remove it, or begin again"
+            f"{part}: is the beginning of other rows "
+            "(other model, seed, conditions, columns or number); remove it, or begin again"
         )
     return content
 

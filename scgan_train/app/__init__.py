@@ -37,10 +37,10 @@ def guarded(program: Callable[[], int]) -> NoReturn:
 
 
 def occupy() -> None:
-    """Replace closed standard streams by /dev/null opened the wrong way, so that no file takes their descriptors.
+    """Replace closed standard streams by /dev/null opened the wrong way.
 
-    Otherwise messages to stderr would go into the next file that is opened, or without a
-    `sys.stderr` to stdout.
+    Otherwise the next file that is opened would take their descriptor, and messages to stderr go
+    into it, or without a `sys.stderr` to stdout.
     """
     import os
 

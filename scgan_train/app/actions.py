@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 GPU = Path("/dev/nvidiactl")  # exists where a driver is loaded
 SHIPPED = "eight_gaussians"
-# files in a folder of --rows-per-file, of reproduce, and of one that is replaced once the new one
-# is complete
+# files in a folder of --rows-per-file, of reproduce, and of one replaced when the new is complete
 PARTS = ("part-[0-9][0-9][0-9][0-9][0-9][0-9].*", ".part-*", "manifest.json", ".manifest.json*")
 REPRODUCED = ("settings.json", "cells", "runs", "table.csv", "table.md", "figure[0-9]-*")
 ANY = ("*",)
@@ -196,9 +195,9 @@ def part(n: int, shard: str | None) -> tuple[int, int]:
 def given(
     model: Model, text: str | None, each: int | None, n: int | None, start: int, keep: str | None
 ) -> tuple[Given | None, int, dict[str, NDArray[Any]]]:
-    """Return the conditions of --given (a file or a=1,b=2), the number of rows, and cells to copy by column.
+    """Return the conditions of --given (a file or a=1,b=2), how many rows, and cells by column.
 
-    Values beyond the training range are reported on stderr.
+    The cells are to be copied. Values beyond the training range are reported on stderr.
 
     Raises:
         DataError: conditions that don't fit the given columns.
@@ -239,7 +238,8 @@ def given(
         cells = read_raw(text, [column.loose for column in model.given], others)
     for name, count in conditions.outside(model.manifest.given).items():
         say(
-            f"note: {name} lies beyond its training range in {count} of {len(conditions.values)} conditions"
+            f"note: {name} lies beyond its training range "
+            f"in {count} of {len(conditions.values)} conditions"
         )
     return conditions, many, cells
 
@@ -262,8 +262,8 @@ def _one_condition(text: str) -> dict[str, str]:
 def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `Draw` for --cluster and --where: clusters, and values by column.
 
-    A column named again may have any of its values. A bundle without a network for its head has
-    clusters alone.
+    A column named again may have any of its values. A bundle whose head has no network has only
+    clusters.
 
     Raises:
         UsageError: a condition that is not NAME=VALUE, or that this bundle can't meet.
@@ -293,7 +293,7 @@ def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[
 
 
 def inert(columns: Sequence[Column]) -> tuple[Column, ...]:
-    """Return the columns with ' before each name that a spreadsheet would take for a formula, or that begins with '."""
+    """Return columns with ' before names that begin with ' or would be formulas in spreadsheets."""
     import numpy as np
 
     from scgan_infer.rows.copies import Copied
@@ -366,7 +366,7 @@ def compute(
 
 
 def _placed(job: Job, row: int, piece: Floats, columns: Sequence[Column]) -> Floats:
-    """Return generated rows [k, d] in the output's columns; zeros in copied ones, which are ignored."""
+    """Return generated rows [k, d] in the output's columns; ignored zeros in copied ones."""
     if job.given is None:
         return piece
     import numpy as np

@@ -1,4 +1,4 @@
-"""The commands except `plot`: each parses, makes one call and prints, data to stdout or --out, rest to stderr."""
+"""Commands except `plot`: parse, make one call, print: data to stdout or --out, rest to stderr."""
 
 # no annotations from __future__: typer would evaluate each of them four times
 

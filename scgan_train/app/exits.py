@@ -1,6 +1,6 @@
 """How the program ends: every error is caught here and becomes one line on stderr and a code.
 
-0 done    1 unexpected, out of memory    2 to 7 a `ScganError`    7 no space, no right    130, 143 a signal
+0 done  1 unexpected, out of memory  2 to 7 a `ScganError`  7 no space, no right  130, 143 a signal
 
 Python handles a signal between its bytecodes only. Where native code does not return for `PATIENCE`
 seconds, as in a long graph, a thread ends the process, and files are left as by SIGKILL.
@@ -95,7 +95,7 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def impatience() -> Iterator[None]:
-    """End the process `PATIENCE` seconds after SIGINT or SIGTERM, if the block has not ended by then."""
+    """End the process `PATIENCE` seconds after SIGINT or SIGTERM, unless the block has ended."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     over = Event()

@@ -63,7 +63,8 @@ def layers(
         other = assigned.get("columns", {}).get(name, {}).get("kind", column["kind"])
         if other != column["kind"]:
             raise UsageError(
-                f"column {name!r} is {column['kind']} by an option, and {other} by --set; leave one out"
+                f"column {name!r} is {column['kind']} by an option, and {other} by --set; "
+                "leave one out"
             )
     wanted = configs.merge(wanted, assigned, chosen)
     return wanted, configs.merge(configs.PRESETS[preset], around)

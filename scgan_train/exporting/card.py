@@ -20,7 +20,8 @@ def card(manifest: Manifest) -> str:
     facts, metrics, sizes = manifest.provenance, manifest.metrics, manifest.sizes
     names = {one.column.name for one in manifest.given}
     rows = [
-        f"| {plain(c.name)} | {c.kind}{', given' if c.name in names else ''} | {plain(c.unit or '-')} |"
+        f"| {plain(c.name)} | {c.kind}{', given' if c.name in names else ''} "
+        f"| {plain(c.unit or '-')} |"
         for c in manifest.whole
     ]
     many = ("--given conditions.csv", 'given="conditions.csv"') if names else ("--n 10000", "10000")
@@ -33,10 +34,13 @@ def card(manifest: Manifest) -> str:
 
 ![held-out rows beside samples](preview.png)
 
-A generator of rows like those of `{source}`, made by scgan {facts["scgan"]} from {facts["rows"]} rows
-(5 %, at most 10,000, held out of training). Latent model: {manifest.latents}{map_name}, {sizes["K"]} clusters.
+A generator of rows like those of `{source}`, made by scgan {facts["scgan"]} \
+from {facts["rows"]} rows
+(5 %, at most 10,000, held out of training). Latent model: {manifest.latents}{map_name}, \
+{sizes["K"]} clusters.
 {_method(facts["config"], manifest.latents)}
-Not for statements about single rows of the training data; it holds no information that the data did not have.
+Not for statements about single rows of the training data; \
+it holds no information that the data did not have.
 
 | column | kind | unit |
 | --- | --- | --- |
@@ -46,7 +50,8 @@ Not for statements about single rows of the training data; it holds no informati
 | --- | --- |
 {chr(10).join(figures)}
 
-`c2st` is the ROC AUC of a classifier that tells samples from held-out rows (0.5: it can't); `mse` is the mean squared
+`c2st` is the ROC AUC of a classifier that tells samples from held-out rows (0.5: it can't); \
+`mse` is the mean squared
 error of reconstructions in units of each column's variance.
 {notes}
 ```
@@ -64,7 +69,8 @@ rows = model.sample({many[1]}, seed=0)
 | --- | --- | --- |
 {chr(10).join(_calls(manifest))}
 
-u = k / 2^24 with k uniform in 0..2^24-1, w and z (where there is one) standard normal, z = 0 reconstructs.
+u = k / 2^24 with k uniform in 0..2^24-1, w and z (where there is one) standard normal, \
+z = 0 reconstructs.
 """
 
 

@@ -86,7 +86,7 @@ def export(run: Run, path: Path) -> Path:
 def _manifest(
     run: Run, parts: Parts, errors: dict[str, float], stored: Arrays, warnings: list[str]
 ) -> Manifest:
-    """Return the manifest: `errors` of parity, `stored` rows with their inputs, `warnings` of shares."""
+    """Return the manifest: `errors` of parity, `stored` rows and their inputs, share `warnings`."""
     figures = run.facts["figures"]
     notes = [*run.facts.get("notes", []), *quality_warnings(figures), *warnings]
     learned = {one.column for one in parts.coordinates.constraints if one.learned}
@@ -258,7 +258,7 @@ def _inputs(parts: Parts, rows: Array, generator: torch.Generator) -> Arrays:
 
 
 def noted(config: Config) -> dict[str, Any]:
-    """Return the settings for a manifest, in JSON's types: given columns only where there are any."""
+    """Return the settings for a manifest, in JSON's types: given columns only if there are any."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     if not config.given:
         del settings["given"]

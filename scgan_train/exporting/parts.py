@@ -1,4 +1,4 @@
-"""The trained networks of a run, put together: as functions of arrays, and as the graphs of a bundle.
+"""The trained networks of a run, put together: as functions of arrays, and as a bundle's graphs.
 
     encoder    x, c            -> coordinates -> f -> latent, choice
     mappers    u, w, c         -> cluster selection -> g_choice(w) -> latent, choice
@@ -10,15 +10,14 @@
 Every module writes its graph; here they are composed. Without decoder noise nothing has a z,
 without given columns nothing a c.
 
-The density is that of f^-1(g_i(w)), the encoder's inverse of a generated latent, in the user's
-units:
+The density is that of f^-1(g_i(w)), the encoder's inverse of a generated latent, in users' units:
 
-    log p(x) = log p(s) + log sum_i p(i | s) p_i(eps | s) + log |det deps/dy| + log |det dy/dx|       (given c, each p)
+    log p(x) = log p(s) + log sum_i p(i | s) p_i(eps | s) + log |det deps/dy| + log |det dy/dx|
 
-with y the coordinates of x, eps = f(y), p_i the density of cluster i's map, and s the discrete
-values, which have probabilities. The decoder undoes f up to its error of reconstruction; then
-values are rounded, what lies beyond the range that was seen is reflected into it, and angles are
-taken modulo their periods: the density is that before.
+(each p given c) with y the coordinates of x, eps = f(y), p_i the density of cluster i's map, and s
+the discrete values, which have probabilities. The decoder undoes f up to its error of
+reconstruction; then values are rounded, what lies beyond the range that was seen is reflected into
+it, and angles are taken modulo their periods: the density is that before.
 """
 
 from __future__ import annotations
@@ -150,7 +149,10 @@ class Parts:
         return {"x": self.coordinates.inverse(y, drawn)}
 
     def log_density(self, x: Array, given: Conditions | None) -> Array:
-        """Return the log-density [n] of generated columns [n, d]; see `Coordinates.log_slope` for infinity and NaN."""
+        """Return the log-density [n] of generated columns [n, d].
+
+        See `Coordinates.log_slope` for infinity and NaN.
+        """
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             y, slope = self.coordinates.forward(x), self.coordinates.log_slope(x)
         last = [step.size - 1 for step in self.coordinates.steps]
@@ -207,7 +209,7 @@ class Parts:
 
     @property
     def looked_up(self) -> bool:
-        """Whether some values come from tables or a network: in a graph, one in a thousand may differ."""
+        """Whether tables or a network give some values: in a graph, 1 in 1000 may differ."""
         return self.chained or self.given is not None or bool(self.coordinates.scored.any())
 
     def graphs(self) -> Iterator[tuple[str, dict[str, Var], dict[str, Var]]]:
@@ -283,7 +285,7 @@ class Parts:
     def figures(
         self, rows: Array, columns: tuple[Column, ...], generator: torch.Generator
     ) -> dict[str, float]:
-        """Return the figures stored in a bundle, on held-out rows [n, d + g], at their conditions."""
+        """Return a bundle's stored figures, on held-out rows [n, d + g], at their conditions."""
         real = self.divided(rows)
         made = self.made(real, generator)
         encoded = self.compute("encoder.onnx", real)
@@ -293,7 +295,7 @@ class Parts:
     def _judged(
         self, rows: Array, made: Array, again: Array, columns: tuple[Column, ...]
     ) -> dict[str, float]:
-        """Return the figures of generated rows and reconstructions [n, d] beside real ones [n, d + g]."""
+        """Return figures of generated rows and reconstructions [n, d] beside real [n, d + g]."""
         real = self.divided(rows)
         figures = held_out(real["x"], made, again, self.columns)
         if "c" in real and "c2st" in figures:
@@ -302,7 +304,7 @@ class Parts:
         return figures
 
     def made(self, real: Arrays, generator: torch.Generator) -> Array:
-        """Return as many generated rows [n, d] as there are real ones x [n, d], at their conditions c [n, g] if any."""
+        """Return a generated row for each real one x, [n, d], at its conditions c [n, g] if any."""
         known = {name: value for name, value in real.items() if name == "c"}
         made: Array = self.compute(
             "generator.onnx", self.inputs(len(real["x"]), generator) | known
@@ -325,7 +327,7 @@ class Parts:
         return [*warnings, *share_warnings(self.outcomes(rows, whole), TRAINED)]
 
     def outcomes(self, rows: Array, generated: Array) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-        """Yield each step's names of outcomes, and those of whole rows [n, d + g] and of generated whole rows."""
+        """Yield each step's outcome names, and outcomes of real and generated rows [n, d + g]."""
         both = [
             torch.from_numpy(self.compute("encoder.onnx", self.divided(x))["choice"]).reshape(
                 len(x), -1

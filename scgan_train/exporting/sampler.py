@@ -35,9 +35,9 @@ WORD = 2**32
 
 
 def noise(seed: Var, index: Var, m: int, q: int, h: int = 1) -> tuple[Var, Var, Var | None]:
-    """Return u [n] ([n, h] where h > 1), w [n, m] and z [n, q] of seed [1] and index [n], both int64.
+    """Return u [n] ([n, h] where h > 1), w [n, m] and z [n, q] of seed [1] and index [n].
 
-    No z where q is 0.
+    Both are int64. No z where q is 0.
     """
     rows, pairs = layout(((MAPPER, m), (DECODER, q)), h)
     a, b = _philox(seed, index, rows)

@@ -1,11 +1,11 @@
-"""A bundle as a model repository for Triton Inference Server: a folder a graph, `config.pbtxt` beside `1/model.onnx`.
+"""A bundle as a model repository for Triton Inference Server.
 
-Triton joins requests along the first dimension, if every tensor of a model has it open. Its
-configuration then leaves that dimension out; what is left may not be empty, so a tensor [n] travels
-as [n, 1] and is reshaped on its way. `sampler.onnx` takes one seed a call and can't be joined: it
-is configured by whole shapes, and on the CPU, since onnxruntime has no CUDA kernels for bits of
-integers. Small graphs run fastest in calls of one block and in one thread each; Triton has several
-instances of a model for more.
+A graph is a folder: `config.pbtxt` beside `1/model.onnx`. Triton joins requests along the first
+dimension, if every tensor of a model has it open. Its configuration then leaves that dimension out;
+what is left may not be empty, so a tensor [n] travels as [n, 1] and is reshaped on its way.
+`sampler.onnx` takes one seed a call and can't be joined: it is configured by whole shapes, and on
+the CPU, since onnxruntime has no CUDA kernels for bits of integers. Small graphs run fastest in
+calls of one block and in one thread each; Triton has several instances of a model for more.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ def repository(path: str | Path, out: str | Path) -> Path:
 
     Args:
         path: the bundle's folder, whose name becomes BUNDLE.
-        out: the repository, which is returned; its other models are left alone, and these models
-            replaced.
+        out: the repository, returned; its other models are left alone, and these models replaced.
 
     Raises:
         ModelError: not a bundle.
@@ -71,7 +70,7 @@ parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
 
 
 def _tensors(field: str, tensors: Tensors, joined: bool) -> str:
-    """Return the field that lists a graph's inputs or outputs, without their first dimension if it is joined."""
+    """Return the field of a graph's inputs or outputs, without their first dimension if joined."""
     entries = []
     for name, (kind, shape) in tensors.items():
         dims = [size or -1 for size in shape[joined:]]

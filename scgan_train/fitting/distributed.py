@@ -1,6 +1,6 @@
-"""Training by several processes, as `torchrun` starts them: the batch of a step is shared out, the gradient averaged.
+"""Training by several processes of `torchrun`: a step's batch is shared out, its gradient averaged.
 
-    g = 1/N sum_r grad L_r        every process then takes the same step, so weights stay equal without being sent
+    g = 1/N sum_r grad L_r    every process then takes the same step: weights stay equal, unsent
 
 DistributedDataParallel does that around each player's loss (`shared`). Noise is drawn for the whole
 batch by every process from equal generators, and each keeps its part: N processes with batch b
@@ -78,7 +78,7 @@ def group() -> Iterator[None]:
 
 
 def exposed() -> bool:
-    """Return whether other hosts can reach this training: as members, or since torchrun's store listens everywhere."""
+    """Return whether other hosts reach this: members, or since torchrun's store listens to all."""
     host = os.environ["MASTER_ADDR"]
     try:
         here = ip_address(host).is_loopback
@@ -110,7 +110,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _exit_with_parent(parent: int) -> None:
-    """End this process once torchrun has: each has a separate session, so no signal reaches them all."""
+    """End this process once torchrun has: no signal reaches all, as each has its own session."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -139,7 +139,7 @@ def local_part(batch: Tensor, dim: int = 0) -> Tensor:
 
 
 class _Loss(nn.Module):
-    """A loss and the parameters that descend it, as the one module that DistributedDataParallel wraps."""
+    """A loss and the parameters that descend it, as one module for DistributedDataParallel."""
 
     def __init__(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class _Loss(nn.Module):
 
 
 def shared(loss: Loss, parameters: Sequence[nn.Parameter]) -> Loss:
-    """Return the same loss, whose gradient by these parameters becomes the mean over all processes."""
+    """Return the same loss, whose gradient by these parameters is the mean over all processes."""
     if size() == 1:
         return loss
     parallel = DistributedDataParallel(_Loss(loss, parameters))

@@ -1,13 +1,13 @@
 """Checks for failed trainings; each gives one line with advice.
 
-| what                  | how it shows                                    | then                      |
-| --------------------- | ----------------------------------------------- | ------------------------- |
-| a loss is no number   | at the next look at the losses (`loop`)         | the run stops             |
-| the encoder collapsed | one direction holds all spread of the latents   | the run stops             |
-| a critic won outright | its loss is near 0 in a phase's last quarter    | the phase is undone, noted |
-| worse than a constant | squared error above the variance                | the run stops             |
-| bad figures           | c2st or mse beyond these bounds                 | the export says so        |
-| a share is off        | of a cluster or discrete value, by far          | the export says so        |
+| what                  | how it shows                                  | then                   |
+| --------------------- | --------------------------------------------- | ---------------------- |
+| a loss is no number   | at the next look at the losses (`loop`)       | the run stops          |
+| the encoder collapsed | one direction holds all spread of the latents | the run stops          |
+| a critic won outright | its loss is near 0 in a phase's last quarter  | phase undone and noted |
+| worse than a constant | squared error above the variance              | the run stops          |
+| bad figures           | c2st or mse beyond these bounds               | the export says so     |
+| a share is off        | of a cluster or discrete value, by far        | the export says so     |
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TrainingError(ScganError):
 
 
 def effective_rank(rows: Tensor) -> float:
-    """Return exp of the entropy of the covariance's spectrum of rows [n, e]: the number of directions that matter.
+    """Return exp of the entropy of rows' [n, e] covariance spectrum: how many directions matter.
 
     >>> rows = torch.eye(4).repeat(10, 1)
     >>> round(effective_rank(rows), 6), effective_rank(rows * 0)
@@ -64,8 +64,8 @@ def check_encoder(latents: Tensor, y: Tensor) -> None:
         rank = effective_rank(latents)
     if rank < min(1.0, expected) * 0.99 or rank - 1 < LEAST_RANK * (expected - 1):
         raise TrainingError(
-            f"stage encoder: it collapsed, its latents have effective rank {rank:.2f} where the data has "
-            f"{expected:.2f}; lower encoder.lr, or set encoder.kind=columns"
+            f"stage encoder: it collapsed, its latents have effective rank {rank:.2f} "
+            f"where the data has {expected:.2f}; lower encoder.lr, or set encoder.kind=columns"
         )
 
 
@@ -78,18 +78,19 @@ def check_decoder(again: Tensor, y: Tensor) -> None:
     error, constant = (float(part.square().mean()) for part in (again - y, y - y.mean(0)))
     if not error <= max(constant, TINY):
         raise TrainingError(
-            f"stage decoder: its reconstructions have squared error {error:.3g}, a constant has {constant:.3g}; "
+            f"stage decoder: its reconstructions have squared error {error:.3g}, "
+            f"a constant has {constant:.3g}; "
             "lower decoder.lr, or give it more decoder.warm_steps"
         )
 
 
 def critic_won(critic_losses: list[float]) -> bool:
-    """Return whether a critic, whose loss is log 4 at a draw, separates real from generated rows throughout."""
+    """Return whether a critic, whose loss is log 4 at a draw, always tells generated from real."""
     return bool(critic_losses) and sum(critic_losses) / len(critic_losses) < OUTRIGHT * math.log(4)
 
 
 def quality_warnings(figures: Mapping[str, float], rows: str = "held-out rows") -> list[str]:
-    """Return warnings about a finished run's figures on such rows, of c2st only beyond twice its error.
+    """Return warnings about a run's figures on such rows, of c2st only beyond twice its error.
 
     >>> quality_warnings({"c2st": 0.52, "mse": 0.01, "rows": 1000})
     []
@@ -108,14 +109,14 @@ def quality_warnings(figures: Mapping[str, float], rows: str = "held-out rows") 
 
 
 def c2st_error(rows: float) -> float:
-    """Return the standard deviation of an ROC AUC near one half between so many rows and as many others."""
+    """Return the standard deviation of an ROC AUC near 0.5 of so many rows and as many others."""
     return math.sqrt((2 * rows + 1) / 12) / rows if math.isfinite(rows) else 0.0
 
 
 def share_warnings(
     outcomes: Iterable[tuple[Sequence[str], Tensor, Tensor]], rows: str = "held-out ones"
 ) -> list[str]:
-    """Return warnings where shares of generated rows are far from those of real rows, the farthest first.
+    """Return warnings where generated rows' shares are far from real rows', the farthest first.
 
     Args:
         outcomes: of each step, the names of its outcomes, and the outcomes [n] of real and [m] of
@@ -129,7 +130,8 @@ def share_warnings(
         deviations += [(names[value], a, b, count) for value, a, b in off_shares(real, made)]
     deviations.sort(key=lambda each: -abs(each[1] - each[2]))
     return [
-        f"{name}: {made:.2%} of generated rows, but {real:.2%} ± {math.sqrt(real * (1 - real) / count):.2%} of {rows}; "
+        f"{name}: {made:.2%} of generated rows, but "
+        f"{real:.2%} ± {math.sqrt(real * (1 - real) / count):.2%} of {rows}; "
         "train longer, or with other settings"
         for name, real, made, count in deviations[:MOST_NAMED]
     ]

@@ -1,7 +1,6 @@
-"""The training loop, once: a stage is a sequence of phases, a phase is players who take turns on each batch.
+"""The training loop, once: a stage is phases in order, a phase players who take turns on batches.
 
-    for step: batch = draw(); for each player: descend its loss on its parameters; average the
-        weights
+    for step: batch = draw(); for each player: descend its loss on its parameters; average weights
 
 A player's loss returns named terms and the loop descends their sum. A phase's random stream depends
 only on the seed, the stage and the phase's number; a checkpoint holds weights, optimizers, averages
@@ -87,7 +86,7 @@ def generator_for(seed: int, *path: object) -> torch.Generator:
 
 
 def rows_of(*tensors: Tensor, batch: int) -> Draw:
-    """Return a `draw` that takes `batch` rows per process, with replacement, at the same indices of every tensor."""
+    """Return a `draw`, with replacement, of `batch` rows per process, the same of every tensor."""
     batch *= distributed.size()
 
     def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -213,8 +212,9 @@ def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
         state.module.load_state_dict(state.before)
         mean = sum(state.critic_losses) / len(state.critic_losses)
         state.observer.note(
-            f"stage {state.stage}, {phase.name}: a critic won outright (loss {mean:.2g}, 1.39 is a draw); what this "
-            "phase had learned is undone; lower the critics' learning rate"
+            f"stage {state.stage}, {phase.name}: a critic won outright "
+            f"(loss {mean:.2g}, 1.39 is a draw); what this phase had learned is undone; "
+            "lower the critics' learning rate"
         )
         return
     with torch.no_grad():
@@ -223,7 +223,7 @@ def _fit_phase(state: _State, restored: dict[str, Tensor]) -> None:
 
 
 class Descent:
-    """AdamW on a player's parameters, as a call of torch's function: its class imports torch's compiler, for a second.
+    """AdamW on a player's parameters, by torch's function: its class imports a compiler for 1 s.
 
     Attributes:
         moments: of each parameter by name: how many steps it took, and the averages of its gradient

@@ -20,7 +20,7 @@ CHECKPOINT_SECONDS = 30.0
 
 
 class StageObserver:
-    """Shows a stage's losses, appends them to `history.jsonl`, writes a checkpoint every 30 seconds."""
+    """Shows a stage's losses, appends them to `history.jsonl`, writes a checkpoint every 30 s."""
 
     def __init__(self, run: Run, watch: Watch, stage: str) -> None:
         self.run, self.watch, self.stage = run, watch, stage

@@ -1,9 +1,8 @@
-"""Training from rows to a run: coordinates, encoder, clusters, mapper, decoder, each saved when finished.
+"""Training from rows to a run: coordinates, encoder, clusters, mapper, decoder, saved in turn.
 
-    x --coordinates--> y --encoder--> eps --clusters--> label --mapper--> g_label(w) ~ eps --decoder--> y
+    x -coordinates-> y -encoder-> eps -clusters-> label -mapper-> g_label(w) ~ eps -decoder-> y
 
-Given columns c become numbers h, which stand before the latents where clusters and maps are fitted:
-(h, eps).
+Given columns c become numbers h, before the latents where clusters and maps are fitted: (h, eps).
 
 Every stage draws from its own stream of the run's seed, so its result does not depend on where a
 training resumed.
@@ -210,7 +209,7 @@ class _Stages:
 
     @cached_property
     def clustered(self) -> tuple[Clusters, Tensor, Tensor]:
-        """The clusters, choices [n] or [n, r + h] of the training rows, and what maps are trained on, [n, p + e]."""
+        """The clusters, training rows' choices [n] or [n, r + h], and the maps' rows [n, p + e]."""
         clusters, labels, settled = self.run.load_clusters()
         settled = self.together if settled is None else settled.to(self.together)
         choices = joined(self._outcomes(self.kept), labels.to(self.device))
@@ -291,7 +290,7 @@ class _Stages:
         run.save_clusters(clusters, labels, settled)
 
     def _bounds(self) -> tuple[Tensor, Tensor] | None:
-        """Return lower and upper bounds of each row's latents, where numbers have an interval of scores."""
+        """Return each row's lower and upper latents, where numbers have an interval of scores."""
         plain = self.config.encoder.kind == "columns" and self.given is None
         if not plain or not self.coordinates.scored.any():
             return None
@@ -301,7 +300,7 @@ class _Stages:
         return low, high
 
     def _train_head(self) -> None:
-        """Train the chain that draws discrete values and the cluster, then tie values that determine others."""
+        """Train the chain of discrete values and cluster, then tie values that determine others."""
         clusters, choices, _ = self.clustered
         choices, generator = choices.reshape(len(choices), -1), generator_for(self.seed, "head")
         chain = self.run.new_chain(clusters, generator).to(self.device)
@@ -387,7 +386,7 @@ class _Stages:
 
     @torch.no_grad()
     def _fit_margins(self) -> None:
-        """Fit generated coordinates to the distribution of training rows [n, d']: by curves; scores by new tables."""
+        """Fit generated coordinates to training rows [n, d'] by curves, scores by new tables."""
         parts, generator = Parts.of(self.run), generator_for(self.seed, "margins")
         made, choices = [], []
         few = 1 + FOLD * len(self.kept) // BLOCK
@@ -444,7 +443,7 @@ def judged(phases: Iterable[Phase], held_out: Callable[[], Any] | None) -> Itera
 def _replace_small_clusters(
     latents: Tensor, labels: Tensor, clusters: Clusters, least: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Replace a cluster's rows by draws of its Gaussian where they are few: a map would copy them."""
+    """Replace a cluster's rows by draws of its Gaussian if they are few: a map would copy them."""
     if labels.dim() > 1:  # a flow that sees discrete values shares what clusters have in common
         return latents, labels
     counts = torch.bincount(labels, minlength=len(clusters)).cpu()
@@ -466,7 +465,7 @@ def _mapped(network: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 
 
 def _split(n: int, seed: int, share: float = HELD_OUT) -> tuple[Tensor, Tensor]:
-    """Return training rows and held-out rows: of the latter at most 10,000, at least one, none of one row."""
+    """Return training rows and held-out rows: at most 10,000, at least one, but none of one row."""
     order = torch.randperm(n, generator=generator_for(seed, "split", share))
     held = min(MOST_HELD_OUT, max(1, int(share * n)), n - 1)
     return order[held:].sort().values, order[:held].sort().values
@@ -476,7 +475,8 @@ def _check_enough(table: Table, config: Config, source: str) -> None:
     wanted = 1 if config.clusters.choose else int(config.clusters.k)
     if len(table) - 1 < max(wanted, 2):
         raise DataError(
-            f"{source}: {len(table)} rows are too few for {wanted} clusters; give more rows or fewer clusters"
+            f"{source}: {len(table)} rows are too few for {wanted} clusters; "
+            "give more rows or fewer clusters"
         )
 
 
@@ -486,7 +486,8 @@ def _create(path: Path, table: Table, config: Config, source: str, force: bool) 
         raise UsageError(f"{path} exists and is no run; choose another folder")
     if taken and not force:
         raise UsageError(
-            f"{path} exists; resume that run, or replace it with force=true, or choose another folder"
+            f"{path} exists; resume that run, or replace it with force=true, "
+            "or choose another folder"
         )
     new = path.with_name(f".{path.name}.new")
     facts = {"rows": len(table), "sha256": table.fingerprint()}
@@ -515,14 +516,15 @@ def _resumed(path: Path, table: Table, config: Config) -> Run:
         )
     if replace(run.config, device=config.device) != config:
         raise UsageError(
-            f"{path} was begun with other settings (see its config.toml); leave them out, or train anew"
+            f"{path} was begun with other settings (see its config.toml); "
+            "leave them out, or train anew"
         )
     return replace(run, config=config)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one core: networks this small take twice as long on two, longer on a busy machine."""
+    """Compute on one core: so small networks take twice as long on two, more on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

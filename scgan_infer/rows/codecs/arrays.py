@@ -70,7 +70,8 @@ class _Array:
         holds = (size - self.offset) // row_bytes
         if self.rows > holds:
             raise DataError(
-                f"{where}: its header claims {self.rows} rows, but it holds {holds}; copy or save it again"
+                f"{where}: its header claims {self.rows} rows, but it holds {holds}; "
+                "copy or save it again"
             )
         self.row_items = row_bytes // self.dtype.itemsize
         budget.columns(self.row_items)
@@ -124,7 +125,7 @@ class NpyReader(Reader):
 
 
 class NpzReader(Reader):
-    """Rows of a .npz file: its one table, or its 1-D arrays as columns; `FILE.npz:NAME` chooses an array."""
+    """Rows of a .npz file: its table, or its 1-D arrays as columns; `FILE.npz:NAME` chooses one."""
 
     inside = True
 
@@ -184,7 +185,7 @@ class NpzReader(Reader):
 
 
 def npy_stream(columns: Sequence[Column]) -> Stream:
-    """Write numbers [rows, d], categories as their codes, dates as counts of their resolution since 1970."""
+    """Write numbers [rows, d], categories as codes, dates as counts of a resolution since 1970."""
 
     def header(rows: int) -> bytes:
         out = io.BytesIO()

@@ -1,9 +1,9 @@
-"""The interface of a file format: a `Reader` of raw columns, and a `Stream` or a conversion to write with.
+"""The interface of a file format: a `Reader` of raw columns; a `Stream` or a conversion to write.
 
-Reading: file -> Reader -> chunks of raw columns, numbers of any type or text;
-`scgan_infer.rows.intake` checks them. Writing: float32 rows -> Stream: header, then each row's
-bytes, then tail. A format that can't be written in that order takes its rows from a finished spool
-of raw float32 rows instead (see `scgan_infer.rows.writers`).
+Reading: file -> Reader -> chunks of raw columns, numbers of any type or text, which
+`scgan_infer.rows.intake` checks. Writing: float32 rows -> Stream: header, then each row's bytes,
+then tail. A format that can't be written so takes its rows from a finished spool of them (see
+`scgan_infer.rows.writers`).
 """
 
 from __future__ import annotations
@@ -109,8 +109,7 @@ class Stream:
 
     Attributes:
         header: From the number of rows; its length doesn't depend on it.
-        encode: From float32 [k, d] and the index of the first of these rows, by which ids are
-            numbered.
+        encode: From float32 [k, d] and the index of the first row, by which ids are numbered.
         tail: From the number of rows.
     """
 
@@ -208,7 +207,7 @@ def _stored(values: Rows, column: Column, first: int) -> Raw:
 
 
 def typed(values: Rows, columns: Sequence[Column], first: int = 0) -> list[Raw]:
-    """Return each column of rows [n, d] as `cells`, but dates as datetime64, in UTC where they have a zone."""
+    """Return each column of rows [n, d] as `cells`, but dates as datetime64, in UTC if zoned."""
     stored = cells(values, columns, first)
     for j, column in enumerate(columns):
         if isinstance(column.rules, Datetime):

@@ -94,5 +94,6 @@ class Budget:
         self.seconds += time.thread_time() - start
         if self.size is not None and self.seconds > SECONDS + self.size / BYTES_A_SECOND:
             raise DataError(
-                f"{self.label}: took {self.seconds:.0f} s to read, too long for its {self.size} bytes"
+                f"{self.label}: took {self.seconds:.0f} s to read, "
+                f"too long for its {self.size} bytes"
             )

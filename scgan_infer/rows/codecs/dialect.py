@@ -4,10 +4,10 @@ separator   of , ; tab and |, the one that gives every line the same number of c
             of several one with no ; tab or | in its cells, then the one with most; of none likewise
 decimal     a comma, where it separates no cells and some look like 1,5; where all those look like
             1,500, only if none looks like 1.5
-header      the first line that is no comment; but a comment right above a line with a number in it is
-            the header if both have as many cells (numpy.savetxt writes so, and some name a column #)
-index       a first column without a name whose cells are whole numbers or texts, all different, as pandas
-            and R write the labels of rows
+header      the first line that is no comment; but a comment right above a line with a number in it
+            is the header if both have as many cells (as in numpy.savetxt; some name a column #)
+index       a first column without a name whose cells are whole numbers or texts, all different, as
+            pandas and R write the labels of rows
 """
 
 from __future__ import annotations

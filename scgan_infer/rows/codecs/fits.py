@@ -1,4 +1,4 @@
-"""FITS (.fits), with astropy for the headers: the scalar columns of the first binary table, numbers or text.
+"""FITS (.fits), headers by astropy: the first binary table's scalar columns, numbers or text.
 
 `FILE.fits:NAME` names the table's extension. Rows are big-endian, scaled by TSCAL and TZERO; TNULL
 is a missing cell. Rows are read in pieces, never mapped. FITS standard 4.0, section 7.3:

@@ -44,7 +44,7 @@ class Hdf5Reader(Reader):
         self.file = self.h5py.File(self.path, "r", rdcc_nbytes=0)
         self._find(inner)
         cache = self._charge()
-        self.file.close()  # a chunk that lies in several pieces is decoded once, if the cache has room
+        self.file.close()  # a chunk in several pieces is decoded once, if the cache has room
         self.file = self.h5py.File(self.path, "r", rdcc_nbytes=cache)
         self._find(inner)
 
@@ -77,7 +77,7 @@ class Hdf5Reader(Reader):
         self.rows = len(self.parts[0])
 
     def _charge(self) -> int:
-        """Charge the chunks that the columns lie in; return the bytes of a cache for each dataset."""
+        """Charge the chunks that the columns lie in; return each dataset's cache in bytes."""
         widest = 0
         for name, part in zip(self.names, self.parts, strict=False):
             chunk = part.chunks or part.shape
@@ -91,7 +91,7 @@ class Hdf5Reader(Reader):
         return min(widest, HELD // len(self.parts))
 
     def _inflate(self, name: str, part: Untyped) -> None:
-        """Refuse chunks that inflate to more than a chunk: HDF5 stops only when it has all of it in memory."""
+        """Refuse chunks that inflate to more than one: HDF5 stops only with all of it in memory."""
         layout, z = part.id.get_create_plist(), self.h5py.h5z
         filters = [layout.get_filter(k)[0] for k in range(layout.get_nfilters())]
         packers = {z.FILTER_DEFLATE: INFLATION, z.FILTER_LZF: LZF_INFLATION}

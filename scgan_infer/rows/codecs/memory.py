@@ -1,4 +1,4 @@
-"""Rows that are in memory: a 2-D or structured array, a mapping of 1-D arrays, or a DataFrame of any package."""
+"""Rows in memory: 2-D or structured arrays, mappings of 1-D arrays, any package's DataFrames."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Decoded sizes of a Parquet column's pages, from their headers, before any is decoded.
 
 A column's chunk is pages on end, each a header and its bytes. The header is a struct in Thrift's
-compact form, of which fields 2 and 3 are the sizes decoded and stored; what else it holds is passed
-over. Formats: https://github.com/apache/parquet-format (parquet.thrift, PageHeader) and
+compact form; its fields 2 and 3 are the sizes decoded and stored, the rest is skipped. Formats:
+https://github.com/apache/parquet-format (parquet.thrift, PageHeader) and
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
 

@@ -1,8 +1,7 @@
 """Apache Parquet (.parquet), with pyarrow: flat columns of numbers, booleans, dates or text.
 
 Row groups are read one by one: pyarrow keeps what it has read of all the groups that it was asked
-for. Text stays in its dictionary, so that one long text in many rows is counted before it is
-copied.
+for. Text stays in its dictionary, so that a long text in many rows is counted before it is copied.
 
 A column's unit is its field's metadata `unit`.
 """
@@ -62,7 +61,8 @@ class ParquetReader(Reader):
         others = (types.is_string, types.is_large_string, types.is_date, types.is_timestamp)
         if not any(holds(kind) for holds in (*numbers, *others)):
             raise DataError(
-                f"{self.path}: column {name!r} holds {kind}, neither numbers, dates nor text; leave it out"
+                f"{self.path}: column {name!r} holds {kind}, "
+                "neither numbers, dates nor text; leave it out"
             )
 
     def _charge(self, group: int, names: set[str]) -> None:
@@ -127,7 +127,7 @@ def write_parquet(target: Path, columns: Sequence[Column], rows: int, chunks: Ch
 
 
 def _arrow(pa: Untyped, column: Column) -> Untyped:
-    """Return the type of a column: dates without a time are days, those with one go to the second at least."""
+    """Return the type of a column: dates without a time are days, others at least to the second."""
     pattern = column.pattern
     if not column.resolution:
         if column.storage == "text":

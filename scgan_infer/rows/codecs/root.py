@@ -90,7 +90,7 @@ class RootReader(Reader):
             yield [np.asarray(chunk[name]) for name in names]
 
     def _charge(self, branches: Sequence[Untyped]) -> None:
-        """Charge what lies in the file as it is, however many times it is named; `_check_block` charges the rest."""
+        """Charge what is stored as it is, however often named; `_check_block` charges the rest."""
         for branch in branches:
             for k in range(getattr(branch, "num_baskets", 0)):
                 size = branch.basket_uncompressed_bytes(k)
@@ -126,7 +126,7 @@ def _check_block(
     num_blocks: int,
     **_: Any,
 ) -> None:
-    """Charge what uproot is about to decompress, and refuse a block that holds more than its header says.
+    """Charge what uproot will decompress, and refuse a block that holds more than its header says.
 
     uproot compares the two only when it has all of it in memory.
     """
@@ -152,7 +152,7 @@ def _check_block(
 
 
 def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Chunks) -> None:
-    """Write a TTree `events`: branches of numbers and strings, one basket of each for each chunk."""
+    """Write a TTree `events`: branches of numbers and strings, a basket of each for each chunk."""
     uproot = extra("uproot", "root")
     names = [column.name for column in columns]
     types = [column.storage.replace("text", "string") for column in columns]
@@ -173,7 +173,7 @@ def write_root(target: Path, columns: Sequence[Column], rows: int, chunks: Chunk
 
 @contextmanager
 def _timeless(util: Any) -> Iterator[None]:
-    """Let uproot, which reads the clock in many functions and has no option for it, write the first second."""
+    """Let uproot write the first second: it reads the clock in many functions, with no option."""
     with _timeless_now:
         kept = util.datetime_to_code
         util.datetime_to_code = lambda _: FIRST_SECOND

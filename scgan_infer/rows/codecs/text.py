@@ -1,9 +1,8 @@
-"""Text (.csv, .tsv, .csv.gz, and piped in), in UTF-8; how its cells are separated is inferred from its first lines.
+"""UTF-8 text (.csv, .tsv, .csv.gz, and piped in); its first lines tell how cells are separated.
 
 Reading goes a chunk of lines at a time through `numpy.loadtxt`; a chunk that it refuses is read
 again cell by cell, so that the error can name the cell. A column is text if its first cell is.
-Empty lines are errors, except at the end. It is read once, front to back, so that it may come
-through a pipe.
+Empty lines are errors, except at the end. It is read once, front to back, so it may be piped.
 
 Writing gives each float32 the fewest of 6 to 9 digits that bring back its bits (9 always do),
 integers without a point, and categories by name.
@@ -89,8 +88,8 @@ class CsvReader(Reader):
             self.decimal = ","
             if self.wide == 1:  # more likely a name too few
                 raise DataError(
-                    f"{self.path}: names one column, {self.names[0]!r}, above cells like {rows[0][0]!r}: "
-                    "name every column, or write decimals with a point"
+                    f"{self.path}: names one column, {self.names[0]!r}, above cells like "
+                    f"{rows[0][0]!r}: name every column, or write decimals with a point"
                 )
             self.notes = ("numbers have decimal commas: 1,234 is taken as 1.234",)
         self._leave_out_index(below)
@@ -163,7 +162,7 @@ class CsvReader(Reader):
             done += rows
 
     def _whole_rows(self, size: int) -> tuple[list[str], bool]:
-        """Take `size` lines, and up to as many again while a quoted cell is open; and whether it was closed.
+        """Take `size` lines, up to twice that while a quoted cell is open; and whether it closed.
 
         A line that begins with # is passed over, unless it has the cells of a row.
         """
@@ -256,7 +255,8 @@ class CsvReader(Reader):
         if faults:
             k, j = min(faults)
             problem = (
-                f"{self.path}: column {self.names[j - self.skip]!r}, {self.row_label(done + k + 1)}: "
+                f"{self.path}: column {self.names[j - self.skip]!r}, "
+                f"{self.row_label(done + k + 1)}: "
                 f"{cells[j][k]!r} separates thousands; write all numbers without"
             )
             return [column[:k] for column in columns], problem, ""
@@ -265,7 +265,8 @@ class CsvReader(Reader):
         held = f"has {len(rows[good])} cells" if rows[good] else "is empty"
         first = "the header names" if self.named else "the first row has"
         problem = (
-            f"{self.path}: {self.row_label(done + good + 1)} {held}, but {first} {self.wide} columns; "
+            f"{self.path}: {self.row_label(done + good + 1)} {held}, "
+            f"but {first} {self.wide} columns; "
             + (
                 f"write {len(rows[0])} names there"
                 if done + good == 0
@@ -323,7 +324,7 @@ _POWERS = 10.0 ** np.arange(-60, 61)
 
 
 def digits(values: Rows) -> NDArray[np.int64]:
-    """Return how many digits, 6 to 9, each float32 needs to be read back exactly; almost always the fewest."""
+    """Return how many digits, 6 to 9, read each float32 back exactly; almost always the fewest."""
     size = np.abs(values)
     exact = size.astype(np.float64)
     nearest = 0.4999999 * (exact - np.nextafter(size, np.float32(0)))
