@@ -7,7 +7,7 @@ with the batch open and no name of this machine inside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from scgan_infer.bundle.rules import IR, OPSET
 from scgan_infer.errors import ParityError
 
-__all__ = ["Var", "again", "argument", "const", "minus_infinity", "model", "op", "silu"]
+__all__ = ["Var", "again", "argument", "const", "copied", "minus_infinity", "model", "op", "silu"]
 
 SHARED = 64  # bytes of a constant that is shared: half of a graph's constants are a few numbers
 
@@ -54,6 +54,23 @@ def minus_infinity() -> Var:
 def silu(x: Var) -> Var:
     """Return x sigmoid(x)."""
     return op.mul(x, op.sigmoid(x))
+
+
+def copied(
+    *shapes: tuple[int | str, ...],
+) -> Callable[[Callable[..., Sequence[Var]]], Callable[..., list[Var]]]:
+    """Let a function of float32 arguments of these shapes make its nodes once, then copy them."""
+
+    def copier(function: Callable[..., Sequence[Var]]) -> Callable[..., list[Var]]:
+        @cache
+        def built() -> onnx.ModelProto:
+            values = {f"x{k}": argument(shape) for k, shape in enumerate(shapes)}
+            outputs = {f"y{k}": y for k, y in enumerate(function(*values.values()))}
+            return spox.build(values, outputs)
+
+        return lambda *values: list(spox.inline(built())(*values).values())
+
+    return copier
 
 
 def again(

@@ -51,7 +51,7 @@ from torch.nn.functional import pad, silu
 from scgan_train import graph
 from scgan_train.coordinates.effects import MOST, Effects, hanging
 from scgan_train.fitting.loop import Phase, Player, Selected
-from scgan_train.graph import Var, const, op
+from scgan_train.graph import Var, const, copied, op
 from scgan_train.latents.clusters import NARROW, Clusters
 from scgan_train.maps.base import (
     Affine,
@@ -161,7 +161,11 @@ def _bins_graph(x: Var, raw: Var, *, back: bool) -> Sequence[Var]:
     return inside, at, width, height, left, run, low, rise, mean, start, end
 
 
-def spline_graph(x: Var, raw: Var) -> Var:
+SHAPES = (1, "n"), (3 * BINS + 1, "n")  # of numbers and of what `_bins_graph` takes
+
+
+@copied(*SHAPES)
+def spline_graph(x: Var, raw: Var) -> Sequence[Var]:
     """Return `Spline(raw).forward(x)` of x [1, n] as a graph; raw as `_bins_graph` takes it."""
     inside, at, _, height, left, run, low, rise, mean, start, end = _bins_graph(x, raw, back=False)
     z = op.div(op.sub(at, left), run)
@@ -170,10 +174,11 @@ def spline_graph(x: Var, raw: Var) -> Var:
     above = op.add(op.mul(mean, square), op.mul(start, bend))
     below = op.add(mean, op.mul(op.sub(op.sub(op.add(start, end), mean), mean), bend))
     y = op.div(op.add(low, op.mul(rise, op.div(above, below))), height)
-    return op.add(y, op.sub(x, inside))
+    return [op.add(y, op.sub(x, inside))]
 
 
-def inverse_spline_graph(y: Var, raw: Var) -> tuple[Var, Var]:
+@copied(*SHAPES)
+def inverse_spline_graph(y: Var, raw: Var) -> Sequence[Var]:
     """Return `Spline(raw).inverse` of y [1, n] as graphs, [1, n] each; raw as in `_bins_graph`."""
     inside, at, width, _, left, run, low, step, mean, start, end = _bins_graph(y, raw, back=True)
     rise = op.div(op.sub(at, low), step)
@@ -280,7 +285,7 @@ class Triangular(nn.Module):
         if context is None:
             table = silu(silu(self.first_bias[:, 0]) @ self.second[0] + self.second_bias[0])
             raw = op.gather(const(table @ last[0]), cluster)
-            v = [spline_graph(w[0], op.transpose(raw))]
+            v = spline_graph(w[0], op.transpose(raw))
         else:
             known.append(context)
         for j in range(len(v), len(w)):
@@ -291,7 +296,7 @@ class Triangular(nn.Module):
             hidden = graph.silu(op.gemm(x, const(torch.cat(weights)), transA=1))
             second, bias = const(self.second[j]), const(self.second_bias[j, 0])
             hidden = graph.silu(op.gemm(hidden, second, bias))
-            v.append(spline_graph(w[j], op.gemm(const(last[j]), hidden, transA=1, transB=1)))
+            v += spline_graph(w[j], op.gemm(const(last[j]), hidden, transA=1, transB=1))
         return v
 
     def inverse_graph(self, v: Var, e: int, part: slice, context: Var | None) -> tuple[Var, Var]:
