@@ -1,12 +1,11 @@
-"""Parts of pictures: one style, two colours, axes that fit a column, clouds of rows, PNG, PDF and SVG.
+"""Parts of pictures: one style, two colours, columns' axes, clouds of rows, PNG, PDF and SVG.
 
 Data are blue, samples vermilion. A row is a point whose shade runs with the square root of the
 density of rows around it, by a Gaussian kernel of about one cell of the axes; whole numbers are
 cells in the same shades. Rows beyond the axes, which only a heavy tail has, are drawn on their
 edge. The colours are Okabe and Ito's, which colour-blind readers can distinguish.
 
-Figures are built without pyplot: nothing global is touched but matplotlib's style, for the length
-of a call.
+Figures are built without pyplot: only matplotlib's style is touched, for the length of a call.
 """
 
 from __future__ import annotations
@@ -128,7 +127,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def shown(text: str) -> str:
-    r"""Return text that matplotlib draws as it is, on the lines that it has: not as mathematics, all visible.
+    r"""Return text that matplotlib draws as it is, on its lines: not as mathematics, all visible.
 
     >>> print(shown("$a_{b$"))
     \$a_{b\$
@@ -137,7 +136,7 @@ def shown(text: str) -> str:
 
 
 def bin_edges(column: Column, values: Rows, bins: int) -> Rows:
-    """Cells over a column's domain, or over all of its values but the farthest thousandth, and a margin.
+    """Cells over a column's domain, or its values but the farthest thousandth, and a margin.
 
     Missing cells are not drawn.
     """
@@ -182,7 +181,7 @@ def fit_axis(
 
 
 def date_ticks(column: Column, edges: Rows, ticks: int) -> tuple[Rows, list[str], str]:
-    """Return tick positions on the axis of a column of dates, their labels, and what the dates have in common."""
+    """Return ticks' positions on a date column's axis, their labels, and what all dates share."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num, num2date
 
     assert isinstance(column.rules, Datetime)
@@ -219,7 +218,7 @@ def has_cells(column: Column, edges: Rows) -> bool:
 
 
 def crowd(rows: Rows, edges: Sequence[Rows], whole: bool) -> Rows:
-    """Return how many rows [n, 2] there are in each cell; by a kernel, unless each number has a cell."""
+    """Return how many rows [n, 2] each cell has; by a kernel, unless each number has a cell."""
     from scipy.ndimage import gaussian_filter
 
     counts: Rows = np.histogram2d(rows[:, 0], rows[:, 1], bins=list(edges))[0]

@@ -1,7 +1,9 @@
-"""How good rows are at their own conditions: ranks of true values, and a classifier for each part of a given column.
+"""How good rows are at their own conditions: ranks of true values, and a classifier.
 
-    rank of a true value among `DRAWS` drawn at its row's condition: uniform if they come from the same distribution
-    C2ST of (condition, row) in each tenth of a given column: real rows against rows drawn at other rows' conditions
+    rank of a true value among `DRAWS` drawn at its row's condition: uniform if they come from the
+        same distribution
+    C2ST of (condition, row) in each tenth of a given column: real rows against rows drawn at other
+        rows' conditions
 
 Ranks alone are a weak check: rows that ignore what they could know pass them.
 """
@@ -34,7 +36,7 @@ TENTHS = 10
 
 @dataclass(frozen=True)
 class Ranks:
-    """A column's Kolmogorov-Smirnov test of uniform ranks, and the shares of true values in the middle."""
+    """A column's Kolmogorov-Smirnov test of uniform ranks, shares of true values in the middle."""
 
     column: str
     p: float
@@ -137,7 +139,7 @@ def _slices(model: Model, rows: Floats, seed: int) -> tuple[Slice, ...]:
 def slices(
     column: Column, cells: NDArray[np.floating[Any]], count: int
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield parts of a column with about as many rows each, or each of its names, and which rows [n] lie there."""
+    """Yield a column's parts, about equal in size, or its names, and which rows [n] they have."""
     if column.rules.named:
         for k, name in enumerate(column.categories):
             yield name, cells == k

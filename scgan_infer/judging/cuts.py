@@ -30,7 +30,7 @@ SUPPORT = 0.999  # quantile of real-to-real nearest distances at which the real 
 
 
 class Figure(NamedTuple):
-    """A figure for the generated rows, for real rows instead of them, and its error; None where there is none."""
+    """A figure for generated rows, for real ones instead, its error; None where there is none."""
 
     value: float
     floor: float | None = None
@@ -39,7 +39,7 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Cut:
-    """The standardised inputs of a comparison, and its figures; None where rows for them are missing.
+    """The standardised inputs of a comparison, and its figures; None where rows are missing.
 
     Attributes:
         space: Columns and their features.
@@ -180,7 +180,7 @@ class Cut:
         return Figure(float(np.mean(self.errors[name]))) if self.errors else None
 
     def reconstruction_c2st(self) -> Figure | None:
-        """The classifier between reconstructions and other rows: no row meets its reconstruction."""
+        """The classifier between reconstructions and other rows; none meets its reconstruction."""
         if self.back is None:
             return None
         rows, returned = self.back

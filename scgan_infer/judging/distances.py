@@ -29,7 +29,7 @@ MOST_TREE_ROWS, MOST_BRUTE_ROWS = 1_000_000, 20_000  # searched for a nearest ne
 
 
 def features(values: ArrayLike, columns: Sequence[Column]) -> Rows:
-    """Turn values [n, d] into features float64 [n, f]: log, (cos, sin), one-hot, or the value itself.
+    """Turn values [n, d] into features float64 [n, f]: log, (cos, sin), one-hot, or as they are.
 
     Raises:
         DataError: a value is not finite, or outside its column's domain.
@@ -41,7 +41,7 @@ def features(values: ArrayLike, columns: Sequence[Column]) -> Rows:
 
 
 def _embed(values: Rows, column: Column) -> Rows:
-    """Return the features [n, f] of a column; where cells may be missing, the last one marks them."""
+    """Return a column's features [n, f]; where cells may be missing, the last one marks them."""
     absent = np.isnan(values) if column.missing else np.zeros(len(values), bool)
     present = column.rules.features(values[~absent], column)
     bad = ~np.isfinite(present).all(axis=1)
@@ -103,7 +103,7 @@ class Space:
 
 
 def c2st(a: Rows, b: Rows, seed: int = 0) -> float:
-    """ROC AUC of a gradient-boosted classifier between rows a and b, mean of five folds; 0.5 is perfect.
+    """ROC AUC of a gradient-boosted classifier of rows a and b, mean of five folds; 0.5 is perfect.
 
     At most 60,000 rows of each are used. Where differences are small, a strong classifier learns
     noise and detects less than a regularised one. So leaves are shrunken towards 0, as in ridge
@@ -131,7 +131,7 @@ def c2st(a: Rows, b: Rows, seed: int = 0) -> float:
 
 
 def sliced_wasserstein(a: Rows, b: Rows) -> float:
-    """Root mean square, over 256 fixed directions, of the Wasserstein-2 distance between the projected rows.
+    """Root mean square Wasserstein-2 distance of the rows projected to 256 fixed directions.
 
     Both have n rows of f features, of which the first 10,000 are used. The directions come in
     orthogonal frames, so a shift by v scores |v| / sqrt f.
@@ -170,7 +170,7 @@ def nearest(queries: Rows, reference: Rows, *, skip: int = 0) -> Rows:
 
 
 def searchable(rows: Rows) -> Rows:
-    """The first rows, as many as can be searched in seconds: a million, or 20,000 above 12 features."""
+    """The first rows that can be searched in seconds: a million, or 20,000 above 12 features."""
     return rows[: MOST_TREE_ROWS if rows.shape[1] <= TREE_FEATURES else MOST_BRUTE_ROWS]
 
 
@@ -183,11 +183,11 @@ def correlations(rows: Rows) -> Rows:
 
 
 def correlation_errors(rows: Rows) -> Rows:
-    """Standard errors [f, f] of Pearson correlations, to first order for any distribution; infinite of rare values.
+    """Standard errors [f, f] of Pearson correlations, to first order for any distribution.
 
     A row of standardised x and y moves their correlation r by (x y - r (x^2 + y^2) / 2) / n. Of a
     feature to whose variance fewer than about 20 rows contribute, as a rare name or a heavy tail,
-    the error is unknown.
+    the error is unknown, so infinite.
     """
     centred = rows - rows.mean(axis=0)
     spread = centred.std(axis=0)

@@ -1,7 +1,7 @@
 """Figures and pictures of rows and a bundle, for `scgan evaluate` and `scgan plot`.
 
-    held-out rows  ->  as many rows of the model, fresh ones for every cut  ->  figures beside their floors
-                   ->  their reconstructions, latents and clusters      ->  pictures
+    held-out rows  ->  as many rows of the model, fresh for every cut  ->  figures beside floors
+                   ->  their reconstructions, latents and clusters     ->  pictures
 
 `Subject` is what is judged: rows from a model, or from anywhere as a file. The columns are the
 model's, else those that the held-out rows are guessed to have.
@@ -66,7 +66,7 @@ class Subject:
 
     @cached_property
     def inputs(self) -> Floats:
-        """The held-out rows that the model can encode; none where these are too few, or no model is known."""
+        """The held-out rows that the model can encode; none where too few, or without a model."""
         rows = (
             self.real.values[:0] if self.model is None else encodable(self.model, self.real.values)
         )
@@ -83,7 +83,7 @@ class Subject:
         return self.model.encode(self.inputs) if self.model and len(self.inputs) else None
 
     def figures(self, seed: int = 0) -> Figures:
-        """Measure everything that there are rows for: with a model, reconstructions and clusters too.
+        """Measure all that there are rows for: with a model, reconstructions and clusters too.
 
         Where the rows were trained on, copies can't be detected, and the support has no reach.
 
@@ -117,7 +117,7 @@ class Subject:
         return measure(self.model, self.inputs, seed)
 
     def seen(self) -> float:
-        """Return the share of held-out rows that are known to be training rows, number for number."""
+        """Return the share of held-out rows known to be training rows, number for number."""
         if self.model and self.model.manifest.provenance.get("sha256") == self.real.fingerprint():
             return 1.0
         if self.train is None:
@@ -132,7 +132,7 @@ class Subject:
         facts: dict[str, str],
         conditional: Conditional | None = None,
     ) -> str:
-        """Return figures and pictures as one page of HTML; all of many columns are drawn, six a picture."""
+        """Return figures and pictures as one page of HTML; all columns are drawn, six a picture."""
         from scgan_infer.judging.canvas import png
         from scgan_infer.judging.plots import data_and_samples, in_pages, latent_clusters
 
@@ -154,7 +154,9 @@ class Subject:
 def from_model(
     real: Table, model: Model, n: int, seed: int, train: Floats | None = None
 ) -> Subject:
-    """Draw fresh rows for every cut; those of given columns at the conditions of a third of the rows, the others judge.
+    """Draw fresh rows for every cut.
+
+    Those of given columns are drawn at the conditions of a third of the rows; the others judge.
 
     Args:
         real: held-out rows, in the model's columns.
@@ -224,7 +226,7 @@ def training_rows(path: Path, columns: Sequence[Column]) -> Table:
 
 
 def encodable(model: Model, values: Floats) -> Floats:
-    """Return the whole rows, of [n, d + g], without names or missing cells that the model's columns don't have."""
+    """Return the rows of [n, d + g] with no name or missing cell that the model does not have."""
     known = np.ones(len(values), bool)
     for column, cells in zip(model.manifest.whole, values.T, strict=True):
         known &= np.where(np.isnan(cells), column.missing, ~_new(column, cells))
@@ -232,7 +234,7 @@ def encodable(model: Model, values: Floats) -> Floats:
 
 
 def news(columns: Sequence[Column], table: Table) -> str:
-    """Describe the cells of a table with names that columns don't have, or missing where none was; "" for none."""
+    """Describe a table's cells with new names, or missing where none was; "" if there are none."""
     unseen = []
     for column, wider, cells in zip(columns, table.columns, table.values.T, strict=True):
         new = _new(column, cells)
@@ -271,8 +273,8 @@ def latent_picture(values: Floats, models: Sequence[Model]) -> Picture:
     for model in models:
         if not np.allclose(model.encode(values)[0], true, atol=1e-3):
             raise UsageError(
-                f"{model.bundle.path} has another encoder than {models[0].bundle.path}, so its latents have "
-                "other axes; draw them apart"
+                f"{model.bundle.path} has another encoder than {models[0].bundle.path}, "
+                "so its latents have other axes; draw them apart"
             )
         manifest = model.manifest
         name = f"{manifest.latents} ({manifest.mapper})" if manifest.mapper else manifest.latents
@@ -309,7 +311,7 @@ def noise_picture(model: Model, seed: int = 0) -> Picture:
 
 
 def given_picture(model: Model, rows: Floats, name: str | None = None, seed: int = 0) -> Picture:
-    """Draw whole rows [n, d + g] beside rows generated at their conditions, by slices of a given column.
+    """Draw rows [n, d + g] beside ones generated at their conditions, by slices of a given column.
 
     Raises:
         UsageError: no columns are given, or none of that name.

@@ -55,7 +55,7 @@ Change = tuple[float, float, str, str, str, Figure]  # chance, minus errors, col
 
 
 class Measure(NamedTuple):
-    """A figure's title and meaning, what else the page says, its function, and whether it is a share."""
+    """A figure's title and meaning, what else the page says, its function, and if it is a share."""
 
     title: str
     meaning: str
@@ -68,8 +68,8 @@ FIGURES: dict[str, Measure] = {
     "c2st": Measure(
         "C2ST",
         "a classifier's ROC AUC against real rows: 0.5 can't tell",
-        "the chance that gradient-boosted trees, which learned to tell the two apart on four fifths "
-        "of the rows, rank a generated row of the others above a real one; 1 is certainty",
+        "the chance that gradient-boosted trees, which learned to tell the two apart on four "
+        "fifths of the rows, rank a generated row of the others above a real one; 1 is certainty",
         lambda cut: cut.both(lambda a, b: c2st(a, b, cut.seed)),
     ),
     "sliced_wasserstein": Measure(
@@ -114,7 +114,8 @@ FIGURES: dict[str, Measure] = {
     "trend": Measure(
         "trend error",
         "1 less SDMetrics' column pair trends, mean of pairs",
-        "half the change of a correlation of numbers, the share of pairs of names or cells to change",
+        "half the change of a correlation of numbers, "
+        "the share of pairs of names or cells to change",
         Cut.trends,
         share=True,
     ),
@@ -179,17 +180,14 @@ class Figures:
     Attributes:
         rows: rows compared at a time, `generated` against as many real ones; `real`, in the
             support; `train`, training rows searched.
-        overall: figure by name, in the order of `FIGURES`; those that need rows not given are
-            missing.
+        overall: figure by name, in the order of `FIGURES`, without those that need rows not given.
         columns: by column name, `wasserstein` in spreads and `shape`; with reconstructions also
             `mse` in spreads squared and `mse_raw` in the column's units squared (a category: share
             of rows that changed).
-        pairs: two column names and the largest difference of their features' correlations; worst
-            first.
+        pairs: two column names and their features' largest difference of correlations; worst first.
         clusters: each cluster's weight in the data and in the samples.
         pairs_off: those whose correlation changed by more than chance and by more than .1, with
-            that change between all generated and all held-out rows and its error; most errors
-            first.
+            that change between all generated and held-out rows and its error; most errors first.
         pairs_within: the same in the rows of one name, `column name`, the third item: a slope may
             differ by name.
     """
@@ -203,7 +201,7 @@ class Figures:
     pairs_within: tuple[tuple[str, str, str, Figure], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON has it: `{"c2st": {"value": 0.503, "floor": 0.498}, "off": ...}`."""
+        """Return everything for JSON: `{"c2st": {"value": 0.503, "floor": 0.498}, "off": ...}`."""
         return {
             "rows": self.rows,
             **{name: figure._asdict() for name, figure in self.overall.items()},
@@ -327,7 +325,7 @@ def _by_pair(parts: Sequence[Cut]) -> tuple[tuple[str, str, Figure], ...]:
 
 
 def _changes(space: Space, real: Rows, made: Rows, name: str = "") -> list[Change]:
-    """Return how much the correlations of each pair of columns differ, in the rows of a name or in all."""
+    """Return how much each pair of columns' correlations differ, in the rows of a name or all."""
     change = np.abs(correlations(made) - correlations(real))
     error = np.hypot(correlation_errors(made), correlation_errors(real))
     ratio, changes = change / error, []
@@ -341,7 +339,7 @@ def _changes(space: Space, real: Rows, made: Rows, name: str = "") -> list[Chang
 
 
 def _beyond_chance(changes: list[Change]) -> tuple[tuple[str, str, str, Figure], ...]:
-    """Return the pairs of columns that Benjamini and Hochberg's test finds, except small changes."""
+    """Return the pairs of columns that Benjamini and Hochberg's test finds, less small changes."""
     changes = sorted(changes, key=lambda pair: pair[:2])
     ranks = [k for k, pair in enumerate(changes, 1) if pair[0] <= PAIR_CHANCE * k / len(changes)]
     significant = changes[: max(ranks, default=0)]
@@ -351,7 +349,7 @@ def _beyond_chance(changes: list[Change]) -> tuple[tuple[str, str, str, Figure],
 def _pairs_within(
     space: Space, real: Rows, made: Rows, cells: Rows, drawn: Rows
 ) -> tuple[tuple[str, str, str, Figure], ...]:
-    """Return the pairs that are off in the rows of a name; rows are [n, f] and [m, f], their cells [n, d]."""
+    """Return the pairs off in a name's rows; rows are [n, f] and [m, f], their cells [n, d]."""
     changes = []
     for j, column in enumerate(space.columns):
         if not column.rules.named:
@@ -390,7 +388,7 @@ def held_out(
 
 
 def off_shares(real: Counts, made: Counts) -> Iterator[tuple[int, float, float]]:
-    """Yield each value whose share is off and its two shares, the worst first, from counts [V] of the values."""
+    """Yield each value whose share is off, and both shares, worst first, from counts [V]."""
     a, b = (counts / counts.sum() for counts in (real, made))
     both = (real + made) / (real.sum() + made.sum())
     error = np.sqrt(both * (1 - both) * (1 / real.sum() + 1 / made.sum()))
@@ -402,7 +400,7 @@ def off_shares(real: Counts, made: Counts) -> Iterator[tuple[int, float, float]]
 
 
 def paired_c2st(real: ArrayLike, generated: ArrayLike, columns: Sequence[Column]) -> float:
-    """Return the classifier's figure on rows [n, k] that hold conditions, generated at the real rows' own.
+    """Return the classifier's figure on rows [n, k] with conditions, made at the real rows' own.
 
     One half of the real rows is compared with rows generated at the conditions of the other: no
     condition is in both.

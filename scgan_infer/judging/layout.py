@@ -83,7 +83,7 @@ def _columns(figures: Figures) -> list[tuple[int, str]]:
 
 
 def _pairs(figures: Figures) -> list[tuple[int, str]]:
-    """Return the grade of the pairs that are off, in all rows or in those of a name, and the worst of them."""
+    """Return the grade of the pairs that are off, in all rows or a name's, and the worst pair."""
     grades = []
     many = f"correlations of {len(figures.pairs_off)} of {len(figures.pairs)} pairs of columns"
     whole = [(a, b, "", figure) for a, b, figure in figures.pairs_off]
@@ -144,7 +144,7 @@ def details(figures: Figures) -> dict[str, Table]:
 
 
 def table_text(figures: Figures, more: Mapping[str, Table] | None = None) -> str:
-    """Lay figures out for a terminal, and `more` tables by caption; of each table but the first lines."""
+    """Lay out figures, and `more` tables by caption, for a terminal: of a table the first lines."""
     blocks = [str(verdict(figures)), heading(figures), _aligned(overview(figures))]
     for caption, table in {**details(figures), **(more or {})}.items():
         blocks.append(f"{caption}\n{_aligned(table[: MOST_LINES + 1])}")
@@ -163,7 +163,10 @@ def _aligned(table: Table) -> str:
 def heading(figures: Figures) -> str:
     """Return a line on what was compared with what."""
     n = f"{figures.rows['generated']:,}"
-    return f"{n} generated rows against {n} held-out rows; floor: {n} other held-out rows in their place"
+    return (
+        f"{n} generated rows against {n} held-out rows; floor: {n} other held-out rows in "
+        "their place"
+    )
 
 
 def formatted(name: str, figure: Figure) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def data_and_samples(
     title: str = "",
     name: str = "samples",
 ) -> Figure:
-    """Draw as many of the real rows [n, d] as of the generated rows [k, d], called `name`, on the same axes.
+    """Draw as many real rows [n, d] as generated rows [k, d], called `name`, on the same axes.
 
     One column is a histogram, two are two planes, more are a matrix of both with the data above its
     diagonal and the samples below: of the 6 columns that say most about the others; the title names
@@ -98,7 +98,7 @@ def data_and_samples(
 
 
 def pages(out: Path, names: Sequence[str], chosen: str | None) -> Iterator[tuple[Path, list[int]]]:
-    """Yield the file of each picture and the indices of its columns: one, or pages of six of those chosen.
+    """Yield each picture's file and its columns' indices: one, or pages of six of those chosen.
 
     Args:
         out: the file; more than one are numbered.
@@ -143,7 +143,7 @@ def preview(real: ArrayLike, generated: ArrayLike, columns: Sequence[Column], ti
 
 @styled
 def latent_clusters(latents: ArrayLike, clusters: ArrayLike) -> Figure:
-    """Draw latents [n, e] coloured by cluster [n], or as a density where there are more than twelve.
+    """Draw latents [n, e] coloured by cluster [n], or as a density where there are more than 12.
 
     Above 2 dimensions two principal components are drawn.
     """
@@ -169,14 +169,14 @@ def latent_clusters(latents: ArrayLike, clusters: ArrayLike) -> Figure:
 
 @styled
 def latent_models(true: ArrayLike, models: Mapping[str, ArrayLike]) -> Figure:
-    """Draw the encoder's latents [n, e] of real rows beside those of each latent model, on the same axes."""
+    """Draw real rows' encoder latents [n, e] beside each latent model's, on the same axes."""
     flat, _ = _flat([np.asarray(points, np.float64) for points in (true, *models.values())])
     return planes({"": dict(zip(("real rows", *models), flat, strict=True))})
 
 
 @styled
 def planes(grid: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> Figure:
-    """Draw a grid of planes; grid[distribution][name] is [n, 2], the first name has the data and the axes."""
+    """Draw a grid of planes; grid[distribution][name] is [n, 2], the first has data and axes."""
     width = max(len(row) for row in grid.values())
     figure = new_figure(2.4 * width + 0.4, 2.4 * len(grid) + 0.5)
     for i, (distribution, points_by_name) in enumerate(grid.items()):
@@ -198,7 +198,7 @@ def planes(grid: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> F
 
 @styled
 def training_curves(history: Path | str) -> Figure:
-    """Draw every number of a run's `history.jsonl` against the step, stage by stage and phase by phase.
+    """Draw every number of a run's `history.jsonl` against the step, by stage and phase.
 
     Values on rows held out stand beside the loss that they are of.
 
@@ -244,11 +244,9 @@ def noise_directions(
 
     Args:
         base: [n, d] rows decoded without noise.
-        moved: [q, s, n, d] the same rows with noise dimension k at strength `strengths[i]`, the
-            others at 0.
+        moved: [q, s, n, d] the same rows, noise dimension k at strength `strengths[i]`, others 0.
         strengths: s strengths, ascending, as -2 to 2.
-        columns: d columns. With 2 the rows' paths are drawn, otherwise how far each column moves,
-            in spreads.
+        columns: d columns. With 2 the rows' paths are drawn, else each column's move in spreads.
     """
     start, end = np.asarray(base, np.float64), np.asarray(moved, np.float64)
     space = Space.fit(start, tuple(columns))
@@ -332,7 +330,7 @@ def _matrix(data: Rows, samples: Rows, columns: Sequence[Column], title: str, na
 
 
 def _information(data: Rows) -> Rows:
-    """Mutual information [d, d] of columns in nats, from 12 x 12 cells of their ranks; 0 on the diagonal."""
+    """Mutual information [d, d] of columns in nats, of 12 x 12 cells of ranks; diagonal 0."""
     order = np.argsort(data[:5000], axis=0, kind="stable")
     ranks = np.argsort(order, axis=0) * 12 // len(order)
     information = np.zeros((data.shape[1], data.shape[1]))
@@ -344,7 +342,7 @@ def _information(data: Rows) -> Rows:
 
 
 def _flat(arrays: Sequence[Rows]) -> tuple[list[Rows], tuple[str, str]]:
-    """Bring latents [n, e] to the plane and name its axes; above 2 dimensions by PCA of the first array."""
+    """Bring latents [n, e] to the plane and name its axes; for e > 2 by PCA of the first array."""
     e = arrays[0].shape[1]
     if e == 1:
         rng = np.random.default_rng(0)
@@ -423,7 +421,7 @@ def _paths(
 def given_slices(
     real: Rows, made: Rows, condition: Rows, given: Column, columns: Sequence[Column]
 ) -> Figure:
-    """Draw each column where a given one is low, in fifths from top to bottom, or has each of its names.
+    """Draw each column where a given one is low, in fifths, top to bottom, or has each name.
 
     Args:
         real: [n, d] rows.

@@ -1,9 +1,9 @@
-"""Column shapes and pair trends, as SDMetrics 0.11 defines them, as errors: 1 less its score, 0 is best.
+"""Column shapes and pair trends, as SDMetrics 0.11 defines them, as errors: 1 less its score.
 
-Shapes: the Kolmogorov-Smirnov distance of a number column, the total variation of a column of
-names. Trends, of a pair of columns: half the difference of Pearson's correlations of two number
-columns, else the total variation of the joint table, for which each table's numbers are cut into
-ten cells of equal width over its range.
+0 is best. Shapes: the Kolmogorov-Smirnov distance of a number column, the total variation of a
+column of names. Trends, of a pair of columns: half the difference of Pearson's correlations of two
+number columns, else the total variation of the joint table, for which each table's numbers are cut
+into ten cells of equal width over its range.
 
 SDMetrics drops missing cells, or counts them in the last cell. Here they are a value, behind all
 numbers or one more name; only correlations leave them out.
@@ -83,7 +83,7 @@ def _kolmogorov_smirnov(a: Rows, b: Rows) -> float:
 
 
 def _correlations(rows: Rows) -> Rows:
-    """Return Pearson's correlations [d, d] over the rows where both are present; NaN beside a constant."""
+    """Return Pearson's correlations [d, d] where both are present; NaN beside a constant."""
     present = ~np.isnan(rows)
     n = present.sum(axis=0)
     filled = np.where(present, rows, 0)

@@ -1,4 +1,4 @@
-"""Rows per second on this machine, stage by stage, and what share of the decoder's own rate the whole reaches.
+"""Rows per second on this machine, and what share of the decoder's rate the whole reaches.
 
 Each stage is driven alone by all worker threads: noise (numpy), mapper and decoder (their graphs,
 one block a call), the whole (`Model.blocks`), and the file writer. Rounds are interleaved and the
@@ -40,7 +40,7 @@ class Rates:
 
 
 def rates(model: Model, seconds: float = 1.0) -> Rates:
-    """Measure a model's stages, with its threads, for about so many seconds each in each of the rounds."""
+    """Measure a model's stages, with its threads, for about so many seconds each in each round."""
     u, w, z = model.noise(0, range(1))
     c, n = model.example(BLOCK), 64 * BLOCK
     latent, choice = model.run("mappers.onnx", u=u, w=w, c=c)
@@ -70,7 +70,7 @@ def rates(model: Model, seconds: float = 1.0) -> Rates:
 
 
 def _threads(threads: int, seconds: float, work: Callable[[int], object], blocks: int) -> float:
-    """Return rows per second of `work` on so many blocks, repeated by every thread until the time is over."""
+    """Return rows per second of `work` on so many blocks, repeated by all threads for the time."""
     began = time.perf_counter()
 
     def repeat(thread: int) -> int:
@@ -86,7 +86,7 @@ def _threads(threads: int, seconds: float, work: Callable[[int], object], blocks
 
 
 def _whole(model: Model, seconds: float) -> float:
-    """Return rows per second once pieces arrive: before the first, all threads are busy and none is counted."""
+    """Return rows per second, counted from the first piece on; before it, all threads are busy."""
     given = Given(model.example(1), 0) if model.given else None
     pieces = model.blocks(2**40, given=given)
     next(pieces)

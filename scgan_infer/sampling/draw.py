@@ -30,8 +30,7 @@ class Draw:
         n: number of rows, 0 or more.
         seed: 0 .. 2^63 - 1.
         start: index of the first, 0 .. 2^63 - n.
-        cluster: draw from this cluster, or from these by their weights, without rejection; None for
-            all.
+        cluster: draw from this cluster, or these by their weights, without rejection; None for all.
         where: values of discrete columns by name, one or several each, that every row has.
         temperature: multiplies the noise w and z; below 1 rows crowd together.
 
@@ -96,7 +95,7 @@ class Draw:
         return chosen
 
     def intervals(self, thresholds: Sequence[int]) -> Integers | None:
-        """Return [clusters, 2]: the k in low .. high - 1 whose u = k / 2^24 select each cluster; None for all.
+        """Return [clusters, 2]: low <= k < high selects each cluster by u = k / 2^24; None for all.
 
         Raises:
             UsageError: no such cluster, or none that any sample comes from.
@@ -128,7 +127,7 @@ def _whole_or_several(cluster: Any) -> int | tuple[int, ...] | None:
 
 
 def outcomes(manifest: Manifest, name: str, values: Any) -> tuple[int, NDArray[np.bool_]]:
-    """Return which step is of a column, and which of its outcomes [V] are among values, one or several.
+    """Return which step is of a column, and which of its outcomes [V] are among one or more values.
 
     Raises:
         UsageError: no such discrete column, or a value that it never has.

@@ -1,13 +1,13 @@
-"""Engines that compute the rows: the threads of this process or the workers of a Dask cluster; the rows are the same.
+"""Engines that compute the same rows: this process's threads or a Dask cluster's workers.
 
 An engine turns a `Job` into arrays of rows, in order, a bounded number of them at a time, so that
 whoever writes them holds back whoever computes them. A Dask worker gets the path and hash of the
 bundle, loads it once and keeps it; a piece of a worker that died is computed again by another, to
 the same bytes.
 
-Whoever reaches a scheduler of Dask can run code there. A local cluster therefore speaks TLS, with a
-certificate made for it that never leaves its processes; one whose address is given is as safe as it
-was set up to be.
+Whoever reaches a scheduler of Dask can run code there. A local cluster therefore speaks TLS, with
+a certificate made for it that never leaves its processes; one whose address is given is as safe as
+it was set up to be.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Job:
 
 
 def local(job: Job) -> Iterator[Floats]:
-    """Compute with the model's threads; the first part by the caller, who makes the sessions for all."""
+    """Compute with the model's threads; the caller does the first part and makes all sessions."""
     model = job.model
     columns = len(model.manifest.whole)
     width = columns if job.op != "encode" else model.manifest.sizes["e"] + 1
@@ -175,8 +175,7 @@ def _client(job: Job) -> Iterator[Any]:
     with ExitStack() as stack:
         address, direct = job.scheduler, None
         if address is None:
-            # Dask looks at its workers a hundred times a second, which costs them a seventh of
-            # their speed
+            # Dask polls its workers a hundred times a second, which costs a seventh of their speed
             with config.set(SETTINGS):
                 address = distributed.LocalCluster(
                     **options, security=security, silence_logs=CRITICAL
@@ -199,7 +198,7 @@ def _client(job: Job) -> Iterator[Any]:
 
 
 def rows_of(size: int, d: int) -> int:
-    """Return how many rows of d columns take at most `size` bytes: a block or a power of two of them.
+    """Return how many rows of d columns take at most `size` bytes: a block times a power of two.
 
     So pieces and blocks whose noise is made together cut each other evenly, and the buffers for
     noise keep one size.
@@ -208,7 +207,7 @@ def rows_of(size: int, d: int) -> int:
 
 
 def in_order(submit: Callable[[Any], Future[T]], tasks: Iterable[Any], window: int) -> Iterator[T]:
-    """Yield the tasks' results in their order; at most `window` are submitted and not yet yielded."""
+    """Yield the tasks' results in order; at most `window` are submitted and not yet yielded."""
     pending: deque[Future[T]] = deque()
     try:
         for task in tasks:

@@ -54,11 +54,10 @@ class Given:
         return repeated[low - first * self.each :][: high - low]
 
     def count(self, n: int | None, start: int) -> int:
-        """Return how many samples are meant from `start` on: n, or as many as there are conditions for.
+        """Return how many samples are meant from `start` on: n, or as many as have conditions.
 
         Raises:
-            UsageError: n is missing for one condition alone, or is more than there are conditions
-                for.
+            UsageError: n is missing for one condition alone, or more than there are conditions for.
         """
         if n is not None:
             n = whole("n", n)
@@ -69,12 +68,15 @@ class Given:
         start = whole("start", start)
         remaining = len(self.values) * self.each - start
         if not 0 <= start < END or remaining < 0 or (n is not None and n > remaining):
-            total = f"{len(self.values)} conditions, {self.each} rows each, are {remaining + start} rows"
+            total = (
+                f"{len(self.values)} conditions, {self.each} rows each, "
+                f"are {remaining + start} rows"
+            )
             raise UsageError(f"{total}: there are none from {start + (n or 0)} on")
         return remaining if n is None else n
 
     def outside(self, columns: Sequence[GivenColumn]) -> dict[str, int]:
-        """Return the number of conditions outside the range of training, by the name of each column that has any."""
+        """Return how many conditions lie outside training's range, by name of columns with any."""
         counts = {}
         for one, cells in zip(columns, self.values.T, strict=True):
             if one.low is None or one.high is None or one.column.period is not None:
@@ -119,7 +121,7 @@ def given_of(manifest: Manifest, conditions: Any, each: int = 1) -> Given:
 
 
 def values_of(rows: Any, columns: Sequence[Column]) -> Floats:
-    """Return rows [n, k] of these columns; a file, or what has names, has categories by name, else by index.
+    """Return rows [n, k] of columns; categories by name in a file or what has names, else by index.
 
     Raises:
         DataError: cells that don't fit the columns.
@@ -135,7 +137,7 @@ def values_of(rows: Any, columns: Sequence[Column]) -> Floats:
 
 
 def _by_index(column: Column) -> Column:
-    """Return a column for the indices of a category column's names, or for the offsets from an anchor."""
+    """Return a column for a category column's indices, or for the offsets from an anchor."""
     if not column.rules.named:
         return column.offsets
     high = len(column.categories) - 0.5

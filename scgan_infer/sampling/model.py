@@ -1,6 +1,6 @@
-"""A bundle at work: sessions over its checked bytes, fed with counter-based noise, a whole block at a time.
+"""A bundle at work: sessions over its checked bytes, fed with counter-based noise, block by block.
 
-    sample i = generator(u, w, z of index i), computed with the 4096 samples of its block, i div 4096
+    sample i = generator(u, w, z of index i), computed with the 4096 of its block, i div 4096
 
 Networks and noise give a row the same bits wherever its block is computed, and a block is always
 whole, so any range, order of calls, number of threads or process gives the same rows. Graphs see
@@ -65,8 +65,7 @@ def load(
 
     Args:
         path: the bundle's folder.
-        device: "cpu"; "cuda", which never falls back to the CPU; "auto", CUDA where it works, else
-            the CPU.
+        device: "cpu"; "cuda", without fallback; "auto", CUDA where it works, else the CPU.
         threads: worker threads for calls of many blocks; None for one per core.
         lazy: whether a graph is checked when it is first used, for a quick start.
 
@@ -149,21 +148,19 @@ class Model:
         given: Any = None,
         each: int = 1,
     ) -> Floats:
-        """Return samples start .. start + n - 1 of the stream that the seed names: [n, d], float32; see `Draw`.
+        """Return samples start .. start + n - 1 of the seed's stream: [n, d], float32; see `Draw`.
 
         Columns with an anchor come as offsets from it, category columns as indices: see
         `sample_table`.
 
         Args:
-            n: how many; with a table of conditions as many as there are conditions for, unless
-                said.
+            n: how many; with a table of conditions, as many as there are conditions for by default.
             seed: names the stream.
             start: index of the first.
             cluster: see `Draw`.
             temperature: see `Draw`.
             where: see `Draw`.
-            given: the conditions of a bundle with given columns, see `given_of`; sample i has
-                condition i div each.
+            given: the given columns' conditions, see `given_of`; sample i has condition i div each.
             each: how many samples have each condition.
 
         Raises:
@@ -205,7 +202,7 @@ class Model:
     def blocks(
         self, n: int | None = None, seed: int = 0, start: int = 0, **asked: Any
     ) -> Iterator[Floats]:
-        """Yield the rows of `sample`, arguments and all, piece by piece, in memory that does not grow with n."""
+        """Yield the rows of `sample`, same arguments, in pieces: memory does not grow with n."""
         return local(self._job(n, seed, start, **asked))
 
     def _job(
@@ -231,8 +228,7 @@ class Model:
         Args:
             rows: whole rows [n, d + g] in the order of training, as `sample` gives them, a category
                 as its index; or what has names, and cells as files do.
-            seed: None for z = 0, else the decoder noise is that of this seed's samples from `start`
-                on.
+            seed: None for z = 0, else the decoder noise is of this seed's samples from `start` on.
             start: as in `sample`.
 
         Returns:
@@ -258,7 +254,7 @@ class Model:
         return joined[:, :e].copy(), joined[:, -1].astype(np.int64)
 
     def log_prob(self, rows: ArrayLike, given: Any = None) -> Floats:
-        """Return the log-density of each row, in the user's units: its exponential over all rows sums up to 1.
+        """Return each row's log-density, in the user's units: exponentials of all rows sum up to 1.
 
         With given columns it is that of the generated ones, given those.
 
@@ -297,13 +293,13 @@ class Model:
         for row in np.flatnonzero(np.isnan(logs))[:1]:
             names = [self.columns[step.column].name for step in self.manifest.steps if step.rest]
             raise UsageError(
-                f"row {row + 1} has no density: missing cells, and values that are drawn outright, have none in "
-                f"{', '.join(map(repr, names))}; leave such rows out"
+                f"row {row + 1} has no density: missing cells, and values that are drawn outright, "
+                f"have none in {', '.join(map(repr, names))}; leave such rows out"
             )
         return logs
 
     def opener(self, threads: int = 1) -> Callable[[], Model]:
-        """Return a function that loads this model in another process, by path and hash, and checks the bundle again."""
+        """Return a function to load this model in another process, by path and hash, checked."""
         path = str(self.bundle.path.resolve())
         return partial(reopen, path, self.bundle.sha256, self.device, threads)
 
@@ -314,7 +310,8 @@ class Model:
         """Raise a UsageError where the decoder has no noise."""
         if not self.manifest.sizes["q"]:
             raise UsageError(
-                f"{self.bundle.path}: this bundle has no decoder noise (its decoder was trained without)"
+                f"{self.bundle.path}: this bundle has no decoder noise "
+                "(its decoder was trained without)"
             )
 
     def compute(self, op: str, draw: Draw | None, values: Floats | None) -> Floats:
@@ -343,7 +340,7 @@ class Model:
         return np.concatenate(parts)
 
     def divided(self, rows: Floats) -> tuple[Floats, Floats]:
-        """Return the generated columns [n, d] and the given ones [n, g] of whole rows [n, d + g]."""
+        """Return generated columns [n, d] and given ones [n, g] of whole rows [n, d + g]."""
         order = np.array(self.manifest.order)
         generated = np.flatnonzero(order >= 0)
         return rows[:, generated], rows[:, np.flatnonzero(order < 0)]
@@ -357,7 +354,7 @@ class Model:
         return np.concatenate(parts, axis=1)[:, order]
 
     def example(self, n: int) -> Floats:
-        """Return conditions [n, g] to try the graphs with: those that the manifest stores, again and again."""
+        """Return conditions [n, g] to try the graphs with: the manifest's, again and again."""
         given = self.manifest.given
         stored = np.array(self.manifest.parity.get("c") or [], np.float32)
         if not len(stored):
@@ -365,7 +362,7 @@ class Model:
         return np.resize(stored, (n, len(given)))
 
     def _samples(self, draw: Draw, given: Floats | None) -> Floats:
-        """Return a draw's samples, cut out of whole blocks, of whose noise some is made together; given [n, g]."""
+        """Return a draw's samples, cut out of blocks; some noise is made together; given [n, g]."""
         sizes, parts = self.manifest.sizes, []
         chained = sizes["h"] + sizes["g"] > 1
         intervals = None if chained else draw.intervals(self.manifest.thresholds)
@@ -397,10 +394,10 @@ class Model:
     def _redrawn(
         self, seed: int, start: int, allowed: Sequence[NDArray[np.bool_]], c: Floats
     ) -> Floats:
-        """Return the uniforms of samples from `start` on, up to a block, each drawn again until its choice is allowed.
+        """Return the uniforms of samples from `start` on, each redrawn until its choice is allowed.
 
-        Conditions are [n, g]. Each run of the head looks at as many draws of every sample that is
-        left as fit in.
+        Samples are at most a block, conditions [n, g]. Each run of the head looks at as many draws
+        of every sample that is left as fit in.
 
         Raises:
             UsageError: no draw fits for some sample.
@@ -412,10 +409,11 @@ class Model:
             hopeless = draws >= MOST_REPEATS and fitting * RAREST < draws
             if repeat >= MOST_REPEATS or hopeless:
                 raise UsageError(
-                    f"what is asked for never came in {draws} draws; ask for fewer values, or others"
+                    f"what is asked for never came in {draws} draws; "
+                    "ask for fewer values, or others"
                     if not fitting
-                    else f"what is asked for came {fitting} times in {draws} draws, too rarely (1 in "
-                    f"{RAREST} is needed); ask for fewer values, or others"
+                    else f"what is asked for came {fitting} times in {draws} draws, "
+                    f"too rarely (1 in {RAREST} is needed); ask for fewer values, or others"
                 )
             times = min(BLOCK // len(pending), MOST_REPEATS - repeat)
             rows = np.repeat(pending, times)
@@ -455,7 +453,7 @@ class Model:
             )
 
     def noise(self, seed: int, blocks: range) -> tuple[Floats, Floats, Floats]:
-        """Return u, w and z of up to `TOGETHER` blocks, cut by multiples of it, when it is this thread's turn.
+        """Return u, w, z of up to `TOGETHER` blocks, cut by multiples of it, in this thread's turn.
 
         Noise is a hundred short calls of numpy, each of which gives the interpreter's lock away:
         threads that make it side by side spend most of their time waking each other, so few of this
@@ -550,7 +548,7 @@ def _joined(pieces: Iterable[Floats], n: int, width: int) -> Floats:
 
 
 def _unwalled(column: Column) -> Column:
-    """Return a column of any numbers instead of one whose kind has walls or steps; other columns as they are."""
+    """Return a column of any numbers for one whose kind has walls or steps, else the column."""
     if column.kind not in ("bounded", "integer", "log"):
         return column
     return Column(column.name, missing=column.missing, anchor=column.anchor)

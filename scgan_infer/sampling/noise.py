@@ -1,12 +1,12 @@
-"""Noise that can be entered anywhere: the noise of sample i is a function of (seed, i) and of nothing else.
+"""Noise that can be entered anywhere: sample i's is a function of (seed, i) and of nothing else.
 
 Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011)
 scrambles a counter of 128 bits under a key, so there is no state to advance:
 
-    counter = (index mod 2^32, index div 2^32, group, stream)      key = (seed mod 2^32, seed div 2^32)
+    counter = (index mod 2^32, index div 2^32, group, stream)   key = (seed mod 2^32, seed div 2^32)
 
-Each use of noise has a stream number of its own, and word j of a stream is word j mod 4 of group j
-div 4. Seeds and indices lie in 0..2^63-1. Words become
+Each use of noise has a stream number of its own, and word j of a stream is word j mod 4 of group
+j div 4. Seeds and indices lie in 0..2^63-1. Words become
 
     a uniform    u_j = (word j div 2^8) 2^-24                           exact in float32
     two normals  r cos t and r sin t, from words a = 2k and b = 2k + 1  (Box and Muller, in float32)
@@ -76,7 +76,7 @@ def philox(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint
 
 
 def normals(seed: int, start: int, n: int, stream: int, count: int) -> Floats:
-    """Return `count` standard normals of a stream for each of samples start..start+n-1: [n, count]."""
+    """Return `count` standard normals of a stream for samples start..start+n-1: [n, count]."""
     seed, start, n = whole("seed", seed), whole("start", start), whole("n", n)
     numbers = range(start // BLOCK, (start + max(n, 1) - 1) // BLOCK + 1)
     blocks = [_block(seed, block, ((stream, count),))[1] for block in numbers]
@@ -86,14 +86,13 @@ def normals(seed: int, start: int, n: int, stream: int, count: int) -> Floats:
 def block_noise(
     seed: int, block: int, m: int, q: int, blocks: int = 1, h: int = 1
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the noise of the n = 4096 blocks samples from 4096 block on, for a bundle of sizes m, q and h.
+    """Return the noise of n = 4096 blocks samples from 4096 block on, for bundle sizes m, q and h.
 
     Several blocks are made faster together; their indices must agree in all but the low 32 bits.
 
     Returns:
         u [n] that chooses the cluster ([n, h] a row's choice, where h > 1), w [n, m] for the mapper
-        and z [n, q] for the decoder, in new arrays: the bits that `normals` gives for the same
-        samples.
+        and z [n, q] for the decoder, in new arrays: the bits that `normals` gives for them.
     """
     seed, block = whole("seed", seed), whole("block", block)
     u, w, z = _block(seed, block, ((MAPPER, m), (DECODER, q)), blocks, h)
@@ -101,7 +100,7 @@ def block_noise(
 
 
 def redrawn(seed: int, index: Words, repeat: Words, h: int) -> Floats:
-    """Return the uniforms [n, h] of the so many-th repeat [n] of the draw of samples [n]; repeat 0 is the first draw.
+    """Return the uniforms [n, h] of repeats [n] of the draw of samples [n]; repeat 0 is the first.
 
     Repeat t takes the groups of the stream from t ceil(h / 4) on.
     """
@@ -120,12 +119,11 @@ def redrawn(seed: int, index: Words, repeat: Words, h: int) -> Floats:
 
 
 def layout(streams: Streams, h: int = 1) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return what the noise of a sample is made of, given its (stream, count of normals) and h uniforms.
+    """Return what the noise of a sample is made of: streams of (stream, normals) and h uniforms.
 
     Returns:
         The (group, stream) of each row of words, the uniforms' first; and the (row, first word) of
-        each pair of normals, stream by stream. An odd count leaves the last normal of its last pair
-        unused.
+        each pair of normals, stream by stream. An odd count leaves the last normal unused.
     """
     rows, pairs = [(group, CLUSTER) for group in range(-(-h // 4))], []
     for stream, count in streams:
@@ -139,7 +137,7 @@ _thread = threading.local()
 
 
 def _block(seed: int, block: int, streams: Streams, blocks: int = 1, h: int = 1) -> list[Floats]:
-    """Return the blocks' uniforms [n] or [n, h], then normals [n, count] for each (stream, count)."""
+    """Return the blocks' uniforms [n] or [n, h], then normals [n, count] for each stream."""
     workspace, key = getattr(_thread, "workspace", None), (streams, h, blocks * BLOCK)
     if workspace is None or (workspace.streams, workspace.h, workspace.size) != key:
         workspace = _thread.workspace = _Workspace(streams, blocks, h)
@@ -151,7 +149,7 @@ def _block(seed: int, block: int, streams: Streams, blocks: int = 1, h: int = 1)
 
 
 class _Workspace:
-    """One thread's buffers for some blocks; memory fresh from the system would cost as much as the arithmetic."""
+    """One thread's buffers for some blocks; fresh memory would cost as much as the arithmetic."""
 
     def __init__(self, streams: Streams, blocks: int = 1, h: int = 1) -> None:
         self.streams, self.h = streams, h
@@ -260,8 +258,7 @@ def _buffers(count: int, dtype: type[np.generic], *shape: int) -> list[NDArray[A
     """Return uninitialised arrays that numpy computes on fast.
 
     Each starts on a cache line, which saves a sixth of the time. None ends where another begins:
-    numpy 1.26 takes neighbours for overlapping arrays and falls back to sines that are 20 times
-    slower.
+    numpy 1.26 takes neighbours for overlapping arrays and falls back to sines 20 times slower.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memories = [np.empty(size + 128, np.uint8) for _ in range(count)]

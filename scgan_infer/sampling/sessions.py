@@ -2,8 +2,8 @@
 
 Whatever a graph tries, the tensors that it computes share one arena of `memory_limit` bytes a
 process; a graph that wants more fails and takes nothing else with it. Constant folding is off: it
-allocates beside it. So is the search for transposed products, a third of the time that the session
-of a flow takes to make: it finds one node of 800, and rows come no faster.
+allocates beside it. So is the search for transposed products, a third of the time that a flow's
+session takes to make: it finds one node of 800, and rows come no faster.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ CALLS = Calls()
 
 
 def session(graph: bytes, device: str) -> Session:
-    """Return an onnxruntime session of a checked graph, whose calls run in the calling thread, on this device alone.
+    """Return a session of a checked graph, run by its caller's thread, on this device alone.
 
     Raises:
         DeviceError: CUDA is not there or does not work.
@@ -96,7 +96,8 @@ def session(graph: bytes, device: str) -> Session:
         ) from None
     if PROVIDERS[device] not in created.get_providers():
         raise DeviceError(
-            "CUDA does not work here (onnxruntime left it out): take device cpu, or see scgan doctor"
+            "CUDA does not work here (onnxruntime left it out): "
+            "take device cpu, or see scgan doctor"
         )
     return created
 
@@ -107,7 +108,7 @@ def offers(device: str) -> bool:
 
 
 def memory_limit() -> int:
-    """Return the bytes of tensors that this process's graphs may hold at a time: 1 GiB and 1/4 GiB a core."""
+    """Return the bytes of tensors this process's graphs may hold: 1 GiB and 1/4 GiB a core."""
     return 2**30 + cores() * 2**28
 
 

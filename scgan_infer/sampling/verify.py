@@ -1,13 +1,12 @@
-"""A bundle on trial: is it whole, is it allowed, is it its maker's, and does it compute here what it computed there?
+"""A bundle on trial: is it whole, allowed, its maker's, and does it compute as it did there?
 
-    1. signature      `bundle.sig` is the key's signature of `bundle.json`            (only with a key)
+    1. signature      `bundle.sig` is the key's signature of `bundle.json`         (only with a key)
     2. files, rules   all that `bundle.load` checks
     3. sessions       onnxruntime takes every graph
-    4. replay         the rows stored in the manifest come out again, of `sampler.onnx` and of `Model.sample`
+    4. replay         the stored rows come out again, of `sampler.onnx` and of `Model.sample`
     5. composition    mappers, then decoder, is generator; the head chooses as the mappers
 
-Rows agree when they differ by at most 1e-4 of the column's spread, as at the export; see
-`differences`.
+Rows agree if they differ by at most 1e-4 of the column's spread, as at the export (`differences`).
 """
 
 from __future__ import annotations
@@ -58,13 +57,11 @@ class Verdict:
 
 
 def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
-    """Check a bundle in full, on the CPU; given the file of its maker's public key, PEM, its signature too.
+    """Check a bundle in full, on the CPU; with its maker's public key (PEM file), its signature.
 
     Raises:
-        ModelError: not a bundle, one that breaks a rule of the format, or that onnxruntime can't
-            run.
-        ChecksumError: a file is not the one that the manifest names, or the signature is missing or
-            wrong.
+        ModelError: not a bundle, one that breaks a rule of the format, or onnxruntime can't run it.
+        ChecksumError: a file is not the manifest's, or the signature is missing or wrong.
         ParityError: other rows come out than those stored.
         UsageError: the key can't be read.
     """
@@ -91,11 +88,10 @@ def verify(path: str | Path, key: str | Path | None = None) -> Verdict:
 
 
 def _composed(model: Model, seed: int) -> Floats:
-    """Return the first block's rows of mappers, then decoder; every graph but the sampler is run for it.
+    """Return the first block's rows of mappers, then decoder; runs every graph but the sampler.
 
     Raises:
-        ParityError: a graph draws another cluster than the manifest's thresholds, where equality is
-            exact.
+        ParityError: a graph draws other clusters than the manifest's thresholds; equality is exact.
     """
     ends = np.array(model.manifest.thresholds)
     u, w, z = model.noise(seed, range(1))
@@ -115,8 +111,8 @@ def _composed(model: Model, seed: int) -> Floats:
         if exact and (expected != choice).any():
             row = int(np.argmax(expected != choice))
             raise ParityError(
-                f"{model.bundle.path}: {name} draws cluster {choice[row]} where the manifest's thresholds "
-                f"draw {expected[row]} (u = {u[row]:.8f}): do not use it"
+                f"{model.bundle.path}: {name} draws cluster {choice[row]} where "
+                f"the manifest's thresholds draw {expected[row]} (u = {u[row]:.8f}): do not use it"
             )
     (rows,) = model.run("decoder.onnx", latent=latent, choice=chosen, z=z)
     model.run("encoder.onnx", x=rows, c=c)
@@ -146,7 +142,7 @@ def _by_generator(model: Model, seed: int, index: Integers) -> Floats:
 
 
 def _vectors(bundle: Bundle) -> tuple[int, NDArray[np.int64], Floats]:
-    """Return seed, indices [k] and rows [k, d] that the manifest stores; none at all if it has no parity."""
+    """Return the manifest's seed, indices [k] and rows [k, d]; none at all if it has no parity."""
     parity, d = bundle.manifest.parity, bundle.manifest.sizes["d"]
     if not parity.keys() & {"seed", "index", "x"}:
         return 0, np.empty(0, np.int64), np.empty((0, d), np.float32)
@@ -164,8 +160,8 @@ def _vectors(bundle: Bundle) -> tuple[int, NDArray[np.int64], Floats]:
         )
     ):
         raise ModelError(
-            f"{bundle.path}: {FILE}: parity is not a seed, up to {MAX_VECTORS} indices of {MAX_BLOCKS} blocks "
-            f"and as many rows of {d} numbers"
+            f"{bundle.path}: {FILE}: parity is not a seed, up to {MAX_VECTORS} indices "
+            f"of {MAX_BLOCKS} blocks and as many rows of {d} numbers"
         )
     return seed, np.array(index, np.int64), np.array(rows, np.float32).reshape(-1, d)
 
@@ -181,7 +177,7 @@ def _is_number(value: object) -> bool:
 def _compare(
     model: Model, name: str, ours: Floats, theirs: Floats, spread: NDArray[np.float64]
 ) -> float:
-    """Return the largest of `differences`, in spreads of a block of samples; a ParityError names the worst row."""
+    """Return the largest of `differences`, in a block's spreads; a ParityError names the worst."""
     if not len(ours):
         return 0.0
     gaps = differences(ours, theirs, model.columns, spread, _may_flip(model))
@@ -189,15 +185,16 @@ def _compare(
     if not worst <= TOLERANCE:
         row, j = np.unravel_index(np.argmax(gaps), gaps.shape)
         raise ParityError(
-            f"{model.bundle.path}: {name} gives {theirs[row, j]:.7g} where {ours[row, j]:.7g} is due (row {row} of "
-            f"those compared, column {model.columns[j].name!r}): this onnxruntime computes other rows, or the bundle "
-            "is wrong"
+            f"{model.bundle.path}: {name} gives {theirs[row, j]:.7g} "
+            f"where {ours[row, j]:.7g} is due "
+            f"(row {row} of those compared, column {model.columns[j].name!r}): "
+            "this onnxruntime computes other rows, or the bundle is wrong"
         )
     return worst
 
 
 def _may_flip(model: Model) -> bool:
-    """Return whether values are looked up, or clusters come from a network: one in a thousand may then differ."""
+    """Return whether values are looked up or networks draw clusters: 1 in 1000 may then differ."""
     steps = (column.step for column in model.columns)
     looked_up = model.manifest.steps or model.given
     return bool(looked_up) or any(step is not None for step in steps)

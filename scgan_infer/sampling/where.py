@@ -1,7 +1,7 @@
-"""Sampling a category without rejection: clusters never mix categories, so a category is a set of clusters.
+"""Sampling a category without rejection: clusters never mix categories.
 
-The value of a cluster is that of samples from it: 4096 rows of the cluster, all of which must
-agree.
+So a category is a set of clusters. The value of a cluster is that of samples from it: 4096 rows of
+the cluster, all of which must agree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scgan_infer.sampling.noise import BLOCK
 
 
 def clusters_where(model: Model, condition: str) -> tuple[int, ...]:
-    """Return the clusters whose rows have `condition`, such as species=Gentoo, for `Model.sample(..., cluster=...)`.
+    """Return the clusters whose rows have `condition`, as species=Gentoo, for `Model.sample`.
 
     Raises:
         UsageError: no such category column or value, or no cluster has it for itself.
@@ -41,6 +41,7 @@ def clusters_where(model: Model, condition: str) -> tuple[int, ...]:
     )
     if not clusters:
         raise UsageError(
-            f"condition {condition!r}: {value} is too rare to have clusters of its own; sample and filter"
+            f"condition {condition!r}: {value} is too rare to have clusters of its own; "
+            "sample and filter"
         )
     return clusters
