@@ -136,13 +136,14 @@ def inspect(
         if column.kind in GUESSED and column.name not in config.columns
     )
     seconds = _cost(resolve(config, table, kept), len(steps))
+    flaw = discrete.too_many([step for j, step in steps.items() if j not in derived])
     return Inspection(
         rows=len(table),
         repeated=_repeated(table.values),
         findings=findings,
         guessed=guessed,
         seconds=seconds,
-        notes=table.notes,
+        notes=(*table.notes, flaw) if flaw else table.notes,
         asked=differing(to_dict(config), to_dict(Config())),
         constraints=tuple(constraint.shown(columns) for constraint in kept),
     )

@@ -47,7 +47,7 @@ FLAGS = {
     "where={NAME: [A, B]}": "--where NAME=A --where NAME=B",
 }
 SETTING = re.compile(
-    r'\bcolumns\.(?:[\w-]+|"(?:[^"\\]|\\.)*")\.\w+=[\w.]*\w'
+    r'(?<![\w\'"])columns\.(?:[\w-]+|"(?:[^"\\]|\\.)*")\.\w+=[\w.]*\w'
     rf"|(?<![\w.=])(?:{'|'.join(map(re.escape, FLAGS))})(?!\w)"
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")

@@ -118,7 +118,7 @@ def assignment(text: str) -> Settings:
                 return settings
     raise UsageError(
         f"--set {text!r}: write it as KEY=VALUE, for example --set mapper.width=64; a name with "
-        """dots or spaces in quotes: --set 'columns."Sepal.Length".kind=real'"""
+        'dots, spaces or accents in quotes: columns."Sepal.Length".kind=real'
     )
 
 

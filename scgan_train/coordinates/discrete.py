@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scgan_infer.bundle.rules import MAX_BYTES
 from scgan_infer.columns import Column, Table
 from scgan_infer.kinds.base import CERTAIN
 from scgan_infer.kinds.datetime import clock_of, unit_of
@@ -51,6 +52,8 @@ APART = 12.0  # nats, that a bound is kept, or two outcomes never come together,
 MOST_PAIRS = 2**16  # of outcomes of two steps; beyond, only missing cells are tested
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
+EMBEDDING, WIDTH = 16, 128  # numbers of an outcome, and of the networks that draw outcomes
+MOST_WEIGHTS = MAX_BYTES * 7 // 8  # the rest of a generator's graph needs room, too
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,20 @@ class Step:
 def middles(values: Singles) -> Singles:
     """Return the midpoints between values [V], in float32 as graphs have them."""
     return ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
+
+
+def too_many(steps: Sequence[Step]) -> str:
+    """Return why no bundle could hold the networks that draw these steps; empty if one can.
+
+    Their weights, linear terms among them, grow with the square of the number of steps.
+    """
+    weights = sum((EMBEDDING * j + WIDTH) * (WIDTH + step.size) for j, step in enumerate(steps))
+    if 4 * weights <= MOST_WEIGHTS:
+        return ""
+    return (
+        f"{len(steps)} columns are drawn outright; their networks need {weights >> 18} MiB, and a "
+        f"graph has at most {MAX_BYTES >> 20}: leave some columns out (columns.NAME.kind=drop)"
+    )
 
 
 def find(table: Table, given: bool = False) -> tuple[Step, ...]:

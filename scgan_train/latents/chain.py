@@ -37,13 +37,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from scgan_train.coordinates.discrete import EMBEDDING, WIDTH
 from scgan_train.coordinates.given import Conditions, ConditionVars
 from scgan_train.graph import Var, const, op
 from scgan_train.latents.clusters import Assign
 from scgan_train.nets import mlp, mlp_graph
 
-EMBEDDING = 16
-WIDTH = 128
 DROPOUT = 0.1
 MOMENT_ROWS = 10_000  # at most, that the linear terms are fitted to
 MOMENT_STEPS, RIDGE = 60, 5.0  # of L-BFGS; of the terms' squares, in rows

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from scgan_train.coordinates.discrete import EMBEDDING, WIDTH
 from scgan_train.fitting.loop import Phase, Player, Selected, rows_of
-from scgan_train.latents.chain import EMBEDDING, WIDTH, Chain
+from scgan_train.latents.chain import Chain
 
 BATCH = 512
 BURSTS = (30, 70, 150, 250, 500, 1000, 2000)

@@ -148,6 +148,16 @@ def test_what_is_no_assignment(text: str) -> None:
         assignment(text)
 
 
+@pytest.mark.parametrize("text", ["columns.my col.kind=drop", "columns.kürz.kind=drop"])
+def test_what_was_written_is_said_as_it_was_and_the_advice_works(scgan: Scgan, text: str) -> None:
+    done = scgan("train", "abs", "--set", text)
+    done.failed(2, repr(text))
+    [advice] = [word for word in shlex.split(done.err) if word.startswith("--set=")]
+    assert assignment(advice.removeprefix("--set=")) == {
+        "columns": {"Sepal.Length": {"kind": "real"}}
+    }
+
+
 @pytest.mark.parametrize("name", ["x", "Sepal.Length", "a b", 'say "x"', "é", "a=b", "\\", "😀"])
 def test_a_quoted_name_is_that_name_again(name: str) -> None:
     assert assignment(f"columns.{quoted(name)}.kind=log") == {"columns": {name: {"kind": "log"}}}

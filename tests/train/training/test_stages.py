@@ -23,6 +23,7 @@ from scgan_infer.columns import Column, Table
 from scgan_infer.errors import DataError, DeviceError, ModelError, UsageError
 from scgan_train import config as configs
 from scgan_train.coordinates.transform import Coordinates
+from scgan_train.inspecting import inspect
 from scgan_train.latents import chain_stage
 from scgan_train.latents.clusters import Clusters
 from scgan_train.maps import latent_model
@@ -256,6 +257,19 @@ def test_a_run_of_version_1_asks_to_train_again(mixed_run: Run, tmp_path: Path) 
     (tmp_path / "old" / "run.json").write_text(text)
     with pytest.raises(ModelError, match=r"version 1.*train again"):
         Run.load(tmp_path / "old")
+
+
+def test_what_no_bundle_could_hold_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """A chain's weights grow with the square of its steps; 100 columns of 30 names still fit."""
+    names, rng = tuple(f"n{k}" for k in range(30)), np.random.default_rng(0)
+    columns = tuple(Column(f"c{j}", "category", categories=names) for j in range(130))
+    values = np.stack([rng.permutation(np.arange(300) % 30) for _ in columns], 1)
+    table = Table(columns, values.astype(np.float32))
+    with pytest.raises(DataError, match=r"130 columns are drawn outright.*90 MiB"):
+        train(table, configs.Config(), tmp_path / "run", "survey.csv")
+    assert not (tmp_path / "run").exists()
+    assert "130 columns are drawn outright" in inspect(table, configs.Config()).notes[-1]
+    assert not inspect(Table(columns[:100], table.values[:, :100]), configs.Config()).notes
 
 
 def test_fewer_rows_than_clusters_is_an_error(tmp_path: Path) -> None:
