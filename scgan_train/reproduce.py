@@ -164,7 +164,7 @@ def work(plan: Plan, cell: Cell) -> None:
     scores, shown = measured(run, fresh(cell.plane, 2 * plan.compared, cell.seed), plan.compared)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **shown)
-    cell.result(plan.out).with_suffix(".npz").write_bytes(buffer.getvalue())
+    write_bytes(cell.result(plan.out).with_suffix(".npz"), buffer.getvalue())
     facts = {"seconds": run.seconds, "note": run.facts["clusters"]}
     write_bytes(cell.result(plan.out), json.dumps(asdict(cell) | facts | scores, indent=1).encode())
 

@@ -67,7 +67,7 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
     steps = _or(encoder.steps, 500 if kind == "mlp" else 0)
     if config.latents == "gaussian":
         clusters = replace(clusters, k=1, split=False)
-    allowed = max(1, len(rows) // max(ROWS_A_CLUSTER, min(3 * e, ENOUGH_ROWS)))
+    allowed = allowed_clusters(len(rows), e)
     kind_of_map = MAPS[choose(mapper.kind, e, len(steps_drawn), bool(given))]
     most = min(MOST_CLUSTERS, kind_of_map.most_clusters(e + len(given)), allowed)
     choose_k = _or(clusters.choose, clusters.k == "auto")
@@ -79,6 +79,11 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
         mapper=resolved(mapper, e, len(rows), len(steps_drawn), bool(given)),
         decoder=replace(config.decoder, steps=_or(config.decoder.steps, 0)),
     )
+
+
+def allowed_clusters(rows: int, e: int) -> int:
+    """Return the largest number of clusters that so many rows of e latent dimensions allow."""
+    return max(1, rows // max(ROWS_A_CLUSTER, min(3 * e, ENOUGH_ROWS)))
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -26,7 +26,7 @@ cut = [
 ]
 constants = [
     numpy_helper.from_array(widths, "noise/widths"),
-    numpy_helper.from_array(np.array([1]), "noise/axis"),
+    *([] if len(dims) > 1 else [numpy_helper.from_array(np.array([1]), "noise/axis")]),
 ]
 noise = helper.make_tensor_value_info("noise", TensorProto.FLOAT, ["n", int(widths.sum())])
 one = helper.make_graph(

@@ -64,7 +64,7 @@ class Bundle {
   }
 
   // Samples 0 .. n - 1 of a draw {key, temperature, cluster (null for all), c}: their noise and what `run` gives.
-  // `each` is told how many there are by now, and may end it: then there is no result.
+  // `each` gets how many there are by now, and may end it: then there is no result.
   async sample(draw, n, each = () => true) {
     const { h, m, q, e, d } = this.sizes
     const widths = { u: h, w: m, z: q, latent: e, x: d }

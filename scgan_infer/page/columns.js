@@ -10,7 +10,7 @@ const ROWS = 10
 
 const percent = share => `${(100 * share).toFixed(1)} %`
 
-// Draw the histograms of samples and real rows [n, d]; `toggle` is told of a column that is ticked or not.
+// Draw the histograms of samples and real rows [n, d]; `toggle` gets a column that is ticked or not.
 export function histograms(columns, real, samples, chosen, toggle) {
   $('histograms').replaceChildren(
     ...columns.map((column, j) => {

@@ -32,7 +32,7 @@ export function figure(one, entry, samples, n, across, up) {
     off === null
       ? numbers
         ? 'too few real rows to compare with'
-        : 'what is off the data is told of numbers alone'
+        : 'what is off the data is measured for numbers alone'
       : `${(100 * off).toFixed(1)} % of its samples are off the data`
   const caption = make('figcaption', { textContent: `${one.name}: ${share}` })
   above.ariaLabel = `Latents drawn from ${title}, before those of real rows`

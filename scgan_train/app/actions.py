@@ -286,8 +286,12 @@ def conditions(model: Model, cluster: int | None, where: Sequence[str]) -> dict[
         raise UsageError("--cluster and --where name clusters both; give one of them")
     from scgan_infer.sampling.where import clusters_where
 
-    common = set.intersection(*(set(clusters_where(model, condition)) for condition in where))
-    if not common:
+    fitting: dict[str, set[int]] = {}
+    for condition in where:  # any of a column's values, and one of every column named
+        fitting.setdefault(condition.partition("=")[0], set()).update(
+            clusters_where(model, condition)
+        )
+    if not (common := set.intersection(*fitting.values())):
         raise UsageError(f"--where {' --where '.join(where)}: no cluster has all of that")
     return {"cluster": tuple(sorted(common))}
 

@@ -1,4 +1,4 @@
-"""Commands except `plot`: parse, make one call, print: data to stdout or --out, rest to stderr."""
+"""Commands except `plot`: parse, call the library, print data to stdout, the rest to stderr."""
 
 # no annotations from __future__: typer would evaluate each of them four times
 

@@ -19,8 +19,9 @@ generated, not the distribution of given columns: the head learns which a condit
 
 Means and covariances are those of the rows that belong: a row that no component expected
 stretches the one it fell to. A cluster's weight is its share of the rows, so groups keep their
-shares exactly. No cluster is dropped for being small. Where latents are known within bounds only
-(`ties`), they and the clusters are drawn and measured in turns (`settle`).
+shares exactly. No cluster is dropped for being small, save with given columns one of no more rows
+than dimensions: its rows would follow from the given numbers exactly. Where latents are known
+within bounds only (`ties`), they and the clusters are drawn and measured in turns (`settle`).
 """
 
 from __future__ import annotations
@@ -129,7 +130,11 @@ class Assign(nn.Module):
 
 
 def fit(
-    latents: Tensor, config: ClusterConfig, generator: torch.Generator, given: int = 0
+    latents: Tensor,
+    config: ClusterConfig,
+    generator: torch.Generator,
+    given: int = 0,
+    allowed: int | None = None,
 ) -> tuple[Clusters, Tensor, str]:
     """Fit clusters to latents.
 
@@ -138,6 +143,7 @@ def fit(
         config: resolved; with `choose`, `k` is the largest number that is considered.
         generator: source of all randomness here.
         given: how many given coordinates come first: no band of theirs splits; one cluster may do.
+        allowed: the number that the rows allow, of which the sentence says whether it limits K.
 
     Returns:
         The clusters, each row's cluster [N] int64, and a sentence saying how K was chosen.
@@ -158,7 +164,7 @@ def fit(
     floor = FLOOR * np.maximum(rows.std(0), 1e-6)
     fitting, note = _Fitting(floor, config.refine, given, rng), f"{k} clusters, as asked"
     if config.choose:
-        k, note = fitting.choose(rows, groups, k)
+        k, note = fitting.choose(rows, groups, k, k if allowed is None else allowed)
     kernel = np.maximum(floor, _kernel(rows))
     labels = np.zeros(len(rows), np.int64)
     parts: list[Mixture] = []
@@ -176,7 +182,8 @@ def fit(
     if len(parts) > 1:
         note += f"; {len(parts)} groups of rows with gaps between them"
     if len(counts) != k:
-        note += f"; {len(counts)} clusters have rows"
+        enough = "have more rows than dimensions" if given else "clusters have rows"
+        note += f"; {len(counts)} {enough}"
     return clusters, torch.from_numpy(labels), note
 
 
@@ -256,8 +263,10 @@ class _Fitting:
         labels = KMeans(k, n_init=starts, max_iter=steps, random_state=seed).fit_predict(rows)
         return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
-    def choose(self, rows: Array, groups: Labels, most: int) -> tuple[int, str]:
+    def choose(self, rows: Array, groups: Labels, most: int, allowed: int) -> tuple[int, str]:
         """Return K, by short fits' held-out log-likelihood, doubled from 4 until it falls; and why.
+
+        K is at most `most`, which the rows limit, or the map where it is below `allowed`.
 
         With given coordinates K starts at 1, and the likelihood is conditional: what they do among
         themselves needs no clusters, and each needless one cuts what a flow would learn from all
@@ -265,7 +274,7 @@ class _Fitting:
         the tables. On planes the same rows score every K, too, and it doubles until it falls twice.
         """
         least = int(groups.max()) + 1
-        most = max(most, least)
+        limit, most = "rows allow" if most >= allowed else "map allows", max(most, least)
         scores: dict[int, float] = {}
         plane = rows.shape[1] <= PLANE and not self.given
         seed = int(self.rng.integers(2**62)) if self.given or plane else 0
@@ -280,7 +289,7 @@ class _Fitting:
         best = max(scores.values())
         enough = next(k for k, score in scores.items() if score > best - ENOUGH)
         tried = ", ".join(f"{k}: {score:.3f}" for k, score in scores.items())
-        reason = "the rows or the map allow no more" if enough == most else "more gain nothing"
+        reason = f"the {limit} no more" if enough == most else "more gain nothing"
         return enough, f"{enough} clusters, {reason}; log-likelihood of held-out rows ({tried})"
 
     def score(self, rows: Array, groups: Labels, k: int) -> float:

@@ -47,7 +47,7 @@ from scgan_train.latents.clusters import Assign, Clusters
 from scgan_train.latents.head import LatentModel, RealLatents, joined
 from scgan_train.maps.base import Mapper
 from scgan_train.maps.flow import FlowMapper, GivenFlowStage
-from scgan_train.resolving import constraints_of, resolve
+from scgan_train.resolving import allowed_clusters, constraints_of, resolve
 from scgan_train.run_folder import Run, locked
 from scgan_train.training.progress import StageObserver
 from scgan_train.watch import Watch
@@ -281,7 +281,9 @@ class _Stages:
         self.watch.begin("clusters")
         run, latents, generator = self.run, self.together, generator_for(self.seed, "clusters")
         given = self.given.dims if self.given else 0
-        clusters, labels, note = clustering.fit(latents, self.config.clusters, generator, given)
+        allowed = allowed_clusters(len(self.table), int(self.config.encoder.latent_dim))
+        config = self.config.clusters
+        clusters, labels, note = clustering.fit(latents, config, generator, given, allowed)
         run.facts["clusters"] = note
         settled = None
         if (bounds := self._bounds()) is not None and clusters.kind == "em":

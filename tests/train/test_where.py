@@ -66,6 +66,10 @@ def test_a_bundle_without_a_chain_has_categories_by_clusters(tmp_path: Path) -> 
     assert actions.conditions(model, None, ["kind=a"]) == {
         "cluster": clusters_where(model, "kind=a")
     }
+    either = actions.conditions(model, None, ["kind=a", "kind=c"])[
+        "cluster"
+    ]  # a union, as elsewhere
+    assert set(either) == {*clusters_where(model, "kind=a"), *clusters_where(model, "kind=c")}
     for condition, message in (
         ("kind=d", "one of a, b, c"),
         ("x=1", "category column"),

@@ -146,10 +146,11 @@ def test_few_rows_may_have_several_clusters(n: int):
     assert "log-likelihood" in note
 
 
-def test_the_message_says_when_the_rows_allow_no_more():
+def test_the_message_says_whether_rows_or_map_allow_no_more():
     rows = torch.from_numpy(curves(600, 0)[0]).float()
-    _, _, note = fit(rows, ClusterConfig(k=20, choose=True), seeded())
-    assert note.startswith("20 clusters, the rows or the map allow no more")
+    for allowed, words in ((20, "the rows allow no more"), (60, "the map allows no more")):
+        _, _, note = fit(rows, ClusterConfig(k=20, choose=True), seeded(), 0, allowed)
+        assert note.startswith(f"20 clusters, {words}")
 
 
 def test_few_rows_of_many_columns_borrow_the_correlations_of_all():
