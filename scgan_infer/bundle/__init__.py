@@ -1,4 +1,4 @@
-"""THE format: what a bundle's folder holds, who may read it, and which graphs are run; `folder` has the page on it."""
+"""THE format: what a bundle's folder holds, who may read it, which graphs are run; see `folder`."""
 
 from scgan_infer.bundle.folder import MAX_MANIFEST, SIGNATURE, Bundle, load, read, save
 from scgan_infer.bundle.manifest import EXTRAS, FILE, FORMAT, GRID, Manifest

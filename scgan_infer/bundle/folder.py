@@ -1,22 +1,24 @@
 """The bundle: a trained model as a folder that needs none of this code to run.
 
     NAME/bundle.json      the manifest: UTF-8 JSON, at most 1 MiB, all numbers finite
-      format              2; read first. A reader takes every format from 1 to its own. A change that an older
-                          reader would get wrong raises the number. A key may be added without: readers skip
-                          keys that they do not know. No key ever changes its meaning.
+      format              2; read first. A reader takes all formats from 1 to its own. A change
+                          that older readers would get wrong raises the number. A key may be added
+                          without: readers skip unknown keys. No key ever changes its meaning.
       name                what it was trained on
-      columns             [{name, kind, unit, period, low, high, categories, decimals, missing}, ...], see `columns`
+      columns             [{name, kind, unit, period, low, high, categories, decimals, missing},
+                          ...], see `columns`
       sizes               {d: columns, e: latents, m: mapper noise, q: decoder noise, K: clusters,
                           h: steps of choice, 1 without discrete values, g: given columns}
-      given               only where there are any: [{column: as in `columns`, place: among all columns, low, high:
+      given               if any: [{column: as in `columns`, place: among all columns, low, high:
                           least and greatest number seen, null of names}, ...], in the order of c
-      steps               what each step of choice but the last, the cluster, draws: [{column: its index,
-                          values: by outcome, null for a missing cell, rest: whether the outcome behind the
-                          last value says that another number stands, remainder: true where a value is the
-                          cell's difference from what other columns imply}, ...]
-      latents, mapper     the latent model (gaussian, centers, mapper, real); the kind of map, "" for none
-      thresholds          K integers that do not fall, the last 2^24; u = k / 2^24 selects cluster i if
-                          thresholds[i-1] <= k < thresholds[i]; with h > 1 or g > 0 the clusters' shares of the rows
+      steps               what each step of choice but the last, the cluster, draws: [{column:
+                          its index, values: by outcome, null for a missing cell, rest: whether the
+                          outcome behind the last value says that another number stands, remainder:
+                          true where a value is the cell less what other columns imply}, ...]
+      latents, mapper     latent model (gaussian, centers, mapper, real); kind of map, "" if none
+      thresholds          K integers that do not fall, the last 2^24; u = k / 2^24 selects cluster
+                          i if thresholds[i-1] <= k < thresholds[i]; with h > 1 or g > 0 the
+                          clusters' shares of the rows
       opset               18
       files               {file name: {sha256, bytes}} of the files below
       provenance, metrics, parity      what it was made from, how good it is, vectors to replay
@@ -26,11 +28,11 @@
     NAME/generator.onnx   u [n], w [n,m], z [n,q] -> x [n,d]
     NAME/sampler.onnx     seed [1] int64, index [n] int64 -> x [n,d], its own noise inside
     NAME/head.onnx        u [n,h] -> choice [n,h] int64, where h > 1 or g > 0
-    NAME/density.onnx     optional: x [n,d] -> log_density [n], in the user's units; -inf outside the columns' domains,
-                          NaN where a cell is missing or drawn outright that is a number in other rows
-    NAME/preview.png, NAME/card.md      always written; a bundle without is read, but one that `files` does not name
-                          is refused, so that a signature covers what there is
-    NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of the bytes of bundle.json
+    NAME/density.onnx     optional: x [n,d] -> log_density [n], user's units; -inf outside domains,
+                          NaN if a cell is missing or drawn outright that is a number in other rows
+    NAME/preview.png, NAME/card.md      always written; a bundle without is read, but one
+                          that `files` does not name is refused, so that a signature covers all
+    NAME/bundle.sig       optional: 64 bytes, the maker's Ed25519 signature of bundle.json's bytes
 
 With h > 1, u is [n,h] and choice [n,h] everywhere; x holds NaN for a missing cell. With g > 0 every
 graph but the decoder takes the given columns too, as its last input c [n,g]. Graphs are float32 but
@@ -100,7 +102,7 @@ def save(
     graphs: Mapping[str, bytes],
     extras: Mapping[str, bytes],
 ) -> Path:
-    """Write a bundle and return its folder, which appears complete or not at all, in an older bundle's place.
+    """Write a bundle and return its folder: complete or not at all, in an older bundle's place.
 
     The manifest's `files` are computed anew from the bytes of graphs and `EXTRAS`; its format is
     this writer's.
@@ -126,7 +128,7 @@ def save(
 
 
 def load(path: str | Path, *, lazy: bool = False) -> Bundle:
-    """Read a bundle and check all of it: schema, checksums, graph rules; if lazy, these where a graph is used.
+    """Read and check a bundle: schema, checksums, graph rules; if lazy, these as a graph is used.
 
     Raises:
         ModelError: not a bundle, of a newer format, or with a graph that breaks a rule.
@@ -153,7 +155,8 @@ def load(path: str | Path, *, lazy: bool = False) -> Bundle:
         for name, content in contents.items():
             if _sha256(content) != manifest.files[name]["sha256"]:
                 raise ChecksumError(
-                    f"{path / name} is not the file that {FILE} names (SHA-256): get the bundle again"
+                    f"{path / name} is not the file that {FILE} names (SHA-256): "
+                    "get the bundle again"
                 )
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None

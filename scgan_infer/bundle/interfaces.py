@@ -42,7 +42,7 @@ TENSORS = {
 
 
 def interfaces(version: int, sizes: Mapping[str, int]) -> dict[str, Interface]:
-    """Return the inputs and outputs of each graph that a bundle of this format and these sizes may hold."""
+    """Return inputs and outputs of each graph that a bundle of this format and sizes may hold."""
     one = sizes["h"] == 1
 
     def tensors(names: str, decoder: bool = False) -> Tensors:

@@ -77,7 +77,7 @@ class GivenColumn:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of `bundle.json`, by the same names; `files` is filled in when the bundle is saved.
+    """The contents of `bundle.json`, by the same names; `files` is filled in on saving.
 
     `steps` are those of the choice but the last, the cluster. `given` is left out of JSON where
     there are none.
@@ -151,7 +151,7 @@ class Manifest:
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """For each column of a whole row, its index among the generated columns, or -1 - that among the given ones."""
+        """Per column of whole rows, its index among the generated, or -1 - that among the given."""
         given = {one.place: -1 - k for k, one in enumerate(self.given)}
         generated = iter(range(len(self.columns)))
         return tuple(
@@ -208,7 +208,7 @@ def _check(fields: object) -> None:
 
 
 def _sizes(fields: dict[str, Any]) -> dict[str, int]:
-    """Return the sizes that the format has; those that it lacks are of one step, and nothing given."""
+    """Return the format's sizes; those that it lacks are of one step, and nothing given."""
     return {"h": 1, "g": 0, **{key: fields["sizes"][key] for key in SIZES[fields["format"]]}}
 
 

@@ -1,4 +1,4 @@
-"""The part of the ONNX file format that a bundle's graphs may use: field numbers of onnx.proto (IR 8).
+"""What a bundle's graphs may use of the ONNX file format: field numbers of onnx.proto (IR 8).
 
 A field that a rule of `graphs` refuses by name is listed as plain bytes; one that is not listed is
 refused unread.
@@ -26,7 +26,8 @@ _ENTRY = Message("StringStringEntryProto", "1 key text, 2 value text")
 _TENSOR = Message(
     "TensorProto",
     "1 dims int*, 2 data_type int, 4 float_data fixed32*, 5 int32_data int*, 7 int64_data int*,"
-    "8 name text, 9 raw_data bytes, 10 double_data fixed64*, 11 uint64_data int*, 12 doc_string text,"
+    "8 name text, 9 raw_data bytes, 10 double_data fixed64*, 11 uint64_data int*, "
+    "12 doc_string text,"
     "13 external_data bytes*, 14 data_location int, 16 metadata_props StringStringEntryProto*",
     _ENTRY,
 )
@@ -67,7 +68,8 @@ _GRAPH = Message(
 _OPERATOR_SET = Message("OperatorSetIdProto", "1 domain text, 2 version int")
 MODEL = Message(
     "ModelProto",
-    "1 ir_version int, 2 producer_name text, 3 producer_version text, 4 domain text, 5 model_version int,"
+    "1 ir_version int, 2 producer_name text, 3 producer_version text, 4 domain text, "
+    "5 model_version int,"
     "6 doc_string text, 7 graph GraphProto, 8 opset_import OperatorSetIdProto*,"
     "14 metadata_props StringStringEntryProto*, 25 functions bytes*",
     _GRAPH,

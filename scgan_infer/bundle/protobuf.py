@@ -46,10 +46,10 @@ class Field(NamedTuple):
 
 
 class Message:
-    """A kind of message: its name, its fields by key, and the defaults of those that do not occur."""
+    """A kind of message: its name, its fields by key, and the defaults of those that are absent."""
 
     def __init__(self, name: str, fields: str, *messages: Message) -> None:
-        """Build from a list such as "1 key text, 2 shift int*, 3 child Child"; * marks what may repeat."""
+        """Build from, say, "1 key text, 2 shift int*, 3 child Child"; * marks what may repeat."""
         self.name = name
         self.fields: dict[int, Field] = {}
         self.absent: dict[str, Any] = {}

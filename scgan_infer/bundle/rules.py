@@ -152,7 +152,7 @@ def _declared(value: dict[str, Any]) -> tuple[int, list[int]]:
 
 
 def _check_dimensions(name: str, dimensions: list[int]) -> None:
-    """Refuse dimensions that no tensor of a file may have; one of 0 hides no product of the others."""
+    """Refuse dimensions that no tensor of a file may have; a 0 hides no product of the others."""
     valid = len(dimensions) <= MAX_RANK and all(0 <= size <= MAX_DIMENSION for size in dimensions)
     if not valid or math.prod(size or 1 for size in dimensions) > MAX_BYTES:
         raise MalformedError(f"tensor {_quote(name)} has dimensions {_quote(str(dimensions))}")
@@ -234,7 +234,7 @@ def _check_traps(
     attributes: dict[str, Any],
     constants: dict[str, NDArray[Any]],
 ) -> None:
-    """Refuse what ends the process in some onnxruntime: outputs to spare, INT_MIN / -1, an empty reduction."""
+    """Refuse what ends some onnxruntime process: spare outputs, INT_MIN / -1, empty reductions."""
     operator, outputs = node["op_type"], len(node["output"])
     if operator not in TRAPS:
         return

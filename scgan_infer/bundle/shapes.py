@@ -7,9 +7,9 @@ its data is refused, and so is a value of no elements.
 The unit of work is a multiply-add of a matrix product in float32, of which onnxruntime does 2 to 5
 x 10^10 a second on one core (1.18 and 1.32, AMD EPYC); in the same units
 
-    a matrix product     the result's elements times the length that is summed over, times 16 where it is not in float32
-    anything else        the elements that it gives, times the number of its inputs where it combines them one by one,
-                         and those that it takes; all times 16, or 256 where it is one of `SLOW`, and 4 in float64
+    a matrix product     the result's elements times the length summed over, times 16 if not float32
+    anything else        the elements it gives, times its number of inputs if it combines them one
+                         by one, and what it takes; all times 16, 256 if in `SLOW`, and 4 in float64
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ Shape: TypeAlias = tuple[int, ...]
 
 ELEMENT, SLOW_ELEMENT, WIDE, OTHER_PRODUCT = 16, 256, 4, 16
 SLOW = {
-    "Acos", "Asin", "Atan", "Cos", "Cosh", "CumSum", "Elu", "Gather", "LayerNormalization", "LeakyRelu", "Log",
-    "LogSoftmax", "Pow", "ReduceLogSumExp", "Selu", "Sin", "Sinh", "Softmax", "Softplus", "Tan",
+    "Acos", "Asin", "Atan", "Cos", "Cosh", "CumSum", "Elu", "Gather", "LayerNormalization",
+    "LeakyRelu", "Log", "LogSoftmax", "Pow", "ReduceLogSumExp", "Selu", "Sin", "Sinh", "Softmax",
+    "Softplus", "Tan",
 }  # fmt: skip
 FOLDED = 64  # elements of an integer tensor that is followed, since it may hold a shape
 

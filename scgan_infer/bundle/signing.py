@@ -1,4 +1,4 @@
-"""Who made a bundle: a detached Ed25519 signature of `bundle.json`, which holds the SHA-256 of every other file.
+"""Who made a bundle: a detached Ed25519 signature of `bundle.json`, with all other files' SHA-256.
 
     openssl genpkey -algorithm ed25519 -out key.pem            keep this one
     openssl pkey -in key.pem -pubout -out public.pem           give this one away
@@ -43,7 +43,7 @@ def sign(folder: str | Path, key: Ed25519PrivateKey) -> Path:
 
 
 def check(folder: str | Path, key: Ed25519PublicKey) -> bytes:
-    """Return the bytes of `bundle.json` that the key's owner signed; nothing of them is parsed before.
+    """Return the bytes of `bundle.json` that the key's owner signed; none is parsed before.
 
     Raises:
         ModelError: there is no bundle.
