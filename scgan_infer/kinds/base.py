@@ -1,4 +1,4 @@
-"""Interface of a column kind: all that differs between kinds, from the cells of a file to coordinates and pictures.
+"""Interface of a column kind: all that kinds differ in, from cells to coordinates and pictures.
 
 A column's values are float32 [n], in the user's units and counted from its anchor, if it has one. A
 *form* f turns them into unbounded numbers and back:
@@ -46,7 +46,7 @@ class BadCellError(Exception):
 
 
 class Form:
-    """The identity, and base of other forms f; parameters are float32 [k], one per column of a block.
+    """The identity, and base of other forms f; parameters are float32 [k], one a column of a block.
 
     Attributes:
         name: By which `scgan_train.coordinates.forms.GRAPHS` knows it.
@@ -115,7 +115,7 @@ class Kind(ABC):
         return None if column.decimals is None else 10.0**-column.decimals
 
     def ends(self, column: Column) -> tuple[float, float]:
-        """Return least and greatest value, infinite without one; with steps a multiple of the step."""
+        """Return least and greatest value, infinite if none; with steps a multiple of the step."""
         low, high = column.walls
         low = -math.inf if low is None else low
         high = math.inf if high is None else high
@@ -157,7 +157,7 @@ class Kind(ABC):
         return np.zeros(len(values), bool)
 
     def features(self, values: Floats, column: Column) -> Floats:
-        """Return the features [n, f] in which judges compare rows, not finite outside the domain."""
+        """Return features [n, f] in which judges compare rows, not finite outside the domain."""
         return values[:, None]
 
     def transport(self, a: Floats, b: Floats, centre: Floats, spread: float) -> float:
@@ -218,7 +218,7 @@ def snapped(x: Raw, lattice: Sequence[Any] | Raw) -> Raw:
 
 
 def reach(values: Floats) -> tuple[float, float]:
-    """Return the ends of values, or of all but the farthest thousandth at an end that lies too far out."""
+    """Return the ends of values, less the farthest thousandth at an end that lies too far out."""
     low, high = np.quantile(values, [FARTHEST, 1 - FARTHEST])
     room = TAIL * (high - low)
     least, greatest = values.min(), values.max()

@@ -34,7 +34,7 @@ BEND = Bend()
 
 
 def bend_of(values: Raw, coordinates: Raw) -> tuple[float, float] | None:
-    """Return centre and width of a bend that makes a column much more normal than its own form does, else None.
+    """Return centre and width if a bend makes a column far more normal than its form, else None.
 
     How normal numbers are is the squared correlation W of the sorted ones with normal quantiles
     (Shapiro and Francia). Of the coordinates 1 - W must be at least `CURVED`, of the bent ones at

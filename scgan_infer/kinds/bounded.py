@@ -1,4 +1,4 @@
-"""Numbers that stop at a wall or at two; guessed where many lie on one, or where their density breaks off."""
+"""Numbers that stop at a wall or two; guessed where many lie on one or their density breaks off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of a few names; a value is the index of its name. Guessed from text: see `scgan_infer.rows.intake`."""
+"""One of a few names; a value is its name's index. Guessed from text: `scgan_infer.rows.intake`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Category(Kind):
         return index.astype(np.float32)
 
     def features(self, values: Floats, column: Column) -> Floats:
-        """One-hot; of more than `HOT` names, those with equal index modulo `HOT` share a feature."""
+        """One-hot; beyond `HOT` names, those with equal index modulo `HOT` share a feature."""
         count = len(column.categories)
         known = np.isin(values, np.arange(count))
         hot = values[:, None] % HOT == np.arange(min(count, HOT))

@@ -1,4 +1,4 @@
-"""Dates and times: whole numbers of a unit since 1970, counted from an anchor, and written as they were read.
+"""Dates and times: whole numbers of a unit since 1970, from an anchor, written as they were read.
 
 A value is the count of its resolution (days, minutes, ...) since 1970-01-01T00:00 on the clock of
 its column, less the column's anchor. The pattern says how cells are spelt: `YYYY-MM-DD
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from scgan_infer.columns import Column
 
 SPELT = re.compile(
-    r"(\d{4}([-/])\d\d)(?:\2(\d\d)(?:([T ])(\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?)?)?"
+    r"(\d{4}([-/])\d\d)(?:\2(\d\d)(?:([T ])(\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?"
+    r"(Z|[+-]\d\d:?\d\d)?)?)?"
 )
 PATTERN = re.compile(
     r"YYYY([-/])MM(?:\1DD(?:([T ])hh:mm(?::ss(?:\.f{1,9})?)?(Z|[+-]\d\d:?\d\d)?)?)?"
@@ -64,7 +65,7 @@ class Datetime(Integer):
         return super().hold(raw, np.rint(values), column)
 
     def moments(self, values: Values, column: Column) -> NDArray[np.datetime64]:
-        """Return values [n] as datetime64 on the column's clock, in months, days or microseconds."""
+        """Return datetime64 [n] on the column's clock, in months, days or microseconds."""
         exact = np.rint(values.astype(np.float64) + (column.anchor or 0.0))
         unit = (
             30 * MICROSECONDS["D"] if column.resolution == "M" else MICROSECONDS[column.resolution]
@@ -75,7 +76,7 @@ class Datetime(Integer):
         return (counts * unit).astype("datetime64[us]")
 
     def instants(self, values: Values, column: Column) -> NDArray[np.datetime64]:
-        """Return datetime64 in days or microseconds, in UTC where the column has a zone; NaT where one is missing."""
+        """Return datetime64 in days or microseconds, UTC if a column has a zone; NaT if missing."""
         missing = np.isnan(values)
         moments = self.moments(np.where(missing, np.float32(0), values), column)
         unit = "us" if "hh" in column.pattern else "D"

@@ -62,7 +62,7 @@ LIMITS = {3: 3.2, 10: 2.0, 30: 1.55, 100: 1.3, 300: 1.0}
 
 
 def has_anchor(low: float, high: float) -> bool:
-    """Return whether distances from the middle are much smaller than the numbers, so that an anchor helps."""
+    """Return whether an anchor helps, as numbers are far larger than distances from the middle."""
     size = max(-low, high)
     return 0 < 2 * (high - low) <= size <= LARGEST
 
@@ -167,7 +167,7 @@ class Evidence:
         return {"grid": float(step)} | ({"origin": float(origin)} if origin else {})
 
     def _has_digits(self) -> bool:
-        """Return whether digits, not decimals, are fixed: the largest numbers have fewer decimals than others."""
+        """Return whether digits, not decimals, are fixed: the largest have fewer decimals."""
         values = self.values[self.values != 0]
         if len(values) < REPEATS:
             return False
@@ -221,7 +221,7 @@ class Evidence:
 
 
 def step_of(values: Floats, error: float) -> tuple[Fraction, float] | None:
-    """Return the largest step of which all differences are multiples, and the numbers' offset from its multiples.
+    """Return the largest step dividing all differences, and the numbers' offset from its multiples.
 
     The smallest distance is a few steps. Each guess is made more exact as numbers farther away are
     taken in.
@@ -256,7 +256,7 @@ def step_of(values: Floats, error: float) -> tuple[Fraction, float] | None:
 
 
 def simplest(value: float, error: float) -> Fraction:
-    """Return the fraction of the least denominator within an error, or, where that is beyond `FINEST`, any.
+    """Return the fraction of least denominator within an error, or any if that is beyond `FINEST`.
 
     >>> simplest(0.33334, 1e-4)
     Fraction(1, 3)
@@ -267,7 +267,7 @@ def simplest(value: float, error: float) -> Fraction:
 
 
 def decimals_of(values: Raw, least: int = 0) -> int | None:
-    """Return the fewest decimals, from `least` up, that write all the numbers exactly; None beyond six.
+    """Return the fewest decimals, from `least` up, that write all numbers exactly; None beyond six.
 
     >>> decimals_of(np.array([0.5, 1.25, 3], np.float32))
     2
@@ -282,7 +282,7 @@ def decimals_of(values: Raw, least: int = 0) -> int | None:
 
 
 def digits_of(values: Raw, least: int = 1) -> int | None:
-    """Return the fewest significant digits, from `least` up, that write all the numbers exactly; None beyond six.
+    """Return the fewest significant digits, from `least` up, that write all exactly; None over six.
 
     >>> digits_of(np.array([0.012, 1.25, 3]))
     3
@@ -299,7 +299,7 @@ def _outward(wall: float, scale: float | None) -> float:
 
 
 def _mirrored(values: Floats, end: float, wall: float) -> tuple[float, float] | None:
-    """Return a wall as far from 0 as the one at the other end, if the density is nearly level up to there."""
+    """Return a wall as far from 0 as the other end's, if density is nearly level up to there."""
     estimate = _wall(values, end, EASE)
     near = estimate is not None and 0 <= wall - end <= estimate[1] / 10
     return (wall, estimate[1]) if estimate and near else None
@@ -328,7 +328,7 @@ def _wall(values: Floats, end: float, ease: float = 1.0) -> tuple[float, float] 
 
 
 def _roundest(start: float, stop: float) -> tuple[float, int]:
-    """Return the least of the numbers in [start, stop] with the fewest decimals, and how many it has."""
+    """Return the least number in [start, stop] with the fewest decimals, and how many it has."""
     for decimals in range(-39, 30):
         number = round(math.ceil(start * 10.0**decimals) / 10.0**decimals, decimals)
         if start <= number <= stop:

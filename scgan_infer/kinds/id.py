@@ -76,7 +76,7 @@ class Id(Kind):
 
 
 def after(least: float, greatest: float, rows: int) -> float:
-    """Return a number after those of all rows, if they are consecutive; 1 where none can be counted from.
+    """Return a number after those of all rows, if consecutive; 1 where none can be counted from.
 
     The least and the greatest may be those of the first rows alone.
     """
@@ -85,7 +85,7 @@ def after(least: float, greatest: float, rows: int) -> float:
 
 
 def shape(names: Collection[str], rows: int) -> dict[str, Any]:
-    """Return the fields of a column of texts, each there once; names are those of the first of the rows.
+    """Return the fields of a column of texts, each there once; names are those of the first rows.
 
     >>> shape(["A07", "A12"], 2), shape(["Ann", "Bob"], 2)
     ({'pattern': 'A00', 'low': 13.0}, {'pattern': '0', 'low': 1.0})

@@ -1,4 +1,4 @@
-"""Whole numbers up to 2**24, which float32 holds exactly; guessed where they are many, or few that repeat."""
+"""Whole numbers up to 2**24, exact in float32; guessed where they are many, or few that repeat."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SEAM = 0.01  # steps before the end of the circle, from which on a value is at i
 
 
 class Turn(Form):
-    """f(x) = (x - cut) mod period; the cut lies where the data is emptiest. ONNX has no Atan2, hence no angles."""
+    """f(x) = (x - cut) mod period, cut where data is emptiest. ONNX lacks Atan2, so no angles."""
 
     name = "turn"
 

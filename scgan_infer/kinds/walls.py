@@ -1,7 +1,7 @@
 """Numbers between walls, of which one may be missing: what bounded and integer columns share.
 
     two walls   f(x) = logit(margin + (1 - 2 margin) (x - low) / (high - low))
-    one wall    f(x) = log(exp t - 1), t = margin + |x - wall| / spread       linear far from the wall
+    one wall    f(x) = log(exp t - 1), t = margin + |x - wall| / spread     linear far from the wall
 
 Values that are steps apart have walls half a step farther out, so that the first and last have as
 much room as any. A row that reaches over a wall by at most `slack` is taken as on it: guessed walls
