@@ -16,7 +16,7 @@ __all__ = ["load"]
 
 
 def load(path: str | Path, device: str = "auto", threads: int | None = None) -> Model:
-    """Load a bundle; see `scgan_infer.sampling.model.load`, which is imported with numpy only here."""
+    """Load a bundle; see `scgan_infer.sampling.model.load`, imported with numpy only here."""
     from scgan_infer.sampling import model as runtime
 
     return runtime.load(path, device, threads)

@@ -1,4 +1,4 @@
-"""Convert whole numbers from callers to Python's `int`: numpy's narrow integers overflow in sums."""
+"""Convert callers' whole numbers to Python's `int`: numpy's narrow integers overflow in sums."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Column:
 
     @property
     def storage(self) -> Storage:
-        """How typed formats hold a cell; whole numbers of which some are missing as floats, with NaN."""
+        """How typed formats hold a cell; whole numbers, some missing, as floats with NaN."""
         kept = self.rules.storage
         if kept == "text" or self.pattern:
             return "text"
@@ -167,7 +167,7 @@ class Column:
 
     @property
     def lattice(self) -> tuple[int, int, float]:
-        """P, q and r of values (p k + r) / q, counted from the anchor; of a column that has a step."""
+        """P, q and r of values (p k + r) / q, counted from the anchor; of a column with a step."""
         if self.grid is None:
             return 1, 10 ** (self.decimals or 0), 0.0
         from fractions import Fraction

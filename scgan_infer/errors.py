@@ -5,7 +5,7 @@ A message is one line: what was wrong, the value at fault, what to do.
 
 
 def install(extra: str) -> str:
-    """Return a command that installs an extra from where scgan itself came (`direct_url.json` of PEP 610).
+    """Return a command that installs an extra from where scgan came (PEP 610's `direct_url.json`).
 
     A wheel file or checkout that is gone, and an unpacked one that was never installed, leave the
     general form.

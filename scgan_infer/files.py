@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under an unpredictable name beside the target, then renamed.
+"""Whole files or none: written under an unpredictable name beside the target, then renamed.
 
     write -> fsync -> rename -> fsync of the folder
 
@@ -60,7 +60,7 @@ def atomic(path: str | Path, new: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def check_target(path: Path) -> None:
-    """Raise a DataError where something that is neither a file nor a folder has the name of a file to appear."""
+    """Raise a DataError if what is neither file nor folder has the name of a file to appear."""
     try:
         mode = path.lstat().st_mode
     except OSError:  # it doesn't exist, or writing will raise the error
@@ -72,7 +72,7 @@ def check_target(path: Path) -> None:
 
 
 def open_own(path: Path, *, create: bool = False) -> BufferedRandom:
-    """Open a file of one's own at a name that others may know, to read and write; `create` makes a missing one.
+    """Open one's own file at a name that others may know, to read and write; `create` if missing.
 
     Raises:
         DataError: It is a link, pipe or device, has another name too, or is another user's.

@@ -1,8 +1,9 @@
 """A page that samples bundles in the browser: a folder that any web server can hand out.
 
     DIR/index.html, page.css, *.js       the files beside this one
-    DIR/page.json                        [{name, data: hash of what it was trained on, latents, rows: any?}, ...]
-    DIR/bundles/NAME/bundle.json, *.onnx a bundle's manifest, and those of its graphs that the page runs
+    DIR/page.json                        [{name, data: hash of what it was trained on, latents,
+                                         rows: any?}, ...]
+    DIR/bundles/NAME/bundle.json, *.onnx a bundle's manifest, and the graphs that the page runs
     DIR/bundles/NAME/rows.csv            real rows to show beside samples
     DIR/runtime/ort.js, ort.wasm         onnxruntime-web (MIT licence), from its npm package
 
@@ -27,8 +28,8 @@ from scgan_infer.rows.codecs.text import csv_stream
 
 MARK = "page.json"
 ASSETS = (
-    "index.html", "page.css", "page.js", "elements.js", "bundle.js", "noise.js", "csv.js", "draw.js",
-    "planes.js", "columns.js", "models.js", "entries.js", "sample.js",
+    "index.html", "page.css", "page.js", "elements.js", "bundle.js", "noise.js", "csv.js",
+    "draw.js", "planes.js", "columns.js", "models.js", "entries.js", "sample.js",
 )  # fmt: skip
 GRAPHS = ("encoder.onnx", "head.onnx", "mappers.onnx", "decoder.onnx")
 PACKAGE = "onnxruntime-web"
@@ -42,7 +43,7 @@ def write(
     rows: Mapping[Path, Table],
     runtime: Path | None = None,
 ) -> Path:
-    """Write a page for bundles and return its folder: complete or not at all, in an older page's place.
+    """Write a page for bundles and return its folder, whole or not at all, in an older one's place.
 
     Real rows come by their bundle's path, onnxruntime-web from the folder of its npm package, or
     the nearest node_modules.
