@@ -56,12 +56,12 @@ COMPARISONS = {
 }  # fmt: skip
 COUNTS = {"ArgMax", "ArgMin", "Shape", "Size"}
 ARITHMETIC = """
-    Abs Acos Add Asin Atan BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Clip Concat Constant
-    ConstantOfShape Cos Cosh CumSum Div Elu Erf Exp Expand Flatten Floor Gather GatherElements Gemm
-    HardSigmoid Identity LayerNormalization LeakyRelu Log LogSoftmax MatMul Max Mean Min Mod Mul Neg Pow
-    Reciprocal ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
-    Relu Reshape Round Selu Sigmoid Sign Sin Sinh Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum
-    Tan Tanh Transpose Unsqueeze Where
+    Abs Acos Add Asin Atan BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Clip Concat
+    Constant ConstantOfShape Cos Cosh CumSum Div Elu Erf Exp Expand Flatten Floor Gather
+    GatherElements Gemm HardSigmoid Identity LayerNormalization LeakyRelu Log LogSoftmax MatMul Max
+    Mean Min Mod Mul Neg Pow Reciprocal ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Round Selu Sigmoid Sign Sin Sinh Slice Softmax
+    Softplus Softsign Split Sqrt Squeeze Sub Sum Tan Tanh Transpose Unsqueeze Where
 """
 OPERATORS = COMPARISONS | COUNTS | set(ARITHMETIC.split())
 # attributes that the rules read, and the field that holds each

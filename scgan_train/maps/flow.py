@@ -24,7 +24,7 @@ Gaussian of the latents given them comes free, and the flow moves the other nois
 Such a flow overfits more easily, so it is trained in bursts, and the weights that are best on rows
 kept back stay, even if they are the identity.
 
-The least smooth coordinate comes first, so that smooth coordinates are conditioned on those that jump,
+The least smooth coordinate comes first, so that smooth ones are conditioned on those that jump,
 and not the other way round. From five coordinates on, a second layer takes them in reverse order.
 
 Above `NARROW` dimensions a frame is the cluster's principal axes, the widest first, and only the
