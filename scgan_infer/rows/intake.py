@@ -437,15 +437,19 @@ class Intake:
             return self._categories(values.astype(np.float32), self.names)
         if self.is_large and not self.known:
             return self._large(values.astype(np.float64))
+        return self._of_numbers(values)
+
+    def _of_numbers(self, values: Values | Floats) -> tuple[Column, Values]:
+        """Return the column of numbers, of the last kind that guesses itself, and its values."""
         offsets, anchor = self._anchored(values)
-        low, high = self.low - (anchor or 0.0), self.high - (anchor or 0.0)
+        base = anchor or 0.0
         evidence = Evidence(
             offsets,
-            low,
-            high,
+            self.low - base,
+            self.high - base,
             self.decimals,
             rows=self.rows,
-            base=anchor or 0.0,
+            base=base,
             named=self.named and not self.missing,
             digits=self.digits,
             exact=self.wide,
@@ -460,10 +464,17 @@ class Intake:
                     extra = {key: more[key] for key in more if key in kind.fields}
                     guessed = self._build({"kind": name, **extra, **_moved(guess, anchor)})
                     return guessed, np.zeros_like(offsets) if guessed.is_id else offsets
+        column = self._completed(evidence, more, anchor)
+        if column != self.column:
+            offsets = column.rules.hold(offsets, offsets, column)
+        return column, offsets
+
+    def _completed(self, evidence: Evidence, more: dict[str, Any], anchor: float | None) -> Column:
+        """Return a known column, or one of a chosen kind, with what its rows say of it."""
         column = self.column
         if column is None:
             assert self.kind is not None
-            completed = self.kind.complete(self.settings, low, high)
+            completed = self.kind.complete(self.settings, evidence.low, evidence.high)
             column = self._build({**more, **_moved(completed, anchor)})
         elif anchor is not None:
             column = replace(column, anchor=anchor)
@@ -472,9 +483,7 @@ class Intake:
             rounding = evidence.rounding()
             fields = {key: rounding[key] for key in rounding if key in column.rules.fields}
             column = self._build(column.to_dict() | fields)
-        if column != self.column:
-            offsets = column.rules.hold(offsets, offsets, column)
-        return column, offsets
+        return column
 
     def _large(self, values: Floats) -> tuple[Column, Values]:
         """Return what integers beyond float32 make: names if they repeat, else their first digits.
