@@ -136,7 +136,8 @@ def inspect(
         if column.kind in GUESSED and column.name not in config.columns
     )
     seconds = _cost(resolve(config, table, kept), len(steps))
-    flaw = discrete.too_many([step for j, step in steps.items() if j not in derived])
+    drawn = [step for j, step in steps.items() if j not in derived]
+    flaw = discrete.too_many(drawn, table.columns)
     return Inspection(
         rows=len(table),
         repeated=_repeated(table.values),

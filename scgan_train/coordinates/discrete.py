@@ -53,6 +53,7 @@ MOST_PAIRS = 2**16  # of outcomes of two steps; beyond, only missing cells are t
 MANY = 256  # outcomes of a step that is drawn first
 MOST_HEAVY = 32  # values of a column
 EMBEDDING, WIDTH = 16, 128  # numbers of an outcome, and of the networks that draw outcomes
+FEW_NAMES = 8  # outcomes up to which each name is a statistic of linear terms
 MOST_WEIGHTS = MAX_BYTES * 7 // 8  # the rest of a generator's graph needs room, too
 
 
@@ -146,12 +147,15 @@ def middles(values: Singles) -> Singles:
     return ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
 
 
-def too_many(steps: Sequence[Step]) -> str:
+def too_many(steps: Sequence[Step], columns: Sequence[Column]) -> str:
     """Return why no bundle could hold the networks that draw these steps; empty if one can.
 
-    Their weights, linear terms among them, grow with the square of the number of steps.
+    Their weights, and linear terms where a step may get them, grow with the square of the steps.
     """
-    weights = sum((EMBEDDING * j + WIDTH) * (WIDTH + step.size) for j, step in enumerate(steps))
+    weights = 0
+    for j, step in enumerate(steps):
+        linear = step.size <= FEW_NAMES or not columns[step.column].rules.named
+        weights += EMBEDDING * j * (WIDTH + linear * step.size) + WIDTH * (WIDTH + step.size)
     if 4 * weights <= MOST_WEIGHTS:
         return ""
     return (

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from scgan_train.coordinates.discrete import EMBEDDING, WIDTH
+from scgan_train.coordinates.discrete import EMBEDDING, FEW_NAMES, WIDTH
 from scgan_train.coordinates.given import Conditions, ConditionVars
 from scgan_train.graph import Var, const, op
 from scgan_train.latents.clusters import Assign
@@ -46,7 +46,6 @@ from scgan_train.nets import mlp, mlp_graph
 DROPOUT = 0.1
 MOMENT_ROWS = 10_000  # at most, that the linear terms are fitted to
 MOMENT_STEPS, RIDGE = 60, 5.0  # of L-BFGS; of the terms' squares, in rows
-FEW_NAMES = 8  # outcomes up to which each name is a statistic
 BARRED = -50.0  # added to the logits of what never occurs with another outcome
 TIED, LEAST, NEVER, LINEAR = "tied_", "least_", "never_", "linear_"
 UNSEEN = 0.01  # rows that each outcome of the first step has besides

@@ -482,7 +482,8 @@ def _check(table: Table, config: Config, learned: Container[int], source: str) -
             f"{source}: {len(table)} rows are too few for {wanted} clusters; "
             "give more rows or fewer clusters"
         )
-    if flaw := too_many([step for step in find(table) if step.column not in learned]):
+    drawn = [step for step in find(table) if step.column not in learned]
+    if flaw := too_many(drawn, table.columns):
         raise DataError(f"{source}: {flaw}")
 
 

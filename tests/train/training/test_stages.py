@@ -265,7 +265,7 @@ def test_what_no_bundle_could_hold_is_refused_before_anything_is_trained(tmp_pat
     columns = tuple(Column(f"c{j}", "category", categories=names) for j in range(130))
     values = np.stack([rng.permutation(np.arange(300) % 30) for _ in columns], 1)
     table = Table(columns, values.astype(np.float32))
-    with pytest.raises(DataError, match=r"130 columns are drawn outright.*90 MiB"):
+    with pytest.raises(DataError, match=r"130 columns are drawn outright.*75 MiB"):
         train(table, configs.Config(), tmp_path / "run", "survey.csv")
     assert not (tmp_path / "run").exists()
     assert "130 columns are drawn outright" in inspect(table, configs.Config()).notes[-1]
