@@ -66,7 +66,7 @@ class Inspection:
         repeated: How many of them equal an earlier one.
         findings: One per column.
         guessed: Names of the number columns whose kind was not set and is not real.
-        seconds: About how long a training takes on one core.
+        seconds: About how long a training takes on one core; 0 where no bundle could hold it.
         notes: Messages from reading them.
         asked: The settings that differ from the defaults.
         constraints: Relations between columns that hold in all rows, and will in generated ones.
@@ -88,7 +88,9 @@ class Inspection:
         head = ("column", "kind", "values", "drawn outright", "missing")
         cells = [head, *(_cells(finding) for finding in self.findings)]
         widths = [max(len(row[k]) for row in cells) for k in range(len(head) - 1)]
-        about = f"about {_rounded(self.seconds)} s to train on one core"
+        about = "can't be trained as it is"
+        if self.seconds:
+            about = f"about {_rounded(self.seconds)} s to train on one core"
         yield f"{self.rows} rows, {self.repeated} repeated; {about}"
         for row in cells:
             padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -121,7 +123,7 @@ def inspect(
 
     `constraints` are `constraints_of` the table, if already known.
     """
-    made, _ = divide(table.columns, config.given)
+    made, given = divide(table.columns, config.given)
     columns = [table.columns[j] for j in made]
     kept = constraints_of(config, table) if constraints is None else constraints
     steps = {step.column: step for step in discrete.find(table)}
@@ -135,9 +137,9 @@ def inspect(
         for column in table.columns
         if column.kind in GUESSED and column.name not in config.columns
     )
-    seconds = _cost(resolve(config, table, kept), len(steps))
-    drawn = [step for j, step in steps.items() if j not in derived]
-    flaw = discrete.too_many(drawn, table.columns)
+    drawn = [step for j, step in steps.items() if j not in {*derived, *given}]
+    flaw = discrete.too_many(drawn, table.columns, len(steps.keys() & set(given)))
+    seconds = 0.0 if flaw else _cost(resolve(config, table, kept), len(steps))
     return Inspection(
         rows=len(table),
         repeated=_repeated(table.values),

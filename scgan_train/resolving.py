@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from scgan_infer.columns import Table
-from scgan_infer.errors import DeviceError, UsageError
+from scgan_infer.errors import DataError, DeviceError, UsageError
 from scgan_train.config import Config
 from scgan_train.coordinates import discrete
 from scgan_train.coordinates.constraints import Constraint
@@ -43,6 +43,7 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
         constraints: `constraints_of` them, if already known.
 
     Raises:
+        DataError: no bundle could hold the networks that draw the discrete values.
         DeviceError: the device asked for is not available.
         UsageError: an unknown kind of map, or a setting that given columns do not support.
     """
@@ -56,9 +57,12 @@ def resolve(config: Config, rows: Table, constraints: Sequence[Constraint] | Non
             f"decoder.steps = {config.decoder.steps}: the decoder has no critics where columns "
             "are given; leave it out"
         )
+    outcomes = sum(rows.columns[j].rules.named for j in given)
     known = constraints_of(config, rows) if constraints is None else constraints
     rows = learned(part(rows, made), known)
     steps_drawn = discrete.find(rows)
+    if flaw := discrete.too_many(steps_drawn, rows.columns, outcomes):
+        raise DataError(flaw)
     encoder, clusters, mapper = config.encoder, config.clusters, config.mapper
     dims = len(continuous(rows, steps_drawn))
     most_latents = MOST_BESIDE_GIVEN if given else MOST_LATENTS

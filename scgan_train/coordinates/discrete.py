@@ -147,15 +147,16 @@ def middles(values: Singles) -> Singles:
     return ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
 
 
-def too_many(steps: Sequence[Step], columns: Sequence[Column]) -> str:
+def too_many(steps: Sequence[Step], columns: Sequence[Column], given: int = 0) -> str:
     """Return why no bundle could hold the networks that draw these steps; empty if one can.
 
-    Their weights, and linear terms where a step may get them, grow with the square of the steps.
+    Their weights, and linear terms where a step may get them, grow with the square of the steps,
+    and so many given columns' outcomes, which every network sees.
     """
     weights = 0
-    for j, step in enumerate(steps):
+    for seen, step in enumerate(steps, given):
         linear = step.size <= FEW_NAMES or not columns[step.column].rules.named
-        weights += EMBEDDING * j * (WIDTH + linear * step.size) + WIDTH * (WIDTH + step.size)
+        weights += EMBEDDING * seen * (WIDTH + linear * step.size) + WIDTH * (WIDTH + step.size)
     if 4 * weights <= MOST_WEIGHTS:
         return ""
     return (

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -30,7 +30,7 @@ from scgan_infer.columns import Table
 from scgan_infer.errors import DataError, UsageError
 from scgan_train.config import Config
 from scgan_train.coordinates.constraints import Constraint
-from scgan_train.coordinates.discrete import find, follows, least, never, too_many
+from scgan_train.coordinates.discrete import follows, least, never
 from scgan_train.coordinates.effects import Effects
 from scgan_train.coordinates.given import Conditions, Given, divide, part
 from scgan_train.coordinates.margins import FEWEST, Margins
@@ -97,8 +97,7 @@ def train(
     equal = {made[constraint.column] for constraint in constraints if not constraint.side}
     columns = (c.unwalled if j in equal else c for j, c in enumerate(table.columns))
     table = replace(table, columns=tuple(columns))
-    learned = {made[constraint.column] for constraint in constraints if constraint.learned}
-    _check(table, config, learned, source)
+    _check_enough(table, config, source)
     path = distributed.broadcast_path(path)
     first = distributed.rank() == 0
     if first and not resume:
@@ -474,17 +473,13 @@ def _split(n: int, seed: int, share: float = HELD_OUT) -> tuple[Tensor, Tensor]:
     return order[held:].sort().values, order[:held].sort().values
 
 
-def _check(table: Table, config: Config, learned: Container[int], source: str) -> None:
-    """Refuse what can't be trained, or not exported; some columns are learned from others."""
+def _check_enough(table: Table, config: Config, source: str) -> None:
     wanted = 1 if config.clusters.choose else int(config.clusters.k)
     if len(table) - 1 < max(wanted, 2):
         raise DataError(
             f"{source}: {len(table)} rows are too few for {wanted} clusters; "
             "give more rows or fewer clusters"
         )
-    drawn = [step for step in find(table) if step.column not in learned]
-    if flaw := too_many(drawn, table.columns):
-        raise DataError(f"{source}: {flaw}")
 
 
 def _create(path: Path, table: Table, config: Config, source: str, force: bool) -> None:

@@ -270,6 +270,8 @@ def test_what_no_bundle_could_hold_is_refused_before_anything_is_trained(tmp_pat
     assert not (tmp_path / "run").exists()
     assert "130 columns are drawn outright" in inspect(table, configs.Config()).notes[-1]
     assert not inspect(Table(columns[:100], table.values[:, :100]), configs.Config()).notes
+    given = configs.Config(given=tuple(column.name for column in columns[30:]))  # not drawn
+    assert not inspect(table, given).notes
 
 
 def test_fewer_rows_than_clusters_is_an_error(tmp_path: Path) -> None:
