@@ -194,7 +194,7 @@ def test_a_full_disk(finished: Path, model: Path, tmp_path: Path) -> None:
         assert files(disk) == ["filler"]
 
 
-@pytest.mark.parametrize("limit", [0, 20_000])
+@pytest.mark.parametrize("limit", [0, 4096, 20_000])
 def test_files_that_may_not_grow(finished: Path, model: Path, tmp_path: Path, limit: int) -> None:
     """The portable stand-in for a full disk."""
     resource = pytest.importorskip("resource")

@@ -55,16 +55,10 @@ RUNS = {
 }
 
 
-def sampled(bundle: Path) -> np.ndarray:
-    """Return the rows of a bundle, given columns not among them, that must stay as they are."""
-    model = scgan_infer.load(bundle, "cpu")
-    given = {"x": 3.0} if model.manifest.sizes["g"] else None
-    return model.sample(50, seed=1, given=given)
-
-
 if __name__ == "__main__":
     name, folder = sys.argv[1], Path(__file__).parent
     table, settings = RUNS[name]
     run = train(table(), configs.from_dict(settings), folder / name, "rows.csv")
-    bundle = scgan_train.export(run, Path(sys.argv[2]))
-    np.save(folder / f"{name}.npy", sampled(bundle))
+    model = scgan_infer.load(scgan_train.export(run, Path(sys.argv[2])), "cpu")
+    given = {"x": 3.0} if model.manifest.sizes["g"] else None
+    np.save(folder / f"{name}.npy", model.sample(50, seed=1, given=given))

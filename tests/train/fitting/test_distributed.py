@@ -33,7 +33,7 @@ BATCH = 64
 def settings(batch: int, kind: str) -> dict[str, object]:
     return {
         "device": "cpu",
-        "encoder": {"kind": "mlp", "width": 32, "steps": 30, "batch": batch, "lr": 5e-4},
+        "encoder": {"kind": "mlp", "width": 32, "steps": 60, "batch": batch, "lr": 5e-4},
         "clusters": {"k": 3},
         "mapper": {"kind": kind, "steps": 15},
         "decoder": {"warm_steps": 30, "steps": 20, "batch": batch, "widths": [32]},
@@ -163,7 +163,7 @@ def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(tmp_path: P
     finished(command(1, __file__, "every_kind", half, BATCH, "ot"))
     for kind in MAPS:
         ours, theirs = history(two / kind), history(one / kind)
-        assert len(ours) >= 10
+        assert len(ours) > 10
         for line, other in zip(ours, theirs, strict=True):
             assert line == pytest.approx(
                 other, rel=1e-9, abs=1.1e-7
